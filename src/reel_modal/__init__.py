@@ -1,0 +1,75 @@
+"""reel_modal renders video on Modal GPUs from a typed Python backend, and the same code on this machine.
+
+The public names load on first use: importing the package pulls in neither modal nor cv2.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reel_modal.config import MediaLimits, Settings
+    from reel_modal.errors import ReelModalError, RemoteError, RequestError
+    from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+    from reel_modal.frames import ColorTags, Frame
+    from reel_modal.media import MediaInfo, probe
+    from reel_modal.schema import HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
+    from reel_modal.storage import Storage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ColorTags",
+    "Frame",
+    "FramePipe",
+    "FrameReader",
+    "HighlightKeyframe",
+    "HighlightRegion",
+    "MediaInfo",
+    "MediaLimits",
+    "OverlayRequest",
+    "ReelModalError",
+    "RemoteError",
+    "RenderResult",
+    "RequestError",
+    "Settings",
+    "Storage",
+    "__version__",
+    "probe",
+]
+
+_HOME = {
+    "ColorTags": "frames",
+    "Frame": "frames",
+    "FramePipe": "ffmpeg_pipe",
+    "FrameReader": "ffmpeg_pipe",
+    "HighlightKeyframe": "schema",
+    "HighlightRegion": "schema",
+    "MediaInfo": "media",
+    "MediaLimits": "config",
+    "OverlayRequest": "schema",
+    "ReelModalError": "errors",
+    "RemoteError": "errors",
+    "RenderResult": "schema",
+    "RequestError": "errors",
+    "Settings": "config",
+    "Storage": "storage",
+    "probe": "media",
+}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

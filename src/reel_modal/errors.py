@@ -1,0 +1,308 @@
+"""Every error that reel_modal raises on purpose; it must not know any other module of the package.
+
+::
+
+    ReelModalError
+    ├── ConfigError                      (also a ValueError)   a setting or environment variable is wrong
+    ├── RequestError                     (also a ValueError)   a request is wrong; names the path in it
+    ├── MissingDependencyError           (also an ImportError) a library does not load here; names the cure
+    ├── MediaError
+    │   ├── InvalidMediaError            the file is no video that we accept: unreadable, hostile, too large
+    │   └── OutputMismatchError          what was encoded is not what was asked for
+    ├── FrameError                       (also a ValueError)   a frame of another shape or layout
+    │   └── FrameTypeError               (also a TypeError)    a frame that is not a uint8 array
+    ├── FFmpegError                      ffmpeg failed: command, exit status, frame and the tail of its words
+    │   ├── FFmpegNotFoundError          no ffmpeg at all
+    │   ├── EncoderUnavailableError      this encoder does not start on this machine
+    │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg took or gave nothing for too long
+    ├── StorageError                     an object could not be read or put in place
+    │   ├── InvalidKeyError              (also a ValueError)   a key that could leave its root
+    │   └── ObjectNotFoundError          (also a FileNotFoundError)
+    ├── JobConflictError                 the same job_id with another request
+    └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
+        ├── NotDeployedError             no such app, function or environment
+        ├── AuthError                    no token, or one that is refused
+        ├── FunctionTimeoutError         the function used up its own time-out
+        ├── WaitTimeoutError             (also a TimeoutError) the caller's wait ended; the job goes on
+        ├── JobStalledError              no news for longer than the stall limit
+        ├── JobCancelledError            somebody cancelled the job
+        ├── JobPreemptedError            the machine was taken away
+        ├── WorkerCrashedError           the process died: killed, out of memory
+        ├── BadInputError                the function refused its input; the cause is one of the errors above
+        ├── FunctionError                the function raised something unexpected
+        └── UnavailableError             the service does not answer, or the result expired
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+__all__ = [
+    "AuthError",
+    "BadInputError",
+    "ConfigError",
+    "EncoderUnavailableError",
+    "FFmpegError",
+    "FFmpegNotFoundError",
+    "FFmpegStalledError",
+    "FrameError",
+    "FrameTypeError",
+    "FunctionError",
+    "FunctionTimeoutError",
+    "InvalidKeyError",
+    "InvalidMediaError",
+    "JobCancelledError",
+    "JobConflictError",
+    "JobPreemptedError",
+    "JobStalledError",
+    "MediaError",
+    "MissingDependencyError",
+    "NotDeployedError",
+    "ObjectNotFoundError",
+    "OutputMismatchError",
+    "ReelModalError",
+    "RemoteError",
+    "RequestError",
+    "StorageError",
+    "UnavailableError",
+    "WaitTimeoutError",
+    "WorkerCrashedError",
+]
+
+
+class ReelModalError(Exception):
+    """Base of every error of this library: catch this one to catch them all."""
+
+
+class ConfigError(ReelModalError, ValueError):
+    """A setting, argument or environment variable has a value that cannot work."""
+
+
+class RequestError(ReelModalError, ValueError):
+    """A request is wrong.
+
+    Attributes:
+        path: Where in the request, such as ``regions[2].keyframes[0].radius_x``; empty for the whole.
+        problem: What is wrong there, and what would be right.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}" if self.path else self.problem
+
+
+class MissingDependencyError(ReelModalError, ImportError):
+    """A library that this call needs does not load on this machine; the message names the cure."""
+
+
+class MediaError(ReelModalError):
+    """Something is wrong with a media file."""
+
+
+class InvalidMediaError(MediaError):
+    """The file is no video that we accept: unreadable, without a picture, hostile, or beyond the limits."""
+
+
+class OutputMismatchError(MediaError):
+    """What came out is not what was asked for: another number of frames, another size, another length."""
+
+
+class FrameError(ReelModalError, ValueError):
+    """A frame does not fit the pipe: its shape, memory layout or number is not the announced one."""
+
+
+class FrameTypeError(FrameError, TypeError):
+    """A frame is not an array of the pixel format's element type."""
+
+
+class FFmpegError(ReelModalError):
+    """ffmpeg failed.
+
+    Attributes:
+        command: The command line, argument by argument; empty when ffmpeg was never started.
+        exit_status: ffmpeg's exit status, negative for the signal that ended it; None when it never ran.
+        frame_index: Frames that had passed when it failed, which is the index of the next one.
+        stderr_tail: The last words that ffmpeg wrote.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: Sequence[str] = (),
+        exit_status: int | None = None,
+        frame_index: int | None = None,
+        stderr_tail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.command = tuple(command)
+        self.exit_status = exit_status
+        self.frame_index = frame_index
+        self.stderr_tail = stderr_tail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The keyword-only attributes are state, so that the error crosses a process border whole.
+        return (type(self), (self.message,), self.__dict__)
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.frame_index is not None:
+            lines.append(f"  at frame: {self.frame_index}")
+        if self.exit_status is not None:
+            lines.append(f"  exit status: {self.exit_status}")
+        if self.command:
+            lines.append(f"  command: {' '.join(self.command)}")
+        if self.stderr_tail:
+            lines.append("  ffmpeg's last words:")
+            lines.extend(f"    {line}" for line in self.stderr_tail.splitlines())
+        return "\n".join(lines)
+
+
+class FFmpegNotFoundError(FFmpegError):
+    """No ffmpeg was found, or the one that was named does not run."""
+
+
+class EncoderUnavailableError(FFmpegError):
+    """The encoder does not start on this machine with these settings."""
+
+
+class FFmpegStalledError(FFmpegError, TimeoutError):
+    """ffmpeg neither took nor gave data for longer than the stall limit, and was ended."""
+
+
+class StorageError(ReelModalError):
+    """An object could not be read, or could not be put in place."""
+
+
+class InvalidKeyError(StorageError, ValueError):
+    """A key is not a plain relative path, so it could leave the root of its store."""
+
+
+class ObjectNotFoundError(StorageError, FileNotFoundError):
+    """There is no object under this key."""
+
+
+class JobConflictError(ReelModalError):
+    """A job id is in use for another request."""
+
+
+class RemoteError(ReelModalError):
+    """A job failed where it ran, or the way there failed.
+
+    Attributes:
+        function: The function's name, such as ``render_overlay``.
+        call_id: The call on the backend; None when there was none yet.
+        kind: A short, stable word for the kind of failure, for logs and metrics.
+        retryable: Whether the same request can succeed when it is submitted again.
+        user_message: A sentence that a host can show to its own user.
+    """
+
+    kind: ClassVar[str] = "remote"
+    retryable: ClassVar[bool] = False
+    user_message: ClassVar[str] = "The video could not be rendered."
+
+    def __init__(self, message: str, *, function: str, call_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.function = function
+        self.call_id = call_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_remote_error, (type(self), self.message, self.function, self.call_id))
+
+    def __str__(self) -> str:
+        call = f" (call {self.call_id})" if self.call_id else ""
+        return f"{self.function}{call}: {self.message}"
+
+
+def _rebuild_remote_error(
+    kind: type[RemoteError], message: str, function: str, call_id: str | None
+) -> RemoteError:
+    return kind(message, function=function, call_id=call_id)
+
+
+class NotDeployedError(RemoteError):
+    """No such app, function or environment is deployed."""
+
+    kind = "not_deployed"
+    user_message = "Video rendering is not set up on the server yet."
+
+
+class AuthError(RemoteError):
+    """There is no token for the service, or it is refused."""
+
+    kind = "auth"
+    user_message = "The server may not use its video renderer at the moment."
+
+
+class FunctionTimeoutError(RemoteError):
+    """The function used up its own time-out."""
+
+    kind = "function_timeout"
+    user_message = "The video took too long to render. A shorter clip will work."
+
+
+class WaitTimeoutError(RemoteError, TimeoutError):
+    """The caller's wait ended before the job did; the job goes on and can be waited for again."""
+
+    kind = "wait_timeout"
+    retryable = True
+    user_message = "The video is still being rendered."
+
+
+class JobStalledError(RemoteError):
+    """The job gave no news for longer than the stall limit."""
+
+    kind = "stalled"
+    retryable = True
+    user_message = "The renderer stopped answering. Please try again."
+
+
+class JobCancelledError(RemoteError):
+    """The job was cancelled."""
+
+    kind = "cancelled"
+    user_message = "The rendering was cancelled."
+
+
+class JobPreemptedError(RemoteError):
+    """The machine was taken away while the job ran."""
+
+    kind = "preempted"
+    retryable = True
+    user_message = "The renderer was interrupted. Please try again."
+
+
+class WorkerCrashedError(RemoteError):
+    """The process that ran the job died: killed by a signal, or out of memory."""
+
+    kind = "crashed"
+    retryable = True
+    user_message = "The renderer crashed. Please try again."
+
+
+class BadInputError(RemoteError):
+    """The function refused its input; trying again changes nothing."""
+
+    kind = "bad_input"
+    user_message = "This video or these settings cannot be rendered."
+
+
+class FunctionError(RemoteError):
+    """The function raised an error that nobody expected."""
+
+    kind = "function_error"
+
+
+class UnavailableError(RemoteError):
+    """The service does not answer, or no longer has the result."""
+
+    kind = "unavailable"
+    retryable = True
+    user_message = "The renderer cannot be reached at the moment. Please try again later."

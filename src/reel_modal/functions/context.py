@@ -1,0 +1,126 @@
+"""What a render function gets besides its request: storage, reporter, settings, folder, cancellation.
+
+It must know nothing of Modal or of worker processes: the backends build a context, the bodies use it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reel_modal.config import Settings
+from reel_modal.errors import JobCancelledError
+from reel_modal.progress import ProgressEvent
+from reel_modal.storage import Storage
+
+__all__ = ["CancellationToken", "JobContext", "Reporter"]
+
+
+class CancellationToken:
+    """A flag that a backend raises and a function looks at between frames; safe across threads."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the function to stop at its next frame."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._event.is_set()
+
+
+class Reporter:
+    """Turns a function's phases and frame counts into events, at most one each `interval_seconds`.
+
+    The first and the last event of a phase always pass, so that a listener sees every phase begin and end.
+
+    Args:
+        send: Takes each event; runs in the function's thread, so it must be quick.
+        interval_seconds: Least time between two events of one phase. Two a second keep a bar alive.
+        clock: Monotonic seconds.
+        attempt: 1 for the first try of the job; the backend counts retries.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[ProgressEvent], None],
+        *,
+        interval_seconds: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        attempt: int = 1,
+    ) -> None:
+        self._send = send
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._attempt = attempt
+        self._started = clock()
+        self._sequence = 0
+        self._last_sent = 0.0
+        self.seconds_by_phase: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Report the phase `name`; the block calls what it is given with the units done so far."""
+        begun = self._clock()
+        done_so_far = 0
+
+        def advance(done: int) -> None:
+            nonlocal done_so_far
+            done_so_far = done
+            if self._clock() - self._last_sent >= self._interval_seconds:
+                self._emit(name, done, total)
+
+        self._emit(name, 0, total)
+        yield advance
+        self.seconds_by_phase[name] = self.seconds_by_phase.get(name, 0.0) + self._clock() - begun
+        self._emit(name, done_so_far if total is None else max(done_so_far, total), total)
+
+    def _emit(self, phase: str, done: int, total: int | None) -> None:
+        now = self._clock()
+        self._sequence += 1
+        self._last_sent = now
+        self._send(
+            ProgressEvent(
+                phase=phase,
+                done=done,
+                total=total,
+                elapsed_seconds=now - self._started,
+                sequence=self._sequence,
+                attempt=self._attempt,
+            )
+        )
+
+
+def _ignore(event: ProgressEvent) -> None:
+    """Take an event that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """All that a function body may touch besides its request.
+
+    Attributes:
+        storage: Where the input comes from and the output goes.
+        workdir: An empty folder of the job's own; whoever made it removes it.
+        settings: The settings of the process that runs the body.
+        reporter: Takes phases and frame counts.
+        cancellation: Looked at between frames.
+    """
+
+    storage: Storage
+    workdir: Path
+    settings: Settings = field(default_factory=Settings)
+    reporter: Reporter = field(default_factory=lambda: Reporter(_ignore))
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
+
+    def raise_if_cancelled(self, function: str) -> None:
+        """Raise JobCancelledError when somebody asked to stop."""
+        if self.cancellation.cancelled:
+            raise JobCancelledError("cancelled between two frames", function=function)

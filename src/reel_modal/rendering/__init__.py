@@ -1,0 +1,1 @@
+"""Pure per-frame work: arrays in, arrays out, no files, no processes, no clocks."""
