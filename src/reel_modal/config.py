@@ -104,9 +104,7 @@ def _boolean(source: Mapping[str, str], name: str, *, default: bool) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ConfigError(
-        f"{name}={raw!r} is neither true nor false; write true, false, 1, 0, yes, no, on or off"
-    )
+    raise ConfigError(f"{name}={raw!r} is neither true nor false; write true, false, 1, 0, yes, no, on or off")
 
 
 def _dollars(source: Mapping[str, str], name: str) -> float | None:

@@ -221,9 +221,7 @@ class RemoteError(ReelModalError):
         return f"{self.function}{call}: {self.message}"
 
 
-def _rebuild_remote_error(
-    kind: type[RemoteError], message: str, function: str, call_id: str | None
-) -> RemoteError:
+def _rebuild_remote_error(kind: type[RemoteError], message: str, function: str, call_id: str | None) -> RemoteError:
     return kind(message, function=function, call_id=call_id)
 
 

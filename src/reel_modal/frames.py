@@ -5,16 +5,32 @@ Pure numpy; it must know neither files nor ffmpeg processes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Buffer
 
-from reel_modal.errors import ConfigError
+from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 
-__all__ = ["ColorTags", "Frame", "PixelFormat", "Planes", "U8Array", "frame_bytes", "plane_views"]
+__all__ = [
+    "BT709",
+    "ColorTags",
+    "Frame",
+    "PixelFormat",
+    "Planes",
+    "U8Array",
+    "fit_edges",
+    "frame_bytes",
+    "frame_rate",
+    "plane_shapes",
+    "plane_views",
+    "raw_bytes",
+]
 
 PixelFormat: TypeAlias = Literal["bgr24", "rgb24", "yuv420p", "gray8"]
 """The layouts that frames travel in; the names are ffmpeg's, but `gray8`, which ffmpeg calls `gray`."""
@@ -23,6 +39,7 @@ U8Array: TypeAlias = npt.NDArray[np.uint8]
 Planes: TypeAlias = tuple[U8Array, ...]
 """The planes of one frame: `(Y, U, V)` for yuv420p, else the one packed array."""
 
+_NTSC_TOLERANCE: Final = Fraction(5, 1000)
 _CHANNELS: Final[dict[str, int]] = {"bgr24": 3, "rgb24": 3, "gray8": 1}
 
 
@@ -94,14 +111,11 @@ def frame_bytes(pixel_format: PixelFormat, size: tuple[int, int]) -> int:
     Raises:
         ConfigError: The pixel format is not one that frames travel in.
     """
-    width, height = size
-    if pixel_format == "yuv420p":
-        return width * height + 2 * (((width + 1) // 2) * ((height + 1) // 2))
-    if pixel_format not in _CHANNELS:
+    if pixel_format not in get_args(PixelFormat):
         raise ConfigError(
             f"pixel format {pixel_format!r} is not supported; use one of {', '.join(get_args(PixelFormat))}"
         )
-    return width * height * _CHANNELS[pixel_format]
+    return sum(math.prod(shape) for shape in plane_shapes(pixel_format, size))
 
 
 def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int]) -> Planes:
@@ -112,15 +126,125 @@ def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int])
         pixel_format: How `data` is laid out.
         size: (width, height) in pixels.
     """
+    views, start = [], 0
+    for shape in plane_shapes(pixel_format, size):
+        end = start + math.prod(shape)
+        views.append(data[start:end].reshape(shape))
+        start = end
+    return tuple(views)
+
+
+def frame_rate(value: Fraction | float) -> Fraction:
+    """Return `value` frames a second as the exact rate that it stands for.
+
+    A float is how people write 30000/1001, so one within 0.005 of an NTSC rate becomes that rate; other
+    floats are taken by their decimal text.
+
+    Raises:
+        ConfigError: The rate is not positive and finite.
+
+    Example:
+        >>> frame_rate(29.97), frame_rate(12.5)
+        (Fraction(30000, 1001), Fraction(25, 2))
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"frame rate {value!r} is not a finite number of frames a second")
+        ntsc = Fraction(round(value * 1.001) * 1000, 1001)
+        rate = (
+            ntsc if value != int(value) and abs(ntsc - Fraction(value)) < _NTSC_TOLERANCE else Fraction(repr(value))
+        )
+    else:
+        rate = Fraction(value)
+    if rate <= 0:
+        raise ConfigError(f"frame rate {value!r} must be above 0 frames a second")
+    return rate
+
+
+def raw_bytes(
+    frame: Frame | U8Array | Planes | Buffer, pixel_format: PixelFormat, size: tuple[int, int], index: int
+) -> list[memoryview]:
+    """Return the bytes of `frame` in the order of `pixel_format`, checked, without copying contiguous memory.
+
+    Args:
+        frame: A Frame; an array of the format's shape; the planes of a planar one; or a bytes-like object.
+        pixel_format: The layout that is wanted.
+        size: (width, height) that is wanted, in pixels.
+        index: The frame's number, for the message.
+
+    Raises:
+        FrameError: Its shape, length, size or layout is another.
+        FrameTypeError: It is no uint8 array and not bytes-like.
+    """
     width, height = size
+    wanted = f"{pixel_format} of {width}x{height}"
+    if isinstance(frame, Frame):
+        if (frame.pixel_format, frame.size) != (pixel_format, size):
+            got = f"{frame.pixel_format} of {frame.size[0]}x{frame.size[1]}"
+            raise FrameError(f"frame {index} is {got}; {wanted} is wanted")
+        return [frame.data.data]
+    planes = plane_shapes(pixel_format, size)
+    if isinstance(frame, tuple):
+        if len(frame) != len(planes):
+            raise FrameError(f"frame {index} has {len(frame)} planes; {wanted} has {len(planes)}")
+        return [_array_bytes(plane, (shape,), index) for plane, shape in zip(frame, planes, strict=True)]
+    if isinstance(frame, np.ndarray):
+        return [_array_bytes(frame, _whole_shapes(pixel_format, size), index)]
+    try:
+        view = memoryview(frame).cast("B")
+    except TypeError as error:
+        raise FrameTypeError(f"frame {index} is a {type(frame).__name__}, not a uint8 array or bytes") from error
+    if len(view) != frame_bytes(pixel_format, size):
+        raise FrameError(f"frame {index} has {len(view)} bytes; {wanted} has {frame_bytes(pixel_format, size)}")
+    return [view]
+
+
+def fit_edges(
+    chunks: Sequence[memoryview], pixel_format: PixelFormat, size: tuple[int, int], wanted: tuple[int, int]
+) -> list[memoryview]:
+    """Return a frame's bytes at a size that is a pixel larger or smaller: repeat or drop the last edges.
+
+    Args:
+        chunks: The bytes of a frame of `size`, in order.
+        pixel_format: Their layout.
+        size: (width, height) that they have.
+        wanted: (width, height) that is wanted.
+    """
+    planes = plane_views(np.frombuffer(b"".join(chunks), np.uint8), pixel_format, size)
+    fitted = []
+    for plane, shape in zip(planes, plane_shapes(pixel_format, wanted), strict=True):
+        missing = [(0, max(0, want - have)) for have, want in zip(plane.shape, shape, strict=True)]
+        whole = np.pad(plane, missing, mode="edge")[: shape[0], : shape[1]]
+        fitted.append(np.ascontiguousarray(whole).data.cast("B"))
+    return fitted
+
+
+def plane_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """Return the shape of each plane of a frame of `size` (width, height)."""
+    width, height = size
+    if pixel_format == "yuv420p":
+        chroma = ((height + 1) // 2, (width + 1) // 2)
+        return [(height, width), chroma, chroma]
+    channels = _CHANNELS[pixel_format]
+    return [(height, width)] if channels == 1 else [(height, width, channels)]
+
+
+def _whole_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes in which one array may hold a whole frame."""
+    width, height = size
+    flat = (frame_bytes(pixel_format, size),)
     if pixel_format != "yuv420p":
-        channels = _CHANNELS[pixel_format]
-        shape = (height, width) if channels == 1 else (height, width, channels)
-        return (data.reshape(shape),)
-    chroma_width, chroma_height = (width + 1) // 2, (height + 1) // 2
-    luma, chroma = width * height, chroma_width * chroma_height
-    return (
-        data[:luma].reshape(height, width),
-        data[luma : luma + chroma].reshape(chroma_height, chroma_width),
-        data[luma + chroma :].reshape(chroma_height, chroma_width),
-    )
+        return (plane_shapes(pixel_format, size)[0], flat)
+    even = width % 2 == 0 and height % 2 == 0
+    return ((height * 3 // 2, width), flat) if even else (flat,)
+
+
+def _array_bytes(array: U8Array, shapes: tuple[tuple[int, ...], ...], index: int) -> memoryview:
+    if array.dtype != np.uint8:
+        raise FrameTypeError(
+            f"frame {index} is an array of {array.dtype}; uint8 is wanted (scale 0..1 floats by 255 and convert them)"
+        )
+    if array.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise FrameError(f"frame {index} has shape {array.shape}; {wanted} is wanted (height first)")
+    return np.ascontiguousarray(array).data.cast("B")

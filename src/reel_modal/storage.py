@@ -35,9 +35,7 @@ class Storage(ABC):
         """
         parts = urlsplit(url)
         if parts.scheme != "file":
-            raise ConfigError(
-                f"storage URL {url!r}: the scheme {parts.scheme!r} is not known; use file:///folder"
-            )
+            raise ConfigError(f"storage URL {url!r}: the scheme {parts.scheme!r} is not known; use file:///folder")
         if parts.netloc not in {"", "localhost"}:
             raise ConfigError(
                 f"storage URL {url!r} names the host {parts.netloc!r}; write file:///folder with three slashes"

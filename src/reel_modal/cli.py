@@ -1,0 +1,165 @@
+"""The command line: `reel-modal` and `python -m reel_modal`.
+
+Data go to stdout, bars and messages to stderr. Exit status: 0 done, 1 failed, 2 usage, 3 not configured,
+130 interrupted. It must not hold any logic of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reel_modal import __version__
+from reel_modal.errors import ConfigError, FFmpegNotFoundError, MissingDependencyError, ReelModalError, RequestError
+
+if TYPE_CHECKING:
+    from reel_modal.schema import RenderResult
+
+__all__ = ["main"]
+
+_FAILED, _USAGE, _NOT_CONFIGURED, _INTERRUPTED = 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was left behind")
+        return _INTERRUPTED
+    except RequestError as error:
+        _say(f"error: {error}")
+        return _USAGE
+    except (ConfigError, FFmpegNotFoundError, MissingDependencyError) as error:
+        _say(f"error: {error}")
+        return _NOT_CONFIGURED
+    except ReelModalError as error:
+        _say(f"error: {error}")
+        return _FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reel-modal", description="Render video on Modal GPUs, or here.")
+    parser.add_argument("--version", action="version", version=f"reel-modal {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    overlay = commands.add_parser("render-overlay", help="draw highlights that follow keyframes")
+    overlay.add_argument("input", type=Path, metavar="IN", help="the clip")
+    overlay.add_argument("output", type=Path, metavar="OUT", help="the clip to write; an existing one is replaced")
+    overlay.add_argument("--regions", type=Path, required=True, help="JSON: a list of regions, or a whole request")
+    overlay.add_argument("--effect", choices=("dark_overlay", "brightness_boost", "original"))
+    overlay.add_argument("--encoder", help="auto, libx264, h264_nvenc or another of ffmpeg's names")
+    overlay.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
+    overlay.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
+    overlay.add_argument("--json", action="store_true", help="print the result as JSON")
+    overlay.set_defaults(command=_render_overlay)
+
+    look = commands.add_parser("probe", help="say what a video is")
+    look.add_argument("input", type=Path, metavar="IN")
+    look.add_argument("--scan", action="store_true", help="count the packets instead of believing the header")
+    look.add_argument("--json", action="store_true", help="print JSON")
+    look.set_defaults(command=_probe)
+
+    doctor = commands.add_parser("doctor", help="say what of this machine can be used")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(command=_doctor)
+
+    demo = commands.add_parser("demo", help="render a highlight on a real clip and show it")
+    demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _render_overlay(arguments: argparse.Namespace) -> int:
+    from reel_modal.run_here import run_here
+    from reel_modal.schema import OverlayRequest
+
+    raw = _read_json(arguments.regions)
+    fields: dict[str, object] = {"regions": raw} if isinstance(raw, list) else dict(raw)
+    fields |= {
+        "job_id": "cli",
+        "user_id": "cli",
+        "input_key": str(arguments.input),
+        "output_key": str(arguments.output),
+    }
+    if arguments.effect:
+        fields["effect"] = arguments.effect
+    request = OverlayRequest.parse(fields)
+    chosen = {"encoder": arguments.encoder, "quality": arguments.quality, "preset": arguments.preset}
+    encode = dataclasses.replace(request.encode, **{key: value for key, value in chosen.items() if value is not None})
+    result, speed = run_here(dataclasses.replace(request, encode=encode))
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        _show_result(result, speed)
+    return 0
+
+
+def _show_result(result: RenderResult, speed: str) -> None:
+    print(f"{result.output_key}: {speed}")
+    print(f"  {result.size[0]}x{result.size[1]}, {result.encoder}, {result.bytes:,} bytes")
+    for note in result.degraded:
+        print(f"  not as asked: {note}")
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from reel_modal.media import probe
+
+    info = probe(arguments.input, scan=arguments.scan)
+    if arguments.json:
+        print(json.dumps(info.to_dict()))
+        return 0
+    for name, value in info.to_dict().items():
+        print(f"{name:24} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from reel_modal.doctor import examine
+
+    findings = examine()
+    if arguments.json:
+        print(json.dumps([finding.to_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            mark = "ok" if finding.ok else "MISSING" if finding.required else "none"
+            print(f"{mark:8} {finding.name:20} {finding.detail}")
+            if finding.cure and not finding.ok:
+                print(f"{'':8} {'':20} cure: {finding.cure}")
+    return 0 if all(finding.ok or not finding.required for finding in findings) else _NOT_CONFIGURED
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from reel_modal.demo import demo_request, write_contact_sheet
+    from reel_modal.run_here import run_here
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    request = demo_request(arguments.output / "highlight.mp4")
+    result, speed = run_here(request)
+    _show_result(result, speed)
+    sheet = arguments.output / "before_and_after.png"
+    write_contact_sheet(Path(request.input_key), Path(request.output_key), sheet)
+    print(f"{sheet}: the clip above, the highlight below")
+    return 0
+
+
+def _read_json(path: Path) -> dict[str, object] | list[object]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError("", f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RequestError("", f"{str(path)!r} is no JSON: {error}") from error
+    if not isinstance(raw, (dict, list)):
+        raise RequestError("", f"{str(path)!r} must hold a list of regions or a request")
+    return raw
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

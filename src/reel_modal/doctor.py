@@ -1,0 +1,121 @@
+"""What of this machine the library can use, found by trying; each lack with its cure.
+
+It must change nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from reel_modal.config import Settings
+from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder
+from reel_modal.errors import ConfigError, FFmpegError, MissingDependencyError
+from reel_modal.media import find_ffmpeg
+from reel_modal.rendering.opencv import load_cv2
+from reel_modal.storage import Storage
+
+__all__ = ["Finding", "examine"]
+
+_PACKAGES = ("reel-modal", "numpy", "av", "imageio-ffmpeg", "modal", "rich", "stamina")
+_TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        ok: Whether it can be used.
+        detail: What was found.
+        cure: What to do when it cannot be used; empty when nothing is to be done.
+        required: Whether the library cannot work without it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+    required: bool = True
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the finding for JSON."""
+        return asdict(self)
+
+
+def examine(settings: Settings | None = None) -> list[Finding]:
+    """Look at everything that the library uses on this machine."""
+    settings = settings or Settings.from_env()
+    return [_python(), *_packages(), _opencv(), *_ffmpeg(settings), _storage(settings)]
+
+
+def _python() -> Finding:
+    return Finding("python", ok=True, detail=f"{platform.python_version()} on {platform.platform()}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, ok=True, detail=metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, ok=False, detail="not installed", cure=f"pip install {name}")
+
+
+def _opencv() -> Finding:
+    try:
+        cv2 = load_cv2()
+    except MissingDependencyError as error:
+        cure = "pip uninstall opencv-python && pip install opencv-python-headless"
+        return Finding("opencv", ok=False, detail=str(error), cure=cure)
+    return Finding("opencv", ok=True, detail=f"{cv2.__version__}, loads")
+
+
+def _ffmpeg(settings: Settings) -> Iterator[Finding]:
+    try:
+        ffmpeg = find_ffmpeg(settings)
+    except FFmpegError as error:
+        yield Finding("ffmpeg", ok=False, detail=error.message, cure="pip install imageio-ffmpeg")
+        return
+    yield Finding("ffmpeg", ok=True, detail=f"{ffmpeg.version_text} from {ffmpeg.origin}: {ffmpeg.path}")
+    for name in KNOWN_ENCODERS:
+        yield _encoder(ffmpeg.path, name, settings)
+
+
+def _encoder(ffmpeg: str, name: str, settings: Settings) -> Finding:
+    width, height = _TRIAL_SIZE
+    frame = bytes(width * height * 3 // 2)
+    source = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}", "-i", "pipe:0")
+    try:
+        choose_encoder(
+            ffmpeg,
+            name,
+            before=source,
+            first_frame=frame,
+            quality=23,
+            preset="fast",
+            options=None,
+            timeout_seconds=settings.stall_seconds,
+        )
+    except FFmpegError as error:
+        reason = next(iter(error.stderr_tail.splitlines()), error.message)
+        cure = _CURES.get(name, "use an ffmpeg that was built with it (REEL_MODAL_FFMPEG)")
+        return Finding(f"encoder {name}", ok=False, detail=reason, cure=cure, required=name == "libx264")
+    return Finding(f"encoder {name}", ok=True, detail="encodes", required=name == "libx264")
+
+
+def _storage(settings: Settings) -> Finding:
+    if settings.store_url is None:
+        cure = "set REEL_MODAL_STORE_URL, such as file:///srv/media, where jobs use keys"
+        return Finding("storage", ok=False, detail="no store is set", cure=cure, required=False)
+    try:
+        store = Storage.from_url(settings.store_url)
+    except ConfigError as error:
+        return Finding("storage", ok=False, detail=str(error), cure="correct REEL_MODAL_STORE_URL")
+    return Finding("storage", ok=True, detail=repr(store))
+
+
+_GPU_CURE = "needs an NVIDIA GPU with NVENC (T4, L4 and A10G have it, A100 and H100 do not) and its driver"
+_CURES = {"h264_nvenc": _GPU_CURE, "hevc_nvenc": _GPU_CURE}

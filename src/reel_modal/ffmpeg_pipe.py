@@ -1,0 +1,507 @@
+"""Frames into a video file and out of one, through ffmpeg that never hangs, leaks or leaves half a file.
+
+It must not know what is drawn on the frames, nor where the files come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias
+
+import numpy as np
+from typing_extensions import Buffer
+
+from reel_modal.config import Settings
+from reel_modal.encoders import choose_encoder
+from reel_modal.errors import (
+    ConfigError,
+    FFmpegError,
+    InvalidMediaError,
+    OutputMismatchError,
+)
+from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.filters import (
+    even_size,
+    from_yuv_filters,
+    seconds_text,
+    tag_filters,
+    to_yuv_filters,
+)
+from reel_modal.frame_times import FrameTimes
+from reel_modal.frames import (
+    BT709,
+    ColorTags,
+    Frame,
+    PixelFormat,
+    Planes,
+    U8Array,
+    fit_edges,
+    frame_bytes,
+    frame_rate,
+    raw_bytes,
+)
+from reel_modal.media import MediaInfo, file_url, find_ffmpeg, input_arguments, probe, scan_packets
+from reel_modal.sound import SoundSource
+from reel_modal.storage import publish_file, staging_name
+
+__all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
+
+Writable: TypeAlias = Frame | U8Array | Planes | Buffer
+"""What `FramePipe.write` takes: see there."""
+
+_FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
+# A seek goes to a keyframe well before the wanted time, in containers whose index can be trusted; frames are
+# then dropped by their timestamps, so that a seek can be too early but never wrong.
+_SEEK_MARGIN_SECONDS: Final = 15
+_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+
+
+@dataclass(frozen=True, slots=True)
+class PipeResult:
+    """What a `FramePipe` has made.
+
+    Attributes:
+        path: The finished file.
+        frames: Frames in it, as counted in the file.
+        size: (width, height) of the encoded picture in pixels.
+        fps: Exact frame rate.
+        duration_seconds: frames / fps.
+        bytes: Size of the file.
+        encoder: ffmpeg's name of the encoder that was used.
+        command: The encoding command line.
+        degraded: What is not as asked, a sentence each; empty when all is.
+    """
+
+    path: Path
+    frames: int
+    size: tuple[int, int]
+    fps: Fraction
+    duration_seconds: Fraction
+    bytes: int
+    encoder: str
+    command: tuple[str, ...]
+    degraded: tuple[str, ...] = ()
+
+
+class FramePipe:
+    """Write frames to a video file: the file appears whole when the block ends, or not at all.
+
+    On any exception, Ctrl-C included, ffmpeg is killed and reaped and no file is left under the final or a
+    temporary name. ffmpeg's stderr is drained all the while, so it cannot block; every wait is bounded.
+
+    Args:
+        path: The final name; its suffix chooses the container. An existing file is replaced at the end.
+        size: (width, height) of the frames in pixels.
+        fps: Frames a second. A float near an NTSC rate means that rate, see `frame_rate`.
+        pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
+            colour conversion.
+        encoder: `auto` (NVENC where it starts, else libx264, said in the result) or ffmpeg's name of one.
+        quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
+        preset: x264's word for speed against size; mapped for NVENC.
+        encoder_options: More options of the encoder, such as `{"g": "48"}`.
+        audio_from: A file whose first audio stream goes along: copied where the container takes it, at most
+            as long as the picture. A file without audio is no error.
+        audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
+            time of its own first picture.
+        color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
+            (default BT.709, limited); YUV frames are only tagged.
+        sample_aspect_ratio: Width / height of one pixel.
+        odd_size: What to do with an odd width or height, which 4:2:0 encoders refuse: `pad` repeats the last
+            column or row, `crop` drops it, `error` raises. Padding and cropping are named in the result.
+        metadata: Tags of the file, such as `{"title": "Reel"}`.
+        settings: Which ffmpeg, and how long it may stall.
+
+    Raises:
+        ConfigError: An argument cannot work.
+        EncoderUnavailableError: The named encoder does not start here; raised before the first frame.
+        FFmpegNotFoundError: There is no ffmpeg.
+
+    Example:
+        >>> import numpy as np
+        >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
+        ...     for shade in range(50):
+        ...         pipe.write(np.full((180, 320, 3), shade, np.uint8))
+        >>> pipe.result.frames
+        50
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        size: tuple[int, int],
+        fps: Fraction | float,
+        pixel_format: PixelFormat = "bgr24",
+        encoder: str = "auto",
+        quality: int = 23,
+        preset: str = "fast",
+        encoder_options: Mapping[str, str] | None = None,
+        audio_from: str | Path | None = None,
+        audio_start_seconds: Fraction | float | None = None,
+        color: ColorTags | None = None,
+        sample_aspect_ratio: Fraction | int = 1,
+        odd_size: Literal["pad", "crop", "error"] = "pad",
+        metadata: Mapping[str, str] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.size = size
+        self.fps = frame_rate(fps)
+        self.pixel_format: PixelFormat = pixel_format
+        self.frames_written = 0
+        if min(size) < 1:
+            raise ConfigError(f"size {size!r} must be (width, height) of at least 1 x 1 pixel")
+        if not self.path.suffix:
+            raise ConfigError(f"{str(self.path)!r} has no suffix to choose a container by; use .mp4, .mov or .mkv")
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"the folder {str(self.path.parent)!r} of the output is not there; create it first")
+        self._encoded_size = even_size(size, odd_size)
+        self._frame_bytes = frame_bytes("yuv420p" if pixel_format == "gray8" else pixel_format, self._encoded_size)
+        self._chroma = bytes([128]) * (self._frame_bytes // 3) if pixel_format == "gray8" else b""
+        self._settings = settings or Settings.from_env()
+        self._encoder = encoder
+        self._quality = quality
+        self._preset = preset
+        self._encoder_options = encoder_options
+        self._audio_from = None if audio_from is None else Path(audio_from)
+        self._audio_start_seconds = audio_start_seconds
+        self._color = color or (ColorTags() if pixel_format in {"yuv420p", "gray8"} else BT709)
+        self._sample_aspect_ratio = Fraction(sample_aspect_ratio)
+        self._metadata = dict(metadata or {})
+        self._staged: list[Path] = []
+        self._process: FFmpegProcess | None = None
+        self._failure: FFmpegError | None = None
+        self._result: PipeResult | None = None
+
+    @property
+    def result(self) -> PipeResult:
+        """What was made.
+
+        Raises:
+            ConfigError: The block has not ended, or it ended with an error.
+        """
+        if self._result is None:
+            raise ConfigError("FramePipe.result is there after its `with` block has ended without an error")
+        return self._result
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines that ffmpeg wrote so far."""
+        return "" if self._process is None else self._process.tail
+
+    def __enter__(self) -> Self:
+        if self._process is not None:
+            raise ConfigError("a FramePipe writes one file; make another one for another file")
+        self._ffmpeg = find_ffmpeg(self._settings).path
+        raw = self._input_and_filters()
+        self._choice = choose_encoder(
+            self._ffmpeg,
+            self._encoder,
+            before=raw,
+            first_frame=bytes(self._frame_bytes),
+            quality=self._quality,
+            preset=self._preset,
+            options=self._encoder_options,
+            timeout_seconds=self._settings.stall_seconds,
+        )
+        self._sound = self._find_sound()
+        self._video_path = self._stage()
+        finishing = () if self._sound else self._finishing_arguments()
+        encoding = (*raw, *self._choice.arguments, *finishing)
+        command = (self._ffmpeg, *QUIET, "-y", *encoding, file_url(self._video_path))
+        self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
+        return self
+
+    def write(self, frame: Writable) -> None:
+        """Write one frame.
+
+        Args:
+            frame: A `Frame` of this size and format; or an array: uint8, (H, W, 3) for bgr24 and rgb24,
+                (H, W) for gray8; for yuv420p the planes (Y, U, V), or OpenCV's (H * 3 / 2, W), or all bytes
+                flat; or a bytes-like object of exactly one frame. C-contiguous memory is written without
+                a copy, and can be changed as soon as this returns.
+
+        Raises:
+            FrameError: The shape or length is another; nothing of the frame was written.
+            FrameTypeError: It is no uint8 array and not bytes-like.
+            FFmpegError: ffmpeg has ended; with its last words.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._process is None:
+            raise ConfigError("write frames inside the `with` block of the FramePipe")
+        chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
+        if self._encoded_size != self.size:
+            chunks = fit_edges(chunks, self.pixel_format, self.size, self._encoded_size)
+        try:
+            for chunk in chunks:
+                self._process.write(chunk)
+            if self._chroma:
+                self._process.write(memoryview(self._chroma))
+        except BrokenPipeError as error:
+            self._failure = self._ended_early()
+            raise self._failure from error
+        self.frames_written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._process is not None:
+                self._process.kill()
+            for path in self._staged:
+                path.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        process = self._process
+        if process is None:
+            raise ConfigError("the FramePipe was never entered")
+        if self.frames_written == 0:
+            raise FFmpegError("no frame was written, so there is no video", command=process.command, frame_index=0)
+        self._end(process, self._video_path, "ffmpeg failed while it finished the video")
+        finished = self._video_path if self._sound is None else self._add_sound(self._sound)
+        frames = scan_packets(finished).frame_count
+        if frames != self.frames_written:
+            raise OutputMismatchError(
+                f"{self.frames_written} frames were written to ffmpeg but {frames} are in the file;"
+                f" nothing is kept. ffmpeg's last words: {process.tail or '(none)'}"
+            )
+        size_bytes = publish_file(finished, self.path)
+        self._result = PipeResult(
+            path=self.path,
+            frames=frames,
+            size=self._encoded_size,
+            fps=self.fps,
+            duration_seconds=frames / self.fps,
+            bytes=size_bytes,
+            encoder=self._choice.name,
+            command=process.command,
+            degraded=self._degraded(),
+        )
+
+    def _end(self, process: FFmpegProcess, output: Path, message: str) -> None:
+        """Wait for a process that has all its input, and raise unless it succeeded."""
+        if process.finish(lambda: output_size(output)) != 0:
+            raise process.error(message, frame_index=self.frames_written)
+
+    def _ended_early(self) -> FFmpegError:
+        """Return the error for a pipe that broke: an exit status of 0 is no excuse."""
+        process = self._process
+        if process is None:
+            return FFmpegError("ffmpeg is not running")
+        if not process.stalled:
+            process.finish(lambda: output_size(self._video_path))
+        return process.error("ffmpeg ended before all frames were written", frame_index=self.frames_written)
+
+    def _stage(self) -> Path:
+        path = staging_name(self.path)
+        self._staged.append(path)
+        return path
+
+    def _input_and_filters(self) -> tuple[str, ...]:
+        """Return the command line from the raw input to the filters."""
+        width, height = self._encoded_size
+        # Gray frames travel as luma with neutral chroma: a conversion from gray would squeeze their range.
+        raw_format = "yuv420p" if self.pixel_format == "gray8" else self.pixel_format
+        source = ["-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}"]
+        source += ["-framerate", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0"]
+        filters = to_yuv_filters(self.pixel_format, self._color)
+        filters += tag_filters(self._color, self._sample_aspect_ratio)
+        # Some encoders take limited range alone unless they are told, and the samples would be converted.
+        told = ("-color_range", self._color.range) if self._color.range else ()
+        return (*source, "-vf", ",".join(filters), *told)
+
+    def _finishing_arguments(self) -> tuple[str, ...]:
+        """Return the options of whichever command writes the final file."""
+        arguments: list[str] = []
+        if self.path.suffix.lower() in _FASTSTART:
+            # Without use_metadata_tags the muxer drops every key that it has no box for.
+            flags = "+faststart+use_metadata_tags" if self._metadata else "+faststart"
+            arguments += ["-movflags", flags]
+        for key, value in self._metadata.items():
+            arguments += ["-metadata", f"{key}={value}"]
+        return tuple(arguments)
+
+    def _find_sound(self) -> SoundSource | None:
+        if self._audio_from is None:
+            return None
+        return SoundSource.of(self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings)
+
+    def _add_sound(self, sound: SoundSource) -> Path:
+        """Put the finished picture and the sound that belongs to it together."""
+        target = self._stage()
+        command = (
+            *(self._ffmpeg, *QUIET, "-y", "-i", file_url(self._video_path)),
+            *sound.arguments(target, length_seconds=self.frames_written / self.fps),
+            *(*self._finishing_arguments(), file_url(target)),
+        )
+        process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
+        try:
+            self._end(process, target, f"the sound of {sound.media.path.name!r} could not be added")
+        finally:
+            process.kill()
+        return target
+
+    def _degraded(self) -> tuple[str, ...]:
+        notes = list(self._choice.passed_over)
+        if self._encoded_size != self.size:
+            notes.append(
+                f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
+                f" {self._encoded_size[0]}x{self._encoded_size[1]}, since 4:2:0 video has even sizes"
+            )
+        if self._sound is not None and not self._sound.copied_into(self.path):
+            notes.append(
+                f"the {self._sound.stream.codec} sound was encoded anew: {self.path.suffix} does not take it"
+            )
+        return tuple(notes)
+
+
+class FrameReader:
+    """Read the upright frames of a video with their exact times, through an ffmpeg process.
+
+    Broken packets are passed over, counted in `broken_packets`, and the rest is read. The memory of a frame
+    is filled again for the next one: `frame.copy()` keeps it. Leaving the loop or the block early ends ffmpeg.
+
+    Args:
+        source: The video, or what `probe` has found out about it.
+        pixel_format: Layout of the frames; `yuv420p` is the fastest, and exact for 8-bit 4:2:0 sources.
+        start: First time that is read, in seconds on the source's own clock, inclusive; None is the beginning.
+        end: End of what is read, exclusive; None is the end of the file.
+        fps: Resample to this constant rate by repeating and dropping frames; None keeps every frame at its
+            own time, whatever the rate does.
+        size: (width, height) to resize to, in pixels; None keeps the upright size.
+        settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
+
+    Raises:
+        InvalidMediaError: The file is no video that we accept.
+        FFmpegNotFoundError: There is no ffmpeg.
+
+    Example:
+        >>> with FrameReader("clip.mp4", pixel_format="bgr24") as reader:
+        ...     for frame in reader:
+        ...         print(frame.index, frame.pts_seconds, frame.image.mean())
+    """
+
+    def __init__(
+        self,
+        source: str | Path | MediaInfo,
+        *,
+        pixel_format: PixelFormat = "bgr24",
+        start: Fraction | float | None = None,
+        end: Fraction | float | None = None,
+        fps: Fraction | float | None = None,
+        size: tuple[int, int] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._settings = settings or Settings.from_env()
+        self.media = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
+        self.path = self.media.path
+        self.pixel_format: PixelFormat = pixel_format
+        self.frames_read = 0
+        self.size = size or self.media.size
+        self.fps = None if fps is None else frame_rate(fps)
+        self._frame_bytes = frame_bytes(pixel_format, self.size)
+        self._start = None if start is None else Fraction(start)
+        self._end = None if end is None else Fraction(end)
+        if self._start is not None and self._end is not None and self._end <= self._start:
+            raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
+        # A constant rate is laid on a grid that begins where reading begins; times then count from there.
+        self._origin = Fraction(0) if fps is None else self._start or self.media.start_seconds
+        self._times = FrameTimes(self._origin)
+        self._process: FFmpegProcess | None = None
+
+    @property
+    def broken_packets(self) -> int:
+        """Packets so far that could not be decoded, by ffmpeg's own report."""
+        return self._times.broken_packets
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End ffmpeg, wherever it is; safe to call twice."""
+        if self._process is not None:
+            self._process.kill()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in order of their times.
+
+        Raises:
+            FFmpegError: ffmpeg failed in mid-stream, or stalled.
+            InvalidMediaError: Not one frame could be decoded.
+        """
+        if self._process is not None:
+            raise ConfigError("a FrameReader reads its file once; make another one to read it again")
+        self._process = FFmpegProcess(
+            self._command(), yields=True, stall_seconds=self._settings.stall_seconds, sink=self._times
+        )
+        try:
+            yield from self._frames(self._process)
+        finally:
+            self._process.kill()
+
+    def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
+        data = np.empty(self._frame_bytes, np.uint8)
+        view = data.data
+        while (count := process.read_into(view)) == self._frame_bytes:
+            pts_seconds = self._times.next(self._settings.stall_seconds)
+            if pts_seconds is None:
+                raise process.error("ffmpeg gave a frame without its time", frame_index=self.frames_read)
+            yield Frame(data, self.size, self.pixel_format, pts_seconds, self.frames_read)
+            self.frames_read += 1
+        if process.stalled or process.finish() != 0 or count:
+            raise process.error(f"{str(self.path)!r} could not be read to its end", frame_index=self.frames_read)
+        if self.frames_read == 0 and self._start is None and self._end is None:
+            raise InvalidMediaError(
+                f"{str(self.path)!r} has a video stream, but not one frame of it decodes: {process.tail}"
+            )
+
+    def _command(self) -> tuple[str, ...]:
+        """Return the command that gives frames on stdout and, line by line, their times on stderr."""
+        ffmpeg = find_ffmpeg(self._settings)
+        graph = ",".join([*self._filters(), "split[frames][times]"])
+        # A corner of each picture is enough to carry its time, and costs nothing to take.
+        corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"
+        mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
+        source_clock = "demux" if ffmpeg.version >= (6, 1) else "-1"
+        clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
+        raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
+        return (
+            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek(), *input_arguments(self.path)),
+            *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
+            *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),
+            *("-map", "[corners]", *raw, "-f", "framecrc", "-flush_packets", "1", "pipe:2"),
+        )
+
+    def _filters(self) -> list[str]:
+        filters = []
+        if self._start is not None or self._end is not None:
+            bounds = {"start": self._start, "end": self._end}
+            said = [f"{name}={seconds_text(value)}" for name, value in bounds.items() if value is not None]
+            filters.append("trim=" + ":".join(said))
+        filters += self.media.orientation.filters()
+        if self.fps is not None:
+            filters.append(f"setpts=PTS-{float(self._origin)!r}/TB")
+            filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
+        size = None if self.size == self.media.size else self.size
+        return [*filters, *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1])]
+
+    def _seek(self) -> tuple[str, ...]:
+        if self._start is None or not _SEEKABLE & set(self.media.format.split(",")):
+            return ()
+        target = self._start - _SEEK_MARGIN_SECONDS - self.media.container_start_seconds
+        return ("-ss", seconds_text(target)) if target > 0 else ()

@@ -1,0 +1,263 @@
+"""One running ffmpeg: started in its own session, its stderr drained, its silences bounded, always reaped.
+
+It must not know what flows through the pipes; `ffmpeg_pipe` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from reel_modal.errors import FFmpegError, FFmpegNotFoundError, FFmpegStalledError
+
+__all__ = ["QUIET", "FFmpegProcess", "LineSink", "output_size"]
+
+_log = logging.getLogger(__name__)
+
+QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "warning")
+"""Options of every command: no console input, no statistics, warnings only."""
+
+_TAIL_LINES: Final = 30
+_LONGEST_LINE_BYTES: Final = 4096
+_PIPE_BYTES: Final = 1 << 20
+_REAP_SECONDS: Final = 10.0
+_POSIX: Final = sys.platform != "win32"
+
+
+class LineSink(Protocol):
+    """Takes lines of stderr that are data and no message."""
+
+    def take(self, line: str) -> str:
+        """Take one line and return what of it is a message; an empty text for none."""
+        ...
+
+    def end(self) -> None:
+        """Note that no more lines come."""
+        ...
+
+
+class FFmpegProcess:
+    """A started ffmpeg that can neither block on its own words, nor wait for ever, nor be left behind.
+
+    Args:
+        command: The whole command line; its first item is the binary.
+        feeds: Whether the caller writes to its stdin.
+        yields: Whether the caller reads its stdout.
+        stall_seconds: Longest that it may neither take nor give data before it is killed.
+        sink: Takes each line of stderr first, in the draining thread; None treats every line as a message.
+
+    Raises:
+        FFmpegNotFoundError: The binary does not start.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        feeds: bool = False,
+        yields: bool = False,
+        stall_seconds: float,
+        sink: LineSink | None = None,
+    ) -> None:
+        self.command = tuple(command)
+        self.stalled = False
+        self._stall_seconds = stall_seconds
+        self._sink = sink
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._blocked_since: float | None = None
+        self._ended = threading.Event()
+        try:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # Its own session: a Ctrl-C in the terminal reaches this process, which then ends ffmpeg.
+                start_new_session=_POSIX,
+            )
+        except OSError as error:
+            raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                _widen_pipe(stream.fileno())
+        self._threads = (
+            threading.Thread(target=self._drain, name="reel_modal-ffmpeg-stderr", daemon=True),
+            threading.Thread(target=self._watch, name="reel_modal-ffmpeg-watch", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def tail(self) -> str:
+        """The last lines that it wrote to stderr."""
+        return "\n".join(self._tail)
+
+    def write(self, data: memoryview) -> None:
+        """Write all of `data` (bytes) to its stdin, without a buffer between.
+
+        Raises:
+            BrokenPipeError: It no longer reads, or was killed because it stalled.
+        """
+        if self._process.stdin is None:
+            raise BrokenPipeError("stdin is closed")
+        descriptor = self._process.stdin.fileno()
+        with self._blocking():
+            while data:
+                data = data[os.write(descriptor, data) :]
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill `buffer` (bytes) from its stdout; return the bytes read, fewer only at the end."""
+        stdout = self._process.stdout
+        if not isinstance(stdout, io.BufferedReader):
+            return 0
+        filled = 0
+        with self._blocking():
+            while filled < len(buffer):
+                count = stdout.raw.readinto(buffer[filled:])
+                if not count:
+                    break
+                filled += count
+        return filled
+
+    def close_stdin(self) -> None:
+        """Tell it that no more data comes."""
+        stdin, self._process.stdin = self._process.stdin, None
+        if stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stdin.close()
+
+    def finish(self, grows: Callable[[], int] = int) -> int:
+        """Wait for its end and return the exit status.
+
+        Args:
+            grows: A number that changes while it works, such as the size of its output; when it stands
+                still for `stall_seconds`, the process is killed.
+
+        Raises:
+            FFmpegStalledError: It had to be killed.
+        """
+        self.close_stdin()
+        seen, since = grows(), time.monotonic()
+        while True:
+            try:
+                status = self._process.wait(timeout=0.25)
+                break
+            except subprocess.TimeoutExpired:
+                if (now := grows()) != seen:
+                    seen, since = now, time.monotonic()
+                elif time.monotonic() - since > self._stall_seconds:
+                    self.stalled = True
+                    self.kill()
+                    raise self.error("ffmpeg did not end") from None
+        self._release()
+        return status
+
+    def kill(self) -> None:
+        """End it and whatever it started, and reap it; safe to call twice, and after its own end."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                if sys.platform == "win32":
+                    self._process.kill()
+                else:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            try:
+                self._process.wait(timeout=_REAP_SECONDS)
+            except subprocess.TimeoutExpired:
+                _log.error("ffmpeg (process %d) does not end on SIGKILL", self._process.pid)
+        self._release()
+
+    def error(self, message: str, *, frame_index: int | None = None) -> FFmpegError:
+        """Return the error that says `message`, how the process ended and its last words."""
+        status = self._process.poll()
+        kind: type[FFmpegError] = FFmpegError
+        if self.stalled:
+            kind, message = FFmpegStalledError, f"{message}: no data moved for {self._stall_seconds:g} s"
+        elif status is not None and status < 0:
+            message = f"{message}: ended by {_signal_name(-status)}"
+        elif "No space left on device" in self.tail:
+            message = f"{message}: No space left on device (ENOSPC); free some space and try again"
+        return kind(
+            message,
+            command=self.command,
+            exit_status=status,
+            frame_index=frame_index,
+            stderr_tail=self.tail,
+        )
+
+    @contextlib.contextmanager
+    def _blocking(self) -> Iterator[None]:
+        """Mark the time from which the watcher counts."""
+        self._blocked_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._blocked_since = None
+
+    def _release(self) -> None:
+        """Join the threads and close the pipes of a process that has ended."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=_REAP_SECONDS)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def _drain(self) -> None:
+        stderr = self._process.stderr
+        if stderr is None:
+            return
+        while raw := stderr.readline(_LONGEST_LINE_BYTES):
+            line = raw.decode("utf-8", "replace").rstrip()
+            if message := line if self._sink is None else self._sink.take(line):
+                self._tail.append(message)
+        if self._sink is not None:
+            self._sink.end()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._stall_seconds / 4)):
+            since = self._blocked_since
+            if since is not None and time.monotonic() - since > self._stall_seconds:
+                self.stalled = True
+                self._process.kill()
+                return
+
+
+def output_size(path: Path) -> int:
+    """Return the bytes of `path`, 0 while it is not there: life shows as growth."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _widen_pipe(descriptor: int) -> None:
+    """Ask for 1 MiB: a frame then takes fewer turns between the two processes."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # the user's limit of pipe pages may forbid it; 64 KiB works too
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

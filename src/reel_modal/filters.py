@@ -1,0 +1,100 @@
+"""The words of ffmpeg's filter graphs that reader and writer share: colour, even sizes, tags, times.
+
+Strings in, strings out; it must start nothing and read nothing.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final, Literal
+
+from reel_modal.errors import ConfigError
+from reel_modal.frames import ColorTags, PixelFormat
+
+__all__ = [
+    "even_size",
+    "from_yuv_filters",
+    "seconds_text",
+    "tag_filters",
+    "to_yuv_filters",
+]
+
+# swscale has its own names for some matrices.
+_SWS_MATRIX: Final = {"bt2020nc": "bt2020", "bt2020c": "bt2020"}
+# Players read an untagged picture of at least this height as BT.709, a smaller one as BT.601.
+_HD_HEIGHT_PX: Final = 720
+# setsar reduces a ratio until its terms are below this, 100 unless told.
+_LARGEST_TERM: Final = 65535
+
+
+def seconds_text(seconds: Fraction | float) -> str:
+    """Return `seconds` as ffmpeg reads them: to the microsecond, which is all that it keeps."""
+    return f"{float(seconds):.6f}"
+
+
+def even_size(size: tuple[int, int], odd: Literal["pad", "crop", "error"]) -> tuple[int, int]:
+    """Return the size that a 4:2:0 encoder takes for `size` (width, height).
+
+    Raises:
+        ConfigError: The size is odd and `odd` is `error`, or nothing would be left after the crop.
+    """
+    width, height = size
+    if width % 2 == 0 and height % 2 == 0:
+        return size
+    if odd == "error":
+        raise ConfigError(f"size {width}x{height} is odd, and 4:2:0 video has even sizes; pad, crop or resize it")
+    step = 1 if odd == "pad" else -1
+    even = (width + step * (width % 2), height + step * (height % 2))
+    if min(even) < 2:
+        raise ConfigError(f"size {width}x{height} cannot be cropped to an even one; pad it")
+    return even
+
+
+def to_yuv_filters(pixel_format: PixelFormat, color: ColorTags) -> list[str]:
+    """Return the filters from what is written to yuv420p; RGB is converted to the matrix of `color`."""
+    filters = []
+    if pixel_format in {"bgr24", "rgb24"}:
+        matrix = color.matrix or "bt709"
+        filters.append(
+            f"scale=out_color_matrix={_SWS_MATRIX.get(matrix, matrix)}:out_range={color.range or 'tv'}:flags=bicubic"
+        )
+    return [*filters, "format=yuv420p"]
+
+
+def from_yuv_filters(
+    pixel_format: PixelFormat, color: ColorTags, size: tuple[int, int] | None, height: int
+) -> list[str]:
+    """Return the filters from a decoded picture to `pixel_format`, resized to `size` where given.
+
+    YUV keeps its range; RGB is converted by the picture's own matrix, or the one that players assume.
+
+    Args:
+        pixel_format: What the reader gives.
+        color: The tags of the source.
+        size: (width, height) wanted, or None.
+        height: Height of the source in pixels, which decides what an untagged matrix is.
+    """
+    options = [f"{size[0]}:{size[1]}:flags=bicubic"] if size else ["flags=bicubic"]
+    if pixel_format in {"bgr24", "rgb24"}:
+        matrix = color.matrix or ("bt709" if height >= _HD_HEIGHT_PX else "bt601")
+        options += [f"in_color_matrix={_SWS_MATRIX.get(matrix, matrix)}", f"in_range={color.range or 'tv'}"]
+    else:
+        keep = color.range or "tv"
+        options += [f"in_range={keep}:out_range={keep}"]
+    if pixel_format == "gray8":
+        # The luma plane itself: a conversion to gray would stretch its range.
+        return ["scale=" + ":".join(options), "format=yuv420p", "extractplanes=y"]
+    return ["scale=" + ":".join(options), f"format={pixel_format}"]
+
+
+def tag_filters(color: ColorTags, sample_aspect_ratio: Fraction) -> list[str]:
+    """Return the filters that write the tags onto frames without changing a sample."""
+    tags = {
+        "range": color.range,
+        "color_primaries": color.primaries,
+        "color_trc": color.transfer,
+        "colorspace": color.matrix,
+    }
+    said = ":".join(f"{key}={value}" for key, value in tags.items() if value is not None)
+    ratio = f"setsar={sample_aspect_ratio.numerator}/{sample_aspect_ratio.denominator}:max={_LARGEST_TERM}"
+    return [f"setparams={said}", ratio] if said else [ratio]

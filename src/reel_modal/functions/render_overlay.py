@@ -1,0 +1,107 @@
+"""render_overlay: a clip in, the clip with its highlights out. The same body on a Modal GPU and on this machine.
+
+It must know nothing of where it runs; all that it may touch comes with the `JobContext`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.functions.context import JobContext
+from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.media import MediaInfo, probe
+from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.schema import OverlayRequest, RenderResult
+
+__all__ = ["NAME", "run"]
+
+NAME: Final = "render_overlay"
+
+_BITS: Final = 8
+_SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray"})
+
+
+def run(request: OverlayRequest, context: JobContext) -> RenderResult:
+    """Fetch the input, draw the highlights, verify the output and publish it.
+
+    Args:
+        request: What to draw; it has been validated by its construction.
+        context: Storage, reporter, settings, working folder and cancellation.
+
+    Returns:
+        What was made and how long each phase took.
+
+    Raises:
+        InvalidMediaError: The input is no video that we accept.
+        FFmpegError: Decoding or encoding failed.
+        OutputMismatchError: The output is not what was asked for; nothing is published.
+        StorageError: The input could not be fetched or the output not put in place.
+
+    Cancellation:
+        Raises JobCancelledError between two frames; nothing is published and no process is left.
+    """
+    with context.reporter.phase("fetch"):
+        source = context.storage.fetch(request.input_key, context.workdir)
+        media = probe(source, settings=context.settings)
+    made, degraded = _render(request, context, media)
+    size_bytes = verify_and_publish(made, request.output_key, context)
+    return RenderResult(
+        job_id=request.job_id,
+        function=NAME,
+        output_key=request.output_key,
+        frames=made.frames,
+        size=made.size,
+        fps=made.fps,
+        duration_seconds=made.duration_seconds,
+        bytes=size_bytes,
+        engine="opencv-yuv420p",
+        encoder=made.encoder,
+        seconds_by_phase=dict(context.reporter.seconds_by_phase),
+        degraded=(*degraded, *made.degraded),
+    )
+
+
+def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[str]]:
+    """Draw on every frame that a region changes; the others go through as they are."""
+    # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
+    # repeating and dropping keeps the picture in step with the sound.
+    reader = FrameReader(media, pixel_format="yuv420p", fps=media.fps, settings=context.settings)
+    overlay = OverlayRenderer(request, media.size, media.color)
+    pipe = FramePipe(
+        context.workdir / f"output{Path(request.output_key).suffix}",
+        size=media.size,
+        fps=media.fps,
+        pixel_format="yuv420p",
+        encoder=request.encode.encoder,
+        quality=request.encode.quality,
+        preset=request.encode.preset,
+        audio_from=media.path,
+        color=media.color,
+        sample_aspect_ratio=media.sample_aspect_ratio,
+        settings=context.settings,
+    )
+    with reader, pipe, context.reporter.phase("render", media.expected_frames) as advance:
+        for frame in reader:
+            context.raise_if_cancelled(NAME)
+            seconds = frame.pts_seconds - media.start_seconds
+            if overlay.active(seconds):
+                overlay.render(frame.planes, seconds)
+            pipe.write(frame)
+            advance(frame.index + 1)
+    return pipe.result, _not_kept(media, reader.broken_packets)
+
+
+def _not_kept(media: MediaInfo, broken_packets: int) -> list[str]:
+    """Say what of the source is not in the output."""
+    notes = []
+    if not media.constant_rate:
+        notes.append(f"the variable frame rate was resampled to {float(media.fps):g} frames a second")
+    if broken_packets:
+        notes.append(f"{broken_packets} packets of the source could not be decoded; their neighbors were repeated")
+    if media.bit_depth > _BITS:
+        notes.append(f"the {media.bit_depth}-bit source was rendered in {_BITS} bits")
+    if media.pixel_format not in _SAME_CHROMA and media.bit_depth == _BITS:
+        notes.append(f"the {media.pixel_format} source was rendered in 4:2:0 chroma")
+    return notes

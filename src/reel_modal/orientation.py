@@ -1,0 +1,64 @@
+"""What makes the stored frames of a phone's clip upright: a turn, and perhaps a mirror.
+
+Pure; it must know ffmpeg's filters by name only.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from av.sidedata.sidedata import SideData
+    from av.video.frame import VideoFrame
+
+__all__ = ["Orientation"]
+
+_TURNS = {90: ("transpose=clock",), 180: ("hflip", "vflip"), 270: ("transpose=cclock",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How stored frames become upright: mirrored left to right first, then turned clockwise.
+
+    Attributes:
+        rotation_degrees: 0, 90, 180 or 270, clockwise.
+        mirrored: Whether left and right change places, before the turn.
+    """
+
+    rotation_degrees: int = 0
+    mirrored: bool = False
+
+    @classmethod
+    def of_frame(cls, frame: VideoFrame) -> Self:
+        """Return what the display matrix of a decoded frame asks for; without one, nothing.
+
+        The matrix (ISO/IEC 14496-12, 8.5.2) takes the stored x axis to (a, b) and the y axis to (c, d); other
+        turns than quarter turns are no camera's doing and are rounded to the nearest quarter.
+        """
+        for side in cast("Iterable[SideData]", frame.side_data):  # annotated as a mapping, iterates its values
+            if side.type.name == "DISPLAYMATRIX":
+                a, b, _, c, d = struct.unpack("=5i", bytes(side)[:20])
+                mirrored = a * d - b * c < 0
+                if mirrored:
+                    a, b = -a, -b
+                quarter = round(math.degrees(math.atan2(b, a)) / 90) % 4
+                return cls(quarter * 90, mirrored)
+        return cls()
+
+    @property
+    def turned(self) -> bool:
+        """Whether width and height change places."""
+        return self.rotation_degrees in {90, 270}
+
+    def upright(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the upright size of a stored `size` (width, height)."""
+        return (size[1], size[0]) if self.turned else size
+
+    def filters(self) -> tuple[str, ...]:
+        """Return the ffmpeg filters that make a stored frame upright."""
+        return (*(("hflip",) if self.mirrored else ()), *_TURNS.get(self.rotation_degrees, ()))

@@ -1,0 +1,39 @@
+"""One request, rendered in this process with a bar on the terminal: for the command line and the demo.
+
+A host uses the registry instead, which gives each job a process of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from reel_modal.config import Settings
+from reel_modal.functions import render_overlay
+from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.storage import PathStorage
+from reel_modal.terminal import progress_bar
+
+__all__ = ["run_here"]
+
+
+def run_here(request: OverlayRequest, settings: Settings | None = None) -> tuple[RenderResult, str]:
+    """Render `request`, whose keys are paths, and return the result and a line on its speed.
+
+    Raises:
+        ReelModalError: What the function raises; nothing is left behind.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reel_modal-") as workdir, progress_bar() as show:
+        context = JobContext(
+            storage=PathStorage(),
+            workdir=Path(workdir),
+            settings=settings or Settings.from_env(),
+            reporter=Reporter(show),
+        )
+        result = render_overlay.run(request, context)
+    seconds, duration = time.monotonic() - started, float(result.duration_seconds)
+    speed = f"{result.frames / seconds:.1f} fps, {duration / seconds:.2f} times real time"
+    return result, f"{result.frames} frames, {duration:.2f} s of video, rendered in {seconds:.2f} s: {speed}"

@@ -1,0 +1,79 @@
+"""The sound that goes along with a picture: where it is, where it starts, whether it can be copied.
+
+It must not know frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Self
+
+from reel_modal.config import Settings
+from reel_modal.filters import seconds_text
+from reel_modal.media import AudioStream, MediaInfo, input_arguments, probe
+
+__all__ = ["SoundSource"]
+
+_MP4: Final = frozenset({"aac", "ac3", "alac", "eac3", "mp3", "opus"})
+# What a container takes as it is. Anything else becomes AAC, or Opus in WebM.
+_TAKES: Final = {
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": frozenset({"aac", "ac3", "alac", "eac3", "mp3", "pcm_s16le", "pcm_s24le"}),
+    ".mkv": _MP4 | {"flac", "pcm_s16le", "pcm_s24le", "vorbis"},
+    ".webm": frozenset({"opus", "vorbis"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SoundSource:
+    """The first audio stream of a file, from the moment of the first picture on.
+
+    Attributes:
+        media: The file.
+        stream: The audio stream in it.
+        start_seconds: The time on the file's clock that belongs to the first frame of the picture.
+    """
+
+    media: MediaInfo
+    stream: AudioStream
+    start_seconds: Fraction
+
+    @classmethod
+    def of(cls, path: Path, *, start_seconds: Fraction | float | None, settings: Settings) -> Self | None:
+        """Return the sound of `path`, or None where it has none.
+
+        Raises:
+            InvalidMediaError: The file cannot be read.
+        """
+        media = probe(path, settings=settings)
+        if not media.audio:
+            return None
+        start = media.start_seconds if start_seconds is None else Fraction(start_seconds)
+        return cls(media, media.audio[0], start)
+
+    def copied_into(self, target: Path) -> bool:
+        """Whether the container of `target` takes the stream as it is."""
+        return self.stream.codec in _TAKES.get(target.suffix.lower(), frozenset())
+
+    def arguments(self, target: Path, *, length_seconds: Fraction) -> tuple[str, ...]:
+        """Return the options that add this sound, as second input, to a picture that is copied.
+
+        The sound is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
+        """
+        skipped = self.start_seconds - self.media.container_start_seconds
+        seek = ("-ss", seconds_text(skipped)) if skipped > 0 else ()
+        if self.copied_into(target):
+            codec: tuple[str, ...] = ("-c:a", "copy")
+        else:
+            codec = ("-c:a", "libopus" if target.suffix.lower() == ".webm" else "aac", "-b:a", "192k")
+        return (
+            *seek,
+            *("-t", seconds_text(length_seconds)),
+            *input_arguments(self.media.path),
+            *("-map", "0:v:0", "-map", f"1:{self.stream.index}", "-c:v", "copy"),
+            *codec,
+            *("-map_metadata", "-1"),
+        )

@@ -1,0 +1,515 @@
+"""FramePipe on real ffmpeg: what it makes, and what it leaves when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reel_modal.config import Settings
+from reel_modal.errors import (
+    ConfigError,
+    EncoderUnavailableError,
+    FFmpegError,
+    FFmpegNotFoundError,
+    FFmpegStalledError,
+    FrameError,
+    FrameTypeError,
+    StorageError,
+)
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.frames import ColorTags, PixelFormat, plane_shapes
+from reel_modal.media import find_ffmpeg, probe
+
+SIZE = (64, 48)
+BLACK = np.zeros((48, 64, 3), np.uint8)
+
+
+def children() -> set[int]:
+    """Process ids of this process's own children, zombies too."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Every test here ends with no process, thread or temporary file that it did not find."""
+    before, threads = children(), set(threading.enumerate())
+    yield
+    assert children() == before
+    assert set(threading.enumerate()) == threads
+    assert [path.name for path in tmp_path.rglob("*.part.*")] == []
+
+
+def shades(count: int) -> Iterator[np.ndarray]:
+    for index in range(count):
+        yield np.full((48, 64, 3), index * 4 % 256, np.uint8)
+
+
+def script(path: Path, body: str) -> str:
+    """An executable stand-in for ffmpeg: for faults that the real one cannot be made to have on demand."""
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+FAITHFUL_UNTIL = """
+import os, subprocess, sys
+real = {real!r}
+if "-version" in sys.argv or "-frames:v" in sys.argv:
+    os.execv(real, [real, *sys.argv[1:]])
+"""
+
+
+def faulty(tmp_path: Path, body: str) -> Settings:
+    """Settings with an ffmpeg that answers questions like the real one, and then does `body`."""
+    real = find_ffmpeg(Settings()).path
+    return Settings(ffmpeg=script(tmp_path / "ffmpeg-stand-in", FAITHFUL_UNTIL.format(real=real) + body))
+
+
+def test_the_pattern_of_the_seed_works_without_its_ceremony(tmp_path: Path) -> None:
+    with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe:
+        for frame in shades(50):
+            pipe.write(frame)
+    result = pipe.result
+    assert (result.frames, result.size, result.fps, result.duration_seconds) == (50, SIZE, 25, 2)
+    assert result.bytes == (tmp_path / "out.mp4").stat().st_size
+    assert result.encoder == "libx264"
+    assert result.degraded == ()
+    assert "libx264" in result.command
+    assert pipe.stderr_tail == ""
+    info = probe(tmp_path / "out.mp4", scan=True)
+    assert info.scan is not None
+    assert (info.scan.frame_count, info.fps, info.size, info.codec) == (50, 25, SIZE, "h264")
+
+
+def test_auto_says_which_encoder_it_passed_over(tmp_path: Path) -> None:
+    with FramePipe(tmp_path / "out.mp4", size=(160, 96), fps=25, encoder="auto") as pipe:
+        pipe.write(np.zeros((96, 160, 3), np.uint8))
+    result = pipe.result
+    if result.encoder == "libx264":
+        assert len(result.degraded) == 1
+        assert result.degraded[0].startswith("h264_nvenc does not start here (")
+    else:
+        assert (result.encoder, result.degraded) == ("h264_nvenc", ())
+
+
+@pytest.mark.parametrize("name", ["h264_nonsense", "libx264rgb_typo"])
+def test_a_named_encoder_that_cannot_start_is_an_error_before_the_first_frame(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(EncoderUnavailableError, match=f"'{name}' does not start") as caught,
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder=name),
+    ):
+        pytest.fail("the block was entered")
+    assert caught.value.exit_status not in {0, None}
+    assert name in caught.value.stderr_tail
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_with_a_wrong_preset_is_an_error_before_the_first_frame(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EncoderUnavailableError, match="does not start"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", preset="warp"),
+    ):
+        pytest.fail("the block was entered")
+
+
+def test_ffmpeg_killed_in_mid_stream_is_an_error_with_the_signal_and_no_file(tmp_path: Path) -> None:
+    with (  # noqa: PT012
+        pytest.raises(FFmpegError, match="SIGKILL") as caught,
+        FramePipe(tmp_path / "out.mp4", size=(640, 480), fps=25, encoder="libx264") as pipe,
+    ):
+        for index in range(10_000):
+            if index == 5:
+                os.kill(next(iter(children())), signal.SIGKILL)
+            pipe.write(np.zeros((480, 640, 3), np.uint8))
+    assert caught.value.exit_status == -signal.SIGKILL
+    assert caught.value.frame_index is not None
+    assert caught.value.frame_index < 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_the_block_swallowed_is_raised_at_its_end(tmp_path: Path) -> None:
+    with (  # noqa: PT012
+        pytest.raises(FFmpegError, match="SIGKILL"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
+    ):
+        os.kill(next(iter(children())), signal.SIGKILL)
+        with contextlib.suppress(FFmpegError):
+            for _ in range(10_000):
+                pipe.write(BLACK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_named(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False).returncode == 0
+    )
+    # Without the right to mount, a limit on the size of files gives the same failing write.
+    try:
+        settings = Settings() if mounted else faulty(tmp_path, _LIMITED.format(real=find_ffmpeg(Settings()).path))
+        noise = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+        with (  # noqa: PT012
+            pytest.raises(FFmpegError, match=r"No space left on device|File too large") as caught,
+            FramePipe(
+                disk / "out.mp4", size=(640, 480), fps=25, encoder="libx264", preset="ultrafast", settings=settings
+            ) as pipe,
+        ):
+            for _ in range(50):
+                pipe.write(noise)
+        if mounted:
+            assert "ENOSPC" in str(caught.value)
+        assert [path.name for path in disk.iterdir()] == []
+    finally:
+        if mounted:
+            subprocess.run(["/bin/umount", disk], check=True)
+
+
+_LIMITED = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (262144, 262144))
+os.execv({real!r}, [{real!r}, *sys.argv[1:]])
+"""
+
+
+def test_megabytes_of_complaints_do_not_stop_the_frames(tmp_path: Path) -> None:
+    settings = faulty(
+        tmp_path,
+        """
+for number in range(40_000):
+    print(f"complaint {number}: " + "x" * 80, file=sys.stderr)
+sys.stderr.flush()
+os.execv(real, [real, *sys.argv[1:]])
+""",
+    )
+    with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe:
+        for frame in shades(20):
+            pipe.write(frame)
+    assert pipe.result.frames == 20
+    assert "complaint 39999" in pipe.stderr_tail
+    assert "complaint 30000" not in pipe.stderr_tail
+
+
+def test_ffmpeg_that_ends_early_with_status_0_is_still_an_error(tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "sys.stdin.buffer.read(9216 * 3); sys.exit(0)")
+    with (  # noqa: PT012
+        pytest.raises(FFmpegError, match="ended before all frames were written") as caught,
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
+    ):
+        for frame in shades(10_000):
+            pipe.write(frame)
+    assert caught.value.exit_status == 0
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_frames_that_ffmpeg_swallowed_are_missed(tmp_path: Path) -> None:
+    # A filter that drops every other frame stands for any reason for which frames do not arrive.
+    settings = faulty(
+        tmp_path,
+        """
+arguments = [a.replace("format=yuv420p", "select=mod(n\\\\,2),format=yuv420p") for a in sys.argv[1:]]
+os.execv(real, [real, *arguments[:-1], "-vsync" if False else "-fps_mode", "passthrough", arguments[-1]])
+""",
+    )
+    with (  # noqa: PT012
+        pytest.raises(Exception, match="10 frames were written to ffmpeg but 5 are in the file"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
+    ):
+        for frame in shades(10):
+            pipe.write(frame)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_ffmpeg_that_takes_no_more_data_is_ended_within_the_bound(tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "import time; sys.stdin.buffer.read(9216); time.sleep(600)")
+    settings = Settings(ffmpeg=settings.ffmpeg, stall_seconds=1.0)
+    started = time.monotonic()
+    with (  # noqa: PT012
+        pytest.raises(FFmpegStalledError, match="no data moved for 1 s"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
+    ):
+        for frame in shades(10_000):
+            pipe.write(frame)
+    assert time.monotonic() - started < 20
+
+
+def test_ffmpeg_that_does_not_end_is_ended_within_the_bound(tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "import time; sys.stdin.buffer.read(); time.sleep(600)")
+    settings = Settings(ffmpeg=settings.ffmpeg, stall_seconds=1.0)
+    with (
+        pytest.raises(FFmpegStalledError, match="ffmpeg did not end"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
+    ):
+        pipe.write(BLACK)
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_exception_in_the_block_passes_and_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"the former file")
+    with (  # noqa: PT012
+        pytest.raises(type(error)) as caught,
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
+    ):
+        pipe.write(BLACK)
+        raise error
+    assert caught.value is error
+    assert (tmp_path / "out.mp4").read_bytes() == b"the former file"
+    with pytest.raises(ConfigError, match="after its `with` block"):
+        _ = pipe.result
+
+
+def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
+    host = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, numpy as np\n"
+            "from reel_modal import FramePipe\n"
+            "with FramePipe(sys.argv[1], size=(640, 480), fps=25, encoder='libx264') as pipe:\n"
+            "    while True:\n"
+            "        pipe.write(np.zeros((480, 640, 3), np.uint8))\n"
+            "        if pipe.frames_written == 20: print('writing', flush=True)\n",
+            str(tmp_path / "out.mp4"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert host.stdout is not None
+    assert host.stdout.readline() == "writing\n"
+    encoders = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
+    os.killpg(host.pid, signal.SIGINT)
+    _, words = host.communicate(timeout=30)
+    assert "KeyboardInterrupt" in words
+    assert "closed file" not in words
+    assert len(encoders) == 1
+    assert not Path(f"/proc/{encoders[0]}").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "words"),
+    [
+        (np.zeros((48, 64, 3), np.float32), FrameTypeError, "frame 1 is an array of float32; uint8 is wanted"),
+        (np.zeros((64, 48, 3), np.uint8), FrameError, r"frame 1 has shape \(64, 48, 3\); \(48, 64, 3\)"),
+        (np.zeros((48, 64, 4), np.uint8), FrameError, r"frame 1 has shape \(48, 64, 4\)"),
+        (bytes(100), FrameError, "frame 1 has 100 bytes; bgr24 of 64x48 has 9216"),
+        ([1, 2, 3], FrameTypeError, "frame 1 is a list"),
+        (None, FrameTypeError, "frame 1 is a NoneType"),
+    ],
+)
+def test_a_frame_that_does_not_fit_is_named_and_the_pipe_goes_on(
+    tmp_path: Path, frame: object, error: type[Exception], words: str
+) -> None:
+    with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe:
+        pipe.write(BLACK)
+        with pytest.raises(error, match=words):
+            pipe.write(frame)  # type: ignore[arg-type]
+        pipe.write(BLACK)
+    assert pipe.result.frames == 2
+
+
+def test_no_frame_is_an_error_and_no_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FFmpegError, match="no frame was written"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"size": (0, 48)}, "at least 1 x 1"),
+        ({"fps": 0}, "above 0"),
+        ({"fps": float("nan")}, "not a finite number"),
+        ({"pixel_format": "yuv999"}, "'yuv999' is not supported; use one of bgr24"),
+        ({"size": (63, 47), "odd_size": "error"}, "63x47 is odd"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_at_once(
+    tmp_path: Path, arguments: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        FramePipe(tmp_path / "out.mp4", **({"size": SIZE, "fps": 25} | arguments))  # type: ignore[arg-type]
+
+
+def test_an_output_without_a_suffix_or_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no suffix"):
+        FramePipe(tmp_path / "out", size=SIZE, fps=25)
+    with pytest.raises(ConfigError, match="is not there; create it first"):
+        FramePipe(tmp_path / "missing" / "out.mp4", size=SIZE, fps=25)
+
+
+def test_an_output_name_that_is_taken_by_a_folder_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").mkdir()
+    with (
+        pytest.raises(StorageError, match="could not be put in place"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
+    ):
+        pipe.write(BLACK)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_missing_ffmpeg_is_named_with_its_cure(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FFmpegNotFoundError, match="REEL_MODAL_FFMPEG"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, settings=Settings(ffmpeg=str(tmp_path / "no"))),
+    ):
+        pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("name", ["-y.mp4", "a:b.mp4", "100%d.mp4", "übung [1].mp4", "http:x.mp4"])
+def test_names_that_mean_something_to_ffmpeg_are_only_names(tmp_path: Path, name: str) -> None:
+    with contextlib.chdir(tmp_path), FramePipe(name, size=SIZE, fps=25, encoder="libx264") as pipe:
+        pipe.write(BLACK)
+        pipe.write(BLACK)
+    with contextlib.chdir(tmp_path), FrameReader(name) as reader:
+        assert sum(1 for _ in reader) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("policy", "size"), [("pad", (162, 122)), ("crop", (160, 120))])
+def test_odd_sizes_are_made_even_on_purpose_and_said_so(tmp_path: Path, policy: str, size: tuple[int, int]) -> None:
+    white = np.full((121, 161, 3), 255, np.uint8)
+    with FramePipe(
+        tmp_path / "out.mp4", size=(161, 121), fps=25, encoder="libx264", odd_size=policy, quality=1
+    ) as pipe:
+        for _ in range(3):
+            pipe.write(white)
+    assert pipe.result.size == size
+    assert f"the odd size 161x121 was encoded as {size[0]}x{size[1]}" in pipe.result.degraded[0]
+    with FrameReader(tmp_path / "out.mp4") as reader:
+        for frame in reader:
+            assert frame.image.shape == (size[1], size[0], 3)
+            assert frame.image.min() > 250  # the repeated edge is no black line
+
+
+@pytest.mark.parametrize(
+    ("given", "exact"),
+    [
+        (25, Fraction(25)),
+        (29.97, Fraction(30000, 1001)),
+        (23.976, Fraction(24000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (Fraction(30000, 1001), Fraction(30000, 1001)),
+        (12.5, Fraction(25, 2)),
+        (60, Fraction(60)),
+    ],
+)
+def test_the_rate_in_the_file_is_exact(tmp_path: Path, given: Fraction | float, exact: Fraction) -> None:
+    with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=given, encoder="libx264") as pipe:
+        for frame in shades(8):
+            pipe.write(frame)
+    info = probe(tmp_path / "out.mp4")
+    assert (pipe.result.fps, info.fps, info.constant_rate) == (exact, exact, True)
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr24", "rgb24", "yuv420p", "gray8"])
+def test_every_pixel_format_and_every_form_of_a_frame_arrives(tmp_path: Path, pixel_format: PixelFormat) -> None:
+    rng = np.random.default_rng(7)
+    planes = tuple(rng.integers(60, 180, shape, np.uint8) for shape in plane_shapes(pixel_format, SIZE))
+    flat = np.concatenate([plane.ravel() for plane in planes])
+    forms: list[object] = [flat, flat.tobytes(), bytearray(flat), memoryview(flat)]
+    forms.append(planes if pixel_format == "yuv420p" else planes[0])
+    if pixel_format == "yuv420p":
+        forms.append(flat.reshape(72, 64))
+    with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format=pixel_format, encoder="ffv1") as pipe:
+        for form in forms:
+            pipe.write(form)  # type: ignore[arg-type]
+    with FrameReader(tmp_path / "out.mkv", pixel_format=pixel_format) as reader:
+        read = [frame.data.copy() for frame in reader]
+    assert len(read) == len(forms)
+    for frame in read:
+        assert np.array_equal(frame, read[0])
+    if pixel_format in {"yuv420p", "gray8"}:
+        assert np.array_equal(read[0], flat)  # ffv1 is lossless, and neither is converted on the way
+
+
+def test_memory_with_gaps_is_written_as_it_looks(tmp_path: Path) -> None:
+    wide = np.random.default_rng(3).integers(0, 256, (48, 128), np.uint8)
+    with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
+        pipe.write(wide[:, ::2])
+    with FrameReader(tmp_path / "out.mkv", pixel_format="gray8") as reader:
+        frames = [frame.image.copy() for frame in reader]
+    assert np.array_equal(frames[0], wide[:, ::2])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ColorTags(matrix="bt709", range="tv", primaries="bt709", transfer="bt709"),
+        ColorTags(matrix="smpte170m", range="pc", primaries="smpte170m", transfer="smpte170m"),
+        ColorTags(matrix="bt2020nc", range="tv", primaries="bt2020", transfer="arib-std-b67"),
+        ColorTags(),
+    ],
+)
+def test_colour_tags_arrive_and_yuv_samples_are_not_touched(tmp_path: Path, tags: ColorTags) -> None:
+    flat = np.random.default_rng(5).integers(16, 236, 64 * 48 * 3 // 2, np.uint8)
+    with FramePipe(
+        tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="yuv420p", encoder="ffv1", color=tags
+    ) as pipe:
+        pipe.write(flat)
+    found = probe(tmp_path / "out.mkv").color
+    assert (found.matrix, found.primaries, found.transfer) == (tags.matrix, tags.primaries, tags.transfer)
+    assert found.range in {tags.range, "tv"} if tags.range is None else found.range == tags.range
+    with FrameReader(tmp_path / "out.mkv", pixel_format="yuv420p") as reader:
+        assert np.array_equal(next(iter(reader)).data, flat)
+
+
+def test_bgr_is_encoded_as_bt709_and_says_so(tmp_path: Path) -> None:
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[:, :, 2] = 255
+    with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", quality=1) as pipe:
+        pipe.write(red)
+    assert probe(tmp_path / "out.mp4").color.matrix == "bt709"
+    with FrameReader(tmp_path / "out.mp4", pixel_format="yuv420p") as reader:
+        luma, blue, red_chroma = (float(plane.mean()) for plane in next(iter(reader)).planes)
+    # ITU-R BT.709, limited range: Y = 16 + 219 x 0.2126, Cb = 128 - 224 x 0.2126 / 1.8556, Cr = 240
+    assert (luma, blue, red_chroma) == pytest.approx((62.6, 102.3, 240.0), abs=1.5)
+
+
+def test_the_sample_aspect_ratio_arrives(tmp_path: Path) -> None:
+    with FramePipe(
+        tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", sample_aspect_ratio=Fraction(128, 117)
+    ) as pipe:
+        pipe.write(BLACK)
+    assert probe(tmp_path / "out.mp4").sample_aspect_ratio == Fraction(128, 117)
+
+
+def test_the_index_comes_first_and_metadata_arrive(tmp_path: Path) -> None:
+    with FramePipe(
+        tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", metadata={"title": "Reel", "request": "abc"}
+    ) as pipe:
+        for frame in shades(30):
+            pipe.write(frame)
+    whole = (tmp_path / "out.mp4").read_bytes()
+    assert whole.index(b"moov") < whole.index(b"mdat")
+    assert b"Reel" in whole
+    assert b"abc" in whole
+
+
+def test_a_pipe_is_used_once_and_inside_its_block(tmp_path: Path) -> None:
+    pipe = FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264")
+    with pytest.raises(ConfigError, match="inside the `with` block"):
+        pipe.write(BLACK)
+    with pipe:
+        pipe.write(BLACK)
+    with pytest.raises(ConfigError, match="writes one file"), pipe:
+        pytest.fail("the block was entered twice")
