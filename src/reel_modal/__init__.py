@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.frames import ColorTags, Frame
     from reel_modal.media import MediaInfo, probe
-    from reel_modal.schema import HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
+    from reel_modal.schema import (
+        EncodeOptions,
+        HighlightKeyframe,
+        HighlightRegion,
+        OverlayRequest,
+        OverlayStyle,
+        RenderResult,
+    )
     from reel_modal.storage import Storage
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ColorTags",
+    "EncodeOptions",
     "Frame",
     "FramePipe",
     "FrameReader",
@@ -30,6 +38,7 @@ __all__ = [
     "MediaInfo",
     "MediaLimits",
     "OverlayRequest",
+    "OverlayStyle",
     "ReelModalError",
     "RemoteError",
     "RenderResult",
@@ -42,6 +51,7 @@ __all__ = [
 
 _HOME = {
     "ColorTags": "frames",
+    "EncodeOptions": "schema",
     "Frame": "frames",
     "FramePipe": "ffmpeg_pipe",
     "FrameReader": "ffmpeg_pipe",
@@ -50,6 +60,7 @@ _HOME = {
     "MediaInfo": "media",
     "MediaLimits": "config",
     "OverlayRequest": "schema",
+    "OverlayStyle": "schema",
     "ReelModalError": "errors",
     "RemoteError": "errors",
     "RenderResult": "schema",

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
-from reel_modal.frames import ColorTags, PixelFormat
+from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed
 
 __all__ = [
     "even_size",
@@ -21,8 +21,6 @@ __all__ = [
 
 # swscale has its own names for some matrices.
 _SWS_MATRIX: Final = {"bt2020nc": "bt2020", "bt2020c": "bt2020"}
-# Players read an untagged picture of at least this height as BT.709, a smaller one as BT.601.
-_HD_HEIGHT_PX: Final = 720
 # setsar reduces a ratio until its terms are below this, 100 unless told.
 _LARGEST_TERM: Final = 65535
 
@@ -76,7 +74,7 @@ def from_yuv_filters(
     """
     options = [f"{size[0]}:{size[1]}:flags=bicubic"] if size else ["flags=bicubic"]
     if pixel_format in {"bgr24", "rgb24"}:
-        matrix = color.matrix or ("bt709" if height >= _HD_HEIGHT_PX else "bt601")
+        matrix = matrix_or_assumed(color, height)
         options += [f"in_color_matrix={_SWS_MATRIX.get(matrix, matrix)}", f"in_range={color.range or 'tv'}"]
     else:
         keep = color.range or "tv"

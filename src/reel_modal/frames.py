@@ -27,6 +27,7 @@ __all__ = [
     "fit_edges",
     "frame_bytes",
     "frame_rate",
+    "matrix_or_assumed",
     "plane_shapes",
     "plane_views",
     "raw_bytes",
@@ -40,6 +41,8 @@ Planes: TypeAlias = tuple[U8Array, ...]
 """The planes of one frame: `(Y, U, V)` for yuv420p, else the one packed array."""
 
 _NTSC_TOLERANCE: Final = Fraction(5, 1000)
+# Players take an untagged picture of at least this height for BT.709, a smaller one for BT.601.
+_HD_HEIGHT_PX: Final = 720
 _CHANNELS: Final[dict[str, int]] = {"bgr24": 3, "rgb24": 3, "gray8": 1}
 
 
@@ -63,6 +66,11 @@ class ColorTags:
 
 
 BT709: Final = ColorTags(matrix="bt709", range="tv", primaries="bt709", transfer="bt709")
+
+
+def matrix_or_assumed(color: ColorTags, height: int) -> str:
+    """Return the YUV matrix of a picture; an untagged one is read as players read it, by its height."""
+    return color.matrix or ("bt709" if height >= _HD_HEIGHT_PX else "smpte170m")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,142 @@
+"""Masks of ellipses on sampling grids: anti-aliased, at sub-pixel positions, only where the ellipse is.
+
+Pure; it must not know what a mask is used for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from reel_modal.rendering.opencv import load_cv2
+
+__all__ = ["CHROMA_CENTER", "CHROMA_LEFT", "LUMA", "Box", "Ellipse", "Grid", "Mask", "ellipse_mask"]
+
+Mask: TypeAlias = npt.NDArray[np.float32]
+"""float32, (H, W), 0..1: how much of each sample is inside."""
+
+_FRACTION_BITS: Final = 8
+# Behind this OpenCV's fixed-point drawing may overflow, and the edge is a straight line anyway.
+_LARGEST_DRAWN_PX: Final = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the samples of a plane lie on the picture.
+
+    Attributes:
+        step: Luma pixels from one sample to the next.
+        shift_x: Luma pixels by which the samples lie left of the centers of their cells.
+    """
+
+    step: int
+    shift_x: float
+
+
+LUMA: Final = Grid(1, 0.0)
+CHROMA_LEFT: Final = Grid(2, 0.5)
+CHROMA_CENTER: Final = Grid(2, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipse:
+    """An ellipse in pixels; 0 is the left or upper edge of the first pixel."""
+
+    center_x: float
+    center_y: float
+    radius_x: float
+    radius_y: float
+
+    def on(self, grid: Grid) -> Ellipse:
+        """Return the ellipse in samples of `grid`."""
+        return Ellipse(
+            (self.center_x + grid.shift_x) / grid.step,
+            self.center_y / grid.step,
+            self.radius_x / grid.step,
+            self.radius_y / grid.step,
+        )
+
+    def grown(self, pixels: float) -> Ellipse:
+        """Return the ellipse with radii that are `pixels` longer, at least a thousandth."""
+        return Ellipse(
+            self.center_x, self.center_y, max(1e-3, self.radius_x + pixels), max(1e-3, self.radius_y + pixels)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a plane: from `left`, `top` to before `right`, `bottom`, in samples."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, ellipse: Ellipse, shape: tuple[int, ...]) -> Box:
+        """Return the part of a plane of `shape` (H, W) that the ellipse can touch; it may be empty."""
+        height, width = shape[:2]
+        return cls(
+            left=_clamp(ellipse.center_x - ellipse.radius_x - 1, width),
+            top=_clamp(ellipse.center_y - ellipse.radius_y - 1, height),
+            right=_clamp(ellipse.center_x + ellipse.radius_x + 2, width),
+            bottom=_clamp(ellipse.center_y + ellipse.radius_y + 2, height),
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no sample in it."""
+        return self.left >= self.right or self.top >= self.bottom
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The index of the part in an array (H, W)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def union(self, other: Box) -> Box:
+        """Return the smallest box around both."""
+        return Box(
+            min(self.left, other.left),
+            min(self.top, other.top),
+            max(self.right, other.right),
+            max(self.bottom, other.bottom),
+        )
+
+
+def ellipse_mask(ellipse: Ellipse, box: Box, feather: float = 0.0) -> Mask:
+    """Return how much of each sample of `box` is inside of `ellipse`.
+
+    Args:
+        ellipse: In samples.
+        box: The part of the plane.
+        feather: 0..1, width of the soft edge as a share of the radius, inside of the ellipse.
+    """
+    if feather > 0 or max(ellipse.radius_x, ellipse.radius_y) > _LARGEST_DRAWN_PX:
+        return _soft_mask(ellipse, box, feather)
+    cv2 = load_cv2()
+    drawn = np.zeros((box.bottom - box.top, box.right - box.left), np.uint8)
+    scale = 1 << _FRACTION_BITS
+    # OpenCV counts from the center of the first pixel, and its anti-aliased edge reaches half a pixel out.
+    center = (round((ellipse.center_x - box.left - 0.5) * scale), round((ellipse.center_y - box.top - 0.5) * scale))
+    radii = (max(1, round((ellipse.radius_x - 0.5) * scale)), max(1, round((ellipse.radius_y - 0.5) * scale)))
+    cv2.ellipse(drawn, center, radii, 0, 0, 360, 255, -1, cv2.LINE_AA, _FRACTION_BITS)
+    mask: Mask = cv2.multiply(drawn, 1 / 255, dtype=cv2.CV_32F)
+    return mask
+
+
+def _soft_mask(ellipse: Ellipse, box: Box, feather: float) -> Mask:
+    """Return the mask by formula: exact for any size, slower than drawing."""
+    x = (np.arange(box.left, box.right, dtype=np.float32) + 0.5 - ellipse.center_x) / ellipse.radius_x
+    y = (np.arange(box.top, box.bottom, dtype=np.float32) + 0.5 - ellipse.center_y) / ellipse.radius_y
+    radius = np.sqrt(np.add.outer(y * y, x * x))
+    # One sample is the narrowest edge that does not step.
+    edge = max(feather, 1 / max(1.0, min(ellipse.radius_x, ellipse.radius_y)))
+    return np.clip((1 + edge / 2 * (feather <= 0) - radius) / edge, 0, 1).astype(np.float32)
+
+
+def _clamp(position: float, size: int) -> int:
+    return int(min(max(math.floor(position), 0), size))
