@@ -25,8 +25,8 @@ __all__ = ["QUIET", "FFmpegProcess", "LineSink", "output_size"]
 
 _log = logging.getLogger(__name__)
 
-QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "warning")
-"""Options of every command: no console input, no statistics, warnings only."""
+QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+warning")
+"""Options of every command: no console input, no statistics, warnings only, and each in a line of its own."""
 
 _TAIL_LINES: Final = 30
 _LONGEST_LINE_BYTES: Final = 4096

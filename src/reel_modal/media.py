@@ -314,7 +314,7 @@ def _check_limits(stream: VideoStream, container: InputContainer, path: Path, se
     limits = settings.limits
     width, height = stream.codec_context.width, stream.codec_context.height
     if width < 1 or height < 1:
-        raise InvalidMediaError(f"{str(path)!r} does not say how large its picture is")
+        raise InvalidMediaError(f"{str(path)!r} declares no size of its picture that can be decoded")
     if width > limits.max_width_px or height > limits.max_height_px or width * height > limits.max_frame_pixels:
         raise InvalidMediaError(
             f"{str(path)!r} declares {width}x{height} pixels; at most {limits.max_width_px}x{limits.max_height_px}"

@@ -277,12 +277,7 @@ def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, numpy as np\n"
-            "from reel_modal import FramePipe\n"
-            "with FramePipe(sys.argv[1], size=(640, 480), fps=25, encoder='libx264') as pipe:\n"
-            "    while True:\n"
-            "        pipe.write(np.zeros((480, 640, 3), np.uint8))\n"
-            "        if pipe.frames_written == 20: print('writing', flush=True)\n",
+            _ENDLESS,
             str(tmp_path / "out.mp4"),
         ],
         stdout=subprocess.PIPE,
@@ -300,6 +295,18 @@ def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
     assert len(encoders) == 1
     assert not Path(f"/proc/{encoders[0]}").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+_ENDLESS = """
+import sys
+import numpy as np
+from reel_modal import FramePipe
+with FramePipe(sys.argv[1], size=(640, 480), fps=25, encoder="libx264") as pipe:
+    while True:
+        pipe.write(np.zeros((480, 640, 3), np.uint8))
+        if pipe.frames_written == 20:
+            print("writing", flush=True)
+"""
 
 
 @pytest.mark.parametrize(

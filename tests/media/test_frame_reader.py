@@ -1,0 +1,176 @@
+"""FrameReader on real files: every frame once, upright, at its own time, whatever the file is like."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.clips import Clips
+from tests.media.test_frame_pipe import children, faulty
+
+from reel_modal.config import Settings
+from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.media import probe
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    before, threads = children(), set(threading.enumerate())
+    yield
+    assert children() == before
+    assert set(threading.enumerate()) == threads
+
+
+def times_by_pyav(path: Path) -> list[Fraction]:
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        return [frame.pts * frame.time_base for frame in container.decode(stream)]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "29_97.mp4", "59_94.mp4", "vfr.mp4"),
+        *("milliseconds.mkv", "stream.ts", "late_video.mkv", "edit_list.mp4", "10bit.mp4", "turned_90.mp4"),
+    ],
+)
+def test_every_frame_comes_at_its_own_exact_time(clips: Clips, name: str) -> None:
+    path = clips.get(name)
+    with FrameReader(path, pixel_format="yuv420p") as reader:
+        times = [frame.pts_seconds for frame in reader]
+    assert times == times_by_pyav(path)
+    assert reader.frames_read == len(times)
+    assert reader.broken_packets == 0
+
+
+def test_pixels_are_those_of_the_file(clips: Clips) -> None:
+    path = clips.get("carphone_pristine.mp4")
+    with av.open(str(path)) as container, FrameReader(path, pixel_format="yuv420p") as reader:
+        for frame, decoded in zip(reader, container.decode(video=0), strict=True):
+            assert np.array_equal(frame.data, decoded.to_ndarray(format="yuv420p").ravel())
+
+
+def test_the_memory_of_a_frame_is_used_again_and_a_copy_is_not(clips: Clips) -> None:
+    with FrameReader(clips.get("25.mp4")) as reader:
+        frames = iter(reader)
+        first = next(frames)
+        kept = first.copy()
+        second = next(frames)
+        assert first.data is second.data
+        assert not np.array_equal(kept.data, second.data)
+
+
+def test_broken_packets_are_passed_over_and_counted(clips: Clips) -> None:
+    with FrameReader(clips.get("broken_packets.mp4")) as reader:
+        times = [frame.pts_seconds for frame in reader]
+    assert reader.broken_packets == 3
+    assert times == [Fraction(n, 25) for n in range(50) if n not in {20, 21, 22}]
+    with FrameReader(clips.get("broken_packets.mp4"), fps=25) as steady:
+        assert [frame.pts_seconds for frame in steady] == [Fraction(n, 25) for n in range(50)]
+
+
+def test_a_variable_rate_is_kept_or_resampled_on_purpose(clips: Clips) -> None:
+    path = clips.get("vfr.mp4")
+    with FrameReader(path) as kept:
+        own = [frame.pts_seconds for frame in kept]
+    assert len({after - before for before, after in itertools.pairwise(own)}) > 1
+    with FrameReader(path, fps=30) as steady:
+        times = [frame.pts_seconds for frame in steady]
+    assert times == [Fraction(n, 30) for n in range(len(times))]
+    assert abs(len(times) - 60) <= 1  # two seconds stay two seconds
+
+
+def test_start_is_inclusive_and_end_exclusive(clips: Clips) -> None:
+    with FrameReader(clips.get("50.mp4"), start=Fraction(1, 5), end=Fraction(2, 5)) as reader:
+        assert [frame.pts_seconds for frame in reader] == [Fraction(n, 50) for n in range(10, 20)]
+    with FrameReader(clips.get("50.mp4"), start=5) as behind:
+        assert list(behind) == []
+
+
+@pytest.mark.parametrize("start", [0, 15.05, 30, 45.55, 59.9])
+def test_a_late_start_gives_the_same_frames_as_reading_from_the_beginning(clips: Clips, start: float) -> None:
+    path = clips.get("long.mp4")
+    with FrameReader(path, pixel_format="gray8", start=start, end=start + 1) as reader:
+        jumped = [(frame.pts_seconds, frame.data.tobytes()) for frame in reader]
+    with FrameReader(path, pixel_format="gray8") as reader:
+        whole = [(f.pts_seconds, f.data.tobytes()) for f in reader if start <= f.pts_seconds < start + 1]
+    assert jumped == whole
+    assert jumped
+
+
+def test_frames_are_resized(clips: Clips) -> None:
+    with FrameReader(clips.get("25.mp4"), size=(64, 36)) as reader:
+        assert next(iter(reader)).image.shape == (36, 64, 3)
+
+
+def test_leaving_early_ends_ffmpeg(clips: Clips) -> None:
+    reader = FrameReader(clips.get("bikes.mp4"))
+    before = children()
+    for frame in reader:
+        if frame.index == 3:
+            assert len(children() - before) == 1
+            break
+    reader.close()
+    assert children() == before
+    with pytest.raises(ConfigError, match="reads its file once"):
+        next(iter(reader))
+
+
+def test_ffmpeg_that_dies_is_an_error_and_not_an_end(clips: Clips) -> None:
+    with (  # noqa: PT012
+        pytest.raises(FFmpegError, match="SIGKILL") as caught,
+        FrameReader(clips.get("bigbuckbunny.mp4")) as reader,
+    ):
+        before = children()
+        for frame in reader:
+            if frame.index == 3:
+                (decoder,) = before ^ children() or before
+                os.kill(decoder, 9)
+    assert caught.value.frame_index is not None
+    assert "could not be read to its end" in str(caught.value)
+
+
+def test_ffmpeg_that_gives_nothing_is_ended_within_the_bound(clips: Clips, tmp_path: Path) -> None:
+    stuck = faulty(tmp_path, "import time; time.sleep(600)")
+    with (
+        pytest.raises(FFmpegError, match="no data moved for 1 s"),
+        FrameReader(clips.get("25.mp4"), settings=Settings(ffmpeg=stuck.ffmpeg, stall_seconds=1.0)) as reader,
+    ):
+        list(reader)
+
+
+def test_an_end_before_the_start_is_refused(clips: Clips) -> None:
+    with pytest.raises(ConfigError, match="must be after start"):
+        FrameReader(clips.get("25.mp4"), start=2, end=1)
+
+
+def test_a_file_that_is_no_video_is_refused_before_ffmpeg_starts(clips: Clips) -> None:
+    with pytest.raises(InvalidMediaError):
+        FrameReader(clips.get("script.mp4"))
+
+
+@given(shades=st.lists(st.integers(0, 255), min_size=1, max_size=40))
+def test_what_is_written_is_read_back_in_count_and_order(
+    tmp_path_factory: pytest.TempPathFactory, shades: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("round") / "out.mkv"
+    frames = [np.full((18, 32), shade, np.uint8) for shade in shades]
+    with FramePipe(path, size=(32, 18), fps=30, pixel_format="gray8", encoder="ffv1") as pipe:
+        for frame in frames:
+            pipe.write(frame)
+    with FrameReader(path, pixel_format="gray8") as reader:
+        read = [int(frame.image[0, 0]) for frame in reader]
+    assert read == shades
+    scan = probe(path, scan=True).scan
+    assert scan is not None
+    assert scan.frame_count == len(shades)

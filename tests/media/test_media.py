@@ -1,0 +1,192 @@
+"""probe and find_ffmpeg on real files, odd files and hostile ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.clips import Clips
+
+from reel_modal.config import MediaLimits, Settings
+from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
+from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.media import find_ffmpeg, probe
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fps", "frames"),
+    [
+        ("bikes.mp4", (640, 272), Fraction(25), 250),
+        ("bigbuckbunny.mp4", (1280, 720), Fraction(25), 132),
+        ("carphone_pristine.mp4", (176, 144), Fraction(30000, 1001), 120),
+        ("25.mp4", (320, 180), Fraction(25), 25),
+        ("29_97.mp4", (320, 180), Fraction(30000, 1001), 30),
+        ("50.mp4", (320, 180), Fraction(50), 50),
+        ("59_94.mp4", (320, 180), Fraction(60000, 1001), 60),
+        ("milliseconds.mkv", (320, 180), Fraction(30000, 1001), 60),
+        ("stream.ts", (320, 180), Fraction(25), 50),
+        ("odd.webm", (161, 121), Fraction(25), 25),
+        ("edit_list.mp4", (320, 180), Fraction(25), 37),
+    ],
+)
+def test_size_rate_and_count(clips: Clips, name: str, size: tuple[int, int], fps: Fraction, frames: int) -> None:
+    info = probe(clips.get(name), scan=True)
+    assert (info.size, info.fps, info.constant_rate) == (size, fps, True)
+    assert info.scan is not None
+    assert (info.scan.frame_count, info.scan.fps, info.scan.constant_rate) == (frames, fps, True)
+    assert info.expected_frames == frames
+    assert probe(clips.get(name)).scan is None
+
+
+def test_a_variable_rate_is_seen(clips: Clips) -> None:
+    info = probe(clips.get("vfr.mp4"), scan=True)
+    assert info.scan is not None
+    assert (info.constant_rate, info.scan.constant_rate, info.fps) == (False, False, 25)
+    assert info.scan.frame_count == 42
+    assert info.expected_frames == 50
+
+
+@pytest.mark.parametrize("name", ["corner.mp4", "turned_90.mp4", "turned_180.mp4", "turned_270.mp4"])
+@pytest.mark.parametrize("mirror", ["", "mirrored"])
+def test_every_orientation_is_read_upright(clips: Clips, name: str, mirror: str) -> None:
+    turn = 0 if name == "corner.mp4" else int(name[7:-4])
+    path = clips.get(f"mirrored_{turn}.mp4") if mirror else clips.get(name)
+    info = probe(path)
+    assert info.coded_size == (160, 96)
+    assert info.size == ((96, 160) if turn in {90, 270} else (160, 96))
+    with FrameReader(path, pixel_format="gray8") as reader:
+        upright = next(iter(reader)).image.copy()
+    # What a player does, taken from ffmpeg itself, which turns frames on its own unless told otherwise.
+    assert np.array_equal(upright > 180, _as_played(path, info.size) > 180)
+    white = np.argwhere(upright > 180).mean(axis=0) / upright.shape
+    assert sorted({round(float(value), 2) for value in white}) in ([0.25], [0.25, 0.75], [0.75])
+
+
+def _as_played(path: Path, size: tuple[int, int]) -> np.ndarray:
+    command = [find_ffmpeg(Settings()).path, "-loglevel", "error", "-i", path, "-frames:v", "1"]
+    command += ["-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.uint8).reshape(size[1], size[0])
+
+
+def test_the_picture_is_not_the_cover(clips: Clips) -> None:
+    info = probe(clips.get("cover_art.mp4"))
+    assert (info.size, info.codec) == ((320, 180), "h264")
+
+
+def test_aspect_depth_range_and_sound(clips: Clips) -> None:
+    anamorphic = probe(clips.get("anamorphic.mp4"))
+    assert (anamorphic.size, anamorphic.display_size) == ((320, 180), (427, 180))
+    assert anamorphic.sample_aspect_ratio == Fraction(4, 3)
+    assert probe(clips.get("carphone_pristine.mp4")).display_size == (193, 144)
+    assert probe(clips.get("10bit.mp4")).bit_depth == 10
+    assert probe(clips.get("full_range.mp4")).color.range == "pc"
+    assert probe(clips.get("25.mp4")).audio == ()
+    (sound,) = probe(clips.get("with_sound.mp4")).audio
+    assert (sound.codec, sound.sample_rate_hz, sound.channels) == ("aac", 48000, 1)
+
+
+def test_a_picture_that_starts_late_says_when(clips: Clips) -> None:
+    late = probe(clips.get("late_video.mkv"))
+    assert (late.start_seconds, late.container_start_seconds) == (Fraction(1, 2), 0)
+    stream = probe(clips.get("stream.ts"))
+    assert stream.start_seconds > 1
+    with FrameReader(stream) as reader:
+        assert next(iter(reader)).pts_seconds == stream.start_seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("garbage.mp4", "cannot be read as a video"),
+        ("truncated.mp4", "cannot be read as a video"),
+        ("playlist.mp4", "cannot be read as a video"),
+        ("script.mp4", "cannot be read as a video"),
+        ("audio_only.mp4", "has no picture"),
+        ("bomb.mkv", "declares no size of its picture that can be decoded"),
+        ("large.mkv", "declares 9000x9000 pixels; at most 8192x8192"),
+    ],
+)
+def test_what_is_no_video_that_we_accept_is_refused(clips: Clips, name: str, words: str) -> None:
+    path = clips.get(name)
+    with pytest.raises(InvalidMediaError, match=words) as caught:
+        probe(path)
+    assert name in str(caught.value)
+
+
+def test_missing_empty_and_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(InvalidMediaError, match="there is no file"):
+        probe(tmp_path / "missing.mp4")
+    for path in (tmp_path / "empty.mp4", tmp_path):
+        with pytest.raises(InvalidMediaError, match="cannot be read as a video"):
+            probe(path)
+
+
+def test_limits_are_the_hosts_own(clips: Clips) -> None:
+    clip = clips.get("with_sound.mp4")
+    for limits, words in [
+        (MediaLimits(max_width_px=300), "declares 320x180 pixels"),
+        (MediaLimits(max_frame_pixels=50_000), "50000 in all"),
+        (MediaLimits(max_duration_seconds=1), "declares 2 s; at most 1 s"),
+    ]:
+        with pytest.raises(InvalidMediaError, match=words):
+            probe(clip, settings=Settings(limits=limits))
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    """A pipe in the playlist would block whoever opens it: being done proves that nobody did."""
+    os.mkfifo(tmp_path / "trap.ts")
+    playlist = tmp_path / "clip.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path / 'trap.ts'}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(InvalidMediaError):
+        probe(playlist)
+
+
+def test_no_file_stays_open(clips: Clips) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        probe(clips.get("with_sound.mp4"), scan=True)
+        with pytest.raises(InvalidMediaError):
+            probe(clips.get("garbage.mp4"))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_dictionary_is_json(clips: Clips) -> None:
+    said = json.loads(json.dumps(probe(clips.get("29_97.mp4"), scan=True).to_dict()))
+    assert (said["fps"], said["size"]) == ("30000/1001", [320, 180])
+    assert said["orientation"] == {"rotation_degrees": 0, "mirrored": False}
+    assert said["scan"]["frame_count"] == 30
+
+
+def _executable(path: Path, body: str) -> str:
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_ffmpeg_is_found_in_the_settings_then_on_path_then_in_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("REEL_MODAL_FFMPEG", raising=False)
+    assert find_ffmpeg().origin == "imageio-ffmpeg"
+    on_path = _executable(tmp_path / "ffmpeg", "print('ffmpeg version 5.1.9-0+deb12u1 Copyright')")
+    assert (find_ffmpeg().path, find_ffmpeg().origin, find_ffmpeg().version) == (on_path, "PATH", (5, 1, 9))
+    mine = _executable(tmp_path / "mine", "print('ffmpeg version N-118193-g5f38c82536 Copyright')")
+    monkeypatch.setenv("REEL_MODAL_FFMPEG", mine)
+    assert (find_ffmpeg().path, find_ffmpeg().origin) == (mine, "settings")
+    assert find_ffmpeg().version > (99,)
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(1)", "not python"])
+def test_an_ffmpeg_that_does_not_run_is_named(tmp_path: Path, body: str) -> None:
+    broken = _executable(tmp_path / "broken", body)
+    with pytest.raises(FFmpegNotFoundError, match=r"does not run as ffmpeg.*REEL_MODAL_FFMPEG"):
+        find_ffmpeg(Settings(ffmpeg=broken))
