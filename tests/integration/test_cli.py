@@ -1,0 +1,190 @@
+"""The command line as a person uses it: real processes, what they print where, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+
+from reel_modal.media import probe
+
+REGIONS = [
+    {
+        "id": "a",
+        "start_time": 0,
+        "end_time": 5,
+        "keyframes": [{"time": 0, "x": 160, "y": 90, "radiusX": 40, "radiusY": 40}],
+    }
+]
+
+
+def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "reel_modal", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, **env}
+    )
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Path:
+    path = tmp_path / "regions.json"
+    path.write_text(json.dumps(REGIONS))
+    return path
+
+
+def test_render_overlay_writes_the_clip_and_says_so(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, "--encoder", "libx264")
+    assert (done.returncode, probe(out).size) == (0, (320, 180))
+    assert done.stdout.startswith(f"{out}: 25 frames, 1.00 s of video, rendered in ")
+    assert "times real time" in done.stdout
+    assert "render: 25 of 25" in done.stderr
+
+
+def test_json_is_for_machines(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    arguments = (
+        "--regions",
+        regions,
+        "--effect",
+        "original",
+        "--preset",
+        "ultrafast",
+        "--encoder",
+        "libx264",
+        "--json",
+    )
+    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    said = json.loads(done.stdout)
+    assert (said["status"], said["frames"], said["degraded"]) == ("success", 25, [])
+
+
+def test_a_whole_request_is_taken_as_well(clips: Clips, tmp_path: Path) -> None:
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps({"regions": REGIONS, "effect": "brightness_boost", "encode": {"encoder": "ffv1"}}))
+    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mkv", "--regions", path, "--json")
+    assert json.loads(done.stdout)["encoder"] == "ffv1"
+
+
+def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "reel_modal", "render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4"]
+    process = subprocess.Popen(
+        [*command, "--regions", regions, "--encoder", "libx264"],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+    )
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(screen, 65536)
+        except OSError:  # how Linux says that the other end of a terminal is closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(screen)
+    assert process.wait(timeout=60) == 0
+    assert "━" in seen.decode()
+    assert "100 %" in seen.decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        ("[", 2, "is no JSON"),
+        ("3", 2, "must hold a list of regions or a request"),
+        (
+            '[{"id": "a", "start_time": 2, "end_time": 1, "keyframes": []}]',
+            2,
+            "regions[0].end_seconds: is 1; the start at 2",
+        ),
+    ],
+)
+def test_bad_regions_are_a_usage_error_that_names_the_place(
+    clips: Clips, tmp_path: Path, content: str, status: int, words: str
+) -> None:
+    path = tmp_path / "regions.json"
+    path.write_text(content)
+    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", "--regions", path)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_other_failures_have_their_status(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    out = tmp_path / "out.mp4"
+    missing = run("render-overlay", tmp_path / "missing.mp4", out, "--regions", regions)
+    assert (missing.returncode, "there is no object under" in missing.stderr) == (1, True)
+    refused = run("render-overlay", clips.get("garbage.mp4"), out, "--regions", regions)
+    assert (refused.returncode, "cannot be read as a video" in refused.stderr) == (1, True)
+    unset = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, REEL_MODAL_FFMPEG="/nowhere")
+    assert (unset.returncode, "correct REEL_MODAL_FFMPEG" in unset.stderr) == (3, True)
+    assert run("dance").returncode == 2
+    assert not out.exists()
+
+
+def test_ctrl_c_is_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    out = tmp_path / "made" / "out.mp4"
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "reel_modal", "render-overlay", clips.get("bigbuckbunny.mp4"), out]
+    process = subprocess.Popen(
+        [*command, "--regions", regions, "--encoder", "libx264", "--preset", "veryslow"],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        text=True,
+    )
+    while not list(tmp_path.glob("reel_modal-*/.output.*.part.mp4")):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; nothing was left behind" in words
+    assert list(out.parent.iterdir()) == []
+    assert list(tmp_path.glob("reel_modal-*")) == []
+
+
+def test_probe_says_what_a_clip_is(clips: Clips) -> None:
+    done = run("probe", clips.get("29_97.mp4"))
+    assert "30000/1001" in done.stdout
+    said = json.loads(run("probe", clips.get("turned_90.mp4"), "--json", "--scan").stdout)
+    assert (said["size"], said["scan"]["frame_count"]) == ([96, 160], 10)
+    assert run("probe", clips.get("garbage.mp4")).returncode == 1
+
+
+def test_doctor_says_what_is_usable_and_how_to_cure_what_is_not() -> None:
+    done = run("doctor")
+    assert done.returncode == 0
+    assert "encoder libx264" in done.stdout
+    assert "imageio-ffmpeg" in done.stdout
+    said = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert said["encoder libx264"]["ok"]
+    assert said["storage"] == {
+        "name": "storage",
+        "ok": False,
+        "detail": "no store is set",
+        "cure": "set REEL_MODAL_STORE_URL, such as file:///srv/media, where jobs use keys",
+        "required": False,
+    }
+    broken = run("doctor", REEL_MODAL_FFMPEG="/nowhere")
+    assert (broken.returncode, "cure: pip install imageio-ffmpeg" in broken.stdout) == (3, True)
+
+
+def test_the_demo_makes_a_clip_and_a_picture(tmp_path: Path) -> None:
+    done = run("demo", "--output", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    made = probe(tmp_path / "demo" / "highlight.mp4", scan=True)
+    assert made.scan is not None
+    assert (made.size, made.scan.frame_count, len(made.audio)) == ((1280, 720), 132, 1)
+    assert "132 frames, 5.28 s of video" in done.stdout
+    assert (tmp_path / "demo" / "before_and_after.png").read_bytes().startswith(b"\x89PNG")

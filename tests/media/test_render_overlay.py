@@ -1,0 +1,290 @@
+"""The function body from a clip to a published clip, on real files and on what phones make of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.clips import REAL, Clips
+from tests.media.test_frame_pipe import children
+
+from reel_modal.config import Settings
+from reel_modal.errors import (
+    EncoderUnavailableError,
+    FFmpegError,
+    InvalidKeyError,
+    InvalidMediaError,
+    JobCancelledError,
+    ObjectNotFoundError,
+    OutputMismatchError,
+)
+from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.functions import publishing, render_overlay
+from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.media import MediaInfo, probe
+from reel_modal.progress import ProgressEvent
+from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
+from reel_modal.storage import FolderStorage
+
+FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=18)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() == before
+
+
+def spotlight(start: str = "0", end: str = "1000") -> tuple[HighlightRegion, ...]:
+    key = HighlightKeyframe(time_seconds=Fraction(0), x=0.5, y=0.5, radius_x=0.25, radius_y=0.25)
+    return (
+        HighlightRegion(
+            id="r", start_seconds=Fraction(start), end_seconds=Fraction(end), keyframes=(key,), video_size=(1, 1)
+        ),
+    )
+
+
+def render(
+    clip: Path,
+    store: Path,
+    *,
+    events: list[ProgressEvent] | None = None,
+    token: CancellationToken | None = None,
+    **fields: object,
+) -> tuple[Path, object]:
+    """Put `clip` into the store and render it there."""
+    (store / f"in{clip.suffix}").write_bytes(clip.read_bytes())
+    workdir = store.parent / "work"
+    workdir.mkdir(exist_ok=True)
+    asked = OverlayRequest(
+        **{  # type: ignore[arg-type]
+            "job_id": "j",
+            "user_id": "u",
+            "input_key": f"in{clip.suffix}",
+            "output_key": "made/out.mp4",
+            "regions": spotlight(),
+            "encode": FAST,
+        }
+        | fields
+    )
+    context = JobContext(
+        storage=FolderStorage(store),
+        workdir=workdir,
+        settings=Settings(),
+        reporter=Reporter((events if events is not None else []).append, interval_seconds=0),
+        cancellation=token or CancellationToken(),
+    )
+    return store / asked.output_key, render_overlay.run(asked, context)
+
+
+def nothing_made(store: Path) -> bool:
+    """Whether neither the store nor the working folder holds anything of the output."""
+    return not list(store.rglob("*out*")) and not list((store.parent / "work").rglob("*.part.*"))
+
+
+def sound(path: Path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        return [
+            (float(p.pts * p.time_base), bytes(p))
+            for p in container.demux(audio=0)
+            if p.size and p.pts is not None and p.time_base
+        ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REAL,
+        *("25.mp4", "29_97.mp4", "50.mp4", "59_94.mp4", "milliseconds.mkv", "stream.ts", "with_sound.mp4"),
+        *("short_sound.mp4", "long_sound.mp4", "opus.mkv", "vorbis.mkv", "10bit.mp4", "444.mp4", "odd.webm"),
+        *("full_range.mp4", "anamorphic.mp4", "vfr.mp4", "turned_90.mp4", "mirrored_270.mp4", "late_video.mkv"),
+        *("edit_list.mp4", "broken_packets.mp4", "cover_art.mp4"),
+    ],
+)
+def test_every_kind_of_clip_comes_out_whole(clips: Clips, store: Path, name: str) -> None:
+    source = probe(clips.get(name), scan=True)
+    path, result = render(clips.get(name), store)
+    made = probe(path, scan=True)
+    assert made.scan is not None
+    assert source.scan is not None
+    assert made.scan.frame_count == source.expected_frames == result.frames  # type: ignore[attr-defined]
+    assert (made.fps, made.constant_rate) == (source.fps, True)
+    even = tuple(side + side % 2 for side in source.size)
+    assert (made.size, made.orientation.rotation_degrees, made.orientation.mirrored) == (even, 0, False)
+    assert made.sample_aspect_ratio == source.sample_aspect_ratio
+    assert (made.color.matrix, made.color.primaries, made.color.transfer) == (
+        source.color.matrix,
+        source.color.primaries,
+        source.color.transfer,
+    )
+    assert (made.color.range == "pc") == (source.color.range == "pc")
+    assert abs(made.scan.duration_seconds - source.scan.duration_seconds) <= 1 / source.fps
+    assert len(made.audio) == min(1, len(source.audio))
+    assert result.degraded == EXPECTED_NOTES.get(name, ())  # type: ignore[attr-defined]
+    assert list((store.parent / "work").iterdir()) == []
+
+
+EXPECTED_NOTES = {
+    "stream.ts": ("the mp2 sound was encoded anew: .mp4 does not take it",),
+    "vorbis.mkv": ("the vorbis sound was encoded anew: .mp4 does not take it",),
+    "10bit.mp4": ("the 10-bit source was rendered in 8 bits",),
+    "444.mp4": ("the yuv444p source was rendered in 4:2:0 chroma",),
+    "odd.webm": ("the odd size 161x121 was encoded as 162x122, since 4:2:0 video has even sizes",),
+    "vfr.mp4": ("the variable frame rate was resampled to 25 frames a second",),
+    "broken_packets.mp4": ("3 packets of the source could not be decoded; their neighbors were repeated",),
+}
+
+
+def test_the_highlight_is_where_and_when_it_was_asked_for(clips: Clips, store: Path) -> None:
+    path, _ = render(
+        clips.get("bikes.mp4"), store, regions=spotlight("2", "4"), encode=dataclasses.replace(FAST, quality=1)
+    )
+    dimmed = []
+    with (
+        FrameReader(clips.get("bikes.mp4"), pixel_format="gray8") as before,
+        FrameReader(path, pixel_format="gray8") as after,
+    ):
+        for source, made in zip(before, after, strict=True):
+            corner, center = (slice(0, 20), slice(0, 40)), (slice(126, 146), slice(310, 330))
+            assert abs(float(source.image[center].mean()) - float(made.image[center].mean())) < 2
+            if float(made.image[corner].mean()) < float(source.image[corner].mean()) - 4:
+                dimmed.append(source.pts_seconds)
+    assert (dimmed[0], dimmed[-1], len(dimmed)) == (2, 4, 51)
+
+
+def test_untouched_frames_lose_nothing_before_the_encoder(clips: Clips, store: Path) -> None:
+    """With a lossless encoder, what no region changes is bit for bit what was decoded."""
+    path, _ = render(
+        clips.get("bikes.mp4"),
+        store,
+        regions=spotlight("2", "2"),
+        output_key="out.mkv",
+        encode=EncodeOptions(encoder="ffv1"),
+    )
+    changed = []
+    with (
+        FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p") as before,
+        FrameReader(path, pixel_format="yuv420p") as after,
+    ):
+        for source, made in zip(before, after, strict=True):
+            if not np.array_equal(source.data, made.data):
+                changed.append(source.index)
+    assert changed == [50]
+
+
+@pytest.mark.parametrize("name", ["with_sound.mp4", "bigbuckbunny.mp4"])
+def test_sound_is_copied_packet_by_packet(clips: Clips, store: Path, name: str) -> None:
+    path, _ = render(clips.get(name), store)
+    source, made = sound(clips.get(name)), sound(path)
+    length = float(probe(clips.get(name), scan=True).scan.duration_seconds)  # type: ignore[union-attr]
+    assert [data for _, data in made] == [data for _, data in source][: len(made)]
+    assert [at for at, _ in made] == pytest.approx([at for at, _ in source][: len(made)], abs=0.001)
+    assert length - 0.05 < made[-1][0] < length + 0.05
+
+
+def test_shorter_sound_shortens_nothing_and_longer_sound_is_bounded(clips: Clips, store: Path) -> None:
+    path, result = render(clips.get("short_sound.mp4"), store)
+    assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (50, True)  # type: ignore[attr-defined]
+    path, result = render(clips.get("long_sound.mp4"), store)
+    assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (25, True)  # type: ignore[attr-defined]
+
+
+def test_sound_stays_with_a_picture_that_begins_late(clips: Clips, store: Path) -> None:
+    """Half a second of sound comes before the first picture; what is kept begins with the picture."""
+    path, _ = render(clips.get("late_video.mkv"), store)
+    made = sound(path)
+    source = dict(sound(clips.get("late_video.mkv")))
+    at_picture = next(data for at, data in sorted(source.items()) if at >= 0.5 - 1e-6)
+    assert made[0][0] == pytest.approx(0, abs=0.03)
+    assert at_picture in [data for _, data in made[:2]]
+
+
+def test_phases_and_frames_are_reported(clips: Clips, store: Path) -> None:
+    events: list[ProgressEvent] = []
+    _, result = render(clips.get("25.mp4"), store, events=events)
+    assert list(dict.fromkeys(event.phase for event in events)) == ["fetch", "render", "verify", "publish"]
+    assert list(result.seconds_by_phase) == ["fetch", "render", "verify", "publish"]  # type: ignore[attr-defined]
+    rendered = [event.done for event in events if event.phase == "render"]
+    assert rendered == sorted(rendered)
+    assert (rendered[0], rendered[-1], {e.total for e in events if e.phase == "render"}) == (0, 25, {25})
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+def test_cancelling_stops_between_frames_and_leaves_nothing(clips: Clips, store: Path) -> None:
+    token = CancellationToken()
+
+    class Stop(list[ProgressEvent]):
+        def append(self, event: ProgressEvent) -> None:
+            if event.phase == "render" and event.done >= 10:
+                token.cancel()
+
+    with pytest.raises(JobCancelledError, match="render_overlay: cancelled between two frames"):
+        render(clips.get("bikes.mp4"), store, events=Stop(), token=token)
+    assert nothing_made(store)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"input_key": "missing.mp4"}, ObjectNotFoundError, "no object under 'missing.mp4'"),
+        ({"input_key": "../in.mp4"}, InvalidKeyError, "'..'"),
+        ({"output_key": "/etc/out.mp4"}, InvalidKeyError, "is not a relative path"),
+        ({"encode": EncodeOptions(encoder="h264_nonsense")}, EncoderUnavailableError, "does not start"),
+        ({"encode": dataclasses.replace(FAST, preset="warp")}, EncoderUnavailableError, "does not start"),
+    ],
+)
+def test_what_cannot_work_leaves_nothing(
+    clips: Clips, store: Path, fields: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        render(clips.get("25.mp4"), store, **fields)
+    assert nothing_made(store)
+
+
+@pytest.mark.parametrize("name", ["garbage.mp4", "playlist.mp4", "audio_only.mp4", "large.mkv"])
+def test_what_is_no_video_is_refused(clips: Clips, store: Path, name: str) -> None:
+    with pytest.raises(InvalidMediaError):
+        render(clips.get(name), store)
+    assert nothing_made(store)
+
+
+def test_an_encoder_that_dies_leaves_the_former_output(clips: Clips, store: Path) -> None:
+    (store / "made").mkdir()
+    (store / "made" / "out.mp4").write_bytes(b"the former one")
+
+    class Kill(list[ProgressEvent]):
+        def append(self, event: ProgressEvent) -> None:
+            if event.phase == "render" and event.done == 20:
+                for pid in children():
+                    os.kill(pid, 9)
+
+    with pytest.raises(FFmpegError, match="SIGKILL"):
+        render(clips.get("bikes.mp4"), store, events=Kill())
+    assert (store / "made" / "out.mp4").read_bytes() == b"the former one"
+    assert [path.name for path in (store / "made").iterdir()] == ["out.mp4"]
+
+
+def test_an_output_that_is_not_what_was_asked_for_is_not_published(
+    clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_size(path: Path, **settings: object) -> MediaInfo:
+        return dataclasses.replace(probe(path, **settings), size=(2, 2))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publishing, "probe", another_size)
+    with pytest.raises(OutputMismatchError, match=r"another size than was asked for: \(2, 2\), not \(320, 180\)"):
+        render(clips.get("25.mp4"), store)
+    assert nothing_made(store)

@@ -1,0 +1,223 @@
+"""Highlights on planes, against a slow and obvious way through RGB, and what must stay as it is."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.strategies import positions, radii
+
+from reel_modal.errors import FrameError
+from reel_modal.frames import ColorTags, Planes, frame_bytes, plane_views
+from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.schema import Effect, HighlightKeyframe, HighlightRegion, OverlayRequest, OverlayStyle
+
+SIZE = (192, 108)
+WEIGHTS = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt2020nc": (0.2627, 0.0593)}
+
+
+def region(x: float, y: float, rx: float, ry: float, name: str = "r", **fields: object) -> HighlightRegion:
+    key = HighlightKeyframe(time_seconds=Fraction(0), x=x, y=y, radius_x=rx, radius_y=ry, **fields)  # type: ignore[arg-type]
+    return HighlightRegion(id=name, start_seconds=Fraction(0), end_seconds=Fraction(1), keyframes=(key,))
+
+
+def request(*regions: HighlightRegion, effect: Effect = "dark_overlay", **style: object) -> OverlayRequest:
+    return OverlayRequest(
+        job_id="j",
+        user_id="u",
+        input_key="i",
+        output_key="o",
+        regions=regions,
+        effect=effect,
+        style=OverlayStyle(**style),  # type: ignore[arg-type]
+    )
+
+
+def picture(size: tuple[int, int] = SIZE, seed: int = 1) -> np.ndarray:
+    """Smooth colours, like a camera's: chroma of neighbours is alike."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]] / max(size)
+    phase = seed * 1.7
+    luma = 120 + 70 * np.sin(6 * x + phase) * np.cos(5 * y)
+    u = (128 + 40 * np.sin(3 * x + 2 * y + phase))[::2, ::2]
+    v = (128 + 40 * np.cos(4 * y - x + phase))[::2, ::2]
+    return np.concatenate([np.rint(p).astype(np.uint8).ravel() for p in (luma, u, v)])
+
+
+def drawn(
+    asked: OverlayRequest, data: np.ndarray, size: tuple[int, int] = SIZE, tags: ColorTags | None = None
+) -> Planes:
+    planes = plane_views(data.copy(), "yuv420p", size)
+    OverlayRenderer(asked, size, tags or ColorTags(matrix="bt709", range="tv")).render(planes, Fraction(0))
+    return planes
+
+
+def supersampled(x: float, y: float, rx: float, ry: float, size: tuple[int, int]) -> np.ndarray:
+    """How much of each pixel is inside, by 8 x 8 points a pixel."""
+    points = (np.arange(8) + 0.5) / 8
+    px = (np.arange(size[0])[:, None] + points).ravel()
+    py = (np.arange(size[1])[:, None] + points).ravel()
+    inside = np.add.outer(((py - y) / ry) ** 2, ((px - x) / rx) ** 2) <= 1
+    return inside.reshape(size[1], 8, size[0], 8).mean(axis=(1, 3))
+
+
+def through_rgb(
+    data: np.ndarray, mask: np.ndarray, outside: float, inside: float, matrix: str, full: bool
+) -> list[np.ndarray]:
+    """YUV to RGB in floats, times the light, and back: what the effect is meant to be."""
+    luma, u, v = (plane.astype(float) for plane in plane_views(data, "yuv420p", SIZE))
+    kr, kb = WEIGHTS[matrix]
+    zero, span, chroma_span = (0, 255, 255) if full else (16, 219, 224)
+    big_u, big_v = (np.repeat(np.repeat(plane, 2, 0), 2, 1) for plane in (u, v))
+    y, cb, cr = (luma - zero) / span, (big_u - 128) / chroma_span, (big_v - 128) / chroma_span
+    red, blue = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
+    green = (y - kr * red - kb * blue) / (1 - kr - kb)
+    light = outside + (inside - outside) * mask
+    red, green, blue = red * light, green * light, blue * light
+    y = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - y) / (2 - 2 * kb), (red - y) / (2 - 2 * kr)
+    small = [plane.reshape(54, 2, 96, 2).mean(axis=(1, 3)) for plane in (cb, cr)]
+    return [zero + span * y, 128 + chroma_span * small[0], 128 + chroma_span * small[1]]
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc"])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("effect", "outside", "inside"), [("dark_overlay", 0.4, 1.0), ("brightness_boost", 1.0, 1.3)]
+)
+def test_effects_are_what_they_are_in_rgb(
+    matrix: str, full: bool, effect: Effect, outside: float, inside: float
+) -> None:
+    data = picture()
+    shape = (90.3, 50.7, 40.2, 30.9)
+    tags = ColorTags(matrix=matrix, range="pc" if full else "tv")
+    found = drawn(request(region(*shape), effect=effect, boost_strength=0.3), data, tags=tags)
+    wanted = through_rgb(data, supersampled(*shape, SIZE), outside, inside, matrix, full)
+    for plane, golden in zip(found, wanted, strict=True):
+        error = np.abs(plane.astype(float) - golden)
+        assert error.mean() <= 1.0
+        assert np.quantile(error, 0.98) <= 2.0  # what remains lies on the edge
+
+
+def test_the_mask_is_anti_aliased_and_moves_by_parts_of_a_pixel() -> None:
+    data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
+    rows = []
+    for shift in (0.0, 0.25, 0.5, 0.75):
+        luma = drawn(request(region(96 + shift, 54, 30, 30)), data)[0]
+        golden = 16 + 112 * (0.4 + 0.6 * supersampled(96 + shift, 54, 30, 30, SIZE))
+        assert np.abs(luma - golden).mean() < 0.35
+        rows.append(luma[54].astype(float))
+    centers = [float((row * np.arange(192)).sum() / row.sum()) for row in rows]
+    assert all(after > before for before, after in itertools.pairwise(centers))
+
+
+def test_inside_is_untouched_and_outside_is_exact() -> None:
+    data = picture()
+    luma, u, v = drawn(request(region(96, 54, 40, 40)), data)
+    before = plane_views(data, "yuv420p", SIZE)
+    inside = supersampled(96, 54, 38, 38, SIZE) == 1
+    outside = supersampled(96, 54, 42, 42, SIZE) == 0
+    assert np.array_equal(luma[inside], before[0][inside])
+    assert np.array_equal(luma[outside], np.rint(16 + 0.4 * (before[0][outside].astype(float) - 16)).astype(np.uint8))
+    corner = np.rint(128 + 0.4 * (before[1][0, 0].astype(float) - 128))
+    assert (u[0, 0], v[27, 48]) == (corner, before[2][27, 48])
+
+
+def test_brightness_touches_nothing_outside() -> None:
+    data = picture()
+    found = drawn(request(region(96, 54, 20, 20), effect="brightness_boost"), data)
+    outside = supersampled(96, 54, 22, 22, SIZE) == 0
+    assert np.array_equal(found[0][outside], plane_views(data, "yuv420p", SIZE)[0][outside])
+
+
+def test_original_changes_not_one_sample() -> None:
+    data = picture()
+    asked = request(region(96, 54, 20, 20, color="#ff0000", fill_opacity=1, stroke_opacity=1), effect="original")
+    assert not OverlayRenderer(asked, SIZE, ColorTags()).active(Fraction(0))
+    assert np.array_equal(np.concatenate([plane.ravel() for plane in drawn(asked, data)]), data)
+
+
+def test_regions_are_a_union() -> None:
+    data = picture()
+    both = request(region(60, 54, 30, 30, "a"), region(100, 54, 30, 30, "b"))
+    luma = drawn(both, data)[0]
+    before = plane_views(data, "yuv420p", SIZE)[0]
+    for x in (60, 80, 100):
+        assert luma[54, x] == before[54, x]
+    boosted = drawn(request(*both.regions, effect="brightness_boost"), data)[0]
+    once = drawn(request(both.regions[0], effect="brightness_boost"), data)[0]
+    assert boosted[54, 80] == once[54, 80]  # where they overlap, light is not taken twice
+
+
+def test_a_region_outside_of_the_picture_leaves_it_dark_all_over() -> None:
+    luma = drawn(request(region(-500, -500, 10, 10)), picture())[0]
+    assert luma.max() < 130
+
+
+def test_white_stays_legal() -> None:
+    data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
+    data[: SIZE[0] * SIZE[1]] = 230
+    luma = drawn(request(region(96, 54, 40, 40), effect="brightness_boost", boost_strength=1.0), data)[0]
+    assert (int(luma.max()), int(luma[0, 0])) == (235, 230)
+
+
+@pytest.mark.parametrize(
+    ("tags", "yuv"),
+    [
+        (ColorTags(matrix="bt709", range="tv"), (63, 102, 240)),
+        (ColorTags(matrix="smpte170m", range="pc"), (76, 85, 255)),
+    ],
+)
+def test_tint_and_outline_are_in_the_matrix_of_the_frame(tags: ColorTags, yuv: tuple[int, int, int]) -> None:
+    data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
+    filled = request(region(96, 54, 40, 40, color="#ff0000", fill_opacity=1.0), dim_strength=0)
+    luma, u, v = drawn(filled, data, tags=tags)
+    assert (luma[54, 96], u[27, 48], v[27, 48]) == yuv
+    assert (luma[0, 0], u[0, 0]) == (128, 128)
+    lined = request(
+        region(96, 54, 40, 40, color="#ff0000", fill_opacity=0.0, stroke_opacity=1.0),
+        dim_strength=0,
+        stroke_width_px=40,
+    )
+    luma = drawn(lined, data, tags=tags)[0]
+    assert luma[54, 96] == 128
+    assert abs(int(luma[54, 96 + 40]) - yuv[0]) <= 2
+
+
+def test_a_feather_is_soft_inside_and_leaves_the_outside_dark() -> None:
+    data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
+    row = drawn(request(region(96, 54, 50, 50), feather=0.5), data)[0][54].astype(int)
+    assert row[96] == 128
+    assert row[96 + 52] == row[0]
+    falling = row[96 + 25 : 96 + 50]
+    assert all(after <= before for before, after in itertools.pairwise(falling))
+    assert len(set(falling)) > 15
+
+
+def test_planes_of_another_size_are_refused() -> None:
+    small = plane_views(picture((96, 54)), "yuv420p", (96, 54))
+    with pytest.raises(FrameError, match="are wanted"):
+        OverlayRenderer(request(region(1, 1, 1, 1)), SIZE, ColorTags()).render(small, Fraction(0))
+
+
+@given(
+    x=positions,
+    y=positions,
+    rx=radii,
+    ry=radii,
+    feather=st.sampled_from([0.0, 0.3]),
+    effect=st.sampled_from(["dark_overlay", "brightness_boost"]),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+)
+def test_any_ellipse_on_any_size_stays_within_its_planes(
+    x: float, y: float, rx: float, ry: float, feather: float, effect: Effect, size: tuple[int, int]
+) -> None:
+    guard = np.full(frame_bytes("yuv420p", size) + 64, 77, np.uint8)
+    planes = plane_views(guard[32:-32], "yuv420p", size)
+    asked = request(region(x, y, rx, ry, color="#123456", stroke_opacity=0.5), effect=effect, feather=feather)
+    OverlayRenderer(asked, size, ColorTags()).render(planes, Fraction(0))
+    assert (guard[:32] == 77).all()
+    assert (guard[-32:] == 77).all()
