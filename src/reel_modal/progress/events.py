@@ -1,4 +1,4 @@
-"""Progress of a job: what a function measures, what a host shows.
+"""What a running function says of its own work; the only part of progress that a function needs.
 
 It must not know where a job runs; a backend brings the events.
 """

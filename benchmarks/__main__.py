@@ -1,0 +1,28 @@
+"""Run every measurement and write the tables to benchmarks/out/results.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+
+from benchmarks import memory, overlay_speed, pipe_overhead
+from benchmarks.harness import OUT
+from reel_modal.config import Settings
+from reel_modal.media import find_ffmpeg
+
+CONTESTS = {"render_overlay": overlay_speed, "FramePipe": pipe_overhead, "Memory": memory}
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    lines = [f"{datetime.now(UTC):%Y-%m-%d}, {machine}, ffmpeg {find_ffmpeg(Settings()).version_text}"]
+    for title, contest in CONTESTS.items():
+        lines += ["", f"## {title}", "", *contest.main()]
+        (OUT / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
