@@ -44,9 +44,10 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import MediaInfo, file_url, find_ffmpeg, input_arguments, probe, scan_packets
+from reel_modal.media import MediaInfo, find_ffmpeg, probe, scan_packets
 from reel_modal.sound import SoundSource
 from reel_modal.storage import publish_file, staging_name
+from reel_modal.untrusted import file_url, input_arguments
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 
@@ -481,7 +482,8 @@ class FrameReader:
         clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
         raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
         return (
-            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek(), *input_arguments(self.path)),
+            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek()),
+            *input_arguments(self.path, self._settings.limits),
             *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
             *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),
             *("-map", "[corners]", *raw, "-f", "framecrc", "-flush_packets", "1", "pipe:2"),

@@ -9,83 +9,47 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from reel_modal.config import Settings
+from reel_modal.color_names import color_tags
+from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import ColorTags
 from reel_modal.orientation import Orientation
 from reel_modal.timestamps import PacketTimes, choose_rate
+from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream as AvAudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 __all__ = [
-    "FORMAT_WHITELIST",
-    "PROTOCOL_WHITELIST",
     "AudioStream",
     "FFmpeg",
     "MediaInfo",
     "MediaScan",
-    "file_url",
     "find_ffmpeg",
-    "input_arguments",
     "probe",
     "scan_packets",
 ]
 
-PROTOCOL_WHITELIST: Final = "file,pipe"
-"""What ffmpeg may open: nothing of a network."""
-
-FORMAT_WHITELIST: Final = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif,nut,h264,hevc,ivf,yuv4mpegpipe"
-)
-"""Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
-
 _VERSION_SECONDS: Final = 30.0
 _NEWEST: Final = (999,)
+_MICROSECONDS: Final = 1_000_000
+_DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 # Enough to see a rhythm; a rate that changes later shows in a scan.
 _LOOK_PACKETS: Final = 120
-_FIRST_FRAME_PACKETS: Final = 60
-_MATRICES: Final = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020c"}
-_PRIMARIES: Final = {
-    1: "bt709",
-    4: "bt470m",
-    5: "bt470bg",
-    6: "smpte170m",
-    7: "smpte240m",
-    8: "film",
-    9: "bt2020",
-    10: "smpte428",
-    11: "smpte431",
-    12: "smpte432",
-}
-_TRANSFERS: Final = {
-    1: "bt709",
-    4: "bt470m",
-    5: "bt470bg",
-    6: "smpte170m",
-    7: "smpte240m",
-    8: "linear",
-    9: "log100",
-    10: "log316",
-    11: "iec61966-2-4",
-    12: "bt1361e",
-    13: "iec61966-2-1",
-    14: "bt2020-10",
-    15: "bt2020-12",
-    16: "smpte2084",
-    17: "smpte428",
-    18: "arib-std-b67",
-}
+# A recording that was cut out of a stream begins anywhere; x264 sets keyframes at most 250 frames apart.
+_FIRST_FRAME_PACKETS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +107,7 @@ class MediaInfo:
         path: The file.
         format: ffmpeg's name of the container, such as `mov,mp4,m4a,3gp,3g2,mj2`.
         stream_index: The video stream that is the picture; cover art and second tracks are not.
-        codec: ffmpeg's name of its codec.
+        codec: ffmpeg's name of its codec, such as `h264` or `av1`, whatever decodes it.
         coded_size: As stored.
         size: Upright: after rotation, before the sample aspect ratio. Frames are read in this size.
         display_size: As a player shows it: upright, with square pixels.
@@ -154,11 +118,12 @@ class MediaInfo:
         pixel_format: ffmpeg's name.
         bit_depth: Bits of a sample.
         color: Tags of the stream.
-        start_seconds: Time of the first picture.
+        interlaced: Whether the first picture is two fields, taken one after the other.
+        start_seconds: Time of the first picture that decodes.
         container_start_seconds: Earliest time of any stream, which ffmpeg's seeks count from.
         duration_seconds: Of the picture, by the headers; None where they do not say.
         frame_count_header: The container's claim; None where there is none that can be true.
-        audio: The audio streams.
+        audio: The audio streams of a codec that is known here.
         scan: What the packets say; None unless it was asked for.
     """
 
@@ -176,6 +141,7 @@ class MediaInfo:
     pixel_format: str
     bit_depth: int
     color: ColorTags
+    interlaced: bool
     start_seconds: Fraction
     container_start_seconds: Fraction
     duration_seconds: Fraction | None
@@ -222,20 +188,6 @@ def find_ffmpeg(settings: Settings | None = None) -> FFmpeg:
     return FFmpeg(path, version, text, origin)
 
 
-def file_url(path: Path) -> str:
-    """Return `path` as ffmpeg reads it: always a file, whatever its name begins with or contains."""
-    return f"file:{path}"
-
-
-def input_arguments(path: Path) -> tuple[str, ...]:
-    """Return the options that make ffmpeg read the untrusted file `path` and nothing else."""
-    return (
-        *("-protocol_whitelist", PROTOCOL_WHITELIST),
-        *("-format_whitelist", FORMAT_WHITELIST),
-        *("-i", file_url(path)),
-    )
-
-
 def probe(path: str | Path, *, settings: Settings | None = None, scan: bool = False) -> MediaInfo:
     """Say what the video `path` is, by its headers, its first timestamps and one decoded frame.
 
@@ -253,93 +205,89 @@ def probe(path: str | Path, *, settings: Settings | None = None, scan: bool = Fa
         Fraction(30000, 1001)
     """
     path = Path(path)
-    settings = settings or Settings.from_env()
-    with _opened(path) as container:
+    limits = (settings or Settings.from_env()).limits
+    with opened(path) as container:
         stream = _picture(container, path)
-        _check_limits(stream, container, path, settings)
-        look = PacketTimes.of(container.demux(stream), stream.time_base, first=_LOOK_PACKETS)
-    with _opened(path) as container:
-        stream = _picture(container, path)
-        info = _info(path, container, stream, _first_frame(container, stream, path), look)
-    if not scan:
-        return info
-    values = {field.name: getattr(info, field.name) for field in fields(info)}
-    return MediaInfo(**(values | {"scan": scan_packets(path)}))
+        check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
+        check_length(Fraction(container.duration or 0, _MICROSECONDS), path, limits)
+        frame, look = _first_look(container, stream, path, limits)
+        check_size((frame.width, frame.height), path, limits)
+        info = _info(path, container, stream, frame, look)
+    if scan:
+        info = replace(info, scan=scan_packets(path, start_seconds=info.start_seconds))
+        check_length(info.scan.duration_seconds if info.scan else Fraction(0), path, limits)
+    return info
 
 
-def scan_packets(path: Path) -> MediaScan:
+def scan_packets(path: Path, *, start_seconds: Fraction | None = None) -> MediaScan:
     """Read every packet of the picture, without decoding, and say what they say.
+
+    Args:
+        path: The file.
+        start_seconds: Time of the first picture that decodes: what is before it does not count.
 
     Raises:
         InvalidMediaError: The file cannot be read, or has no picture.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = _picture(container, path)
         times = PacketTimes.of(container.demux(stream), stream.time_base)
-        rate = choose_rate(times, (stream.guessed_rate, stream.average_rate, stream.base_rate))
+        claims = _claimed_rates(stream)
+    if start_seconds is not None:
+        times = times.since(start_seconds)
+    rate = choose_rate(times, claims)
     return MediaScan(times.count, times.span_seconds(rate), rate, times.evenly_spaced)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open `path` as a file of a known format; whatever libav says about it becomes an InvalidMediaError."""
-    import av
-
-    options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
-    try:
-        with av.open(file_url(path), container_options=options, metadata_errors="replace") as container:
-            yield container
-    except FileNotFoundError as error:
-        raise InvalidMediaError(f"there is no file {str(path)!r}") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:
     """Return the stream that is the picture."""
     from av.stream import Disposition
 
-    candidates = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not candidates:
-        raise InvalidMediaError(f"{str(path)!r} has no picture: no video stream that is more than cover art")
+    no_picture = Disposition.attached_pic | Disposition.timed_thumbnails
+    candidates = [stream for stream in container.streams.video if not stream.disposition & no_picture]
+    known = [stream for stream in candidates if _is_known(stream)]
+    if not known:
+        lack = "no video stream of a codec that is known here" if candidates else "no video stream but cover art"
+        raise InvalidMediaError(f"{str(path)!r} has no picture: {lack}; give a file with a video track")
     best = container.streams.best("video")
-    return next((s for s in candidates if best is not None and s.index == best.index), candidates[0])
+    return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
 
 
-def _check_limits(stream: VideoStream, container: InputContainer, path: Path, settings: Settings) -> None:
-    limits = settings.limits
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width < 1 or height < 1:
-        raise InvalidMediaError(f"{str(path)!r} declares no size of its picture that can be decoded")
-    if width > limits.max_width_px or height > limits.max_height_px or width * height > limits.max_frame_pixels:
-        raise InvalidMediaError(
-            f"{str(path)!r} declares {width}x{height} pixels; at most {limits.max_width_px}x{limits.max_height_px}"
-            f" and {limits.max_frame_pixels} in all are accepted (Settings.limits)"
-        )
-    seconds = (container.duration or 0) / 1_000_000
-    if seconds > limits.max_duration_seconds:
-        raise InvalidMediaError(
-            f"{str(path)!r} declares {seconds:.0f} s; at most {limits.max_duration_seconds:.0f} s are accepted"
-            " (Settings.limits)"
-        )
+def _is_known(stream: VideoStream | AvAudioStream) -> bool:
+    """Whether libav knows the codec: for one that it does not, PyAV has no context, whatever its types say."""
+    context: object = stream.codec_context
+    return context is not None
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """Decode one frame: only frames carry the display matrix."""
+def _first_look(
+    container: InputContainer, stream: VideoStream, path: Path, limits: MediaLimits
+) -> tuple[VideoFrame, PacketTimes]:
+    """Decode one frame, because only frames carry the display matrix, and time the packets around it."""
+    stream.codec_context.thread_count = 1  # frame threads would wait for more packets than one frame needs
+    stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+    sized = stream.codec_context.width > 0
+    frames: list[VideoFrame] = []
+    look = PacketTimes.of(_decoding_first(container.demux(stream), frames), stream.time_base)
+    if not frames:
+        lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
+        raise InvalidMediaError(f"{str(path)!r} has a video stream, but {lack}; give a file that plays")
+    return frames[0], look
+
+
+def _decoding_first(
+    packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame]
+) -> Iterator[Packet[VideoStream]]:
+    """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes."""
     import av
 
-    stream.thread_type = "SLICE"  # frame threads would wait for more packets than one frame needs
-    for packet in islice(container.demux(stream), _FIRST_FRAME_PACKETS):
-        try:
-            for frame in packet.decode():
-                return frame
-        except av.FFmpegError:
-            continue  # a broken packet at the start is common in cuts of live streams; the next may do
-    raise InvalidMediaError(f"{str(path)!r} has a video stream, but none of its first pictures can be decoded")
+    for packet in islice(packets, _FIRST_FRAME_PACKETS):
+        # A broken packet at the start is common in cuts of live streams; the next may do.
+        with suppress(av.FFmpegError):
+            frames.extend(packet.decode()[:1])
+        yield packet
+        if frames:
+            break
+    yield from islice(packets, _LOOK_PACKETS)
 
 
 def _info(
@@ -351,55 +299,67 @@ def _info(
     ratio = stream.sample_aspect_ratio or Fraction(1)
     if orientation.turned:
         ratio = 1 / ratio
-    fps = choose_rate(look, (stream.guessed_rate, stream.average_rate, stream.base_rate))
-    duration = _seconds(stream.duration, stream.time_base)
-    if duration is None and container.duration:
-        duration = Fraction(container.duration, 1_000_000)
+    shown_at = _seconds(frame.pts, frame.time_base)
+    start = look.first_seconds if shown_at is None else shown_at
+    times = look.since(start)
+    fps = choose_rate(times, _claimed_rates(stream))
+    duration = _header_duration(container, stream, start)
     return MediaInfo(
         path=path,
         format=container.format.name,
         stream_index=stream.index,
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,
         coded_size=coded,
         size=size,
         display_size=(max(1, round(size[0] * ratio)), size[1]),
         sample_aspect_ratio=ratio,
         orientation=orientation,
         fps=fps,
-        constant_rate=look.evenly_spaced,
+        constant_rate=times.evenly_spaced,
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
-        color=_color(stream, frame),
-        start_seconds=look.first_seconds,
-        container_start_seconds=Fraction(container.start_time or 0, 1_000_000),
+        color=color_tags(stream.codec_context, frame.format.name),
+        interlaced=frame.interlaced_frame,
+        start_seconds=start,
+        container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
         duration_seconds=duration,
         frame_count_header=_plausible(stream.frames, duration, fps),
         audio=tuple(_audio_streams(container)),
     )
 
 
+def _claimed_rates(stream: VideoStream) -> tuple[Fraction | None, ...]:
+    return (stream.guessed_rate, stream.average_rate, stream.base_rate)
+
+
+def _header_duration(container: InputContainer, stream: VideoStream, start: Fraction) -> Fraction | None:
+    """Return how long the picture lasts from `start` on, as far as the headers say."""
+    if (told := _seconds(stream.duration, stream.time_base)) is not None:
+        ends = [(_seconds(stream.start_time, stream.time_base) or Fraction(0)) + told]
+    else:
+        # The container lasts as long as its longest stream. Matroska keeps no length of a track at all; its
+        # writers put the end of each into a tag.
+        ends = (
+            [Fraction((container.start_time or 0) + container.duration, _MICROSECONDS)] if container.duration else []
+        )
+        if (tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))) is not None:
+            ends.append(int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]))
+    return min((end - start for end in ends if end > start), default=None)
+
+
 def _audio_streams(container: InputContainer) -> Iterator[AudioStream]:
     for stream in container.streams.audio:
+        if not _is_known(stream):
+            continue
         yield AudioStream(
             index=stream.index,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             sample_rate_hz=stream.codec_context.sample_rate or 0,
             channels=stream.codec_context.channels,
             start_seconds=_seconds(stream.start_time, stream.time_base) or Fraction(0),
             duration_seconds=_seconds(stream.duration, stream.time_base),
             language=stream.language,
         )
-
-
-def _color(stream: VideoStream, frame: VideoFrame) -> ColorTags:
-    context = stream.codec_context
-    full_range = frame.format.name.startswith("yuvj") or int(context.color_range) == 2
-    return ColorTags(
-        matrix=_MATRICES.get(int(context.colorspace)),
-        range="pc" if full_range else "tv" if int(context.color_range) == 1 else None,
-        primaries=_PRIMARIES.get(int(context.color_primaries)),
-        transfer=_TRANSFERS.get(int(context.color_trc)),
-    )
 
 
 def _plausible(count: int, duration: Fraction | None, fps: Fraction) -> int | None:
@@ -425,8 +385,10 @@ def _ffmpeg_version(path: str, changed_ns: int) -> tuple[tuple[int, ...], str]:
             f"{path!r} does not run as ffmpeg ({error}); correct REEL_MODAL_FFMPEG, or pip install imageio-ffmpeg",
             command=command,
         ) from error
-    words = done.stdout.decode("utf-8", "replace").split()
-    text = words[2] if words[:2] == ["ffmpeg", "version"] else " ".join(words[:3])
+    said = re.match(r"ffmpeg version (\S+)", done.stdout.decode("utf-8", "replace"))
+    if said is None:
+        raise FFmpegNotFoundError(f"{path!r} is no ffmpeg; correct REEL_MODAL_FFMPEG", command=command)
+    text = said[1]
     numbers = re.match(r"n?(\d+(?:\.\d+)*)", text)
     return (tuple(map(int, numbers[1].split("."))) if numbers else _NEWEST), text
 

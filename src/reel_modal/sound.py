@@ -12,7 +12,8 @@ from typing import Final, Self
 
 from reel_modal.config import Settings
 from reel_modal.filters import seconds_text
-from reel_modal.media import AudioStream, MediaInfo, input_arguments, probe
+from reel_modal.media import AudioStream, MediaInfo, probe
+from reel_modal.untrusted import input_arguments
 
 __all__ = ["SoundSource"]
 

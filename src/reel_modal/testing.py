@@ -14,7 +14,8 @@ from reel_modal.config import Settings
 from reel_modal.errors import FFmpegError
 from reel_modal.ffmpeg_process import QUIET
 from reel_modal.frames import frame_rate
-from reel_modal.media import file_url, find_ffmpeg
+from reel_modal.media import find_ffmpeg
+from reel_modal.untrusted import file_url
 
 __all__ = ["make_clip"]
 

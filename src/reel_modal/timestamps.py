@@ -5,10 +5,11 @@ Pure; it must not open files.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import pairwise
 from statistics import median_low
 from typing import TYPE_CHECKING, Final, Self
 
@@ -27,6 +28,7 @@ _STANDARD_RATES: Final = tuple(
         + [Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120, 240)]
     )
 )
+_VP8: Final = frozenset({"vp8", "libvpx"})
 _FALLBACK: Final = Fraction(25)
 _SLOWEST: Final = Fraction(1, 60)
 _FASTEST: Final = Fraction(1000)
@@ -39,46 +41,56 @@ class PacketTimes:
     """The presentation times of the packets that are shown, in order.
 
     Attributes:
-        seconds: Exact times; empty where the container keeps none.
+        ticks: Times in units of `tick_seconds`; empty where the container keeps none.
         count: Packets that are shown, with or without a time.
-        last_duration_seconds: Of the last one, 0 where it is not said.
+        last_duration_ticks: Of the last one, 0 where it is not said.
         tick_seconds: The time base: no time is more exact.
     """
 
-    seconds: tuple[Fraction, ...]
+    ticks: tuple[int, ...]
     count: int
-    last_duration_seconds: Fraction
+    last_duration_ticks: int
     tick_seconds: Fraction
 
     @classmethod
-    def of(
-        cls, packets: Iterable[Packet[VideoStream]], time_base: Fraction | None, *, first: int | None = None
-    ) -> Self:
-        """Read the times of `packets`; those that an edit list hides are left out.
+    def of(cls, packets: Iterable[Packet[VideoStream]], time_base: Fraction | None) -> Self:
+        """Read the times of `packets`; those that are decoded but never shown are left out.
 
         Args:
-            packets: In the order of the file, which is the order of decoding.
+            packets: In the order of the file, which is the order of decoding; from its start, not always to
+                its end.
             time_base: Seconds of one tick.
-            first: Look at this many packets only; None looks at all.
         """
-        base = time_base or Fraction(1)
-        shown = [(p.pts, p.duration or 0, p.dts) for p in islice(packets, first) if p.size and not p.is_discard]
-        timed = sorted((pts, duration) for pts, duration, _ in shown if pts is not None)
-        if len(shown) == first and (decoded := shown[-1][2]) is not None:
+        shown: list[tuple[int | None, int]] = []
+        newest_dts: int | None = None
+        ended = False
+        for packet in packets:
+            ended = packet.dts is None and not packet.size  # PyAV's own last packet, which flushes a decoder
+            newest_dts = newest_dts if packet.dts is None else packet.dts
+            if _is_shown(packet):
+                shown.append((packet.pts, packet.duration or 0))
+        timed = sorted((pts, duration) for pts, duration in shown if pts is not None)
+        if not ended and newest_dts is not None:
             # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
-            timed = [item for item in timed if item[0] <= decoded]
-        last = timed[-1][1] * base if timed else Fraction(0)
-        return cls(tuple(pts * base for pts, _ in timed), len(shown), last, base)
+            timed = [item for item in timed if item[0] <= newest_dts]
+        last_duration = timed[-1][1] if timed else 0
+        return cls(tuple(pts for pts, _ in timed), len(shown), last_duration, time_base or Fraction(1))
+
+    def since(self, seconds: Fraction) -> Self:
+        """Return the times from `seconds` on: what is before the first frame that decodes is never seen."""
+        kept = self.ticks[bisect_left(self.ticks, seconds / self.tick_seconds) :]
+        count = self.count - (len(self.ticks) - len(kept))
+        return replace(self, ticks=kept, count=count)
 
     @property
     def first_seconds(self) -> Fraction:
         """Time of the first picture."""
-        return self.seconds[0] if self.seconds else Fraction(0)
+        return self.ticks[0] * self.tick_seconds if self.ticks else Fraction(0)
 
     @property
-    def intervals(self) -> list[Fraction]:
-        """Seconds from each picture to the next."""
-        return [after - before for before, after in zip(self.seconds, self.seconds[1:], strict=False)]
+    def intervals(self) -> list[int]:
+        """Ticks from each picture to the next."""
+        return [after - before for before, after in pairwise(self.ticks)]
 
     @property
     def evenly_spaced(self) -> bool:
@@ -86,15 +98,18 @@ class PacketTimes:
         intervals = self.intervals
         if not intervals:
             return True
-        usual = (self.seconds[-1] - self.seconds[0]) / len(intervals)
-        allowed = max(2 * self.tick_seconds, min(_JITTER_SECONDS, usual / 8))
-        return all(abs(interval - usual) <= allowed for interval in intervals)
+        usual = Fraction(self.ticks[-1] - self.ticks[0], len(intervals))
+        allowed = max(Fraction(2), min(_JITTER_SECONDS / self.tick_seconds, usual / 8))
+        # Where a tick is as long as a frame, a missing frame is no rounding.
+        allowed = min(allowed, usual / 2)
+        return usual - allowed <= min(intervals) and max(intervals) <= usual + allowed
 
     def span_seconds(self, rate: Fraction) -> Fraction:
         """Seconds from the first picture to the end of the last, which lasts a frame where it is not said."""
-        if not self.seconds:
+        if not self.ticks:
             return self.count / rate
-        return self.seconds[-1] - self.seconds[0] + (self.last_duration_seconds or 1 / rate)
+        last = self.last_duration_ticks * self.tick_seconds or 1 / rate
+        return (self.ticks[-1] - self.ticks[0]) * self.tick_seconds + last
 
 
 def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
@@ -112,11 +127,11 @@ def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fracti
     if not intervals:
         return sane[0] if sane else _FALLBACK
     if times.evenly_spaced:
-        interval = (times.seconds[-1] - times.seconds[0]) / len(times.intervals)
+        interval = Fraction(times.ticks[-1] - times.ticks[0], len(times.intervals)) * times.tick_seconds
         # The mean of n intervals is off by at most two half ticks over the whole.
         uncertain = max(times.tick_seconds, Fraction(1, 100_000)) / len(intervals)
     else:
-        interval = median_low(intervals)
+        interval = median_low(intervals) * times.tick_seconds
         uncertain = max(times.tick_seconds, Fraction(1, 1000))
     allowed = max(uncertain / interval, _NOT_NTSC)
     for rate in (*sane, *sorted(_STANDARD_RATES, key=lambda rate: abs(rate * interval - 1))):
@@ -124,3 +139,13 @@ def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fracti
             # 2997/100 is how some containers write 30000/1001.
             return next((standard for standard in _STANDARD_RATES if abs(rate / standard - 1) < _SAME), rate)
     return (1 / interval).limit_denominator(1001)
+
+
+def _is_shown(packet: Packet[VideoStream]) -> bool:
+    """Whether a player shows the picture: not one that an edit list hides, nor a reference frame of VP8.
+
+    VP8 keeps such a frame in a packet of its own; the packet's fifth bit is `show_frame` (RFC 6386, 9.1).
+    """
+    if not packet.size or packet.is_discard:
+        return False
+    return packet.stream.codec_context.name not in _VP8 or bool(memoryview(packet)[0] & 0x10)

@@ -109,7 +109,7 @@ def test_a_picture_that_starts_late_says_when(clips: Clips) -> None:
         ("playlist.mp4", "cannot be read as a video"),
         ("script.mp4", "cannot be read as a video"),
         ("audio_only.mp4", "has no picture"),
-        ("bomb.mkv", "declares no size of its picture that can be decoded"),
+        ("bomb.mkv", "declares no size that can be decoded"),
         ("large.mkv", "declares 9000x9000 pixels; at most 8192x8192"),
     ],
 )

@@ -1,0 +1,120 @@
+"""How a file from a stranger is opened: as one file, of a known container, within limits.
+
+It must not know what the file is for.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from reel_modal.config import MediaLimits
+from reel_modal.errors import InvalidMediaError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+__all__ = [
+    "FORMAT_WHITELIST",
+    "PROTOCOL_WHITELIST",
+    "check_length",
+    "check_size",
+    "decoder_pixels",
+    "file_url",
+    "input_arguments",
+    "opened",
+]
+
+PROTOCOL_WHITELIST: Final = "file,pipe"
+"""What ffmpeg may open: nothing of a network."""
+
+FORMAT_WHITELIST: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif,nut,h264,hevc,ivf,yuv4mpegpipe"
+)
+"""Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
+
+_DEFAULT_LIMITS: Final = MediaLimits()
+
+
+def file_url(path: Path) -> str:
+    """Return `path` as ffmpeg reads it: always a file, whatever its name begins with or contains."""
+    return f"file:{path}"
+
+
+def input_arguments(path: Path, limits: MediaLimits = _DEFAULT_LIMITS) -> tuple[str, ...]:
+    """Return the options that make ffmpeg read the untrusted file `path` and nothing else.
+
+    Args:
+        path: The file, whatever its name.
+        limits: A stream whose pictures grow beyond them in mid-stream is not decoded there.
+    """
+    return (
+        *("-max_pixels", str(decoder_pixels(limits))),
+        *("-protocol_whitelist", PROTOCOL_WHITELIST),
+        *("-format_whitelist", FORMAT_WHITELIST),
+        *("-i", file_url(path)),
+    )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open `path` as a file of a known container; whatever libav says about it, in the block too, becomes ours.
+
+    Raises:
+        InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
+    """
+    import av
+
+    options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
+            raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is no regular file")
+        with av.open(file_url(path), container_options=options, metadata_errors="replace") as container:
+            yield container
+    except FileNotFoundError as error:
+        raise InvalidMediaError(f"there is no file {str(path)!r}") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InvalidMediaError(
+            f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole MP4, MOV, MKV, WebM, AVI or"
+            " MPEG file (playlists and scripts are not opened)"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def check_size(size: tuple[int, int], path: Path, limits: MediaLimits) -> None:
+    """Refuse a picture of `size` (width, height) that is beyond the limits.
+
+    Raises:
+        InvalidMediaError: It is too large.
+    """
+    width, height = size
+    if width > limits.max_width_px or height > limits.max_height_px or width * height > limits.max_frame_pixels:
+        raise InvalidMediaError(
+            f"{str(path)!r} declares {width}x{height} pixels; at most {limits.max_width_px}x{limits.max_height_px}"
+            f" and {limits.max_frame_pixels} in all are accepted (Settings.limits)"
+        )
+
+
+def check_length(seconds: Fraction, path: Path, limits: MediaLimits) -> None:
+    """Refuse a clip of `seconds` that is beyond the limits.
+
+    Raises:
+        InvalidMediaError: It is too long.
+    """
+    if seconds > limits.max_duration_seconds:
+        raise InvalidMediaError(
+            f"{str(path)!r} declares {float(seconds):.0f} s; at most {limits.max_duration_seconds:.0f} s are accepted"
+            " (Settings.limits)"
+        )
+
+
+def decoder_pixels(limits: MediaLimits) -> int:
+    """Return what a decoder may allocate, in pixels of one frame: it pads the picture for its own use."""
+    return 2 * limits.max_frame_pixels
