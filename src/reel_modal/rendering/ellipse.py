@@ -16,8 +16,8 @@ from reel_modal.rendering.opencv import load_cv2
 
 __all__ = ["CHROMA_CENTER", "CHROMA_LEFT", "LUMA", "Box", "Ellipse", "Grid", "Mask", "ellipse_mask"]
 
-Mask: TypeAlias = npt.NDArray[np.float32]
-"""float32, (H, W), 0..1: how much of each sample is inside."""
+Mask: TypeAlias = npt.NDArray[np.uint8]
+"""uint8, (H, W), 0..255: how much of each sample is inside. Bytes blend twice as fast as floats."""
 
 _FRACTION_BITS: Final = 8
 # Behind this OpenCV's fixed-point drawing may overflow, and the edge is a straight line anyway.
@@ -97,6 +97,13 @@ class Box:
         """The index of the part in an array (H, W)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Return the index of the part in an array that begins where `outer` does."""
+        return (
+            slice(self.top - outer.top, self.bottom - outer.top),
+            slice(self.left - outer.left, self.right - outer.left),
+        )
+
     def union(self, other: Box) -> Box:
         """Return the smallest box around both."""
         return Box(
@@ -124,8 +131,7 @@ def ellipse_mask(ellipse: Ellipse, box: Box, feather: float = 0.0) -> Mask:
     center = (round((ellipse.center_x - box.left - 0.5) * scale), round((ellipse.center_y - box.top - 0.5) * scale))
     radii = (max(1, round((ellipse.radius_x - 0.5) * scale)), max(1, round((ellipse.radius_y - 0.5) * scale)))
     cv2.ellipse(drawn, center, radii, 0, 0, 360, 255, -1, cv2.LINE_AA, _FRACTION_BITS)
-    mask: Mask = cv2.multiply(drawn, 1 / 255, dtype=cv2.CV_32F)
-    return mask
+    return drawn
 
 
 def _soft_mask(ellipse: Ellipse, box: Box, feather: float) -> Mask:
@@ -135,7 +141,8 @@ def _soft_mask(ellipse: Ellipse, box: Box, feather: float) -> Mask:
     radius = np.sqrt(np.add.outer(y * y, x * x))
     # One sample is the narrowest edge that does not step.
     edge = max(feather, 1 / max(1.0, min(ellipse.radius_x, ellipse.radius_y)))
-    return np.clip((1 + edge / 2 * (feather <= 0) - radius) / edge, 0, 1).astype(np.float32)
+    share = np.clip((1 + edge / 2 * (feather <= 0) - radius) / edge, 0, 1)
+    return np.rint(share * np.float32(255)).astype(np.uint8)
 
 
 def _clamp(position: float, size: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -141,30 +142,16 @@ class OverlayRenderer:
         strength = max(state.strength for state in states)
         gain = 1 - self._style.dim_strength * strength
         kept = _union(spots)
-        original = plane[kept.slices].copy() if kept is not None else None
+        original = plane[kept.slices].copy()
         cv2.convertScaleAbs(plane, plane, alpha=gain, beta=levels.zero * (1 - gain))
-        if kept is None or original is None:
-            return
-        lit = np.zeros(original.shape, np.float32)
-        for spot in spots:
-            part = lit[_within(spot.box, kept)]
-            np.maximum(part, spot.mask * np.float32(spot.state.strength / strength), out=part)
-        plane[kept.slices] = cv2.blendLinear(original, plane[kept.slices].copy(), lit, 1 - lit)
+        _blend(original, plane[kept.slices], _lit(spots, kept, strength))
 
     def _brighten(self, plane: U8Array, spots: Sequence[_Spot], levels: _Levels) -> None:
         """Multiply the light inside, once where ellipses overlap."""
         kept = _union(spots)
-        if kept is None:
-            return
-        cv2 = load_cv2()
-        original = plane[kept.slices].copy()
-        gained = original
-        lit = np.zeros(original.shape, np.float32)
-        for spot in spots:
-            part = lit[_within(spot.box, kept)]
-            np.maximum(part, spot.mask * np.float32(spot.state.strength), out=part)
-        gained = cv2.LUT(original, _gain_table(1 + self._style.boost_strength, levels))
-        plane[kept.slices] = cv2.blendLinear(gained, original, lit, 1 - lit)
+        part = plane[kept.slices]
+        gained = load_cv2().LUT(part, _gain_table(1 + self._style.boost_strength, levels))
+        _blend(gained, part, _lit(spots, kept, 1.0))
 
     def _tint(self, plane: U8Array, spot: _Spot, index: int, grid: Grid) -> None:
         """Lay the region's colour over the inside and along the edge."""
@@ -179,8 +166,8 @@ class OverlayRenderer:
             outer, inner = spot.ellipse.grown(half), spot.ellipse.grown(-half)
             box = Box.around(outer, plane.shape)
             if not box.empty:
-                ring = ellipse_mask(outer, box) - ellipse_mask(inner, box)
-                _lay_over(plane, box, np.clip(ring, 0, 1), value, state.stroke_opacity * state.strength)
+                ring = load_cv2().subtract(ellipse_mask(outer, box), ellipse_mask(inner, box))
+                _lay_over(plane, box, ring, value, state.stroke_opacity * state.strength)
 
     def _yuv(self, color: str) -> tuple[int, int, int]:
         """Return `#rrggbb` in the frame's own matrix and range."""
@@ -193,25 +180,42 @@ class OverlayRenderer:
         return round(16 + 219 * luma), _byte(128 + 224 * u), _byte(128 + 224 * v)
 
 
-def _union(spots: Sequence[_Spot]) -> Box | None:
-    """Return the box around all spots."""
-    box: Box | None = None
+def _union(spots: Sequence[_Spot]) -> Box:
+    """Return the box around all spots, an empty one without any."""
+    return reduce(Box.union, (spot.box for spot in spots[1:]), spots[0].box) if spots else Box(0, 0, 0, 0)
+
+
+def _lit(spots: Sequence[_Spot], kept: Box, strongest: float) -> Mask:
+    """Return how much of each sample of `kept` is inside of any ellipse, as far as each has faded in."""
+    if len(spots) == 1:
+        return _scaled(spots[0].mask, spots[0].state.strength / strongest)
+    lit = np.zeros((kept.bottom - kept.top, kept.right - kept.left), np.uint8)
     for spot in spots:
-        box = spot.box if box is None else box.union(spot.box)
-    return box
+        part = lit[spot.box.within(kept)]
+        np.maximum(part, _scaled(spot.mask, spot.state.strength / strongest), out=part)
+    return lit
 
 
-def _within(box: Box, outer: Box) -> tuple[slice, slice]:
-    """Return the index of `box` in an array that begins where `outer` does."""
-    moved = Box(box.left - outer.left, box.top - outer.top, box.right - outer.left, box.bottom - outer.top)
-    return moved.slices
+def _scaled(mask: Mask, share: float) -> Mask:
+    if share >= 1:
+        return mask
+    scaled: Mask = load_cv2().convertScaleAbs(mask, alpha=share)
+    return scaled
+
+
+def _blend(over: U8Array, below: U8Array, mask: Mask) -> None:
+    """Lay `over` on `below`, in place, as far as `mask` says; where it is 0 or 255, exactly."""
+    if mask.size == 0:
+        return
+    cv2 = load_cv2()
+    seen = cv2.multiply(over, mask, scale=1 / 255)
+    left = cv2.multiply(below, cv2.bitwise_not(mask), scale=1 / 255)
+    cv2.add(seen, left, below)
 
 
 def _lay_over(plane: U8Array, box: Box, mask: Mask, value: int, opacity: float) -> None:
-    cv2 = load_cv2()
-    weight = mask * np.float32(opacity)
-    below = plane[box.slices].copy()
-    plane[box.slices] = cv2.blendLinear(np.full_like(below, value), below, weight, 1 - weight)
+    below = plane[box.slices]
+    _blend(np.full(below.shape, value, np.uint8), below, _scaled(mask, opacity))
 
 
 def _gain_table(gain: float, levels: _Levels) -> U8Array:
