@@ -26,7 +26,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing
-	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes reel_modal --ignoreexternal
+	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes reel_modal --ignoreexternal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

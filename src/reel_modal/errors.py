@@ -141,7 +141,7 @@ class FFmpegError(ReelModalError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.command = tuple(command)
+        self.command: tuple[str, ...] = tuple(command)
         self.exit_status = exit_status
         self.frame_index = frame_index
         self.stderr_tail = stderr_tail

@@ -149,11 +149,11 @@ class FramePipe:
         metadata: Mapping[str, str] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.size = size
-        self.fps = frame_rate(fps)
+        self.fps: Fraction = frame_rate(fps)
         self.pixel_format: PixelFormat = pixel_format
-        self.frames_written = 0
+        self.frames_written: int = 0
         if min(size) < 1:
             raise ConfigError(f"size {size!r} must be (width, height) of at least 1 x 1 pixel")
         if not self.path.suffix:
@@ -404,12 +404,12 @@ class FrameReader:
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
-        self.media = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
-        self.path = self.media.path
+        self.media: MediaInfo = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
+        self.path: Path = self.media.path
         self.pixel_format: PixelFormat = pixel_format
-        self.frames_read = 0
-        self.size = size or self.media.size
-        self.fps = None if fps is None else frame_rate(fps)
+        self.frames_read: int = 0
+        self.size: tuple[int, int] = size or self.media.size
+        self.fps: Fraction | None = None if fps is None else frame_rate(fps)
         self._frame_bytes = frame_bytes(pixel_format, self.size)
         self._start = None if start is None else Fraction(start)
         self._end = None if end is None else Fraction(end)

@@ -70,8 +70,8 @@ class FFmpegProcess:
         stall_seconds: float,
         sink: LineSink | None = None,
     ) -> None:
-        self.command = tuple(command)
-        self.stalled = False
+        self.command: tuple[str, ...] = tuple(command)
+        self.stalled: bool = False
         self._stall_seconds = stall_seconds
         self._sink = sink
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)

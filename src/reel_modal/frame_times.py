@@ -25,7 +25,7 @@ class FrameTimes:
 
     def __init__(self, origin_seconds: Fraction) -> None:
         self._origin_seconds = origin_seconds
-        self.broken_packets = 0
+        self.broken_packets: int = 0
         self._time_base = Fraction(1)
         self._queue: queue.SimpleQueue[Fraction | None] = queue.SimpleQueue()
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
@@ -23,7 +23,7 @@ from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import ColorTags
 from reel_modal.orientation import Orientation
 from reel_modal.timestamps import PacketTimes, choose_rate
-from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened
+from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream as AvAudioStream
@@ -231,7 +231,7 @@ def scan_packets(path: Path, *, start_seconds: Fraction | None = None) -> MediaS
     """
     with opened(path) as container:
         stream = _picture(container, path)
-        times = PacketTimes.of(container.demux(stream), stream.time_base)
+        times = PacketTimes.of(packets_of(container, stream), stream.time_base)
         claims = _claimed_rates(stream)
     if start_seconds is not None:
         times = times.since(start_seconds)
@@ -267,7 +267,7 @@ def _first_look(
     stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
     sized = stream.codec_context.width > 0
     frames: list[VideoFrame] = []
-    look = PacketTimes.of(_decoding_first(container.demux(stream), frames), stream.time_base)
+    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames), stream.time_base)
     if not frames:
         lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
         raise InvalidMediaError(f"{str(path)!r} has a video stream, but {lack}; give a file that plays")
@@ -278,11 +278,11 @@ def _decoding_first(
     packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame]
 ) -> Iterator[Packet[VideoStream]]:
     """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes."""
-    import av
+    from av.error import FFmpegError
 
     for packet in islice(packets, _FIRST_FRAME_PACKETS):
         # A broken packet at the start is common in cuts of live streams; the next may do.
-        with suppress(av.FFmpegError):
+        with suppress(FFmpegError):
             frames.extend(packet.decode()[:1])
         yield packet
         if frames:
@@ -413,6 +413,6 @@ def _plain(value: object) -> object:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value

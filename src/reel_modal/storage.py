@@ -77,7 +77,7 @@ class FolderStorage(Storage):
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise ConfigError(f"storage folder {str(root)!r} is not there; create it or name another")
-        self.root = root.resolve()
+        self.root: Path = root.resolve()
 
     def __repr__(self) -> str:
         return f"FolderStorage({str(self.root)!r})"

@@ -5,6 +5,7 @@ It must not know what the file is for.
 
 from __future__ import annotations
 
+import logging
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from reel_modal.errors import InvalidMediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 __all__ = [
     "FORMAT_WHITELIST",
@@ -27,7 +30,10 @@ __all__ = [
     "file_url",
     "input_arguments",
     "opened",
+    "packets_of",
 ]
+
+_log = logging.getLogger(__name__)
 
 PROTOCOL_WHITELIST: Final = "file,pipe"
 """What ffmpeg may open: nothing of a network."""
@@ -68,6 +74,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
         InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
     """
     import av
+    from av.error import FFmpegError
 
     options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
     try:
@@ -77,11 +84,21 @@ def opened(path: Path) -> Iterator[InputContainer]:
             yield container
     except FileNotFoundError as error:
         raise InvalidMediaError(f"there is no file {str(path)!r}") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise InvalidMediaError(
             f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole MP4, MOV, MKV, WebM, AVI or"
             " MPEG file (playlists and scripts are not opened)"
         ) from error
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of `stream` in the order of the file, and at its end an empty one."""
+    try:
+        yield from container.demux(stream)
+    except IndexError:
+        # PyAV 18 stumbles at the end of a file in which another stream began late, as it may in MPEG-TS: it
+        # wants to flush that one as well, and has no object for it. Every packet has been given by then.
+        _log.debug("%s: a stream began after the headers", container.name)
 
 
 def _reason(error: Exception) -> str:

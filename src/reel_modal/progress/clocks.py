@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Awaitable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 __all__ = ["SYSTEM_CLOCK", "Clock", "ManualClock", "SystemClock", "wait_for_tick"]
+
+T = TypeVar("T")
 
 _SETTLING_TURNS: Final = 25
 """Turns of the event loop after each step of a manual clock: enough for a woken task to reach its next sleep."""
@@ -112,18 +113,18 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def wait_for_tick(clock: Clock, seconds: float, awaited: Awaitable[object]) -> None:
-    """Return after `seconds`, or earlier when the future `awaited` is done; leave no task behind.
+async def wait_for_tick(clock: Clock, seconds: float, future: asyncio.Future[T]) -> None:
+    """Return after `seconds`, or earlier when `future` is done; leave no task behind.
 
-    Cancellation: ends the wait and leaves `awaited` as it is.
+    Cancellation: ends the wait and leaves `future` as it is.
     """
-    future = asyncio.ensure_future(awaited)
-    if clock is SYSTEM_CLOCK:
+    if isinstance(clock, SystemClock):
         await asyncio.wait({future}, timeout=seconds)
         return
     sleeper = asyncio.ensure_future(clock.sleep(seconds))
     try:
-        await asyncio.wait({future, sleeper}, return_when=asyncio.FIRST_COMPLETED)
+        both: tuple[asyncio.Future[T] | asyncio.Future[None], ...] = (future, sleeper)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if sleeper.cancel():
             await asyncio.wait({sleeper})

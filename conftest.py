@@ -1,4 +1,4 @@
-"""Runs the Python samples of the documentation in a folder that has a clip."""
+"""Runs the Python samples of the README and the documentation, in a folder that has a clip."""
 
 from __future__ import annotations
 
@@ -27,5 +27,9 @@ def _back(namespace: dict[str, object]) -> None:
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["*.md"], setup=_folder, teardown=_back
+    path=str(Path(__file__).parent),
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md"],
+    setup=_folder,
+    teardown=_back,
 ).pytest()

@@ -1,0 +1,176 @@
+"""What to show of a job that reports: the plan until its first event, then its own counts, and never backwards.
+
+Pure and synchronous; it must not know where events come from, nor sleep.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from reel_modal.progress.events import ProgressEvent
+from reel_modal.progress.measured import MeasuredWork, is_sound
+from reel_modal.progress.plan import DEFAULT_SPREAD, PlannedPhase, ProgressPlan, expected_remaining
+from reel_modal.progress.simulator import DEFAULT_PLAN, failure_message
+from reel_modal.progress.updates import ProgressUpdate, Status
+
+__all__ = ["ProgressBlender"]
+
+_STALL_AFTER_SECONDS: Final = 15.0
+_LEAST_REMAINING_SECONDS: Final = 0.5
+_FRESH_SECONDS: Final = 1.0
+
+
+class ProgressBlender:
+    """Answers "what to show now" from a plan, the time, and whatever events have arrived.
+
+    The progress is the share of time that is done: elapsed / (elapsed + expected rest). The rest is the plan's until
+    the first event, then that of the function's own counts. Where an estimate was too high the bar does not go back:
+    it goes on at the speed that brings it to the end together with the job. Events may come late, twice, out of
+    order or not at all, and a job may begin again.
+
+    Args:
+        plan: What is expected; default the table of the first apps on Modal.
+        started_at: The clock's reading when the job was submitted. None where nobody knows, as after a restart of
+            the host; then the first event tells.
+        stall_after_seconds: Silence beyond which updates say so.
+
+    Example:
+        >>> blender = ProgressBlender(started_at=0.0)
+        >>> blender.feed(ProgressEvent("render", 450, 900, elapsed_seconds=10.0, sequence=1), now=12.0)
+        >>> update = blender.update(now=12.0)
+        >>> update.source, update.work.total
+        ('measured', 900)
+    """
+
+    def __init__(
+        self,
+        plan: ProgressPlan | None = None,
+        *,
+        started_at: float | None,
+        stall_after_seconds: float = _STALL_AFTER_SECONDS,
+    ) -> None:
+        self._plan = plan or DEFAULT_PLAN
+        self._started_at = started_at
+        self._stall_after_seconds = stall_after_seconds
+        self._measured: MeasuredWork | None = None
+        self._last: ProgressUpdate | None = None
+        self._now = -math.inf
+        self._shown_at = -math.inf
+        self._elapsed = 0.0
+        self._progress = 0.0
+
+    def feed(self, event: ProgressEvent, now: float) -> None:
+        """Take an event that arrived at `now`; one that brings nothing new is passed over."""
+        if not is_sound(event):
+            return
+        now = self._no_earlier(now)
+        if self._measured is None:
+            body_began = now - event.elapsed_seconds
+            if self._started_at is None:
+                self._started_at = body_began - self._plan.startup_seconds
+            # A job cannot have begun after its function did.
+            self._started_at = min(self._started_at, body_began)
+        if self._measured is None or event.attempt > self._measured.attempt:
+            self._measured = MeasuredWork(event, now, self._plan.work)
+        else:
+            self._measured.take(event, now)
+
+    def update(self, now: float) -> ProgressUpdate:
+        """Return what to show at `now`; once the job has ended, that is the last update itself."""
+        if self._last is not None and self._last.ended:
+            return self._last
+        passed = self._move_to(now)
+        first = self._plan.phases[0]
+        if self._measured is not None:
+            remaining = self._measured.remaining(self._now)
+            silence, quiet = self._measured.silence(self._now), self._stall_after_seconds
+            name, message = self._measured.phase, self._measured.message
+        elif self._last is None and self._elapsed < _FRESH_SECONDS:
+            self._progress = first.start
+            return self._next("processing", first.name, first.message, eta=self._planned_remaining())
+        else:
+            remaining = self._planned_remaining()
+            silence, quiet = self._elapsed, self._stall_after_seconds + self._plan.startup_seconds
+            name, message = self._waiting_row.name, self._waiting_row.message
+        self._go_on(max(remaining, _LEAST_REMAINING_SECONDS), passed)
+        stalled = silence if silence > quiet else None
+        if self._measured is not None and self._measured.attempt > 1:
+            message = self._plan.retry_format.format(message=message)
+        if stalled is not None:
+            message = self._plan.stall_format.format(message=message, seconds=int(stalled))
+        return self._next("processing", name, message, eta=remaining if stalled is None else None, stalled=stalled)
+
+    def finish(self, now: float) -> ProgressUpdate:
+        """Return the update of a job whose output is published: the only one at 100 %."""
+        if self._last is not None and self._last.ended:
+            return self._last
+        self._move_to(now)
+        self._progress = 100.0
+        return self._next("complete", "complete", self._plan.complete_message, eta=0.0)
+
+    def fail(self, error: BaseException, now: float) -> ProgressUpdate:
+        """Return the update of a job that ended with `error`."""
+        if self._last is not None and self._last.ended:
+            return self._last
+        self._move_to(now)
+        return self._next("error", "error", failure_message(error, self._plan), eta=None)
+
+    @property
+    def knows_its_start(self) -> bool:
+        """Whether the job's submission can be dated; for a listener who attached late, by the first event."""
+        return self._started_at is not None
+
+    @property
+    def _waiting_row(self) -> PlannedPhase:
+        """The plan's row while nothing was heard: its startup, however long that takes."""
+        row = self._plan.phases[0]
+        begun = 0.0
+        for phase in self._plan.phases[:-1]:
+            if begun <= self._elapsed:
+                row = phase
+            begun += phase.seconds
+        return row
+
+    def _planned_remaining(self) -> float:
+        spread = self._plan.phases[-2].spread if len(self._plan.phases) > 1 else DEFAULT_SPREAD
+        startup = expected_remaining(self._elapsed, self._plan.startup_seconds, spread)
+        return startup + self._plan.processing_seconds
+
+    def _go_on(self, remaining: float, passed: float) -> None:
+        """Move the bar to the share of time that is done, or, being ahead of it, towards the common end."""
+        limit = self._plan.limit
+        due = limit * self._elapsed / (self._elapsed + remaining)
+        gliding = limit - (limit - self._progress) * remaining / (remaining + passed)
+        self._progress = max(self._progress, min(max(due, gliding), limit))
+
+    def _move_to(self, now: float) -> float:
+        """Set the time and return the seconds that passed since the last update."""
+        before, self._shown_at = self._shown_at, self._no_earlier(now)
+        if self._started_at is None:
+            self._started_at = self._shown_at
+        self._elapsed = max(self._elapsed, self._shown_at - self._started_at)
+        return 0.0 if self._last is None else self._shown_at - before
+
+    def _no_earlier(self, now: float) -> float:
+        """Return `now`, or the latest reading so far where the clock went back."""
+        self._now = max(self._now, now)
+        return self._now
+
+    def _next(
+        self, status: Status, phase: str, message: str, *, eta: float | None, stalled: float | None = None
+    ) -> ProgressUpdate:
+        measured = self._measured
+        self._last = ProgressUpdate(
+            progress=self._progress,
+            message=message,
+            status=status,
+            phase=phase,
+            source="simulated" if measured is None else "measured",
+            elapsed_seconds=self._elapsed,
+            eta_seconds=eta,
+            sequence=1 if self._last is None else self._last.sequence + 1,
+            stalled_seconds=stalled,
+            work=None if measured is None else measured.counts,
+        )
+        return self._last

@@ -1,0 +1,43 @@
+"""What type checkers must see of the public names; read by pyright and mypy, never run."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+
+from reel_modal import Frame, FramePipe, FrameReader, MediaInfo, OverlayRequest, RenderResult, Settings, probe
+from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.functions import render_overlay
+from reel_modal.functions.context import JobContext
+
+
+def frames(path: Path) -> None:
+    with FramePipe(path, size=(2, 2), fps=Fraction(30000, 1001), pixel_format="yuv420p") as pipe:
+        assert_type(pipe, FramePipe)
+        pipe.write(np.zeros((3, 2), np.uint8))
+        pipe.write(b"123456")
+    assert_type(pipe.result, PipeResult)
+    assert_type(pipe.result.fps, Fraction)
+    with FrameReader(path) as reader:
+        for frame in reader:
+            assert_type(frame, Frame)
+            assert_type(frame.pts_seconds, Fraction)
+
+
+def requests(path: Path, context: JobContext) -> None:
+    assert_type(probe(path), MediaInfo)
+    request = OverlayRequest.parse({"job_id": "j"})
+    assert_type(request, OverlayRequest)
+    assert_type(render_overlay.run(request, context), RenderResult)
+    assert_type(Settings.from_env().budget_usd, float | None)
+
+
+def wrong(path: Path) -> None:
+    FramePipe(path, size=(2, 2))  # pyright: ignore[reportCallIssue]
+    FramePipe(path, size=(2, 2), fps=25, pixel_format="rgba")  # pyright: ignore[reportArgumentType]
+    FramePipe(path, (2, 2), 25)  # pyright: ignore[reportCallIssue]
+    OverlayRequest(job_id="j")  # pyright: ignore[reportCallIssue]
+    probe(3)  # pyright: ignore[reportArgumentType]
