@@ -1,17 +1,14 @@
-"""Typed requests and results: construction validates, so a bad request never leaves the host.
+"""The request of `render_overlay`: highlights, where they go and how they look.
 
-Pure; it must not know storage, media or backends.
+Pure; it must not know how anything is drawn.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, Self, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, Self, TypeAlias, get_args
 
 from reel_modal.bounds import at_least_zero, finite, not_empty, positive, share, within
 from reel_modal.errors import RequestError
@@ -19,32 +16,27 @@ from reel_modal.parsing import (
     Raw,
     Record,
     any_text,
-    anything,
     decode,
-    integer,
     items,
     join,
     number,
     one_of,
-    rooted,
     seconds,
     seconds_json,
     text,
     truth,
 )
+from reel_modal.schema.encoding import EncodeOptions
+from reel_modal.schema.reading import build, hash_without_job, identifier, video_size
 
 __all__ = [
     "Effect",
-    "EncodeOptions",
     "HighlightKeyframe",
     "HighlightRegion",
     "Interpolation",
     "OverlayRequest",
     "OverlayStyle",
-    "RenderResult",
 ]
-
-T = TypeVar("T")
 
 Effect: TypeAlias = Literal["dark_overlay", "brightness_boost", "original"]
 """What a highlight does: darken outside, brighten inside, or nothing at all."""
@@ -55,7 +47,6 @@ Interpolation: TypeAlias = Literal["linear", "catmull_rom"]
 MOST_REGIONS: Final = 1000
 MOST_KEYFRAMES: Final = 100_000
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
-_WORST_QUALITY: Final = 51
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +99,7 @@ class HighlightKeyframe:
             "color": record.take_or(None, text, "color"),
         }
         record.finish()
-        return _build(cls, path, keyframe)
+        return build(cls, path, keyframe)
 
     def to_dict(self) -> dict[str, object]:
         """Return the keyframe for JSON."""
@@ -170,16 +161,16 @@ class HighlightRegion:
         """Read one from the JSON of a request; `path` is where it stands there."""
         record = Record(raw, path)
         region = {
-            "id": record.take(_identifier, "id"),
+            "id": record.take(identifier, "id"),
             "start_seconds": record.take(seconds, "start_seconds", "start_time"),
             "end_seconds": record.take(seconds, "end_seconds", "end_time"),
             "keyframes": record.take(items(HighlightKeyframe.read, MOST_KEYFRAMES), "keyframes"),
             "enabled": record.take_or(True, truth, "enabled"),  # noqa: FBT003
             "label": record.take_or("", any_text, "label"),
-            "video_size": _video_size(record),
+            "video_size": video_size(record),
         }
         record.finish()
-        return _build(cls, path, region)
+        return build(cls, path, region)
 
     def to_dict(self) -> dict[str, object]:
         """Return the region for JSON."""
@@ -238,7 +229,7 @@ class OverlayStyle:
             "interpolation": record.take_or(default.interpolation, one_of(*get_args(Interpolation)), "interpolation"),
         }
         record.finish()
-        return _build(cls, path, style)
+        return build(cls, path, style)
 
     def to_dict(self) -> dict[str, object]:
         """Return the style for JSON."""
@@ -250,42 +241,6 @@ class OverlayStyle:
             "stroke_width_px": self.stroke_width_px,
             "interpolation": self.interpolation,
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeOptions:
-    """How the output is encoded.
-
-    Attributes:
-        encoder: `auto` (NVENC where it starts, else libx264) or ffmpeg's name of one.
-        quality: 0 (best) to 51; x264's crf or NVENC's cq.
-        preset: x264's word for speed against size, `ultrafast` to `veryslow`.
-    """
-
-    encoder: str = "auto"
-    quality: int = 23
-    preset: str = "fast"
-
-    def __post_init__(self) -> None:
-        not_empty("encoder", self.encoder)
-        within("quality", self.quality, 0, _WORST_QUALITY)
-        not_empty("preset", self.preset)
-
-    @classmethod
-    def read(cls, raw: object, path: str) -> Self:
-        """Read one from the JSON of a request; `path` is where it stands there."""
-        record = Record(raw, path)
-        encode = {
-            "encoder": record.take_or("auto", text, "encoder"),
-            "quality": record.take_or(23, integer, "quality", "crf"),
-            "preset": record.take_or("fast", text, "preset"),
-        }
-        record.finish()
-        return _build(cls, path, encode)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options for JSON."""
-        return {"encoder": self.encoder, "quality": self.quality, "preset": self.preset}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,7 +301,7 @@ class OverlayRequest:
         """
         record = Record(decode(raw))
         request = {
-            **{name: record.take(_identifier, name) for name in ("job_id", "user_id")},
+            **{name: record.take(identifier, name) for name in ("job_id", "user_id")},
             **{name: record.take(text, name) for name in ("input_key", "output_key")},
             "regions": record.take(items(HighlightRegion.read, MOST_REGIONS), "regions", "highlight_regions"),
             "effect": record.take_or("dark_overlay", one_of(*get_args(Effect)), "effect", "effect_type"),
@@ -354,7 +309,7 @@ class OverlayRequest:
             "encode": record.take_or(EncodeOptions(), EncodeOptions.read, "encode"),
         }
         record.finish()
-        return _build(cls, "", request)
+        return build(cls, "", request)
 
     def to_dict(self) -> dict[str, object]:
         """Return the request for JSON; `parse` takes it back."""
@@ -371,104 +326,4 @@ class OverlayRequest:
 
     def request_hash(self) -> str:
         """Return a hash of what is asked for; requests that differ in their `job_id` alone have the same."""
-        return _hash_without_job(self.to_dict())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderResult:
-    """What a render function has made.
-
-    Attributes:
-        job_id: Of the request.
-        function: Such as `render_overlay`.
-        output_key: Where the result is in the storage.
-        frames: Frames in it, counted in the file.
-        size: (width, height) in pixels.
-        fps: Exact frame rate.
-        duration_seconds: frames / fps.
-        bytes: Size of the object.
-        engine: What did the per-frame work.
-        encoder: ffmpeg's name of the encoder.
-        seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
-        degraded: What is not as asked, a sentence each; empty when all is.
-    """
-
-    job_id: str
-    function: str
-    output_key: str
-    frames: int
-    size: tuple[int, int]
-    fps: Fraction
-    duration_seconds: Fraction
-    bytes: int
-    engine: str
-    encoder: str
-    seconds_by_phase: Mapping[str, float]
-    degraded: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
-        return {
-            "status": "success",
-            "job_id": self.job_id,
-            "function": self.function,
-            "output_key": self.output_key,
-            "frames": self.frames,
-            "width": self.size[0],
-            "height": self.size[1],
-            "fps": seconds_json(self.fps),
-            "duration_seconds": seconds_json(self.duration_seconds),
-            "bytes": self.bytes,
-            "engine": self.engine,
-            "encoder": self.encoder,
-            "seconds_by_phase": dict(self.seconds_by_phase),
-            "degraded": list(self.degraded),
-        }
-
-    @classmethod
-    def parse(cls, raw: Raw) -> Self:
-        """Read a result back from `to_dict`.
-
-        Raises:
-            RequestError: It is none.
-        """
-        record = Record(decode(raw))
-        record.take(one_of("success"), "status")
-        phases = Record(record.take(anything, "seconds_by_phase"), "seconds_by_phase")
-        result = {
-            **{name: record.take(text, name) for name in ("job_id", "function", "output_key", "engine", "encoder")},
-            **{name: record.take(integer, name) for name in ("frames", "bytes")},
-            "size": (record.take(integer, "width"), record.take(integer, "height")),
-            "fps": record.take(seconds, "fps"),
-            "duration_seconds": record.take(seconds, "duration_seconds"),
-            "seconds_by_phase": phases.numbers(),
-            "degraded": record.take(items(text, MOST_REGIONS), "degraded"),
-        }
-        record.finish()
-        return _build(cls, "", result)
-
-
-def _build(make: Callable[..., T], path: str, values: Mapping[str, object]) -> T:
-    """Construct what was read; what construction refuses is named from the root of the request."""
-    with rooted(path):
-        return make(**values)
-
-
-def _video_size(record: Record) -> tuple[int, int] | None:
-    """Read `videoWidth` and `videoHeight`, which come together or not at all."""
-    width: int | None = record.take_or(None, integer, "video_width")
-    height: int | None = record.take_or(None, integer, "video_height")
-    if (width is None) != (height is None):
-        missing = "video_width" if width is None else "video_height"
-        raise RequestError(join(record.path, missing), "is missing; send both sides of the coordinate space, or none")
-    return None if width is None or height is None else (width, height)
-
-
-def _identifier(value: object, path: str) -> str:
-    """Read an id; hosts send numbers of their databases as well as texts."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, path)
-
-
-def _hash_without_job(request: dict[str, object]) -> str:
-    asked = {key: value for key, value in request.items() if key != "job_id"}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hash_without_job(self.to_dict())

@@ -1,0 +1,53 @@
+"""How an output is encoded: the part that every request has.
+
+Pure; it must not know which encoders there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from reel_modal.bounds import not_empty, within
+from reel_modal.parsing import Record, integer, text
+from reel_modal.schema.reading import build
+
+__all__ = ["EncodeOptions"]
+
+_WORST_QUALITY: Final = 51
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOptions:
+    """How the output is encoded.
+
+    Attributes:
+        encoder: `auto` (NVENC where it starts, else libx264) or ffmpeg's name of one.
+        quality: 0 (best) to 51; x264's crf or NVENC's cq.
+        preset: x264's word for speed against size, `ultrafast` to `veryslow`.
+    """
+
+    encoder: str = "auto"
+    quality: int = 23
+    preset: str = "fast"
+
+    def __post_init__(self) -> None:
+        not_empty("encoder", self.encoder)
+        within("quality", self.quality, 0, _WORST_QUALITY)
+        not_empty("preset", self.preset)
+
+    @classmethod
+    def read(cls, raw: object, path: str) -> Self:
+        """Read one from the JSON of a request; `path` is where it stands there."""
+        record = Record(raw, path)
+        encode = {
+            "encoder": record.take_or("auto", text, "encoder"),
+            "quality": record.take_or(23, integer, "quality", "crf"),
+            "preset": record.take_or("fast", text, "preset"),
+        }
+        record.finish()
+        return build(cls, path, encode)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the options for JSON."""
+        return {"encoder": self.encoder, "quality": self.quality, "preset": self.preset}

@@ -1,0 +1,103 @@
+"""What a render function answers.
+
+Pure; it must not know how anything was rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Self
+
+from reel_modal.parsing import (
+    Raw,
+    Record,
+    anything,
+    decode,
+    integer,
+    items,
+    one_of,
+    seconds,
+    seconds_json,
+    text,
+)
+from reel_modal.schema.reading import build
+
+__all__ = ["RenderResult"]
+
+_MOST_NOTES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderResult:
+    """What a render function has made.
+
+    Attributes:
+        job_id: Of the request.
+        function: Such as `render_overlay`.
+        output_key: Where the result is in the storage.
+        frames: Frames in it, counted in the file.
+        size: (width, height) in pixels.
+        fps: Exact frame rate.
+        duration_seconds: frames / fps.
+        bytes: Size of the object.
+        engine: What did the per-frame work.
+        encoder: ffmpeg's name of the encoder.
+        seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
+        degraded: What is not as asked, a sentence each; empty when all is.
+    """
+
+    job_id: str
+    function: str
+    output_key: str
+    frames: int
+    size: tuple[int, int]
+    fps: Fraction
+    duration_seconds: Fraction
+    bytes: int
+    engine: str
+    encoder: str
+    seconds_by_phase: Mapping[str, float]
+    degraded: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
+        return {
+            "status": "success",
+            "job_id": self.job_id,
+            "function": self.function,
+            "output_key": self.output_key,
+            "frames": self.frames,
+            "width": self.size[0],
+            "height": self.size[1],
+            "fps": seconds_json(self.fps),
+            "duration_seconds": seconds_json(self.duration_seconds),
+            "bytes": self.bytes,
+            "engine": self.engine,
+            "encoder": self.encoder,
+            "seconds_by_phase": dict(self.seconds_by_phase),
+            "degraded": list(self.degraded),
+        }
+
+    @classmethod
+    def parse(cls, raw: Raw) -> Self:
+        """Read a result back from `to_dict`.
+
+        Raises:
+            RequestError: It is none.
+        """
+        record = Record(decode(raw))
+        record.take(one_of("success"), "status")
+        phases = Record(record.take(anything, "seconds_by_phase"), "seconds_by_phase")
+        result = {
+            **{name: record.take(text, name) for name in ("job_id", "function", "output_key", "engine", "encoder")},
+            **{name: record.take(integer, name) for name in ("frames", "bytes")},
+            "size": (record.take(integer, "width"), record.take(integer, "height")),
+            "fps": record.take(seconds, "fps"),
+            "duration_seconds": record.take(seconds, "duration_seconds"),
+            "seconds_by_phase": phases.numbers(),
+            "degraded": record.take(items(text, _MOST_NOTES), "degraded"),
+        }
+        record.finish()
+        return build(cls, "", result)
