@@ -1,0 +1,209 @@
+"""What lies where in a raw frame, and which frames are refused."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reel_modal.errors import ConfigError, FrameError, FrameTypeError
+from reel_modal.frames import (
+    BT709,
+    ColorTags,
+    Frame,
+    PixelFormat,
+    U8Array,
+    fit_edges,
+    frame_bytes,
+    frame_rate,
+    matrix_or_assumed,
+    plane_shapes,
+    plane_views,
+    raw_bytes,
+)
+
+FORMATS: list[PixelFormat] = ["bgr24", "rgb24", "yuv420p", "gray8"]
+
+
+def flat(pixel_format: PixelFormat, size: tuple[int, int]) -> U8Array:
+    """A frame whose bytes count up."""
+    return np.arange(frame_bytes(pixel_format, size), dtype=np.uint8)
+
+
+def joined(chunks: list[memoryview]) -> bytes:
+    return b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "size", "shapes"),
+    [
+        ("bgr24", (6, 4), [(4, 6, 3)]),
+        ("rgb24", (5, 3), [(3, 5, 3)]),
+        ("gray8", (5, 3), [(3, 5)]),
+        ("yuv420p", (6, 4), [(4, 6), (2, 3), (2, 3)]),
+        ("yuv420p", (5, 3), [(3, 5), (2, 3), (2, 3)]),
+        ("yuv420p", (1, 1), [(1, 1), (1, 1), (1, 1)]),
+    ],
+)
+def test_plane_shapes_round_chroma_up(
+    pixel_format: PixelFormat, size: tuple[int, int], shapes: list[tuple[int, ...]]
+) -> None:
+    assert plane_shapes(pixel_format, size) == shapes
+    assert frame_bytes(pixel_format, size) == sum(math.prod(shape) for shape in shapes)
+
+
+def test_an_unknown_pixel_format_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'nv12'.*bgr24, rgb24, yuv420p, gray8"):
+        frame_bytes("nv12", (4, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 3)])
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_planes_are_views_that_cover_the_frame_once(pixel_format: PixelFormat, size: tuple[int, int]) -> None:
+    data = flat(pixel_format, size)
+    planes = plane_views(data, pixel_format, size)
+    assert [plane.shape for plane in planes] == plane_shapes(pixel_format, size)
+    assert b"".join(plane.tobytes() for plane in planes) == data.tobytes()
+    for value, plane in enumerate(planes):
+        assert np.shares_memory(plane, data)
+        plane[...] = value
+    assert data.tobytes() == b"".join(bytes([value]) * plane.size for value, plane in enumerate(planes))
+
+
+def test_drawing_on_a_frame_changes_it_and_not_its_copy() -> None:
+    frame = Frame(flat("bgr24", (4, 2)), (4, 2), "bgr24", Fraction(1, 30), 1)
+    kept = frame.copy()
+    frame.image[1, 2] = (7, 8, 9)
+    assert frame.data[18:21].tolist() == [7, 8, 9]
+    assert kept.data.tobytes() == flat("bgr24", (4, 2)).tobytes()
+    assert (kept.size, kept.pixel_format, kept.pts_seconds, kept.index) == ((4, 2), "bgr24", Fraction(1, 30), 1)
+
+
+def test_a_planar_frame_has_no_single_image_and_says_what_to_use() -> None:
+    frame = Frame(flat("yuv420p", (4, 2)), (4, 2), "yuv420p", Fraction(0), 0)
+    with pytest.raises(ConfigError, match=r"frame\.planes"):
+        _ = frame.image
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_every_form_of_a_frame_gives_the_same_bytes_without_a_copy(pixel_format: PixelFormat) -> None:
+    size = (5, 3)
+    data = flat(pixel_format, size)
+    planes = plane_views(data, pixel_format, size)
+    whole = data if pixel_format == "yuv420p" else planes[0]
+    for form in (Frame(data, size, pixel_format, Fraction(0), 0), planes, data, whole, data.data):
+        chunks = raw_bytes(form, pixel_format, size, 0)
+        assert joined(chunks) == data.tobytes()
+        assert all(np.shares_memory(np.frombuffer(chunk, np.uint8), data) for chunk in chunks)
+    assert joined(raw_bytes(data.tobytes(), pixel_format, size, 0)) == data.tobytes()
+
+
+def test_an_even_yuv_frame_may_be_one_tall_array_as_opencv_has_it() -> None:
+    data = flat("yuv420p", (6, 4))
+    assert joined(raw_bytes(data.reshape(6, 6), "yuv420p", (6, 4), 0)) == data.tobytes()
+
+
+def test_a_strided_view_is_written_as_it_looks() -> None:
+    image = flat("bgr24", (4, 2)).reshape(2, 4, 3)
+    for view in (image[:, ::-1], image[..., ::-1], np.asfortranarray(image)):
+        assert not view.flags.c_contiguous
+        assert joined(raw_bytes(view, "bgr24", (4, 2), 0)) == view.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint16", "int8", "bool"])
+def test_an_array_of_another_type_is_refused_with_the_cure(dtype: str) -> None:
+    with pytest.raises(FrameTypeError, match=f"frame 12 is an array of {dtype}; uint8 is wanted.*by 255"):
+        raw_bytes(np.zeros((2, 4, 3), dtype), "bgr24", (4, 2), 12)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3), (2, 4), (2, 4, 4), (1, 2, 4, 3), (3, 2, 4), (23,)])
+def test_an_array_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FrameError) as caught:
+        raw_bytes(np.zeros(shape, np.uint8), "bgr24", (4, 2), 12)
+    assert f"frame 12 has shape {shape}; (2, 4, 3) or (24,) is wanted (height first)" in str(caught.value)
+
+
+def test_a_wrong_plane_a_missing_plane_and_a_tall_odd_array_are_refused() -> None:
+    y, u, v = plane_views(flat("yuv420p", (5, 3)), "yuv420p", (5, 3))
+    with pytest.raises(FrameError, match=r"has shape \(1, 3\); \(2, 3\) is wanted"):
+        raw_bytes((y, u, v[:1]), "yuv420p", (5, 3), 0)
+    with pytest.raises(FrameError, match="has 2 planes; yuv420p of 5x3 has 3"):
+        raw_bytes((y, u), "yuv420p", (5, 3), 0)
+    with pytest.raises(FrameError, match=r"has shape \(4, 5\); \(27,\) is wanted"):
+        raw_bytes(np.zeros((4, 5), np.uint8), "yuv420p", (5, 3), 0)
+
+
+def test_a_frame_of_another_layout_or_size_is_refused() -> None:
+    frame = Frame(flat("rgb24", (4, 2)), (4, 2), "rgb24", Fraction(0), 0)
+    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; bgr24 of 4x2 is wanted"):
+        raw_bytes(frame, "bgr24", (4, 2), 3)
+    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; rgb24 of 2x4 is wanted"):
+        raw_bytes(frame, "rgb24", (2, 4), 3)
+
+
+def test_bytes_of_another_length_and_what_is_no_memory_are_refused() -> None:
+    with pytest.raises(FrameError, match="frame 3 has 23 bytes; bgr24 of 4x2 has 24"):
+        raw_bytes(bytes(23), "bgr24", (4, 2), 3)
+    for thing in ("text", [1, 2, 3], None):
+        with pytest.raises(FrameTypeError, match=f"frame 3 is a {type(thing).__name__}, not a uint8 array or bytes"):
+            raw_bytes(thing, "bgr24", (4, 2), 3)  # type: ignore[arg-type]
+
+
+def test_fitting_repeats_the_last_row_and_column() -> None:
+    data = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    grown = joined(fit_edges(raw_bytes(data, "gray8", (3, 2), 0), "gray8", (3, 2), (4, 3)))
+    assert list(grown) == [1, 2, 3, 3, 4, 5, 6, 6, 4, 5, 6, 6]
+    cut = joined(fit_edges(raw_bytes(data, "gray8", (3, 2), 0), "gray8", (3, 2), (2, 1)))
+    assert list(cut) == [1, 2]
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), more=st.tuples(st.integers(0, 1), st.integers(0, 1)))
+def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
+    pixel_format: PixelFormat, size: tuple[int, int], more: tuple[int, int]
+) -> None:
+    larger = (size[0] + more[0], size[1] + more[1])
+    data = flat(pixel_format, size)
+    grown = fit_edges(raw_bytes(data, pixel_format, size, 0), pixel_format, size, larger)
+    assert len(joined(grown)) == frame_bytes(pixel_format, larger)
+    assert joined(fit_edges(grown, pixel_format, larger, size)) == data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"),
+    [
+        (29.97, Fraction(30000, 1001)),
+        (29.97002997, Fraction(30000, 1001)),
+        (30000 / 1001, Fraction(30000, 1001)),
+        (23.976, Fraction(24000, 1001)),
+        (23.98, Fraction(24000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (119.88, Fraction(120000, 1001)),
+        (30.0, Fraction(30)),
+        (24, Fraction(24)),
+        (12.5, Fraction(25, 2)),
+        (0.1, Fraction(1, 10)),
+        (Fraction(30000, 1001), Fraction(30000, 1001)),
+        (Fraction(2997, 100), Fraction(2997, 100)),
+    ],
+)
+def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, rate: Fraction) -> None:
+    assert frame_rate(value) == rate
+    assert isinstance(frame_rate(value), Fraction)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0, 0.0, -25, -29.97, Fraction(0)])
+def test_a_rate_that_no_clip_can_have_is_refused_by_name(value: Fraction | float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        frame_rate(value)
+    assert f"frame rate {value!r}" in str(caught.value)
+
+
+def test_an_untagged_picture_is_read_as_players_read_it() -> None:
+    assert matrix_or_assumed(ColorTags(), 719) == "smpte170m"
+    assert matrix_or_assumed(ColorTags(), 720) == "bt709"
+    assert matrix_or_assumed(BT709, 240) == "bt709"

@@ -1,0 +1,224 @@
+"""Keys stay below their root, and an object is put in place whole or not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from reel_modal.errors import ConfigError, InvalidKeyError, ObjectNotFoundError, StorageError
+from reel_modal.storage import FolderStorage, PathStorage, Storage, check_key, publish_file, staging_name
+
+BAD_KEYS = [
+    *("../out.mp4", "a/../../out.mp4", "a/..", "./a.mp4", "a/./b.mp4"),
+    *("/etc/passwd", "//host/a.mp4", "C:/clip.mp4", "c:clip.mp4", "a\\..\\b.mp4"),
+    *("", "/", "a//b.mp4", "a/", "None", "users/None/a.mp4", "users/null/a.mp4", "undefined/a.mp4"),
+    *("a\x00.mp4", "a\nb.mp4", "a\x1b[31m.mp4", "a\x7f.mp4"),
+]
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A finished file, on the file system of the store."""
+    path = tmp_path / "made.mp4"
+    path.write_bytes(b"new")
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder of another file system, from which nothing can be renamed into the store."""
+    if not SHARED_MEMORY.is_dir() or SHARED_MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    with TemporaryDirectory(dir=SHARED_MEMORY) as folder:
+        yield Path(folder)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_a_key_that_is_no_plain_path_is_refused_by_name_and_touches_nothing(key: str, root: Path, made: Path) -> None:
+    storage = FolderStorage(root)
+    with pytest.raises(InvalidKeyError) as fetching:
+        storage.fetch(key, root)
+    with pytest.raises(InvalidKeyError) as publishing:
+        storage.publish(made, key)
+    assert repr(key) in str(fetching.value)
+    assert repr(key) in str(publishing.value)
+    assert files(root.parent) == ["made.mp4"]
+
+
+@pytest.mark.parametrize(
+    "key", ["a.mp4", "users/7/reel.mp4", "..a/b..mp4", ".hidden", "a b/ü.mp4", "Nonesuch/null.mp4"]
+)
+def test_a_plain_relative_path_is_a_key(key: str) -> None:
+    check_key(key)
+
+
+def test_a_key_is_measured_in_bytes_and_a_longer_one_is_refused_by_its_beginning() -> None:
+    check_key("a" * 1024)
+    for key in ("b" * 1025, "ü" * 513):
+        with pytest.raises(InvalidKeyError, match=f"{key[:40]}.*1024 bytes"):
+            check_key(key)
+
+
+def test_a_link_may_lead_within_the_store_and_not_out_of_it(root: Path, made: Path) -> None:
+    (root / "real").mkdir()
+    (root / "inside").symlink_to(root / "real")
+    (root / "outside").symlink_to(root.parent)
+    storage = FolderStorage(root)
+    with pytest.raises(InvalidKeyError, match=r"outside/made\.mp4"):
+        storage.fetch("outside/made.mp4", root)
+    with pytest.raises(InvalidKeyError, match=r"outside/x\.mp4"):
+        storage.publish(made, "outside/x.mp4")
+    storage.publish(made, "inside/a.mp4")
+    assert (root / "real" / "a.mp4").read_bytes() == b"new"
+
+
+def test_a_published_object_is_fetched_where_it_lies(root: Path, made: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "work"
+    workdir.mkdir()
+    storage = FolderStorage(root)
+    assert storage.publish(made, "users/7/reel.mp4") == 3
+    fetched = storage.fetch("users/7/reel.mp4", workdir)
+    assert fetched.read_bytes() == b"new"
+    assert files(tmp_path) == ["store/users/7/reel.mp4"]
+
+
+def test_publishing_replaces_and_leaves_a_reader_its_former_object(root: Path, made: Path) -> None:
+    (root / "a.mp4").write_bytes(b"former")
+    with (root / "a.mp4").open("rb") as reader:
+        FolderStorage(root).publish(made, "a.mp4")
+        assert reader.read() == b"former"
+    assert (root / "a.mp4").read_bytes() == b"new"
+    assert files(root) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("key", ["missing.mp4", "users/7"])
+def test_fetching_what_is_no_object_names_the_key(root: Path, key: str) -> None:
+    (root / "users" / "7").mkdir(parents=True)
+    with pytest.raises(ObjectNotFoundError, match=key):
+        FolderStorage(root).fetch(key, root)
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error_with_the_key(root: Path, made: Path) -> None:
+    (root / "users").write_bytes(b"a file")
+    with pytest.raises(StorageError, match=r"users/7/reel\.mp4"):
+        FolderStorage(root).publish(made, "users/7/reel.mp4")
+    assert made.read_bytes() == b"new"
+    assert files(root) == ["users"]
+
+
+def test_a_target_that_is_a_folder_stays_and_nothing_is_left(root: Path, made: Path) -> None:
+    (root / "a.mp4").mkdir()
+    with pytest.raises(StorageError, match=r"a\.mp4.*could not be put in place"):
+        FolderStorage(root).publish(made, "a.mp4")
+    assert made.read_bytes() == b"new"
+    assert [path.name for path in root.iterdir()] == ["a.mp4"]
+
+
+def test_a_missing_source_leaves_the_former_object(root: Path) -> None:
+    (root / "a.mp4").write_bytes(b"former")
+    with pytest.raises(StorageError, match=r"a\.mp4"):
+        publish_file(root / "nothing.mp4", root / "a.mp4")
+    assert (root / "a.mp4").read_bytes() == b"former"
+    assert files(root) == ["a.mp4"]
+
+
+def test_a_file_moves_in_from_another_file_system(root: Path, elsewhere: Path) -> None:
+    source = elsewhere / "made.mp4"
+    source.write_bytes(b"new")
+    assert publish_file(source, root / "a.mp4") == 3
+    assert (root / "a.mp4").read_bytes() == b"new"
+    assert not source.exists()
+    assert files(root) == ["a.mp4"]
+
+
+def test_a_failed_move_from_another_file_system_leaves_no_copy(root: Path, elsewhere: Path) -> None:
+    source = elsewhere / "made.mp4"
+    source.write_bytes(b"new")
+    (root / "a.mp4").mkdir()
+    with pytest.raises(StorageError, match=r"a\.mp4"):
+        publish_file(source, root / "a.mp4")
+    assert source.read_bytes() == b"new"
+    assert [path.name for path in root.iterdir()] == ["a.mp4"]
+
+
+def test_a_reader_never_sees_a_part_of_an_object(root: Path, elsewhere: Path) -> None:
+    target, size_bytes = root / "a.mp4", 3 << 20
+    whole = {letter * size_bytes for letter in (b"a", b"b")}
+    target.write_bytes(b"a" * size_bytes)
+    published = threading.Event()
+
+    def publish() -> None:
+        try:
+            for letter in (b"b", b"a") * 10:
+                (elsewhere / "made.mp4").write_bytes(letter * size_bytes)
+                publish_file(elsewhere / "made.mp4", target)
+        finally:
+            published.set()
+
+    writer = threading.Thread(target=publish)
+    writer.start()
+    while not published.is_set():
+        assert target.read_bytes() in whole
+    writer.join()
+    assert files(root) == ["a.mp4"]
+
+
+def test_a_staging_name_is_hidden_beside_its_target_and_never_the_same(root: Path) -> None:
+    first, second = staging_name(root / "a.mp4"), staging_name(root / "a.mp4")
+    assert first != second
+    assert first.parent == root
+    assert first.name.startswith(".")
+    assert first.suffix == ".mp4"
+
+
+def test_paths_are_keys_for_a_person_at_a_command_line(made: Path, tmp_path: Path) -> None:
+    storage = PathStorage()
+    target = tmp_path / "out.mp4"
+    assert storage.publish(made, str(target)) == 3
+    assert storage.fetch(str(target), tmp_path) == target
+    with pytest.raises(ObjectNotFoundError, match=r"made\.mp4"):
+        storage.fetch(str(made), tmp_path)
+
+
+def test_a_path_in_a_folder_that_is_not_there_is_a_storage_error(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere/out\.mp4"):
+        PathStorage().publish(made, str(tmp_path / "nowhere" / "out.mp4"))
+    assert files(tmp_path) == ["made.mp4"]
+
+
+def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "my clips"
+    folder.mkdir()
+    storage = Storage.from_url(f"file://{tmp_path}/my%20clips")
+    assert isinstance(storage, FolderStorage)
+    assert storage.root == folder.resolve()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("s3://bucket/folder", "'s3'.*use file:///folder"),
+        ("/srv/media", "scheme ''.*use file:///folder"),
+        ("file://srv/media", "'srv'.*three slashes"),
+        ("file:///nowhere/at/all", "/nowhere/at/all.*create it"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_the_cure(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Storage.from_url(url)
