@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from reel_modal.frames import ColorTags, Frame
     from reel_modal.media import MediaInfo, probe
     from reel_modal.schema import (
+        CropKeyframe,
         EncodeOptions,
+        FramingRequest,
         HighlightKeyframe,
         HighlightRegion,
         OverlayRequest,
         OverlayStyle,
         RenderResult,
+        SpeedSegment,
     )
     from reel_modal.storage import Storage
 
@@ -29,10 +32,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ColorTags",
+    "CropKeyframe",
     "EncodeOptions",
     "Frame",
     "FramePipe",
     "FrameReader",
+    "FramingRequest",
     "HighlightKeyframe",
     "HighlightRegion",
     "MediaInfo",
@@ -44,6 +49,7 @@ __all__ = [
     "RenderResult",
     "RequestError",
     "Settings",
+    "SpeedSegment",
     "Storage",
     "__version__",
     "probe",
@@ -51,10 +57,12 @@ __all__ = [
 
 _HOME = {
     "ColorTags": "frames",
+    "CropKeyframe": "schema",
     "EncodeOptions": "schema",
     "Frame": "frames",
     "FramePipe": "ffmpeg_pipe",
     "FrameReader": "ffmpeg_pipe",
+    "FramingRequest": "schema",
     "HighlightKeyframe": "schema",
     "HighlightRegion": "schema",
     "MediaInfo": "media",
@@ -66,6 +74,7 @@ _HOME = {
     "RenderResult": "schema",
     "RequestError": "errors",
     "Settings": "config",
+    "SpeedSegment": "schema",
     "Storage": "storage",
     "probe": "media",
 }

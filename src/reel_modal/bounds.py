@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from reel_modal.errors import RequestError
 
-__all__ = ["at_least_zero", "finite", "not_empty", "positive", "share", "within"]
+__all__ = ["at_least_zero", "finite", "in_order", "not_empty", "positive", "share", "within"]
 
 
 def not_empty(name: str, value: str) -> None:
@@ -32,6 +32,12 @@ def at_least_zero(name: str, value: float | Fraction) -> None:
         raise RequestError(name, f"is {float(value):g}; it must be 0 or more")
 
 
+def in_order(name: str, value: Fraction, earlier: str, before: Fraction) -> None:
+    """Refuse a time that is not behind another one, which `earlier` names."""
+    if value <= before:
+        raise RequestError(name, f"is {float(value):g}; {earlier} is {float(before):g}, and it must be later")
+
+
 def positive(name: str, value: float) -> None:
     """Refuse what is not above 0."""
     finite(name, value)
@@ -44,8 +50,9 @@ def share(name: str, value: float) -> None:
     within(name, value, 0, 1)
 
 
-def within(name: str, value: float, least: float, most: float) -> None:
+def within(name: str, value: float | Fraction, least: float | Fraction, most: float | Fraction) -> None:
     """Refuse what is not between `least` and `most`, both allowed."""
     finite(name, value)
     if not least <= value <= most:
-        raise RequestError(name, f"is {value:g}; it must be between {least:g} and {most:g}")
+        bounds = f"{float(least):g} and {float(most):g}"
+        raise RequestError(name, f"is {float(value):g}; it must be between {bounds}")

@@ -17,6 +17,7 @@ from reel_modal.errors import RequestError
 
 __all__ = [
     "Raw",
+    "Reader",
     "Record",
     "any_text",
     "anything",

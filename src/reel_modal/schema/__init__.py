@@ -6,6 +6,7 @@ Pure; it must not know storage, media or backends.
 from __future__ import annotations
 
 from reel_modal.schema.encoding import EncodeOptions
+from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside, SlowMotion, SpeedSegment
 from reel_modal.schema.overlay import (
     Effect,
     HighlightKeyframe,
@@ -15,14 +16,23 @@ from reel_modal.schema.overlay import (
     OverlayStyle,
 )
 from reel_modal.schema.results import RenderResult
+from reel_modal.schema.timeline import Piece, Timeline
 
 __all__ = [
+    "CropKeyframe",
     "Effect",
     "EncodeOptions",
+    "Fit",
+    "FramingRequest",
     "HighlightKeyframe",
     "HighlightRegion",
     "Interpolation",
+    "Outside",
     "OverlayRequest",
     "OverlayStyle",
+    "Piece",
     "RenderResult",
+    "SlowMotion",
+    "SpeedSegment",
+    "Timeline",
 ]
