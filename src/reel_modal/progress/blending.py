@@ -19,6 +19,8 @@ __all__ = ["ProgressBlender"]
 _STALL_AFTER_SECONDS: Final = 15.0
 _LEAST_REMAINING_SECONDS: Final = 0.5
 _FRESH_SECONDS: Final = 1.0
+_SPEED_WHEN_AHEAD: Final = 0.4
+"""Of the job's own speed: slow enough to be right again soon, fast enough to be seen moving."""
 
 
 class ProgressBlender:
@@ -26,8 +28,8 @@ class ProgressBlender:
 
     The progress is the share of time that is done: elapsed / (elapsed + expected rest). The rest is the plan's until
     the first event, then that of the function's own counts. Where an estimate was too high the bar does not go back:
-    it goes on at the speed that brings it to the end together with the job. Events may come late, twice, out of
-    order or not at all, and a job may begin again.
+    it goes on slowly until the truth has caught up. Events may come late, twice, out of order or not at all, and a
+    job may begin again.
 
     Args:
         plan: What is expected; default the table of the first apps on Modal.
@@ -52,6 +54,7 @@ class ProgressBlender:
     ) -> None:
         self._plan = plan or DEFAULT_PLAN
         self._started_at = started_at
+        self._unknown_startup_seconds = self._plan.startup_seconds if started_at is None else 0.0
         self._stall_after_seconds = stall_after_seconds
         self._measured: MeasuredWork | None = None
         self._last: ProgressUpdate | None = None
@@ -65,16 +68,13 @@ class ProgressBlender:
         if not is_sound(event):
             return
         now = self._no_earlier(now)
-        if self._measured is None:
-            body_began = now - event.elapsed_seconds
-            if self._started_at is None:
-                self._started_at = body_began - self._plan.startup_seconds
-            # A job cannot have begun after its function did.
-            self._started_at = min(self._started_at, body_began)
         if self._measured is None or event.attempt > self._measured.attempt:
             self._measured = MeasuredWork(event, now, self._plan.work)
         else:
             self._measured.take(event, now)
+        # A job cannot have begun after its function did. Past events that are heard all at once tell more one by one.
+        latest = self._measured.began_at - self._unknown_startup_seconds
+        self._started_at = latest if self._started_at is None else min(self._started_at, latest)
 
     def update(self, now: float) -> ProgressUpdate:
         """Return what to show at `now`; once the job has ended, that is the last update itself."""
@@ -138,11 +138,13 @@ class ProgressBlender:
         return startup + self._plan.processing_seconds
 
     def _go_on(self, remaining: float, passed: float) -> None:
-        """Move the bar to the share of time that is done, or, being ahead of it, towards the common end."""
-        limit = self._plan.limit
-        due = limit * self._elapsed / (self._elapsed + remaining)
+        """Move the bar to the share of time that is done or, being ahead of it, on until that has caught up."""
+        limit, whole = self._plan.limit, self._elapsed + remaining
+        due = limit * self._elapsed / whole
+        slowed = self._progress + _SPEED_WHEN_AHEAD * limit * passed / whole
+        # Far ahead, as in a second try, even that would reach the end before the job does.
         gliding = limit - (limit - self._progress) * remaining / (remaining + passed)
-        self._progress = max(self._progress, min(max(due, gliding), limit))
+        self._progress = max(self._progress, min(max(due, min(slowed, gliding)), limit))
 
     def _move_to(self, now: float) -> float:
         """Set the time and return the seconds that passed since the last update."""

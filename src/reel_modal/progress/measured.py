@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from reel_modal.progress.events import ProgressEvent
-from reel_modal.progress.plan import DEFAULT_SPREAD, WorkPhase, expected_remaining
+from reel_modal.progress.plan import DEFAULT_SPREAD, LONGEST_SECONDS, WorkPhase, expected_remaining
 from reel_modal.progress.updates import WorkDone
 
 __all__ = ["MeasuredWork", "is_sound"]
@@ -21,6 +21,11 @@ _PRIOR_SHARE: Final = 0.02
 _USUAL_GAP_SECONDS: Final = 2.0
 _LATE_SHARE: Final = 0.25
 """Expected rest of a counted phase that should be over, as a share of the silence."""
+
+_SHORTEST_SECONDS: Final = 0.001
+"""A rate over less is noise."""
+
+_LARGEST_COUNT: Final = 2**63 - 1
 
 
 class MeasuredWork:
@@ -51,6 +56,11 @@ class MeasuredWork:
         return self._last.attempt
 
     @property
+    def began_at(self) -> float:
+        """When the function began at the latest, on the listener's clock."""
+        return self._began_at
+
+    @property
     def phase(self) -> str:
         """The function's name of what it does."""
         return self._last.phase
@@ -65,7 +75,7 @@ class MeasuredWork:
     def counts(self) -> WorkDone:
         """The counts of the last event."""
         spent = self._last.elapsed_seconds - self._phase_began
-        rate = self._last.done / spent if self._last.done and spent > 0 else None
+        rate = self._last.done / spent if self._last.done and spent >= _SHORTEST_SECONDS else None
         return WorkDone(self._last.done, self._last.total, rate, self._last.attempt)
 
     def take(self, event: ProgressEvent, now: float) -> None:
@@ -132,7 +142,8 @@ class MeasuredWork:
 
 def is_sound(event: ProgressEvent) -> bool:
     """Return whether the numbers of `event` can be counted with."""
-    return event.done >= 0 and 0 <= event.elapsed_seconds < math.inf
+    counts = event.done, event.total or 0
+    return all(0 <= count <= _LARGEST_COUNT for count in counts) and 0 <= event.elapsed_seconds <= LONGEST_SECONDS
 
 
 def _damped(seconds: float, usual: float) -> float:

@@ -14,6 +14,7 @@ from reel_modal.errors import ConfigError
 
 __all__ = [
     "DEFAULT_SPREAD",
+    "LONGEST_SECONDS",
     "Curve",
     "PlannedPhase",
     "ProgressPlan",
@@ -31,7 +32,8 @@ DEFAULT_SPREAD: Final = 0.5
 
 _NARROWEST_SPREAD: Final = 0.05
 _WIDEST_SPREAD: Final = 2.0
-_LONGEST_SECONDS: Final = 1e7
+LONGEST_SECONDS: Final = 1e7
+"""Beyond this, four months, a figure is a mistake."""
 _NEARLY_ONE: Final = math.nextafter(1.0, 0.0)
 _LIMIT_PERCENT: Final = 99.0
 """The most that is shown before the end where the plan names no percents: a bar rounds 99.5 to 100."""
@@ -168,8 +170,8 @@ class ProgressPlan:
                     f"phase {phase.name!r} begins at {phase.start:g} %, below the {highest:g} % before it"
                 )
             highest = phase.end
-        if self.limit >= 100:
-            raise ConfigError("the work must end below 100 %, which is for the complete job")
+        if self.limit >= 100 or self.saving.start >= 100:
+            raise ConfigError("the work must end, and the saving begin, below 100 %, which is for the complete job")
 
     @classmethod
     def default(cls) -> ProgressPlan:
@@ -274,13 +276,18 @@ class ProgressPlan:
         for phase in self.phases[:-1]:
             inside = elapsed_seconds - begun
             if inside < phase.seconds:
-                return phase, phase.start + (phase.end - phase.start) * (inside / phase.seconds)
+                return phase, _within(phase, inside / phase.seconds)
             begun += phase.seconds
         phase = self.phases[-1]
         share = curve(max(elapsed_seconds - begun, 0.0), phase.seconds, phase.spread)
-        return phase, phase.start + (phase.end - phase.start) * share
+        return phase, _within(phase, min(max(0.0, share), 1.0))
+
+
+def _within(phase: PlannedPhase, share: float) -> float:
+    """Return the percent at `share` of `phase`, which rounding must not lift above its end."""
+    return min(phase.start + (phase.end - phase.start) * share, phase.end)
 
 
 def _check_seconds(what: str, seconds: float) -> None:
-    if not 0 <= seconds <= _LONGEST_SECONDS:
-        raise ConfigError(f"{what} is expected to take {seconds:g} s; 0 to {_LONGEST_SECONDS:g} s is wanted")
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise ConfigError(f"{what} is expected to take {seconds:g} s; 0 to {LONGEST_SECONDS:g} s is wanted")

@@ -162,8 +162,8 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
         Cancellation: ends the wait, not the cancelling.
         """
         stage, self._stage = self._stage, "ended"
-        if stage == "new" and asyncio.iscoroutine(self._awaitable):
-            self._awaitable.close()
+        if stage == "new":
+            await _discard(self._awaitable)
         elif stage == "working":
             await self._working.cancel()
         elif stage == "saving" and self._saving is not None:
@@ -216,6 +216,14 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
     def _failed(self, error: BaseException, now: float) -> ProgressUpdate:
         self._stage, self._error = "failed", error
         return self._progress.failed(now, error)
+
+
+async def _discard(awaitable: Awaitable[object]) -> None:
+    """Make sure that `awaitable`, which nobody asked for yet, does not run on."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+    elif asyncio.isfuture(awaitable):
+        await OwnedTask(awaitable).cancel()
 
 
 async def _call(save: Callable[[T], Awaitable[object]], value: T) -> None:

@@ -1,0 +1,279 @@
+"""What is shown of a job that reports: simulated until its first event, then its own counts, and never backwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.progress.strategies import any_event, check, deliveries, plans, readings
+
+from reel_modal.errors import JobPreemptedError
+from reel_modal.progress import ProgressBlender, ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase
+
+PLAN = ProgressPlan.weighted(
+    startup_seconds=5,
+    work=[WorkPhase("fetch", 2), WorkPhase("render", 30), WorkPhase("verify", 1), WorkPhase("publish", 2)],
+)
+
+
+@given(
+    plan=plans(),
+    started_at=st.none() | readings,
+    steps=st.lists(st.tuples(st.sampled_from(["look", "hear", "hear"]), readings), max_size=40),
+    events=deliveries(),
+    ending=st.sampled_from(["finish", "fail", "cancel"]),
+    end_at=readings,
+)
+def test_whatever_arrives_in_whatever_order_it_only_goes_forward(
+    plan: ProgressPlan,
+    started_at: float | None,
+    steps: list[tuple[str, float]],
+    events: list[ProgressEvent],
+    ending: str,
+    end_at: float,
+) -> None:
+    blender, waiting = ProgressBlender(plan, started_at=started_at), list(events)
+    seen: list[ProgressUpdate] = []
+    for what, now in steps:
+        if what == "hear" and waiting:
+            blender.feed(waiting.pop(0), now)
+        else:
+            seen.append(blender.update(now))
+    if ending == "finish":
+        seen.append(blender.finish(end_at))
+    else:
+        seen.append(blender.fail(asyncio.CancelledError() if ending == "cancel" else ValueError(), end_at))
+    check(seen, plan, ended=True)
+    # The end is the end, whatever still arrives.
+    for event in waiting:
+        blender.feed(event, end_at)
+    assert blender.update(end_at + 1) is seen[-1]
+    assert blender.finish(end_at + 1) is seen[-1]
+    assert blender.fail(ValueError(), end_at + 1) is seen[-1]
+
+
+@given(events=st.lists(any_event, min_size=1, max_size=20), now=st.floats(0, 1e6))
+def test_any_event_can_be_the_first_for_a_late_listener(events: list[ProgressEvent], now: float) -> None:
+    blender = ProgressBlender(PLAN, started_at=None)
+    for event in events:
+        blender.feed(event, now)
+    updates = [blender.update(now), blender.update(now + 1), blender.finish(now + 2)]
+    check(updates, PLAN, ended=True)
+
+
+@given(events=deliveries())
+def test_an_event_that_comes_twice_changes_nothing(events: list[ProgressEvent]) -> None:
+    once, twice = (ProgressBlender(PLAN, started_at=0.0) for _ in range(2))
+    for index, event in enumerate(events):
+        once.feed(event, index)
+        twice.feed(event, index)
+        twice.feed(event, index + 0.5)
+        assert once.update(index + 0.5).progress == pytest.approx(twice.update(index + 0.5).progress)
+
+
+def job(
+    *, startup: float, fetch: float, render: float, frames: int = 900, every: float = 2.0, attempt: int = 1
+) -> Iterator[tuple[float, ProgressEvent]]:
+    """(when it is heard, event) of a job that renders evenly and reports each `every` seconds."""
+    sequence = 0
+
+    def event(phase: str, done: int, total: int | None, elapsed: float) -> tuple[float, ProgressEvent]:
+        nonlocal sequence
+        sequence += 1
+        return startup + elapsed, ProgressEvent(phase, done, total, elapsed, sequence, attempt)
+
+    yield event("fetch", 0, None, 0.0)
+    yield event("fetch", 1, None, fetch)
+    for step in range(int(render // every) + 1):
+        yield event("render", int(frames * step * every / render), frames, fetch + step * every)
+    yield event("render", frames, frames, fetch + render)
+
+
+def shown(
+    events: Iterator[tuple[float, ProgressEvent]], until: float, blender: ProgressBlender, step: float = 0.5
+) -> dict[float, ProgressUpdate]:
+    """Feed and look twice a second."""
+    waiting, seen = list(events), dict[float, ProgressUpdate]()
+    for tick in range(int(until / step) + 1):
+        now = tick * step
+        while waiting and waiting[0][0] <= now:
+            heard_at, event = waiting.pop(0)
+            blender.feed(event, heard_at)
+        seen[now] = blender.update(now)
+    return seen
+
+
+def test_it_is_simulated_until_the_first_event_and_then_measured() -> None:
+    seen = shown(job(startup=8, fetch=2, render=30), 30, ProgressBlender(PLAN, started_at=0.0))
+    assert {update.source for now, update in seen.items() if now < 8} == {"simulated"}
+    assert {update.source for now, update in seen.items() if now >= 8} == {"measured"}
+    assert (seen[0].phase, seen[4].phase, seen[7.5].phase) == ("init", "startup", "startup")
+    assert (seen[8].phase, seen[12].phase) == ("fetch", "render")
+    assert seen[7.5].work is None
+    counts = seen[14].work
+    assert counts is not None
+    assert (counts.done, counts.total, counts.attempt) == (120, 900, 1)
+    assert counts.units_per_second == pytest.approx(30)
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.7, 1.0, 1.57, 4.0])
+def test_measured_progress_is_the_share_of_time_that_is_done(factor: float) -> None:
+    startup, fetch, render = 5.0, 2.0, 30.0 * factor
+    whole = startup + fetch + render + 3
+    seen = shown(job(startup=startup, fetch=fetch, render=render), startup + fetch + render, fresh())
+    for now, update in seen.items():
+        if now > startup + fetch + 0.4 * render:
+            assert update.progress == pytest.approx(99 * now / whole, abs=4)
+            assert update.eta_seconds == pytest.approx(whole - now, abs=0.15 * whole)
+
+
+def fresh(**options: float) -> ProgressBlender:
+    return ProgressBlender(PLAN, started_at=0.0, **options)
+
+
+def test_phases_weigh_what_they_are_expected_to_take() -> None:
+    plan = ProgressPlan.weighted(startup_seconds=0, work=[WorkPhase("fetch", 30), WorkPhase("render", 10)])
+    blender = ProgressBlender(plan, started_at=0.0)
+    blender.feed(ProgressEvent("fetch", 0, 100, 0.0, 1), 0.0)
+    blender.feed(ProgressEvent("fetch", 100, 100, 30.0, 2), 30.0)
+    blender.feed(ProgressEvent("render", 0, 100, 30.0, 3), 30.0)
+    assert blender.update(30.0).progress == pytest.approx(0.75 * plan.limit)
+
+
+def test_between_events_it_goes_on_at_the_observed_rate() -> None:
+    blender = fresh()
+    blender.feed(ProgressEvent("render", 0, 1000, 0.0, 1), 5.0)
+    blender.feed(ProgressEvent("render", 100, 1000, 10.0, 2), 15.0)
+    steps = [blender.update(15 + 0.5 * tick).progress for tick in range(8)]
+    speeds = [later - earlier for earlier, later in pairwise(steps)]
+    # 90 s are left after 15 s, of which 3 s belong to other phases; half a second is that share of the bar.
+    assert speeds == pytest.approx([99 * 0.5 / 108] * 7, rel=0.15)
+
+
+def test_a_silent_job_is_told_from_a_slow_one() -> None:
+    slow, stuck = fresh(), fresh()
+    for blender in (slow, stuck):
+        blender.feed(ProgressEvent("render", 10, 1000, 2.0, 1), 7.0)
+    for beat in range(1, 6):
+        slow.feed(ProgressEvent("render", 10 + beat, 1000, 2.0 + 8 * beat, 1 + beat), 7.0 + 8 * beat)
+    moving, still = slow.update(47.0), stuck.update(47.0)
+    assert (moving.stalled_seconds, moving.message) == (None, "Rendering the video...")
+    assert moving.eta_seconds is not None
+    assert (still.stalled_seconds, still.message) == (40, "Rendering the video... (no news for 40 s)")
+    assert still.eta_seconds is None
+    assert (still.status, still.source) == ("processing", "measured")
+
+
+def test_a_stall_is_over_with_the_next_news() -> None:
+    blender = fresh(stall_after_seconds=10)
+    blender.feed(ProgressEvent("render", 10, 1000, 2.0, 1), 7.0)
+    assert blender.update(17.0).stalled_seconds is None
+    assert blender.update(17.1).stalled_seconds == pytest.approx(10.1)
+    blender.feed(ProgressEvent("render", 11, 1000, 13.0, 2), 18.0)
+    assert blender.update(18.0).stalled_seconds is None
+
+
+def test_a_start_that_takes_too_long_says_so() -> None:
+    blender = fresh()
+    assert blender.update(20.0).stalled_seconds is None
+    late = blender.update(60.0)
+    assert late.message == "Starting the renderer... (no news for 60 s)"
+    assert (late.phase, late.eta_seconds) == ("startup", None)
+
+
+def test_a_stuck_job_does_not_creep_to_its_end() -> None:
+    blender = fresh()
+    blender.feed(ProgressEvent("render", 0, 1000, 0.0, 1), 5.0)
+    blender.feed(ProgressEvent("render", 100, 1000, 10.0, 2), 15.0)
+    first = blender.update(15.0).progress
+    assert blender.update(15.0 + 600).progress < 60
+    assert blender.update(15.0 + 600).progress > first
+
+
+def test_a_second_try_says_so_and_does_not_lose_the_bar() -> None:
+    blender = fresh()
+    seen = shown(job(startup=5, fetch=2, render=30), 25, blender)
+    before = seen[25].progress
+    again = ProgressEvent("fetch", 0, None, 0.0, 1, attempt=2)
+    blender.feed(again, 30.0)
+    blender.feed(ProgressEvent("render", 800, 900, 27.0, 60, attempt=1), 30.5)  # a late one of the first try
+    update = blender.update(30.5)
+    assert update.message == "Trying again: Fetching the video..."
+    assert update.work is not None
+    assert (update.work.attempt, update.phase) == (2, "fetch")
+    assert update.progress >= before
+    # The rest of the bar is left for the whole second try.
+    assert update.eta_seconds == pytest.approx(35, abs=3)
+    rest = [blender.update(30.5 + seconds).progress for seconds in range(1, 4)]
+    assert all(later > earlier for earlier, later in pairwise([update.progress, *rest]))
+
+
+def test_several_clips_in_one_job_do_not_move_the_bar_back() -> None:
+    blender, sequence, now, seen = fresh(), 0, 5.0, []
+    for _clip in range(3):
+        for done in range(0, 101, 10):
+            sequence += 1
+            blender.feed(ProgressEvent("render", done, 100, now - 5.0, sequence), now)
+            seen.append(blender.update(now).progress)
+            now += 1.0
+    assert all(later >= earlier for earlier, later in pairwise(seen))
+    assert seen[-1] < 99
+
+
+def test_who_attaches_late_starts_at_the_truth() -> None:
+    events = [(when, event) for when, event in job(startup=5, fetch=2, render=30) if when <= 22]
+    always = fresh()
+    there = shown(iter(events), 22, always)[22].progress
+    knowing, ignorant, last_only = fresh(), *(ProgressBlender(PLAN, started_at=None) for _ in range(2))
+    for _, event in events:
+        knowing.feed(event, 22.0)  # the past comes in one go
+        ignorant.feed(event, 22.0)
+    last_only.feed(events[-1][1], 22.0)
+    for blender in (knowing, ignorant, last_only):
+        assert blender.knows_its_start
+        update = blender.update(22.0)
+        assert update.source == "measured"
+        assert update.progress == pytest.approx(there, abs=5)
+
+
+def test_who_attaches_late_without_events_starts_where_the_plan_is() -> None:
+    update = ProgressBlender(PLAN, started_at=0.0).update(20.0)
+    assert update.source == "simulated"
+    assert 25 < update.progress < 50
+    assert update.elapsed_seconds == 20
+
+
+def test_only_the_end_is_the_end() -> None:
+    blender = fresh()
+    seen = shown(job(startup=5, fetch=2, render=30), 37, blender)
+    blender.feed(ProgressEvent("publish", 10, 10, 33.0, 90), 38.0)
+    assert blender.update(300.0).progress <= 99
+    assert blender.update(1e6).status == "processing"
+    done = blender.finish(1e6)
+    assert (done.progress, done.status, done.eta_seconds, done.message) == (100, "complete", 0, "Export complete!")
+    assert done.sequence == len(seen) + 3
+
+
+def test_a_failure_keeps_the_bar_and_says_what_the_user_may_know() -> None:
+    blender = fresh()
+    seen = shown(job(startup=5, fetch=2, render=30), 20, blender)
+    failed = blender.fail(JobPreemptedError("worker 7 went away", function="render_overlay"), 20.5)
+    assert (failed.status, failed.message) == ("error", "The renderer was interrupted. Please try again.")
+    assert failed.progress == seen[20].progress
+
+
+def test_a_delivery_in_bunches_changes_no_rate() -> None:
+    evenly, bunched = fresh(), fresh()
+    events = [(when, event) for when, event in job(startup=5, fetch=2, render=30) if when <= 25]
+    for when, event in events:
+        evenly.feed(event, when)
+        bunched.feed(event, when if when < 10 else 25.0)
+    one, other = evenly.update(25.0), bunched.update(25.0)
+    assert one.progress == pytest.approx(other.progress, abs=0.5)
+    assert one.work is not None
+    assert other.work is not None
+    assert one.work.units_per_second == pytest.approx(other.work.units_per_second)

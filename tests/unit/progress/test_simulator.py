@@ -1,0 +1,104 @@
+"""The simulator plays the plan: at once, twice a second, forward only, and for as long as somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.progress.strategies import JumpyClock, check, curves, plans, readings
+
+from reel_modal.errors import ConfigError
+from reel_modal.progress import (
+    Curve,
+    ManualClock,
+    ProgressPlan,
+    ProgressSimulator,
+    ProgressUpdate,
+    asymptotic,
+    linear_with_cap,
+)
+
+
+@given(plan=plans(), curve=curves, readings=st.lists(readings, min_size=1, max_size=30))
+def test_whatever_the_clock_does_it_never_goes_back(plan: ProgressPlan, curve: Curve, readings: list[float]) -> None:
+    async def run() -> list[ProgressUpdate]:
+        simulator = ProgressSimulator(plan, curve=curve, clock=JumpyClock(readings))
+        return [await anext(simulator) for _ in readings]
+
+    updates = asyncio.run(run())
+    check(updates, plan, ended=False)
+    first = plan.phases[0]
+    assert (updates[0].phase, updates[0].progress) == (first.name, first.start)
+    assert {update.source for update in updates} == {"simulated"}
+
+
+async def play(seconds: float, **options: object) -> list[ProgressUpdate]:
+    clock, seen = ManualClock(start=1000.0), list[ProgressUpdate]()
+
+    async def watch() -> None:
+        async for update in ProgressSimulator(clock=clock, **options):  # type: ignore[arg-type]
+            seen.append(update)
+
+    watching = asyncio.ensure_future(watch())
+    await clock.advance(seconds)
+    watching.cancel()
+    await asyncio.wait({watching})
+    return seen
+
+
+async def test_the_curve_of_the_first_apps() -> None:
+    seen = await play(60, curve=linear_with_cap)
+    assert len(seen) == 121  # at once, then each half second
+    shown = {update.elapsed_seconds: (update.percent, update.phase) for update in seen}
+    assert shown[0] == (5, "init")
+    assert shown[0.5] == (7, "startup")
+    assert shown[5] == (30, "processing")
+    assert shown[20] == (60, "processing")
+    assert shown[33.5] == shown[60] == (87, "processing")
+
+
+async def test_the_default_curve_is_still_moving_long_after_the_expected_end() -> None:
+    seen = await play(600)
+    exact = [update.progress for update in seen]
+    assert all(later > earlier for earlier, later in pairwise(exact))
+    assert 89 < exact[-1] < 90
+
+
+async def test_the_time_left_is_the_plans_and_nobodys_once_that_is_over() -> None:
+    left = {update.elapsed_seconds: update.eta_seconds for update in await play(36)}
+    assert (left[0], left[5], left[34.5], left[35], left[36]) == (35, 30, 0.5, None, None)
+
+
+async def test_the_interval_is_the_callers() -> None:
+    assert len(await play(10, interval_seconds=2.0)) == 6
+
+
+async def test_an_awaited_stop_ends_only_the_wait() -> None:
+    clock = ManualClock()
+    simulator = ProgressSimulator(clock=clock, curve=asymptotic)
+    await anext(simulator)
+    waiting = asyncio.ensure_future(anext(simulator))
+    await clock.advance(0.2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    waiting = asyncio.ensure_future(anext(simulator))
+    await clock.advance(0.5)
+    assert (await waiting).sequence == 2
+
+
+async def test_nothing_runs_when_nobody_asks() -> None:
+    simulator = ProgressSimulator()
+    async for _ in simulator:
+        break
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("interval", [0, -1, math.nan, math.inf])
+def test_an_impossible_interval_is_refused(interval: float) -> None:
+    with pytest.raises(ConfigError, match="interval_seconds"):
+        ProgressSimulator(interval_seconds=interval)
