@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ BAD_KEYS = [
     *("../out.mp4", "a/../../out.mp4", "a/..", "./a.mp4", "a/./b.mp4"),
     *("/etc/passwd", "//host/a.mp4", "C:/clip.mp4", "c:clip.mp4", "a\\..\\b.mp4"),
     *("", "/", "a//b.mp4", "a/", "None", "users/None/a.mp4", "users/null/a.mp4", "undefined/a.mp4"),
-    *("a\x00.mp4", "a\nb.mp4", "a\x1b[31m.mp4", "a\x7f.mp4"),
+    *("a\x00.mp4", "a\nb.mp4", "a\x1b[31m.mp4", "a\x7f.mp4", "a\ud800.mp4"),
 ]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -69,10 +70,20 @@ def test_a_plain_relative_path_is_a_key(key: str) -> None:
 
 
 def test_a_key_is_measured_in_bytes_and_a_longer_one_is_refused_by_its_beginning() -> None:
-    check_key("a" * 1024)
-    for key in ("b" * 1025, "ü" * 513):
+    check_key("/".join(["a" * 203] * 5 + ["aaaa"]))
+    for key in ("/".join(["b" * 203] * 5 + ["bbbbb"]), "/".join(["ü" * 100] * 5 + ["ü" * 10])):
         with pytest.raises(InvalidKeyError, match=f"{key[:40]}.*1024 bytes"):
             check_key(key)
+
+
+def test_a_part_of_a_key_leaves_room_for_the_name_of_half_done_work(root: Path, made: Path) -> None:
+    storage = FolderStorage(root)
+    longest = "a" * 236 + ".mp4"
+    storage.publish(made, f"users/{longest}")
+    staging_name(storage.path(f"users/{longest}")).write_bytes(b"as long as a name can be")
+    for key in (f"users/a{longest}", "ü" * 121, f"{'a' * 300}/a.mp4"):
+        with pytest.raises(InvalidKeyError, match="longer than 240"):
+            storage.fetch(key, root)
 
 
 def test_a_link_may_lead_within_the_store_and_not_out_of_it(root: Path, made: Path) -> None:
@@ -86,6 +97,19 @@ def test_a_link_may_lead_within_the_store_and_not_out_of_it(root: Path, made: Pa
         storage.publish(made, "outside/x.mp4")
     storage.publish(made, "inside/a.mp4")
     assert (root / "real" / "a.mp4").read_bytes() == b"new"
+
+
+def test_a_loop_of_links_is_no_place_for_an_object(root: Path, made: Path) -> None:
+    (root / "one").symlink_to(root / "two")
+    (root / "two").symlink_to(root / "one")
+    for key in ("one/a.mp4", "one"):
+        with pytest.raises(InvalidKeyError, match=f"'{key}' leads into a loop"):
+            FolderStorage(root).fetch(key, root)
+        with pytest.raises(InvalidKeyError, match=f"'{key}' leads into a loop"):
+            FolderStorage(root).publish(made, key)
+    assert made.read_bytes() == b"new"
+    with pytest.raises(ConfigError, match="one"):
+        FolderStorage(root / "one")
 
 
 def test_a_published_object_is_fetched_where_it_lies(root: Path, made: Path, tmp_path: Path) -> None:
@@ -130,6 +154,16 @@ def test_a_target_that_is_a_folder_stays_and_nothing_is_left(root: Path, made: P
     assert [path.name for path in root.iterdir()] == ["a.mp4"]
 
 
+def test_a_target_below_a_file_is_a_storage_error_that_names_it(root: Path, made: Path) -> None:
+    (root / "file").write_bytes(b"a file")
+    with pytest.raises(StorageError, match=r"file/x.*could not be put in place"):
+        publish_file(made, root / "file" / "x")
+    with pytest.raises(ObjectNotFoundError, match="file/x"):
+        FolderStorage(root).fetch("file/x", root)
+    assert made.read_bytes() == b"new"
+    assert files(root) == ["file"]
+
+
 def test_a_missing_source_leaves_the_former_object(root: Path) -> None:
     (root / "a.mp4").write_bytes(b"former")
     with pytest.raises(StorageError, match=r"a\.mp4"):
@@ -155,6 +189,48 @@ def test_a_failed_move_from_another_file_system_leaves_no_copy(root: Path, elsew
         publish_file(source, root / "a.mp4")
     assert source.read_bytes() == b"new"
     assert [path.name for path in root.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "file/x"])
+def test_a_place_that_takes_no_copy_is_a_storage_error(root: Path, elsewhere: Path, name: str) -> None:
+    (root / "file").write_bytes(b"a file")
+    source = elsewhere / "made.mp4"
+    source.write_bytes(b"new")
+    with pytest.raises(StorageError, match="could not be put in place"):
+        publish_file(source, root / name)
+    assert source.read_bytes() == b"new"
+    assert files(root) == ["file"]
+
+
+def test_an_interrupted_copy_leaves_the_source_alone(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        assert len(files(root)) == 1
+        raise KeyboardInterrupt
+
+    source = elsewhere / "made.mp4"
+    source.write_bytes(b"new")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish_file(source, root / "a.mp4")
+    assert source.read_bytes() == b"new"
+    assert files(root) == []
+
+
+def test_a_source_that_cannot_be_removed_is_no_failure(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = elsewhere / "made.mp4"
+    source.write_bytes(b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        assert publish_file(source, root / "a.mp4") == 3
+    assert (root / "a.mp4").read_bytes() == b"new"
+    assert f"{source} stays: Permission denied" in caplog.text
 
 
 def test_a_reader_never_sees_a_part_of_an_object(root: Path, elsewhere: Path) -> None:
@@ -196,6 +272,28 @@ def test_paths_are_keys_for_a_person_at_a_command_line(made: Path, tmp_path: Pat
         storage.fetch(str(made), tmp_path)
 
 
+@pytest.mark.parametrize("path", ["", "a\0.mp4", "a\ud800.mp4"])
+def test_a_path_that_no_file_can_have_is_refused(path: str, made: Path) -> None:
+    with pytest.raises(InvalidKeyError, match="path"):
+        PathStorage().publish(made, path)
+    with pytest.raises(InvalidKeyError, match="path"):
+        PathStorage().fetch(path, made.parent)
+
+
+def test_a_path_that_is_too_long_is_a_storage_error(made: Path) -> None:
+    with pytest.raises(StorageError, match=r"(?i)name too long"):
+        PathStorage().publish(made, str(made.parent / ("a" * 256)))
+    with pytest.raises(StorageError, match=r"(?i)name too long"):
+        PathStorage().fetch(str(made.parent / ("a" * 256)), made.parent)
+
+
+@pytest.mark.parametrize("target", [".", "/"])
+def test_a_folder_is_no_place_for_a_file(target: str, made: Path) -> None:
+    with pytest.raises(StorageError, match="could not be put in place"):
+        publish_file(made, Path(target))
+    assert made.read_bytes() == b"new"
+
+
 def test_a_path_in_a_folder_that_is_not_there_is_a_storage_error(made: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere/out\.mp4"):
         PathStorage().publish(made, str(tmp_path / "nowhere" / "out.mp4"))
@@ -217,6 +315,16 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
         ("/srv/media", "scheme ''.*use file:///folder"),
         ("file://srv/media", "'srv'.*three slashes"),
         ("file:///nowhere/at/all", "/nowhere/at/all.*create it"),
+        ("file://", "three slashes"),
+        ("file:", "three slashes"),
+        ("file:tests", "three slashes"),
+        ("file:/tmp", "three slashes"),
+        ("file:///tmp?region=eu", "query.*%3F"),
+        ("file:///tmp?", "query.*%3F"),
+        ("file:///tmp#top", "fragment.*%23"),
+        ("file://[x", "no URL.*use file:///folder"),
+        (f"file:///{'a' * 300}", "is not there"),
+        ("file:///tmp%00", "is not there"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_cure(url: str, problem: str) -> None:
