@@ -5,14 +5,13 @@ It must not know what is drawn on the frames, nor where the files come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
-import numpy as np
 from typing_extensions import Buffer
 
 from reel_modal.config import Settings
@@ -20,18 +19,15 @@ from reel_modal.encoders import choose_encoder
 from reel_modal.errors import (
     ConfigError,
     FFmpegError,
-    InvalidMediaError,
     OutputMismatchError,
 )
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.filters import (
     even_size,
-    from_yuv_filters,
-    seconds_text,
     tag_filters,
     to_yuv_filters,
 )
-from reel_modal.frame_times import FrameTimes
+from reel_modal.frame_reader import FrameReader
 from reel_modal.frames import (
     BT709,
     ColorTags,
@@ -44,10 +40,10 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import MediaInfo, find_ffmpeg, probe, scan_packets
+from reel_modal.media import find_ffmpeg, scan_packets
 from reel_modal.sound import SoundSource
 from reel_modal.storage import publish_file, staging_name
-from reel_modal.untrusted import file_url, input_arguments
+from reel_modal.untrusted import file_url
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 
@@ -55,10 +51,6 @@ Writable: TypeAlias = Frame | U8Array | Planes | Buffer
 """What `FramePipe.write` takes: see there."""
 
 _FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
-# A seek goes to a keyframe well before the wanted time, in containers whose index can be trusted; frames are
-# then dropped by their timestamps, so that a seek can be too early but never wrong.
-_SEEK_MARGIN_SECONDS: Final = 15
-_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +114,7 @@ class FramePipe:
         FFmpegNotFoundError: There is no ffmpeg.
 
     Example:
-        >>> import numpy as np
-        >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
+        >>>         >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
         ...     for shade in range(50):
         ...         pipe.write(np.full((180, 320, 3), shade, np.uint8))
         >>> pipe.result.frames
@@ -364,146 +355,3 @@ class FramePipe:
                 f"the {self._sound.stream.codec} sound was encoded anew: {self.path.suffix} does not take it"
             )
         return tuple(notes)
-
-
-class FrameReader:
-    """Read the upright frames of a video with their exact times, through an ffmpeg process.
-
-    Broken packets are passed over, counted in `broken_packets`, and the rest is read. The memory of a frame
-    is filled again for the next one: `frame.copy()` keeps it. Leaving the loop or the block early ends ffmpeg.
-
-    Args:
-        source: The video, or what `probe` has found out about it.
-        pixel_format: Layout of the frames; `yuv420p` is the fastest, and exact for 8-bit 4:2:0 sources.
-        start: First time that is read, in seconds on the source's own clock, inclusive; None is the beginning.
-        end: End of what is read, exclusive; None is the end of the file.
-        fps: Resample to this constant rate by repeating and dropping frames; None keeps every frame at its
-            own time, whatever the rate does.
-        size: (width, height) to resize to, in pixels; None keeps the upright size.
-        settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
-
-    Raises:
-        InvalidMediaError: The file is no video that we accept.
-        FFmpegNotFoundError: There is no ffmpeg.
-
-    Example:
-        >>> with FrameReader("clip.mp4", pixel_format="bgr24") as reader:
-        ...     for frame in reader:
-        ...         print(frame.index, frame.pts_seconds, frame.image.mean())
-    """
-
-    def __init__(
-        self,
-        source: str | Path | MediaInfo,
-        *,
-        pixel_format: PixelFormat = "bgr24",
-        start: Fraction | float | None = None,
-        end: Fraction | float | None = None,
-        fps: Fraction | float | None = None,
-        size: tuple[int, int] | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        self._settings = settings or Settings.from_env()
-        self.media: MediaInfo = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
-        self.path: Path = self.media.path
-        self.pixel_format: PixelFormat = pixel_format
-        self.frames_read: int = 0
-        self.size: tuple[int, int] = size or self.media.size
-        self.fps: Fraction | None = None if fps is None else frame_rate(fps)
-        self._frame_bytes = frame_bytes(pixel_format, self.size)
-        self._start = None if start is None else Fraction(start)
-        self._end = None if end is None else Fraction(end)
-        if self._start is not None and self._end is not None and self._end <= self._start:
-            raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
-        # A constant rate is laid on a grid that begins where reading begins; times then count from there.
-        self._origin = Fraction(0) if fps is None else self._start or self.media.start_seconds
-        self._times = FrameTimes(self._origin)
-        self._process: FFmpegProcess | None = None
-
-    @property
-    def broken_packets(self) -> int:
-        """Packets so far that could not be decoded, by ffmpeg's own report."""
-        return self._times.broken_packets
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End ffmpeg, wherever it is; safe to call twice."""
-        if self._process is not None:
-            self._process.kill()
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in order of their times.
-
-        Raises:
-            FFmpegError: ffmpeg failed in mid-stream, or stalled.
-            InvalidMediaError: Not one frame could be decoded.
-        """
-        if self._process is not None:
-            raise ConfigError("a FrameReader reads its file once; make another one to read it again")
-        self._process = FFmpegProcess(
-            self._command(), yields=True, stall_seconds=self._settings.stall_seconds, sink=self._times
-        )
-        try:
-            yield from self._frames(self._process)
-        finally:
-            self._process.kill()
-
-    def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
-        data = np.empty(self._frame_bytes, np.uint8)
-        view = data.data
-        while (count := process.read_into(view)) == self._frame_bytes:
-            pts_seconds = self._times.next(self._settings.stall_seconds)
-            if pts_seconds is None:
-                raise process.error("ffmpeg gave a frame without its time", frame_index=self.frames_read)
-            yield Frame(data, self.size, self.pixel_format, pts_seconds, self.frames_read)
-            self.frames_read += 1
-        if process.stalled or process.finish() != 0 or count:
-            raise process.error(f"{str(self.path)!r} could not be read to its end", frame_index=self.frames_read)
-        if self.frames_read == 0 and self._start is None and self._end is None:
-            raise InvalidMediaError(
-                f"{str(self.path)!r} has a video stream, but not one frame of it decodes: {process.tail}"
-            )
-
-    def _command(self) -> tuple[str, ...]:
-        """Return the command that gives frames on stdout and, line by line, their times on stderr."""
-        ffmpeg = find_ffmpeg(self._settings)
-        graph = ",".join([*self._filters(), "split[frames][times]"])
-        # A corner of each picture is enough to carry its time, and costs nothing to take.
-        corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"
-        mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
-        source_clock = "demux" if ffmpeg.version >= (6, 1) else "-1"
-        clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
-        raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
-        return (
-            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek()),
-            *input_arguments(self.path, self._settings.limits),
-            *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
-            *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),
-            *("-map", "[corners]", *raw, "-f", "framecrc", "-flush_packets", "1", "pipe:2"),
-        )
-
-    def _filters(self) -> list[str]:
-        filters = []
-        if self._start is not None or self._end is not None:
-            bounds = {"start": self._start, "end": self._end}
-            said = [f"{name}={seconds_text(value)}" for name, value in bounds.items() if value is not None]
-            filters.append("trim=" + ":".join(said))
-        filters += self.media.orientation.filters()
-        if self.fps is not None:
-            filters.append(f"setpts=PTS-{float(self._origin)!r}/TB")
-            filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
-        size = None if self.size == self.media.size else self.size
-        return [*filters, *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1])]
-
-    def _seek(self) -> tuple[str, ...]:
-        if self._start is None or not _SEEKABLE & set(self.media.format.split(",")):
-            return ()
-        target = self._start - _SEEK_MARGIN_SECONDS - self.media.container_start_seconds
-        return ("-ss", seconds_text(target)) if target > 0 else ()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -21,6 +22,13 @@ from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.media import probe
+
+Decoder = Literal["process", "in_process"]
+
+
+@pytest.fixture(params=["process", "in_process"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -44,24 +52,24 @@ def times_by_pyav(path: Path) -> list[Fraction]:
         *("milliseconds.mkv", "stream.ts", "late_video.mkv", "edit_list.mp4", "10bit.mp4", "turned_90.mp4"),
     ],
 )
-def test_every_frame_comes_at_its_own_exact_time(clips: Clips, name: str) -> None:
+def test_every_frame_comes_at_its_own_exact_time(clips: Clips, decoder: Decoder, name: str) -> None:
     path = clips.get(name)
-    with FrameReader(path, pixel_format="yuv420p") as reader:
+    with FrameReader(path, pixel_format="yuv420p", decoder=decoder) as reader:
         times = [frame.pts_seconds for frame in reader]
     assert times == times_by_pyav(path)
     assert reader.frames_read == len(times)
     assert reader.broken_packets == 0
 
 
-def test_pixels_are_those_of_the_file(clips: Clips) -> None:
+def test_pixels_are_those_of_the_file(clips: Clips, decoder: Decoder) -> None:
     path = clips.get("carphone_pristine.mp4")
-    with av.open(str(path)) as container, FrameReader(path, pixel_format="yuv420p") as reader:
+    with av.open(str(path)) as container, FrameReader(path, pixel_format="yuv420p", decoder=decoder) as reader:
         for frame, decoded in zip(reader, container.decode(video=0), strict=True):
             assert np.array_equal(frame.data, decoded.to_ndarray(format="yuv420p").ravel())
 
 
-def test_the_memory_of_a_frame_is_used_again_and_a_copy_is_not(clips: Clips) -> None:
-    with FrameReader(clips.get("25.mp4")) as reader:
+def test_the_memory_of_a_frame_is_used_again_and_a_copy_is_not(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("25.mp4"), decoder=decoder) as reader:
         frames = iter(reader)
         first = next(frames)
         kept = first.copy()
@@ -70,46 +78,48 @@ def test_the_memory_of_a_frame_is_used_again_and_a_copy_is_not(clips: Clips) -> 
         assert not np.array_equal(kept.data, second.data)
 
 
-def test_broken_packets_are_passed_over_and_counted(clips: Clips) -> None:
-    with FrameReader(clips.get("broken_packets.mp4")) as reader:
+def test_broken_packets_are_passed_over_and_counted(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("broken_packets.mp4"), decoder=decoder) as reader:
         times = [frame.pts_seconds for frame in reader]
     assert reader.broken_packets == 3
     assert times == [Fraction(n, 25) for n in range(50) if n not in {20, 21, 22}]
-    with FrameReader(clips.get("broken_packets.mp4"), fps=25) as steady:
+    with FrameReader(clips.get("broken_packets.mp4"), fps=25, decoder=decoder) as steady:
         assert [frame.pts_seconds for frame in steady] == [Fraction(n, 25) for n in range(50)]
 
 
-def test_a_variable_rate_is_kept_or_resampled_on_purpose(clips: Clips) -> None:
+def test_a_variable_rate_is_kept_or_resampled_on_purpose(clips: Clips, decoder: Decoder) -> None:
     path = clips.get("vfr.mp4")
-    with FrameReader(path) as kept:
+    with FrameReader(path, decoder=decoder) as kept:
         own = [frame.pts_seconds for frame in kept]
     assert len({after - before for before, after in itertools.pairwise(own)}) > 1
-    with FrameReader(path, fps=30) as steady:
+    with FrameReader(path, fps=30, decoder=decoder) as steady:
         times = [frame.pts_seconds for frame in steady]
     assert times == [Fraction(n, 30) for n in range(len(times))]
     assert abs(len(times) - 60) <= 1  # two seconds stay two seconds
 
 
-def test_start_is_inclusive_and_end_exclusive(clips: Clips) -> None:
-    with FrameReader(clips.get("50.mp4"), start=Fraction(1, 5), end=Fraction(2, 5)) as reader:
+def test_start_is_inclusive_and_end_exclusive(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("50.mp4"), start=Fraction(1, 5), end=Fraction(2, 5), decoder=decoder) as reader:
         assert [frame.pts_seconds for frame in reader] == [Fraction(n, 50) for n in range(10, 20)]
-    with FrameReader(clips.get("50.mp4"), start=5) as behind:
+    with FrameReader(clips.get("50.mp4"), start=5, decoder=decoder) as behind:
         assert list(behind) == []
 
 
 @pytest.mark.parametrize("start", [0, 15.05, 30, 45.55, 59.9])
-def test_a_late_start_gives_the_same_frames_as_reading_from_the_beginning(clips: Clips, start: float) -> None:
+def test_a_late_start_gives_the_same_frames_as_reading_from_the_beginning(
+    clips: Clips, decoder: Decoder, start: float
+) -> None:
     path = clips.get("long.mp4")
-    with FrameReader(path, pixel_format="gray8", start=start, end=start + 1) as reader:
+    with FrameReader(path, pixel_format="gray8", start=start, end=start + 1, decoder=decoder) as reader:
         jumped = [(frame.pts_seconds, frame.data.tobytes()) for frame in reader]
-    with FrameReader(path, pixel_format="gray8") as reader:
+    with FrameReader(path, pixel_format="gray8", decoder=decoder) as reader:
         whole = [(f.pts_seconds, f.data.tobytes()) for f in reader if start <= f.pts_seconds < start + 1]
     assert jumped == whole
     assert jumped
 
 
-def test_frames_are_resized(clips: Clips) -> None:
-    with FrameReader(clips.get("25.mp4"), size=(64, 36)) as reader:
+def test_frames_are_resized(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("25.mp4"), size=(64, 36), decoder=decoder) as reader:
         assert next(iter(reader)).image.shape == (36, 64, 3)
 
 
@@ -174,3 +184,26 @@ def test_what_is_written_is_read_back_in_count_and_order(
     scan = probe(path, scan=True).scan
     assert scan is not None
     assert scan.frame_count == len(shades)
+
+
+def everything(path: Path, decoder: Decoder, **options: object) -> list[tuple[Fraction, bytes]]:
+    with FrameReader(path, decoder=decoder, **options) as reader:  # type: ignore[arg-type]
+        return [(frame.pts_seconds, frame.data.tobytes()) for frame in reader]
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "bgr24", "gray8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bikes.mp4", "vfr.mp4", "stream.ts", "late_video.mkv", "edit_list.mp4", "10bit.mp4", "odd.webm"),
+        *("turned_90.mp4", "444.mp4", "anamorphic.mp4", "broken_packets.mp4", "full_range.mp4"),
+    ],
+)
+def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_format: str) -> None:
+    path = clips.get(name)
+    rate = probe(path).fps
+    for options in ({"pixel_format": pixel_format}, {"pixel_format": pixel_format, "fps": rate}):
+        by_process = everything(path, "process", **options)
+        in_process = everything(path, "in_process", **options)
+        assert [time for time, _ in by_process] == [time for time, _ in in_process]
+        assert [data for _, data in by_process] == [data for _, data in in_process]

@@ -67,7 +67,10 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     """Draw on every frame that a region changes; the others go through as they are."""
     # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
     # repeating and dropping keeps the picture in step with the sound.
-    reader = FrameReader(media, pixel_format="yuv420p", fps=media.fps, settings=context.settings)
+    # A render function has a process of its own, so it may decode in it.
+    reader = FrameReader(
+        media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", settings=context.settings
+    )
     overlay = OverlayRenderer(request, media.size, media.color)
     pipe = FramePipe(
         context.workdir / f"output{Path(request.output_key).suffix}",

@@ -1,0 +1,205 @@
+"""Frames out of a video file: every one upright, once, with its exact time.
+
+It must not know what happens to the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+
+from reel_modal.config import Settings
+from reel_modal.errors import ConfigError, InvalidMediaError
+from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
+from reel_modal.filters import from_yuv_filters, seconds_text
+from reel_modal.frame_times import FrameTimes
+from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate
+from reel_modal.in_process import InProcessDecoder, copy_planes
+from reel_modal.media import MediaInfo, find_ffmpeg, probe
+from reel_modal.untrusted import input_arguments
+
+__all__ = ["FrameReader"]
+
+# A seek goes to a keyframe well before the wanted time, in containers whose index can be trusted; frames are
+# then dropped by their timestamps, so that a seek can be too early but never wrong.
+_SEEK_MARGIN_SECONDS: Final = 15
+_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+
+
+class FrameReader:
+    """Read the upright frames of a video with their exact times.
+
+    Broken packets are passed over, counted in `broken_packets`, and the rest is read. The memory of a frame
+    is filled again for the next one: `frame.copy()` keeps it. Leaving the loop or the block early ends ffmpeg.
+
+    Args:
+        source: The video, or what `probe` has found out about it.
+        pixel_format: Layout of the frames; `yuv420p` is the fastest, and exact for 8-bit 4:2:0 sources.
+        start: First time that is read, in seconds on the source's own clock, inclusive; None is the beginning.
+        end: End of what is read, exclusive; None is the end of the file.
+        fps: Resample to this constant rate by repeating and dropping frames; None keeps every frame at its
+            own time, whatever the rate does.
+        size: (width, height) to resize to, in pixels; None keeps the upright size.
+        decoder: Where libav decodes. An ffmpeg `process` of its own may die of a hostile file, and nothing else
+            does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
+            exists for this one job, as a render function's does. Both run the same filters.
+        settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
+
+    Raises:
+        InvalidMediaError: The file is no video that we accept.
+        FFmpegNotFoundError: There is no ffmpeg.
+
+    Example:
+        >>> with FrameReader("clip.mp4", pixel_format="bgr24") as reader:
+        ...     for frame in reader:
+        ...         print(frame.index, frame.pts_seconds, frame.image.mean())
+    """
+
+    def __init__(
+        self,
+        source: str | Path | MediaInfo,
+        *,
+        pixel_format: PixelFormat = "bgr24",
+        start: Fraction | float | None = None,
+        end: Fraction | float | None = None,
+        fps: Fraction | float | None = None,
+        size: tuple[int, int] | None = None,
+        decoder: Literal["process", "in_process"] = "process",
+        settings: Settings | None = None,
+    ) -> None:
+        self._settings = settings or Settings.from_env()
+        self.media: MediaInfo = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
+        self.path: Path = self.media.path
+        self.pixel_format: PixelFormat = pixel_format
+        self.frames_read: int = 0
+        self.size: tuple[int, int] = size or self.media.size
+        self.fps: Fraction | None = None if fps is None else frame_rate(fps)
+        self._frame_bytes = frame_bytes(pixel_format, self.size)
+        self._start = None if start is None else Fraction(start)
+        self._end = None if end is None else Fraction(end)
+        if self._start is not None and self._end is not None and self._end <= self._start:
+            raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
+        # A constant rate is laid on a grid that begins where reading begins; times then count from there.
+        self._origin = Fraction(0) if fps is None else self._start or self.media.start_seconds
+        self._times = FrameTimes(self._origin)
+        self._process: FFmpegProcess | None = None
+        self._in_process = decoder == "in_process"
+        self._decoder: InProcessDecoder | None = None
+        self._reading: Generator[Frame] | None = None
+
+    @property
+    def broken_packets(self) -> int:
+        """Packets so far that could not be decoded, by libav's own report."""
+        return self._times.broken_packets if self._decoder is None else self._decoder.broken_packets
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoder, wherever it is; safe to call twice."""
+        if self._reading is not None:
+            self._reading.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in order of their times.
+
+        Raises:
+            FFmpegError: ffmpeg failed in mid-stream, or stalled.
+            InvalidMediaError: Not one frame could be decoded.
+        """
+        if self._reading is not None:
+            raise ConfigError("a FrameReader reads its file once; make another one to read it again")
+        self._reading = self._read_in_process() if self._in_process else self._read_process()
+        return self._reading
+
+    def _read_process(self) -> Generator[Frame]:
+        self._process = FFmpegProcess(
+            self._command(), yields=True, stall_seconds=self._settings.stall_seconds, sink=self._times
+        )
+        try:
+            yield from self._frames(self._process)
+        finally:
+            self._process.kill()
+
+    def _read_in_process(self) -> Generator[Frame]:
+        self._decoder = InProcessDecoder(
+            self.media, self._filters(), seek_seconds=self._seek_seconds(), limits=self._settings.limits
+        )
+        frame = Frame(np.empty(self._frame_bytes, np.uint8), self.size, self.pixel_format, self._origin, 0)
+        for picture, seconds in self._decoder.frames():
+            copy_planes(picture, frame.planes)
+            yield replace(frame, pts_seconds=self._origin + seconds, index=self.frames_read)
+            self.frames_read += 1
+        self._expect_frames("libav decodes none")
+
+    def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
+        data = np.empty(self._frame_bytes, np.uint8)
+        view = data.data
+        while (count := process.read_into(view)) == self._frame_bytes:
+            pts_seconds = self._times.next(self._settings.stall_seconds)
+            if pts_seconds is None:
+                raise process.error("ffmpeg gave a frame without its time", frame_index=self.frames_read)
+            yield Frame(data, self.size, self.pixel_format, pts_seconds, self.frames_read)
+            self.frames_read += 1
+        if process.stalled or process.finish() != 0 or count:
+            raise process.error(f"{str(self.path)!r} could not be read to its end", frame_index=self.frames_read)
+        self._expect_frames(process.tail)
+
+    def _expect_frames(self, words: str) -> None:
+        if self.frames_read == 0 and self._start is None and self._end is None:
+            raise InvalidMediaError(
+                f"{str(self.path)!r} has a video stream, but not one frame of it decodes: {words}"
+            )
+
+    def _command(self) -> tuple[str, ...]:
+        """Return the command that gives frames on stdout and, line by line, their times on stderr."""
+        ffmpeg = find_ffmpeg(self._settings)
+        graph = ",".join([*self._filters(), "split[frames][times]"])
+        # A corner of each picture is enough to carry its time, and costs nothing to take.
+        corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"
+        mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
+        source_clock = "demux" if ffmpeg.version >= (6, 1) else "-1"
+        clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
+        raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
+        return (
+            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek()),
+            *input_arguments(self.path, self._settings.limits),
+            *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
+            *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),
+            *("-map", "[corners]", *raw, "-f", "framecrc", "-flush_packets", "1", "pipe:2"),
+        )
+
+    def _filters(self) -> list[str]:
+        filters = []
+        if self._start is not None or self._end is not None:
+            bounds = {"start": self._start, "end": self._end}
+            said = [f"{name}={seconds_text(value)}" for name, value in bounds.items() if value is not None]
+            filters.append("trim=" + ":".join(said))
+        filters += self.media.orientation.filters()
+        if self.fps is not None:
+            filters.append(f"setpts=PTS-{float(self._origin)!r}/TB")
+            filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
+        size = None if self.size == self.media.size else self.size
+        return [*filters, *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1])]
+
+    def _seek(self) -> tuple[str, ...]:
+        seconds = self._seek_seconds()
+        return () if seconds is None else ("-ss", seconds_text(seconds - self.media.container_start_seconds))
+
+    def _seek_seconds(self) -> Fraction | None:
+        """Return where reading may begin, on the source's own clock; None is the beginning of the file."""
+        if self._start is None or not _SEEKABLE & set(self.media.format.split(",")):
+            return None
+        target = self._start - _SEEK_MARGIN_SECONDS
+        return target if target > self.media.container_start_seconds else None
