@@ -5,13 +5,13 @@ Pure; it must not know storage, media or backends.
 
 from __future__ import annotations
 
+from reel_modal.interpolation import Interpolation
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside, SlowMotion, SpeedSegment
 from reel_modal.schema.overlay import (
     Effect,
     HighlightKeyframe,
     HighlightRegion,
-    Interpolation,
     OverlayRequest,
     OverlayStyle,
 )

@@ -13,6 +13,7 @@ from typing import Final, Literal, Self, TypeAlias, get_args
 
 from reel_modal.bounds import at_least_zero, finite, in_order, not_empty, positive, within
 from reel_modal.errors import RequestError
+from reel_modal.interpolation import Interpolation
 from reel_modal.parsing import (
     Raw,
     Record,
@@ -29,7 +30,6 @@ from reel_modal.parsing import (
 )
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing_parts import edit_fields, quarter_turn, rate, ratio, size_fields
-from reel_modal.schema.overlay import Interpolation
 from reel_modal.schema.reading import build, hash_without_job, identifier, video_size
 from reel_modal.schema.timeline import Timeline
 
@@ -52,7 +52,7 @@ MOST_SEGMENTS: Final = 1000
 _SMALLEST_SIDE_PX: Final = 16
 _LARGEST_SIDE_PX: Final = 8192
 _FASTEST_FPS: Final = 240
-_TALLEST: Final = 10
+_WIDEST: Final = Fraction(10)
 # Apps round what they send; a hundredth of a pixel is nobody's intention.
 _ROUNDING_PX: Final = 0.01
 _BACKGROUND: Final = re.compile(r"blur|#[0-9a-fA-F]{6}")
@@ -324,7 +324,7 @@ class FramingRequest:
                 if side % 2:
                     raise RequestError(name, f"is {side}; video with 4:2:0 chroma has even sides")
         if self.aspect is not None:
-            within("aspect", self.aspect, 1 / _TALLEST, _TALLEST)
+            within("aspect", self.aspect, 1 / _WIDEST, _WIDEST)
         if self.fps is not None:
             within("fps", self.fps, 1, _FASTEST_FPS)
         one_of(0, 90, 180, 270)(self.rotation_degrees, "rotation_degrees")

@@ -6,12 +6,13 @@ Pure; it must not know how anything is drawn.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, get_args
 
 from reel_modal.bounds import at_least_zero, finite, not_empty, positive, share, within
 from reel_modal.errors import RequestError
+from reel_modal.interpolation import Interpolation
 from reel_modal.parsing import (
     Raw,
     Record,
@@ -29,20 +30,19 @@ from reel_modal.parsing import (
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.reading import build, hash_without_job, identifier, video_size
 
+if TYPE_CHECKING:
+    from reel_modal.schema.framing import FramingRequest
+
 __all__ = [
     "Effect",
     "HighlightKeyframe",
     "HighlightRegion",
-    "Interpolation",
     "OverlayRequest",
     "OverlayStyle",
 ]
 
 Effect: TypeAlias = Literal["dark_overlay", "brightness_boost", "original"]
 """What a highlight does: darken outside, brighten inside, or nothing at all."""
-
-Interpolation: TypeAlias = Literal["linear", "catmull_rom"]
-"""How a highlight moves between its keyframes."""
 
 MOST_REGIONS: Final = 1000
 MOST_KEYFRAMES: Final = 100_000
@@ -323,6 +323,18 @@ class OverlayRequest:
             "style": self.style.to_dict(),
             "encode": self.encode.to_dict(),
         }
+
+    def retimed(self, framing: FramingRequest) -> Self:
+        """Return the request for the clip that `framing` makes: highlights at the moments that it shows.
+
+        A highlight then is on the same frames of the source as before, at the same places; what the trims cut
+        off is gone. Fades keep their seconds. A spline that changes its speed on the way becomes lines that
+        follow it. Keys, positions and their coordinate space stay as they are: the crop is not applied.
+        """
+        from reel_modal.schema.retiming import retimed_regions
+
+        regions, interpolation = retimed_regions(self.regions, framing.timeline(), self.style.interpolation)
+        return replace(self, regions=regions, style=replace(self.style, interpolation=interpolation))
 
     def request_hash(self) -> str:
         """Return a hash of what is asked for; requests that differ in their `job_id` alone have the same."""

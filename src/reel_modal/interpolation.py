@@ -1,0 +1,98 @@
+"""Between keyframes: lines and splines through points, one implementation for preview, render and retiming.
+
+Pure; it must not know what the numbers of a point mean.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final, Literal, TypeAlias
+
+__all__ = ["Interpolation", "Point", "Track"]
+
+Interpolation: TypeAlias = Literal["linear", "catmull_rom"]
+"""How something moves between its keyframes."""
+
+Point: TypeAlias = tuple[float, ...]
+"""The numbers of a keyframe that change with time."""
+
+_MOST_STEPS: Final = 512
+
+
+class Track:
+    """A way through points; before the first and behind the last it stands still.
+
+    Args:
+        times: Of the points, in seconds, rising.
+        points: At least one, all of the same length.
+        interpolation: Straight lines, or a uniform Catmull-Rom spline with doubled ends. A spline overshoots:
+            whoever needs bounds has to clamp.
+    """
+
+    def __init__(self, times: Sequence[Fraction], points: Sequence[Point], interpolation: Interpolation) -> None:
+        self.times: tuple[Fraction, ...] = tuple(times)
+        self.points: tuple[Point, ...] = tuple(points)
+        self.interpolation: Interpolation = interpolation
+
+    def index_at(self, seconds: Fraction) -> int:
+        """Return the index of the last point that is not later than `seconds`, 0 before all."""
+        return max(0, bisect_right(self.times, seconds) - 1)
+
+    def at(self, seconds: Fraction) -> Point:
+        """Return the point at `seconds`."""
+        index = self.index_at(seconds)
+        if index >= len(self.points) - 1 or seconds <= self.times[index]:
+            return self.points[index]
+        share = float((seconds - self.times[index]) / (self.times[index + 1] - self.times[index]))
+        if self.interpolation == "linear":
+            pairs = zip(self.points[index], self.points[index + 1], strict=True)
+            return tuple(a + (b - a) * share for a, b in pairs)
+        return tuple(_catmull_rom(*four, share) for four in zip(*self._neighbors(index), strict=True))
+
+    def moments(self, tolerance: Point) -> list[Fraction]:
+        """Return times at which straight lines have to meet so that they follow the track.
+
+        Args:
+            tolerance: How far each number may be off.
+        """
+        found: list[Fraction] = []
+        for index, (start, end) in enumerate(zip(self.times, self.times[1:], strict=False)):
+            steps = 1 if self.interpolation == "linear" else self._steps(index, tolerance)
+            found += [start + (end - start) * step / steps for step in range(steps)]
+        return [*found, self.times[-1]]
+
+    def _neighbors(self, index: int) -> tuple[Point, Point, Point, Point]:
+        """Return the four points that the spline behind point `index` depends on."""
+        last = len(self.points) - 1
+        return (
+            self.points[max(0, index - 1)],
+            self.points[index],
+            self.points[index + 1],
+            self.points[min(last, index + 2)],
+        )
+
+    def _steps(self, index: int, tolerance: Point) -> int:
+        """Return into how many lines the spline behind point `index` has to be cut.
+
+        A chord over 1/n of a curve is off by at most max|f''| / (8 n^2); f'' of a cubic is largest at an end.
+        """
+        most = 1.0
+        for p0, p1, p2, p3, allowed in zip(*self._neighbors(index), tolerance, strict=True):
+            bend = max(abs(2 * p0 - 5 * p1 + 4 * p2 - p3), abs(4 * p1 - 5 * p2 + 2 * p3 - p0))
+            most = max(most, math.sqrt(bend / (8 * allowed)))
+        return min(_MOST_STEPS, math.ceil(most))
+
+
+def _catmull_rom(p0: float, p1: float, p2: float, p3: float, t: float) -> float:
+    """Uniform Catmull-Rom (E. Catmull, R. Rom, 1974)."""
+    slope_in, slope_out = (p2 - p0) / 2, (p3 - p1) / 2
+    square, cube = t * t, t * t * t
+    return (
+        (2 * cube - 3 * square + 1) * p1
+        + (cube - 2 * square + t) * slope_in
+        + (3 * square - 2 * cube) * p2
+        + (cube - square) * slope_out
+    )

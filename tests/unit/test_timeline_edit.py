@@ -1,0 +1,254 @@
+"""The time line of an edit: exact both ways, without gaps, and what is moved along it stays on its frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from tests.unit.framing_strategies import framing_requests, rates
+from tests.unit.strategies import regions, times
+
+from reel_modal.errors import RequestError
+from reel_modal.interpolation import Interpolation, Track
+from reel_modal.rendering.timeline import RegionTrack, Timeline
+from reel_modal.schema import (
+    FramingRequest,
+    HighlightKeyframe,
+    HighlightRegion,
+    OverlayRequest,
+    OverlayStyle,
+    Piece,
+    SpeedSegment,
+)
+
+F = Fraction
+SIZE = (1920, 1080)
+
+
+def framing(
+    *segments: tuple[object, object, object], start: object = 0, end: object = None, **fields: object
+) -> FramingRequest:
+    return FramingRequest(
+        job_id="j",
+        user_id="u",
+        input_key="i",
+        output_key="o.mp4",
+        trim_start_seconds=F(str(start)),
+        trim_end_seconds=None if end is None else F(str(end)),
+        segments=tuple(
+            SpeedSegment(start_seconds=F(str(a)), end_seconds=F(str(b)), speed=F(str(v))) for a, b, v in segments
+        ),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def test_what_lies_between_segments_plays_at_its_own_speed() -> None:
+    line = framing((1, 2, "0.5"), (3, 5, 4), start="0.5", end=6).timeline()
+    assert line.pieces == (
+        Piece(F(1, 2), F(1), F(1), F(0)),
+        Piece(F(1), F(2), F(1, 2), F(1, 2)),
+        Piece(F(2), F(3), F(1), F(5, 2)),
+        Piece(F(3), F(5), F(4), F(7, 2)),
+        Piece(F(5), F(6), F(1), F(4)),
+    )
+    assert (line.duration_seconds, line.untouched) == (5, False)
+    moments = (F(1, 2), F(1), F(3, 2), F(4), F(6))
+    assert [line.to_output(moment) for moment in moments] == [0, F(1, 2), F(3, 2), F(15, 4), 5]
+
+
+def test_neighbours_of_one_speed_are_one_piece() -> None:
+    assert framing((1, 2, 1), (2, 3, 1)).timeline(F(5)).pieces == (Piece(F(0), F(5), F(1), F(0)),)
+    assert len(framing((0, 2, "0.5"), (2, 5, "0.5")).timeline(F(5)).pieces) == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "untouched"),
+    [
+        (framing(), True),
+        (framing(end=3), True),
+        (framing((1, 2, 1)), True),
+        (framing((7, 8, 2)), True),
+        (framing(start="0.1"), False),
+        (framing((1, 2, 2)), False),
+    ],
+)
+def test_it_knows_whether_anything_moves(edit: FramingRequest, untouched: bool) -> None:
+    assert edit.timeline(F(5)).untouched is untouched
+
+
+def test_an_open_time_line_has_no_length() -> None:
+    with pytest.raises(RequestError, match="the time line has no end; say how long the clip is"):
+        _ = framing().timeline().duration_seconds
+
+
+def test_nothing_is_no_time_line() -> None:
+    with pytest.raises(RequestError, match="nothing is left between 2 and 2 s"):
+        Timeline.of(F(2), F(2))
+    with pytest.raises(RequestError, match=r"a stretch begins at 1\.5 s, before the last one has ended"):
+        Timeline.of(F(0), F(4), [(F(1), F(2), F(2)), (F(3, 2), F(3), F(1))])
+
+
+def test_frames_are_counted_once() -> None:
+    # 100 frames of 25 a second, the middle two seconds at a quarter of their speed.
+    line = framing((1, 3, "0.25")).timeline(F(4))
+    assert line.frame_count(F(25)) == 250
+    firsts = [line.first_frame(F(n, 25), F(25)) for n in range(100)]
+    assert (firsts[0], firsts[-1]) == (0, 249)
+    assert [b - a for a, b in pairwise(firsts)] == [1] * 25 + [4] * 50 + [1] * 24
+
+
+def test_times_that_a_container_has_rounded_lose_no_frame() -> None:
+    """Matroska keeps milliseconds: 0.033, 0.067, 0.100 for 30 frames a second."""
+    line = framing().timeline(F(10))
+    firsts = [line.first_frame(F(round(n * 1000 / 30), 1000), F(30)) for n in range(300)]
+    assert firsts == list(range(300))
+
+
+@given(edit=framing_requests(), length=times.filter(bool), moments=st.lists(times, min_size=2, max_size=8))
+def test_it_is_monotone_and_undone_by_its_inverse(
+    edit: FramingRequest, length: Fraction, moments: list[Fraction]
+) -> None:
+    assume(edit.trim_start_seconds < length)
+    line = edit.timeline(length)
+    outputs = [line.to_output(moment) for moment in sorted(moments)]
+    assert all(a < b for (a, b), (s, t) in zip(pairwise(outputs), pairwise(sorted(moments)), strict=True) if s < t)
+    for moment in moments:
+        assert line.to_source(line.to_output(moment)) == moment
+        assert line.to_output(line.to_source(moment)) == moment
+
+
+@given(edit=framing_requests(), length=times.filter(bool), fps=rates)
+def test_pieces_touch_and_make_up_the_whole(edit: FramingRequest, length: Fraction, fps: Fraction) -> None:
+    assume(edit.trim_start_seconds < length)
+    line = edit.timeline(length)
+    end = length if edit.trim_end_seconds is None else min(length, edit.trim_end_seconds)
+    assert (line.source_start, line.source_end) == (edit.trim_start_seconds, end)
+    for before, after in pairwise(line.pieces):
+        assert before.source_end == after.source_start
+        assert before.output_end == after.output_start
+        assert before.speed != after.speed
+    assert line.to_output(end) == line.duration_seconds
+    assert line.frame_count(fps) == max(1, round(line.duration_seconds * fps))
+    # By hand: every segment's length over its speed, the rest as it is.
+    spent = cut = F(0)
+    for segment in edit.segments:
+        within = min(segment.end_seconds, end) - max(segment.start_seconds, edit.trim_start_seconds)
+        if within > 0:
+            spent, cut = spent + within / segment.speed, cut + within
+    assert line.duration_seconds == spent + (end - edit.trim_start_seconds) - cut
+
+
+@given(edit=framing_requests(), length=times.filter(bool), fps=rates, moment=times)
+def test_a_picture_is_shown_within_half_a_frame_of_its_moment(
+    edit: FramingRequest, length: Fraction, fps: Fraction, moment: Fraction
+) -> None:
+    assume(edit.trim_start_seconds < length)
+    line = edit.timeline(length)
+    assert abs(line.first_frame(moment, fps) / fps - line.to_output(moment)) <= F(1, 2) / fps
+
+
+def request(*highlights: HighlightRegion, interpolation: Interpolation = "linear") -> OverlayRequest:
+    return OverlayRequest(
+        job_id="j",
+        user_id="u",
+        input_key="i",
+        output_key="o",
+        regions=highlights,
+        style=OverlayStyle(interpolation=interpolation),
+    )
+
+
+def walker(
+    *keyframes: tuple[object, float], start: object = 0, end: object = 10, **fields: object
+) -> HighlightRegion:
+    return HighlightRegion(
+        id="r",
+        start_seconds=F(str(start)),
+        end_seconds=F(str(end)),
+        keyframes=tuple(
+            HighlightKeyframe(time_seconds=F(str(time)), x=x, y=5, radius_x=2, radius_y=3) for time, x in keyframes
+        ),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+@given(
+    edit=framing_requests(),
+    region=regions(),
+    moments=st.lists(times, min_size=1, max_size=10),
+    interpolation=st.sampled_from(["linear", "catmull_rom"]),
+)
+def test_retimed_highlights_are_on_the_same_frames_at_the_same_places(
+    edit: FramingRequest, region: HighlightRegion, moments: list[Fraction], interpolation: Interpolation
+) -> None:
+    overlay = request(region, interpolation=interpolation)
+    line, moved = edit.timeline(), overlay.retimed(edit)
+    end = line.source_end
+    before = RegionTrack(region, SIZE, overlay.style)
+    after = [RegionTrack(one, SIZE, moved.style) for one in moved.regions]
+    scale = max(1, SIZE[0] / (region.video_size or SIZE)[0], SIZE[1] / (region.video_size or SIZE)[1])
+    for moment in [*moments, region.start_seconds, region.end_seconds, *(k.time_seconds for k in region.keyframes)]:
+        if moment < line.source_start or (end is not None and moment >= end):
+            continue
+        was = before.at(moment)
+        now = after[0].at(line.to_output(moment)) if after else None
+        assert (was is None) == (now is None)
+        if was is not None and now is not None:
+            assert now.color == was.color
+            places = (was.center_x, was.center_y, was.radius_x, was.radius_y)
+            near = pytest.approx(places, abs=0.06 * scale, rel=1e-9)
+            assert (now.center_x, now.center_y, now.radius_x, now.radius_y) == near
+            assert (now.fill_opacity, now.stroke_opacity) == pytest.approx(
+                (was.fill_opacity, was.stroke_opacity), abs=0.002
+            )
+
+
+def test_a_keyframe_is_put_where_the_speed_changes() -> None:
+    moved = request(walker((0, 0), (4, 400))).retimed(framing((2, 4, "0.5"), end=4))
+    (region,) = moved.regions
+    assert [(key.time_seconds, key.x) for key in region.keyframes] == [(0, 0), (2, 200), (6, 400)]
+    assert (region.start_seconds, region.end_seconds) == (0, 18)
+
+
+def test_what_is_trimmed_off_is_gone_and_the_rest_begins_where_it_was() -> None:
+    gone = dataclasses.replace(walker((0, 1), start=0, end="0.5"), id="gone")
+    (region,) = request(walker((0, 0), (4, 400), start=1, end=3), gone).retimed(framing(start=2)).regions
+    assert (region.start_seconds, region.end_seconds) == (0, 1)
+    assert [(key.time_seconds, key.x) for key in region.keyframes] == [(0, 200), (2, 400)]
+    # A region whose last moment is the first that is kept shows for one frame; one that begins at the end never.
+    assert len(request(walker((0, 1), start=0, end=2)).retimed(framing(start=2)).regions) == 1
+    assert request(walker((0, 1), start=3, end=4)).retimed(framing(end=3)).regions == ()
+
+
+def test_a_spline_stays_one_where_its_pace_does_not_change() -> None:
+    overlay = request(walker((1, 0), (2, 100), (3, 50)), interpolation="catmull_rom")
+    kept = overlay.retimed(framing((1, 3, 2), start="0.5"))
+    assert kept.style.interpolation == "catmull_rom"
+    assert [key.time_seconds for key in kept.regions[0].keyframes] == [F(1, 2), F(1), F(3, 2)]
+    for cut in (framing((0, "1.5", 2)), framing(start=2), framing(start="1.5")):
+        lines = overlay.retimed(cut)
+        assert lines.style.interpolation == "linear"
+        assert len(lines.regions[0].keyframes) > 4
+
+
+def test_an_untouched_time_line_changes_nothing() -> None:
+    overlay = request(walker((1, 0), (2, 100), (3, 50), label="No. 9", video_size=(10, 10)))
+    assert overlay.retimed(framing()) == overlay
+
+
+def test_fewer_lines_would_not_follow_the_spline() -> None:
+    track = Track([F(0), F(1), F(2), F(3)], [(0.0,), (100.0,), (100.0,), (0.0,)], "catmull_rom")
+    for tolerance in (2.0, 0.1):
+        moments = track.moments((tolerance,))
+        lines = Track(moments, [track.at(moment) for moment in moments], "linear")
+        worst = max(abs(track.at(F(n, 500))[0] - lines.at(F(n, 500))[0]) for n in range(1501))
+        assert tolerance / 8 < worst <= tolerance
+
+
+@given(region=regions())
+def test_retiming_by_nothing_is_nothing(region: HighlightRegion) -> None:
+    assert request(region).retimed(framing()).regions == (region,)
