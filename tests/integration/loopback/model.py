@@ -1,0 +1,124 @@
+"""What the plane remembers: apps, functions, calls, inputs and containers. Plain data, no behaviour of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modal_proto import api_pb2
+
+from .changes import Changes
+
+_numbers = itertools.count(1)
+
+
+def new_id(prefix: str) -> str:
+    """An id of Modal's form: a two-letter prefix, a dash and something unique."""
+    return f"{prefix}-loopback{next(_numbers):08d}"
+
+
+@dataclass(slots=True, eq=False)
+class App:
+    """One app in one environment; `function_ids` holds what was published, by name."""
+
+    name: str
+    environment: str
+    state: int
+    id: str = field(default_factory=lambda: new_id("ap"))
+    function_ids: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    deployment_tag: str = ""
+    deployments: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Definition:
+    """One version of a function, as FunctionPrecreate and FunctionCreate sent it."""
+
+    metadata: api_pb2.FunctionHandleMetadata
+    data: api_pb2.FunctionData
+    id: str = field(default_factory=lambda: new_id("de"))
+
+    @property
+    def proto(self) -> api_pb2.Function:
+        """The definition that a container runs: the first choice of GPU."""
+        return self.data.ranked_functions[0].function
+
+
+@dataclass(slots=True, eq=False)
+class Function:
+    """One function of an app. Its id outlives a redeploy; `live` is the version that was published last."""
+
+    app: App
+    name: str
+    id: str = field(default_factory=lambda: new_id("fu"))
+    live: Definition | None = None
+    queue: deque[Input] = field(default_factory=deque)
+    changes: Changes = field(default_factory=Changes)
+
+
+@dataclass(slots=True, eq=False)
+class Input:
+    """One set of arguments of a call, from the queue to its output."""
+
+    call: Call
+    index: int
+    payload: api_pb2.FunctionInput
+    id: str = field(default_factory=lambda: new_id("in"))
+    retry_count: int = 0
+    container: Container | None = None
+    timer: asyncio.TimerHandle | None = None
+    cancelled: bool = False
+    finished: bool = False
+
+    @property
+    def token(self) -> str:
+        """What stands for Modal's signed input token."""
+        return f"{self.id}:{self.retry_count}"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One function call: its inputs, its outputs so far and what a generator has yielded."""
+
+    function: Function
+    invocation: int
+    parent_input_id: str = ""
+    id: str = field(default_factory=lambda: new_id("fc"))
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[api_pb2.FunctionGetOutputsItem] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
+    chunks: list[api_pb2.DataChunk] = field(default_factory=list)
+    expired: bool = False
+    changes: Changes = field(default_factory=Changes)
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """One process of the container runtime and the inputs it holds."""
+
+    function: Function
+    definition: Definition
+    folder: Path
+    id: str = field(default_factory=lambda: new_id("ta"))
+    process: asyncio.subprocess.Process | None = None
+    inputs: dict[str, Input] = field(default_factory=dict)
+    cancellations: list[str] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
+    ready: bool = False
+    draining: bool = False
+    ended: bool = False
+    born_at: float = field(default_factory=time.time)
+    # What its inputs become when it ends: they run again in another container, or they get this result.
+    hands_over: bool = False
+    fate: api_pb2.GenericResult | None = None
+    # What the runtime itself reported when the function could not be loaded.
+    failure: api_pb2.GenericResult | None = None
+
+    @property
+    def concurrency(self) -> int:
+        return self.definition.proto.max_concurrent_inputs or 1

@@ -1,0 +1,315 @@
+"""The plane as a test holds it: synchronous, in a thread of its own, usable from any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
+
+import modal
+from modal_proto import api_pb2
+
+from .blobs import Blobs
+from .calls import Calls
+from .containers import Containers
+from .deployments import Deployments
+from .faults import Faults
+from .model import App, Container
+from .processes import processes_of
+from .queues import Queues
+from .views import DeployedFunction, RunningContainer
+from .wire import Recorded, Wire
+
+T = TypeVar("T")
+TOKEN_ID, TOKEN_SECRET = "ak-loopback", "as-loopback-secret"
+
+
+class LoopbackPlane:
+    """Modal's control plane on 127.0.0.1 for the real client, command line and container runtime.
+
+    Args:
+        folder: Where containers keep their files and their output.
+        container_python: The interpreter of the containers; it must have modal and what the image would install.
+        container_limit: Containers at once, over all functions.
+        grace_seconds: How long a body may go on after it was cancelled or timed out, before its container is killed.
+        environments: The names of the environments that exist.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        container_python: str | Path = sys.executable,
+        container_limit: int = 4,
+        grace_seconds: float = 5.0,
+        environments: Iterable[str] = ("main",),
+    ) -> None:
+        self.folder = folder
+        self.faults = Faults()
+        self.url = ""
+        self._blobs = Blobs()
+        self._deployments = Deployments(self._blobs, self.faults, environments=set(environments))
+        self._calls = Calls(self._deployments)
+        self._queues = Queues(self._deployments)
+        self._containers = Containers(
+            self._deployments,
+            self._calls,
+            self.faults,
+            folder,
+            str(container_python),
+            container_limit,
+            grace_seconds,
+        )
+        self._wire = Wire(
+            [self._deployments, self._calls, self._containers, self._queues, self._blobs],
+            {TOKEN_ID: TOKEN_SECRET},
+            self.faults,
+        )
+        self._wire.is_task = self._containers.running.__contains__
+        self._wire.on_request = self._calls.on_change = self._changed
+        self._change = threading.Condition()
+        self._clients: list[modal.Client] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loopback plane", daemon=True)
+
+    def __enter__(self) -> LoopbackPlane:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        self.url = self._containers.url = self._run(self._start)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients:
+            client.close()
+        self.faults.clear()
+        self._run(self._stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # How to reach it.
+
+    def environment(self, *, token_id: str = TOKEN_ID, token_secret: str = TOKEN_SECRET) -> dict[str, str]:
+        """The variables that point a process at this plane, and away from everything of the person who runs it."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": token_id,
+            "MODAL_TOKEN_SECRET": token_secret,
+            "MODAL_CONFIG_PATH": str(home / "no-modal.toml"),
+            "MODAL_ENVIRONMENT": "main",
+            "MODAL_DISABLE_API_PROXY": "1",
+            "NO_PROXY": "127.0.0.1",
+            "HOME": str(home),
+        }
+
+    def client(self, *, token_id: str = TOKEN_ID, token_secret: str = TOKEN_SECRET) -> modal.Client:
+        """A client of its own, open, whatever the process-wide one is; the plane closes it.
+
+        Call this outside an event loop: opening blocks.
+        """
+        client = modal.Client(self.url, api_pb2.CLIENT_TYPE_CLIENT, (token_id, token_secret))
+        client.__enter__()
+        self._clients.append(client)
+        return client
+
+    # What was asked and what is there.
+
+    @property
+    def requests(self) -> list[Recorded]:
+        """Every request of a client so far, as (name of the RPC, message)."""
+        return list(self._wire.requests)
+
+    def count(self, rpc: str, *, side: Literal["client", "container"] = "client") -> int:
+        """How often an RPC was asked for."""
+        recorded = self._wire.requests if side == "client" else self._wire.container_requests
+        return sum(request.rpc == rpc for request in list(recorded))
+
+    @property
+    def errors(self) -> list[str]:
+        """Tracebacks of the plane itself; a test that leaves one has found a bug of the plane."""
+        return [*self._wire.errors, *self._containers.errors]
+
+    def functions(self, app: str, environment: str = "main") -> dict[str, DeployedFunction]:
+        """The published functions of a deployed app, by name; empty if nothing serves under that name."""
+
+        async def look() -> dict[str, DeployedFunction]:
+            found = self._deployments.deployed(app, environment)
+            ids = found.function_ids if found else {}
+            functions = {name: self._deployments.functions[function_id] for name, function_id in ids.items()}
+            return {name: DeployedFunction.of(one, self._deployments) for name, one in functions.items()}
+
+        return self._run(look)
+
+    def app_tags(self, app: str, environment: str = "main") -> dict[str, str]:
+        """The tags of a deployed app."""
+        return self._run(lambda: self._with_app(app, environment, lambda found: dict(found.tags)))
+
+    def queue_lengths(self, name: str, environment: str = "main") -> dict[str, int]:
+        """Items by partition of a named queue, without the empty partitions."""
+
+        async def look() -> dict[str, int]:
+            return self._queues.lengths(name, environment)
+
+        return self._run(look)
+
+    def containers(self, function: str | None = None) -> list[RunningContainer]:
+        """The containers that run now, of one function or of all."""
+
+        async def look() -> list[RunningContainer]:
+            running = self._containers.running.values()
+            return [RunningContainer.of(one) for one in running if function in {None, one.function.name}]
+
+        return self._run(look)
+
+    def processes(self) -> list[int]:
+        """Every process of every container that ever ran here and is still alive."""
+        folder = self.folder / "containers"
+        ids = [path.name for path in folder.iterdir()] if folder.exists() else []
+        return [pid for task_id in ids for pid in processes_of(task_id)]
+
+    def logs(self) -> str:
+        """What the containers printed, for a person who wonders why a test failed."""
+        files = sorted((self.folder / "containers").glob("*/std*"))
+        shown = [(path, path.read_text(errors="replace")) for path in files]
+        return "\n".join(f"== {path.parent.name} {path.name}\n{text}" for path, text in shown if text)
+
+    # What a test sets.
+
+    @property
+    def container_environment(self) -> dict[str, str]:
+        """Variables that every later container gets on top of its own; change it in place."""
+        return self._containers.variables
+
+    def create_secret(self, name: str, values: dict[str, str], environment: str = "main") -> None:
+        """Create or replace a named secret."""
+
+        async def put() -> None:
+            self._deployments.put_secret(name, values, environment)
+
+        self._run(put)
+
+    def remove_secret(self, name: str, environment: str = "main") -> None:
+        """Remove a named secret."""
+
+        async def remove() -> None:
+            del self._deployments.named_secrets[environment, name]
+
+        self._run(remove)
+
+    def stop_app(self, name: str, environment: str = "main") -> None:
+        """Stop an app: it is not found any more, and its calls are terminated."""
+        self._run(lambda: self._with_app(name, environment, self._deployments.stop))
+
+    def stop_and_redeploy(self, name: str, environment: str = "main") -> None:
+        """Stop an app and deploy the same again, so that every id that a handle keeps is stale."""
+        self._run(lambda: self._with_app(name, environment, self._deployments.renew))
+
+    # What happens to containers and outputs.
+
+    def preempt(self, of: str) -> None:
+        """Take the container of a call (or of a function, by name) away; its inputs run again in another one."""
+        self._end(of, None)
+
+    def kill_container(self, of: str, *, out_of_memory: bool = False) -> None:
+        """Kill the container of a call (or of a function, by name); its inputs fail."""
+        status, why = api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "Container terminated with SIGKILL."
+        if out_of_memory:
+            status, why = api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL, "Container ran out of memory."
+        self._end(of, api_pb2.GenericResult(status=status, exception=why))
+
+    def expire_outputs(self, call_id: str) -> None:
+        """Forget the outputs of a call, as Modal does after seven days."""
+
+        async def expire() -> None:
+            call = self._calls.calls[call_id]
+            call.outputs.clear()
+            call.entries.clear()
+            call.expired = True
+            call.changes.notify()
+
+        self._run(expire)
+
+    def wait_for(self, look: Callable[[], T], timeout: float = 30.0) -> T:
+        """Wait in this thread until `look` gives something true; it is asked after each request and change.
+
+        Raises:
+            TimeoutError: It stayed false.
+        """
+        deadline = time.monotonic() + timeout
+        with self._change:
+            while not (found := look()):
+                if not self._change.wait(deadline - time.monotonic()):
+                    raise TimeoutError(f"nothing came within {timeout} s\n{self.logs()}")
+        return found
+
+    def reset(self) -> None:
+        """Forget faults, records and leftovers of a former test: its containers end; what is deployed stays."""
+        self.faults.clear()
+        self._containers.variables.clear()
+        self._run(self._end_everything)
+        self._wire.requests.clear()
+        self._wire.container_requests.clear()
+
+    # How it runs.
+
+    async def _start(self) -> str:
+        await self._blobs.start()
+        return await self._wire.start()
+
+    async def _stop(self) -> None:
+        await self._containers.close()
+        await self._wire.stop()
+        await self._blobs.stop()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _end_everything(self) -> None:
+        busy = [one for one in self._containers.running.values() if one.inputs or not one.ready]
+        for given in list(self._calls.inputs.values()):
+            self._calls.cancel(given)
+        for container in busy:
+            self._containers.end(container, None)
+        self._calls.inputs.clear()
+
+    def _end(self, of: str, fate: api_pb2.GenericResult | None) -> None:
+        def holding() -> Container | None:
+            for one in list(self._containers.running.values()):
+                calls = {given.call.id for given in list(one.inputs.values())}
+                if one.inputs and not one.draining and of in {one.function.name, one.id, *calls}:
+                    return one
+            return None
+
+        container = self.wait_for(holding)
+
+        async def end() -> None:
+            if container is not None:
+                self._containers.end(container, fate)
+
+        self._run(end)
+
+    async def _with_app(self, name: str, environment: str, use: Callable[[App], T]) -> T:
+        app = self._deployments.deployed(name, environment)
+        if app is None:
+            raise LookupError(f"no app {name} is deployed in {environment}")
+        return use(app)
+
+    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
+        async def run() -> T:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+
+    def _changed(self) -> None:
+        with self._change:
+            self._change.notify_all()

@@ -1,0 +1,89 @@
+"""What a test reads: a deployed function and a container, in plain Python values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modal_proto import api_pb2
+
+from .deployments import Deployments
+from .model import Container, Function
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedFunction:
+    """One published function as the control plane holds it; `None` and empty mean "not stated"."""
+
+    name: str
+    function_id: str
+    definition_id: str
+    gpus: tuple[str, ...]
+    cpu: float | None
+    memory_mib: int | None
+    timeout_seconds: int
+    startup_timeout_seconds: int
+    retries: int
+    max_containers: int | None
+    min_containers: int | None
+    scaledown_window_seconds: int | None
+    single_use_containers: bool
+    secrets: tuple[str, ...]
+    image_commands: tuple[str, ...]
+    mounted_files: tuple[str, ...]
+    data: api_pb2.FunctionData
+
+    @classmethod
+    def of(cls, function: Function, deployments: Deployments) -> DeployedFunction:
+        """Describe the live version of a function."""
+        live = function.live
+        assert live is not None
+        proto, resources = live.proto, live.proto.resources
+        choices = [ranked.function.resources.gpu_config for ranked in live.data.ranked_functions]
+        scaling = proto.autoscaler_settings
+        names = {secret.id: name for (_, name), secret in deployments.named_secrets.items()}
+        return cls(
+            name=function.name,
+            function_id=function.id,
+            definition_id=live.id,
+            gpus=tuple(_gpu(choice) for choice in choices if choice.count),
+            cpu=resources.milli_cpu / 1000 if resources.milli_cpu else None,
+            memory_mib=resources.memory_mb or None,
+            timeout_seconds=proto.timeout_secs,
+            startup_timeout_seconds=proto.startup_timeout_secs,
+            retries=proto.retry_policy.retries,
+            max_containers=scaling.max_containers or None,
+            min_containers=scaling.min_containers or None,
+            scaledown_window_seconds=scaling.scaledown_window or None,
+            single_use_containers=proto.single_use_containers,
+            secrets=tuple(names.get(secret_id, secret_id) for secret_id in proto.secret_ids),
+            image_commands=tuple(deployments.image_commands(proto.image_id)) if proto.image_id else (),
+            mounted_files=tuple(
+                file.filename for mount_id in sorted(proto.mount_ids) for file in deployments.mounts[mount_id]
+            ),
+            data=live.data,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningContainer:
+    """A container process and the calls whose inputs it holds."""
+
+    task_id: str
+    function: str
+    pid: int | None
+    call_ids: tuple[str, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, container: Container) -> RunningContainer:
+        """Describe a container as it is now."""
+        process = container.process
+        call_ids = tuple(given.call.id for given in container.inputs.values())
+        return cls(
+            container.id, container.function.name, process.pid if process else None, call_ids, container.folder
+        )
+
+
+def _gpu(config: api_pb2.GPUConfig) -> str:
+    return config.gpu_type if config.count == 1 else f"{config.gpu_type}:{config.count}"
