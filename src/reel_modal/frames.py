@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral, Rational, Real
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -117,12 +119,8 @@ def frame_bytes(pixel_format: PixelFormat, size: tuple[int, int]) -> int:
     """Return the bytes of one frame of `size` (width, height) without padding.
 
     Raises:
-        ConfigError: The pixel format is not one that frames travel in.
+        ConfigError: The pixel format is not one that frames travel in, or the size has no pixels.
     """
-    if pixel_format not in get_args(PixelFormat):
-        raise ConfigError(
-            f"pixel format {pixel_format!r} is not supported; use one of {', '.join(get_args(PixelFormat))}"
-        )
     return sum(math.prod(shape) for shape in plane_shapes(pixel_format, size))
 
 
@@ -146,7 +144,7 @@ def frame_rate(value: Fraction | float) -> Fraction:
     """Return `value` frames a second as the exact rate that it stands for.
 
     A float is how people write 30000/1001, so one within 0.005 of an NTSC rate becomes that rate; other
-    floats are taken by their decimal text.
+    floats, numpy's as well, are taken by their decimal text.
 
     Raises:
         ConfigError: The rate is not positive and finite.
@@ -155,18 +153,23 @@ def frame_rate(value: Fraction | float) -> Fraction:
         >>> frame_rate(29.97), frame_rate(12.5)
         (Fraction(30000, 1001), Fraction(25, 2))
     """
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ConfigError(f"frame rate {value!r} is not a finite number of frames a second")
-        ntsc = Fraction(round(value * 1.001) * 1000, 1001)
-        rate = (
-            ntsc if value != int(value) and abs(ntsc - Fraction(value)) < _NTSC_TOLERANCE else Fraction(repr(value))
-        )
-    else:
+    if not isinstance(value, (Real, Decimal)) or not (isinstance(value, Rational) or math.isfinite(value)):
+        raise ConfigError(f"frame rate {value!r} is not a finite number of frames a second")
+    if isinstance(value, (Rational, Decimal)):
         rate = Fraction(value)
+    else:
+        rate = _meant_rate(float(str(value)) if isinstance(value, np.floating) else float(value))
     if rate <= 0:
         raise ConfigError(f"frame rate {value!r} must be above 0 frames a second")
     return rate
+
+
+def _meant_rate(value: float) -> Fraction:
+    whole = round(value * 1.001)
+    ntsc = Fraction(whole * 1000, 1001)
+    if whole > 0 and not value.is_integer() and abs(ntsc - Fraction(value)) < _NTSC_TOLERANCE:
+        return ntsc
+    return Fraction(repr(value))
 
 
 def raw_bytes(
@@ -187,10 +190,10 @@ def raw_bytes(
     width, height = size
     wanted = f"{pixel_format} of {width}x{height}"
     if isinstance(frame, Frame):
-        if (frame.pixel_format, frame.size) != (pixel_format, size):
+        if (frame.pixel_format, *frame.size) != (pixel_format, width, height):
             got = f"{frame.pixel_format} of {frame.size[0]}x{frame.size[1]}"
             raise FrameError(f"frame {index} is {got}; {wanted} is wanted")
-        return [frame.data.data]
+        return [_array_bytes(frame.data, ((frame_bytes(pixel_format, size),),), index)]
     planes = plane_shapes(pixel_format, size)
     if isinstance(frame, tuple):
         if len(frame) != len(planes):
@@ -199,9 +202,14 @@ def raw_bytes(
     if isinstance(frame, np.ndarray):
         return [_array_bytes(frame, _whole_shapes(pixel_format, size), index)]
     try:
-        view = memoryview(frame).cast("B")
+        view = memoryview(frame)
     except TypeError as error:
-        raise FrameTypeError(f"frame {index} is a {type(frame).__name__}, not a uint8 array or bytes") from error
+        raise _no_frame(frame, index) from error
+    if view.itemsize != 1:
+        raise FrameTypeError(f"frame {index} is a {type(frame).__name__} of {view.itemsize}-byte items, not of bytes")
+    if not view.c_contiguous:
+        raise FrameError(f"frame {index} is a {type(frame).__name__} with strides; give whole bytes or an array")
+    view = view.cast("B")
     if len(view) != frame_bytes(pixel_format, size):
         raise FrameError(f"frame {index} has {len(view)} bytes; {wanted} has {frame_bytes(pixel_format, size)}")
     return [view]
@@ -228,7 +236,17 @@ def fit_edges(
 
 
 def plane_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple[int, ...]]:
-    """Return the shape of each plane of a frame of `size` (width, height)."""
+    """Return the shape of each plane of a frame of `size` (width, height).
+
+    Raises:
+        ConfigError: The pixel format is not one that frames travel in, or the size has no pixels.
+    """
+    if pixel_format not in get_args(PixelFormat):
+        raise ConfigError(
+            f"pixel format {pixel_format!r} is not supported; use one of {', '.join(get_args(PixelFormat))}"
+        )
+    if len(size) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in size):
+        raise ConfigError(f"size {size!r} must be (width, height), whole numbers of at least 1 pixel")
     width, height = size
     if pixel_format == "yuv420p":
         chroma = ((height + 1) // 2, (width + 1) // 2)
@@ -247,7 +265,14 @@ def _whole_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> tuple[tup
     return ((height * 3 // 2, width), flat) if even else (flat,)
 
 
-def _array_bytes(array: U8Array, shapes: tuple[tuple[int, ...], ...], index: int) -> memoryview:
+def _no_frame(thing: object, index: int) -> FrameTypeError:
+    return FrameTypeError(f"frame {index} is a {type(thing).__name__}, not a uint8 array or bytes")
+
+
+def _array_bytes(array: object, shapes: tuple[tuple[int, ...], ...], index: int) -> memoryview:
+    """Return the bytes of `array` in the order that it shows, copied only where it is strided."""
+    if not isinstance(array, np.ndarray):
+        raise _no_frame(array, index)
     if array.dtype != np.uint8:
         raise FrameTypeError(
             f"frame {index} is an array of {array.dtype}; uint8 is wanted (scale 0..1 floats by 255 and convert them)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -57,8 +59,27 @@ def test_plane_shapes_round_chroma_up(
 
 
 def test_an_unknown_pixel_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'nv12'.*bgr24, rgb24, yuv420p, gray8"):
-        frame_bytes("nv12", (4, 4))  # type: ignore[arg-type]
+    calls: list[Callable[[PixelFormat], object]] = [
+        lambda name: frame_bytes(name, (4, 4)),
+        lambda name: plane_shapes(name, (4, 4)),
+        lambda name: plane_views(np.zeros(24, np.uint8), name, (4, 4)),
+        lambda name: raw_bytes(np.zeros((6, 4), np.uint8), name, (4, 4), 0),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"'nv12'.*bgr24, rgb24, yuv420p, gray8"):
+            call("nv12")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), (-4, 4), (-4, -4), (4.0, 4), (4,), (4, 4, 3)])
+def test_a_size_that_no_frame_has_is_refused_by_name(size: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        frame_bytes("bgr24", size)
+    assert f"size {size!r} must be (width, height)" in str(caught.value)
+
+
+def test_numpy_integers_are_sizes() -> None:
+    width, height = np.array([5, 3])
+    assert frame_bytes("yuv420p", (width, height)) == 27
 
 
 @pytest.mark.parametrize("size", [(6, 4), (5, 3)])
@@ -107,6 +128,22 @@ def test_an_even_yuv_frame_may_be_one_tall_array_as_opencv_has_it() -> None:
     assert joined(raw_bytes(data.reshape(6, 6), "yuv420p", (6, 4), 0)) == data.tobytes()
 
 
+def test_the_memory_of_a_frame_is_checked_like_an_array() -> None:
+    def written(data: object) -> bytes:
+        frame = Frame(data, (4, 2), "bgr24", Fraction(0), 0)  # type: ignore[arg-type]
+        return joined(raw_bytes(frame, "bgr24", (4, 2), 3))
+
+    data = flat("bgr24", (4, 2))
+    assert written(data[::-1]) == data[::-1].tobytes()
+    for other in (data[:23], np.zeros(25, np.uint8), data.reshape(2, 4, 3)):
+        with pytest.raises(FrameError, match=r"frame 3 has shape .*; \(24,\) is wanted"):
+            written(other)
+    with pytest.raises(FrameTypeError, match="frame 3 is an array of float64"):
+        written(data.astype(np.float64))
+    with pytest.raises(FrameTypeError, match="frame 3 is a bytes, not a uint8 array"):
+        written(data.tobytes())
+
+
 def test_a_strided_view_is_written_as_it_looks() -> None:
     image = flat("bgr24", (4, 2)).reshape(2, 4, 3)
     for view in (image[:, ::-1], image[..., ::-1], np.asfortranarray(image)):
@@ -131,6 +168,8 @@ def test_a_wrong_plane_a_missing_plane_and_a_tall_odd_array_are_refused() -> Non
     y, u, v = plane_views(flat("yuv420p", (5, 3)), "yuv420p", (5, 3))
     with pytest.raises(FrameError, match=r"has shape \(1, 3\); \(2, 3\) is wanted"):
         raw_bytes((y, u, v[:1]), "yuv420p", (5, 3), 0)
+    with pytest.raises(FrameTypeError, match="frame 0 is a bytes, not a uint8 array"):
+        raw_bytes((y.tobytes(), u.tobytes(), v.tobytes()), "yuv420p", (5, 3), 0)  # type: ignore[arg-type]
     with pytest.raises(FrameError, match="has 2 planes; yuv420p of 5x3 has 3"):
         raw_bytes((y, u), "yuv420p", (5, 3), 0)
     with pytest.raises(FrameError, match=r"has shape \(4, 5\); \(27,\) is wanted"):
@@ -141,6 +180,7 @@ def test_a_frame_of_another_layout_or_size_is_refused() -> None:
     frame = Frame(flat("rgb24", (4, 2)), (4, 2), "rgb24", Fraction(0), 0)
     with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; bgr24 of 4x2 is wanted"):
         raw_bytes(frame, "bgr24", (4, 2), 3)
+    assert joined(raw_bytes(frame, "rgb24", [4, 2], 3)) == frame.data.tobytes()  # type: ignore[arg-type]
     with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; rgb24 of 2x4 is wanted"):
         raw_bytes(frame, "rgb24", (2, 4), 3)
 
@@ -151,6 +191,14 @@ def test_bytes_of_another_length_and_what_is_no_memory_are_refused() -> None:
     for thing in ("text", [1, 2, 3], None):
         with pytest.raises(FrameTypeError, match=f"frame 3 is a {type(thing).__name__}, not a uint8 array or bytes"):
             raw_bytes(thing, "bgr24", (4, 2), 3)  # type: ignore[arg-type]
+
+
+def test_memory_that_is_no_run_of_bytes_says_so() -> None:
+    view = memoryview(bytes(48))[::2]
+    with pytest.raises(FrameError, match="frame 3 is a memoryview with strides; give whole bytes or an array"):
+        raw_bytes(view, "bgr24", (4, 2), 3)
+    with pytest.raises(FrameTypeError, match="frame 3 is a memoryview of 8-byte items, not of bytes"):
+        raw_bytes(np.zeros(3, np.float64).data, "bgr24", (4, 2), 3)
 
 
 def test_fitting_repeats_the_last_row_and_column() -> None:
@@ -187,6 +235,15 @@ def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
         (24, Fraction(24)),
         (12.5, Fraction(25, 2)),
         (0.1, Fraction(1, 10)),
+        (0.004, Fraction(1, 250)),
+        (0.001, Fraction(1, 1000)),
+        (np.float64(12.5), Fraction(25, 2)),
+        (np.float64(29.97), Fraction(30000, 1001)),
+        (np.float32(25), Fraction(25)),
+        (np.float32(29.97), Fraction(30000, 1001)),
+        (np.float32(12.1), Fraction(121, 10)),
+        (np.int64(24), Fraction(24)),
+        (Decimal("12.5"), Fraction(25, 2)),
         (Fraction(30000, 1001), Fraction(30000, 1001)),
         (Fraction(2997, 100), Fraction(2997, 100)),
     ],
@@ -196,7 +253,13 @@ def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, r
     assert isinstance(frame_rate(value), Fraction)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0, 0.0, -25, -29.97, Fraction(0)])
+NO_RATES = [
+    *(math.nan, math.inf, -math.inf, 0, 0.0, -25, -29.97, Fraction(0), -0.004),
+    *(np.float64("nan"), np.float32("inf"), Decimal("nan"), "25", None, 25j),
+]
+
+
+@pytest.mark.parametrize("value", NO_RATES, ids=repr)
 def test_a_rate_that_no_clip_can_have_is_refused_by_name(value: Fraction | float) -> None:
     with pytest.raises(ConfigError) as caught:
         frame_rate(value)
