@@ -74,7 +74,8 @@ class Settings:
         """Read the settings from `env` (default: this process's environment); an argument wins over it.
 
         Raises:
-            ConfigError: A variable has a value that is not of its type; the message names it.
+            ConfigError: A variable has a value that is not of its type, or the budget is no positive number;
+                the message names it.
 
         Example:
             >>> Settings.from_env({"MODAL_ENABLED": "true"}).modal_enabled
@@ -85,6 +86,8 @@ class Settings:
             modal_enabled = _boolean(source, "MODAL_ENABLED", default=False)
         if budget_usd is None:
             budget_usd = _dollars(source, "REEL_MODAL_BUDGET_USD")
+        else:
+            _check_dollars(budget_usd, f"budget_usd={budget_usd!r}")
         return cls(
             modal_enabled=modal_enabled,
             app=app or source.get("REEL_MODAL_APP") or "reel-modal",
@@ -115,6 +118,10 @@ def _dollars(source: Mapping[str, str], name: str) -> float | None:
         dollars = float(raw)
     except ValueError as error:
         raise ConfigError(f"{name}={raw!r} is not a number of US dollars, such as 0.25") from error
-    if not 0 < dollars < float("inf"):
-        raise ConfigError(f"{name}={raw!r} must be a positive, finite number of US dollars")
+    _check_dollars(dollars, f"{name}={raw!r}")
     return dollars
+
+
+def _check_dollars(dollars: float, said: str) -> None:
+    if not 0 < dollars < float("inf"):
+        raise ConfigError(f"{said} must be a positive, finite number of US dollars")

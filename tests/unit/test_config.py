@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -99,6 +100,13 @@ def test_a_wrong_budget_is_refused_with_its_variable_and_the_cure(word: str, cur
     assert f"REEL_MODAL_BUDGET_USD={word!r}" in str(caught.value)
     assert cure in str(caught.value)
     assert "US dollars" in str(caught.value)
+
+
+@pytest.mark.parametrize("dollars", [0, -1, -0.01, math.nan, math.inf])
+def test_a_budget_that_is_an_argument_is_checked_like_the_variable(dollars: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env({"REEL_MODAL_BUDGET_USD": "0.25"}, budget_usd=dollars)
+    assert f"budget_usd={dollars!r} must be a positive, finite number of US dollars" in str(caught.value)
 
 
 def test_settings_cannot_be_changed_behind_a_running_job() -> None:
