@@ -214,7 +214,8 @@ class RemoteError(ReelModalError):
         self.call_id = call_id
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_remote_error, (type(self), self.message, self.function, self.call_id))
+        # The state carries what was added later: notes, and attributes of a subclass.
+        return (_rebuild_remote_error, (type(self), self.message, self.function, self.call_id), self.__dict__)
 
     def __str__(self) -> str:
         call = f" (call {self.call_id})" if self.call_id else ""

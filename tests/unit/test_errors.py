@@ -61,11 +61,13 @@ def test_every_error_of_the_module_is_public_and_is_ours() -> None:
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
 def test_an_error_survives_pickling_whole(error: type[ReelModalError], protocol: int) -> None:
     before = example(error)
+    before.add_note("the clip was users/7/in.mp4")
     after = pickle.loads(pickle.dumps(before, protocol))  # noqa: S301
     assert type(after) is error
     assert str(after) == str(before)
     assert after.args == before.args
     assert vars(after) == vars(before)
+    assert after.__notes__ == ["the clip was users/7/in.mp4"]
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=errors.__all__)
