@@ -1,7 +1,5 @@
-"""Modal's control plane for tests: the real client, command line and container runtime run against it, offline."""
+"""Modal's control plane for tests, offline: the real client, command line and container runtime run against it.
 
-from .faults import Faults
-from .plane import LoopbackPlane
-from .views import DeployedFunction, RunningContainer
-
-__all__ = ["DeployedFunction", "Faults", "LoopbackPlane", "RunningContainer"]
+`plane.LoopbackPlane` is what a test holds, `fixtures` gives it to pytest. Nothing here is loaded before it is used:
+importing modal takes most of a second.
+"""

@@ -293,9 +293,9 @@ class Deployments:
         image_id = f"im-{digest[:22]}"
         image = self.images.setdefault(image_id, _Image(request.image))
         metadata = api_pb2.ImageMetadata(image_builder_version=request.builder_version, python_version_info="3.11")
-        if image.built:
-            return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_SUCCESS, metadata=metadata)
         image.failure = self.faults.takes_build()
+        if image.built and image.failure is None and not request.force_build:
+            return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_SUCCESS, metadata=metadata)
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
 
     async def image_join_streaming(

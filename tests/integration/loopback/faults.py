@@ -95,7 +95,7 @@ class Faults:
             self._lost_outputs += times
 
     def fail_image_build(self, reason: str, log: tuple[str, ...] = ()) -> None:
-        """Let the next image that has to be built fail, after it streamed `log`."""
+        """Let the next image fail to build, cached or not, after it streamed `log`."""
         with self._lock:
             self._build_failure = (reason, log)
 

@@ -1,24 +1,24 @@
-"""pytest fixtures around the plane. Load them with `from tests.integration.loopback.fixtures import ...`."""
+"""The plane for pytest: a conftest imports both fixtures from here."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-if sys.platform != "linux":
-    pytest.skip("the loopback plane runs containers as Linux processes", allow_module_level=True)
-
-from modal._utils.async_utils import synchronizer
-from modal.client import _Client
-
-from .plane import LoopbackPlane
+if TYPE_CHECKING:
+    from tests.integration.loopback.plane import LoopbackPlane
 
 
 @pytest.fixture(scope="session")
 def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackPlane]:
-    """One plane for the whole run."""
+    """One plane for the whole run. Deploy through it once; a test that calls takes `plane`."""
+    if sys.platform != "linux":
+        pytest.skip("the loopback plane runs containers as Linux processes")
+    from tests.integration.loopback.plane import LoopbackPlane
+
     with LoopbackPlane(tmp_path_factory.mktemp("loopback")) as plane:
         yield plane
     assert not plane.processes()
@@ -29,18 +29,19 @@ def plane(shared_plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The plane of the run, without faults or records of other tests; modal's own settings point at it."""
     for name, value in shared_plane.environment().items():
         monkeypatch.setenv(name, value)
-    shared_plane.reset()
     _forget_client()
+    shared_plane.reset()
     yield shared_plane
     _forget_client()
     shared_plane.reset()
-    errors = list(shared_plane.errors)
-    shared_plane.errors.clear()
-    assert not errors, "the plane itself failed:\n" + "\n".join(errors)
+    assert not shared_plane.take_errors(), "the plane itself failed"
 
 
 def _forget_client() -> None:
     """Close the client that modal keeps for the process, so that the next use reads the settings again."""
+    from modal._utils.async_utils import synchronizer
+    from modal.client import _Client
+
     client = _Client._client_from_env
     _Client._set_env_client(None)
     if client is not None and not client.is_closed():

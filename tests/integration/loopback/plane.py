@@ -133,10 +133,12 @@ class LoopbackPlane:
         recorded = self._wire.requests if side == "client" else self._wire.container_requests
         return sum(request.rpc == rpc for request in list(recorded))
 
-    @property
-    def errors(self) -> list[str]:
-        """Tracebacks of the plane itself; a test that leaves one has found a bug of the plane."""
-        return [*self._wire.errors, *self._containers.errors]
+    def take_errors(self) -> list[str]:
+        """Tracebacks of the plane itself since the last look; a test that leaves one has found a bug of the plane."""
+        errors = [*self._wire.errors, *self._containers.errors]
+        self._wire.errors.clear()
+        self._containers.errors.clear()
+        return errors
 
     def functions(self, app: str, environment: str = "main") -> dict[str, DeployedFunction]:
         """The published functions of a deployed app, by name; empty if nothing serves under that name."""

@@ -1,50 +1,73 @@
-"""A tiny app for the plane's own tests; it imports nothing but modal and the standard library."""
+"""A tiny app for the plane's own tests; it needs nothing but modal and the standard library."""
 
+import importlib.util
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 
 import modal
 
-image = modal.Image.debian_slim().env({"SAMPLE_COLOUR": "blue green"})
-app = modal.App("loopback-sample", image=image)
+if os.environ.get("SAMPLE_BREAKS"):
+    raise RuntimeError("this image lacks something")
+
+app = modal.App("loopback-sample", image=modal.Image.debian_slim().env({"SAMPLE_COLOUR": "blue green"}))
 
 
-@app.function(gpu="T4", cpu=1.5, memory=512, timeout=60, max_containers=2, scaledown_window=30, retries=0)
+@app.function(gpu="T4", cpu=1.5, memory=512, timeout=60, max_containers=2, scaledown_window=30)
 def double(x: int) -> int:
-    """Twice the number."""
     return 2 * x
 
 
 @app.function(timeout=60)
 def refuse(message: str) -> None:
-    """Raise, as a body with a bad input does."""
     raise ValueError(message)
 
 
-@app.function(timeout=60)
-def work(queue: str, partition: str, seconds: float) -> str:
+@app.function(timeout=60, max_containers=2)
+def work(partition: str, seconds: float = 0.0) -> str:
     """Tell the host that it runs, and where; then take a while."""
-    events = modal.Queue.from_name(queue, create_if_missing=True)
-    events.put(os.environ["MODAL_TASK_ID"], partition=partition)
+    task_id = os.environ["MODAL_TASK_ID"]
+    modal.Queue.from_name("sample-events", create_if_missing=True).put(task_id, partition=partition)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        time.sleep(0.02)
-    return os.environ["MODAL_TASK_ID"]
+        time.sleep(0.01)
+    return task_id
+
+
+@app.function(timeout=60)
+def leave_child() -> int:
+    """Start a process in a session of its own, say which, and wait for it."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:  # noqa: S607
+        modal.Queue.from_name("sample-events", create_if_missing=True).put(child.pid, partition="child")
+        return child.wait()
 
 
 @app.function(timeout=1)
 def overrun() -> None:
-    """Go on for longer than the function may."""
     time.sleep(60)
 
 
-@app.function(gpu=["L4", "T4"], secrets=[modal.Secret.from_name("sample-secret")])
+@app.function(retries=modal.Retries(max_retries=2, initial_delay=0.0))
+def third_time(partition: str) -> int:
+    """Fail twice, then give the number of the attempt."""
+    events = modal.Queue.from_name("sample-events", create_if_missing=True)
+    events.put("attempt", partition=partition)
+    if (attempts := events.len(partition=partition)) < 3:
+        raise RuntimeError(f"attempt {attempts}")
+    return attempts
+
+
+@app.function(gpu=["L4", "A10G:2"], secrets=[modal.Secret.from_name("sample-secret", required_keys=["SAMPLE_KEY"])])
 def variable(name: str) -> str | None:
-    """One variable of the container's environment."""
     return os.environ.get(name)
 
 
 @app.function()
-def count(n: int):
-    """Yield the numbers below n."""
+def has_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+@app.function()
+def numbers(n: int) -> Iterator[int]:
     yield from range(n)

@@ -1,0 +1,370 @@
+"""The loopback plane itself: the real client, command line and container runtime, and each fault, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.integration.loopback.interpreters import only_packages
+
+if TYPE_CHECKING:
+    from tests.integration.loopback.plane import LoopbackPlane
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+APP = "loopback-sample"
+SAMPLE = Path(__file__).parent / "loopback" / "sample"
+
+
+def deploy(plane: LoopbackPlane) -> subprocess.CompletedProcess[str]:
+    """`modal deploy` as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "modal", "deploy", "-m", "loopback_sample"],
+        cwd=SAMPLE,
+        env={**os.environ, **plane.environment(), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def sample(shared_plane: LoopbackPlane) -> None:
+    shared_plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
+    done = deploy(shared_plane)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def app(sample: None, plane: LoopbackPlane) -> LoopbackPlane:
+    """A plane on which the sample app is deployed."""
+    return plane
+
+
+def function(name: str) -> Any:
+    import modal
+
+    return modal.Function.from_name(APP, name)
+
+
+def started(partition: str) -> Any:
+    """Wait until the body of `work` runs, and give the task that runs it."""
+    import modal
+
+    return modal.Queue.from_name("sample-events", create_if_missing=True).get.aio(partition=partition, timeout=20)
+
+
+def test_a_deploy_stores_what_the_decorators_say(app: LoopbackPlane) -> None:
+    functions = app.functions(APP)
+    double, variable = functions["double"], functions["variable"]
+    assert (double.gpus, double.cpu, double.memory_mib) == (("T4",), 1.5, 512)
+    assert (double.timeout_seconds, double.max_containers, double.scaledown_window_seconds) == (60, 2, 30)
+    assert (double.retries, functions["third_time"].retries) == (0, 2)
+    assert (variable.gpus, variable.secrets) == (("L4", "A10G:2"), ("sample-secret",))
+    assert double.image_commands[0].startswith("FROM python:3.")
+    assert any("SAMPLE_COLOUR" in line for line in double.image_commands)
+    assert double.mounted_files == ("/root/loopback_sample.py",)
+    assert app.functions("another-app") == {}
+
+
+async def test_a_call_runs_in_a_container(app: LoopbackPlane) -> None:
+    assert await function("double").remote.aio(21) == 42
+    assert [container.function for container in app.containers()] == ["double"]
+    assert (app.count("FunctionGet"), app.count("FunctionMap")) == (1, 1)
+    assert app.count("FunctionPutOutputs", side="container") == 1
+
+
+async def test_a_spawned_call_is_found_again_by_its_id(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("double").spawn.aio(4)
+    assert await modal.FunctionCall.from_id(spawned.object_id).get.aio(timeout=20) == 8
+
+
+async def test_an_exception_comes_back_with_its_type(app: LoopbackPlane) -> None:
+    with pytest.raises(ValueError, match="too small"):
+        await function("refuse").remote.aio("too small")
+
+
+async def test_a_map_keeps_the_order_and_the_limit_of_containers(app: LoopbackPlane) -> None:
+    tasks = [task async for task in function("work").map.aio(["m"] * 6, kwargs={"seconds": 0.1})]
+    assert 1 <= len(set(tasks)) <= 2
+    assert [number async for number in function("double").map.aio(range(20))] == list(range(0, 40, 2))
+
+
+async def test_a_generator_yields_what_the_container_yields(app: LoopbackPlane) -> None:
+    assert [number async for number in function("numbers").remote_gen.aio(5)] == [0, 1, 2, 3, 4]
+
+
+async def test_large_arguments_and_results_travel_as_blobs(app: LoopbackPlane) -> None:
+    with pytest.raises(ValueError, match=r"x{3000000}"):
+        await function("refuse").remote.aio("x" * 3_000_000)
+    assert app.count("BlobCreate") == 1
+    assert app.count("BlobCreate", side="container") == 1
+
+
+async def test_the_container_has_the_secret_and_the_environment_of_the_image(app: LoopbackPlane) -> None:
+    variable = function("variable")
+    assert await variable.remote.aio("SAMPLE_KEY") == "sesame"
+    assert await variable.remote.aio("SAMPLE_COLOUR") == "blue green"
+    assert await variable.remote.aio("MODAL_TOKEN_SECRET") is None
+
+
+async def test_a_queue_carries_events_out_of_the_container(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("work").spawn.aio("events")
+    assert await started("events") == await spawned.get.aio(timeout=20)
+    queue = modal.Queue.from_name("sample-events")
+    await queue.put_many.aio([1, 2, 3], partition="more")
+    assert [item async for item in queue.iterate.aio(partition="more")] == [1, 2, 3]
+    assert await queue.get_many.aio(2, partition="more") == [1, 2]
+    assert app.queue_lengths("sample-events")["more"] == 1
+    await queue.clear.aio(partition="more")
+    assert await queue.get.aio(block=False, partition="more") is None
+
+
+async def test_a_cancelled_body_ends_and_its_container_lives_on(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("work").spawn.aio("cancelled", 60.0)
+    task = await started("cancelled")
+    begin = time.monotonic()
+    await spawned.cancel.aio()
+    with pytest.raises(modal.exception.RemoteError):
+        await spawned.get.aio(timeout=20)
+    assert time.monotonic() - begin < 3
+    assert await function("work").remote.aio("cancelled") == task
+
+
+async def test_a_call_that_waits_in_the_queue_can_be_cancelled(app: LoopbackPlane) -> None:
+    import modal
+
+    work = function("work")
+    running = [await work.spawn.aio("busy", 60.0) for _ in range(2)]
+    for _ in running:
+        await started("busy")
+    waiting = await work.spawn.aio("waiting")
+    await waiting.cancel.aio()
+    with pytest.raises(modal.exception.RemoteError):
+        await waiting.get.aio(timeout=20)
+    assert app.queue_lengths("sample-events").get("waiting") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "app_name", "environment"),
+    [("absent", APP, "main"), ("double", "absent", "main"), ("double", APP, "absent")],
+)
+async def test_what_is_not_deployed_is_not_found(
+    app: LoopbackPlane, name: str, app_name: str, environment: str
+) -> None:
+    import modal
+
+    with pytest.raises(modal.exception.NotFoundError, match="absent"):
+        await modal.Function.from_name(app_name, name, environment_name=environment).hydrate.aio()
+
+
+def test_a_wrong_token_opens_nothing(app: LoopbackPlane) -> None:
+    import modal
+
+    client = app.client(token_secret="as-wrong")  # noqa: S106
+    with pytest.raises(modal.exception.AuthError):
+        modal.Function.from_name(APP, "double", client=client).hydrate()
+    right = app.client()
+    assert modal.Function.from_name(APP, "double", client=right).hydrate().object_id.startswith("fu-")
+
+
+async def test_refused_requests_are_asked_again_by_the_client(app: LoopbackPlane) -> None:
+    import modal
+    from grpclib import Status
+
+    app.faults.fail("FunctionGet", Status.UNAVAILABLE, times=2)
+    await function("double").hydrate.aio()
+    assert app.count("FunctionGet") == 3
+    app.faults.fail("FunctionGet", Status.NOT_FOUND, message="scripted")
+    with pytest.raises(modal.exception.NotFoundError, match="scripted"):
+        await function("double").hydrate.aio()
+    await function("double").hydrate.aio()
+
+
+async def test_slow_and_stuck_answers(app: LoopbackPlane) -> None:
+    app.faults.delay("FunctionGet", 0.3, times=1)
+    begin = time.monotonic()
+    await function("double").hydrate.aio()
+    assert time.monotonic() - begin >= 0.3
+
+    app.faults.hang("FunctionGet")
+    stuck = asyncio.create_task(function("double").hydrate.aio())
+    await asyncio.to_thread(app.wait_for, lambda: app.count("FunctionGet") == 2)
+    assert not (await asyncio.wait([stuck], timeout=0.2))[0]
+    app.faults.clear()
+    await asyncio.wait_for(stuck, 5)
+
+
+async def test_a_submit_whose_answer_is_lost_runs_once(app: LoopbackPlane) -> None:
+    app.faults.lose_reply("FunctionMap")
+    task = await function("work").remote.aio("once")
+    assert app.count("FunctionMap") == 2
+    assert await started("once") == task
+    assert app.queue_lengths("sample-events").get("once") is None
+
+
+async def test_a_lost_output_never_comes(app: LoopbackPlane) -> None:
+    app.faults.lose_outputs()
+    spawned = await function("double").spawn.aio(1)
+    await asyncio.to_thread(app.wait_for, lambda: app.count("FunctionPutOutputs", side="container") == 1)
+    with pytest.raises(TimeoutError):
+        await spawned.get.aio(timeout=0.2)
+
+
+async def test_expired_outputs(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("double").spawn.aio(1)
+    assert await spawned.get.aio(timeout=20) == 2
+    app.expire_outputs(spawned.object_id)
+    with pytest.raises(modal.exception.OutputExpiredError):
+        await spawned.get.aio(timeout=0)
+
+
+async def test_a_preempted_input_runs_again_elsewhere(app: LoopbackPlane) -> None:
+    spawned = await function("work").spawn.aio("preempted", 0.5)
+    first = await started("preempted")
+    await asyncio.to_thread(app.preempt, spawned.object_id)
+    assert await spawned.get.aio(timeout=20) == await started("preempted") != first
+
+
+@pytest.mark.parametrize(
+    ("out_of_memory", "kind", "words"),
+    [(False, "InternalFailure", "SIGKILL"), (True, "RemoteError", "memory")],
+)
+async def test_a_killed_container_fails_its_input(
+    app: LoopbackPlane, out_of_memory: bool, kind: str, words: str
+) -> None:
+    import modal
+
+    spawned = await function("work").spawn.aio("killed", 60.0)
+    await started("killed")
+    await asyncio.to_thread(app.kill_container, spawned.object_id, out_of_memory=out_of_memory)
+    with pytest.raises(getattr(modal.exception, kind), match=words):
+        await spawned.get.aio(timeout=20)
+
+
+async def test_the_end_of_a_container_ends_every_process_it_started(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("leave_child").spawn.aio()
+    child = await started("child")
+    (container,) = app.containers("leave_child")
+    assert child in app.processes()
+    assert container.pid is not None
+    os.kill(container.pid, 9)  # By somebody else than the plane.
+    with pytest.raises(modal.exception.InternalFailure, match="SIGKILL"):
+        await spawned.get.aio(timeout=20)
+    assert child not in app.processes()
+
+
+async def test_the_timeout_of_a_function_is_enforced(app: LoopbackPlane) -> None:
+    import modal
+
+    begin = time.monotonic()
+    with pytest.raises(modal.exception.FunctionTimeoutError, match="1s"):
+        await function("overrun").remote.aio()
+    assert 1 <= time.monotonic() - begin < 5
+
+
+async def test_a_spawned_call_is_retried_by_the_plane(app: LoopbackPlane) -> None:
+    spawned = await function("third_time").spawn.aio("retries")
+    assert await spawned.get.aio(timeout=20) == 3
+    assert app.count("FunctionRetryInputs") == 0
+
+
+async def test_a_module_that_cannot_be_imported_fails_the_call(app: LoopbackPlane) -> None:
+    app.container_environment["SAMPLE_BREAKS"] = "1"
+    with pytest.raises(RuntimeError, match="lacks something"):
+        await function("has_module").remote.aio("sys")
+
+
+async def test_stopping_and_deploying_again_makes_handles_stale(app: LoopbackPlane) -> None:
+    import modal
+
+    stale = function("double")
+    assert await stale.remote.aio(1) == 2
+    app.stop_and_redeploy(APP)
+    with pytest.raises(modal.exception.NotFoundError):
+        await stale.remote.aio(1)
+    assert await function("double").remote.aio(1) == 2
+
+
+def test_a_deploy_that_is_cut_off_leaves_the_former_version(app: LoopbackPlane) -> None:
+    from grpclib import Status
+
+    before = app.functions(APP)
+    app.faults.fail("AppPublish", Status.FAILED_PRECONDITION, message="cut off")
+    failed = deploy(app)
+    assert (failed.returncode, "cut off" in failed.stderr) == (1, True)
+    assert app.functions(APP) == before
+    assert deploy(app).returncode == 0
+    after = app.functions(APP)
+    assert {name: one.function_id for name, one in after.items()} == {
+        name: one.function_id for name, one in before.items()
+    }
+    assert after["double"].definition_id != before["double"].definition_id
+
+
+def test_a_deploy_without_its_secret_fails(app: LoopbackPlane) -> None:
+    app.remove_secret("sample-secret")
+    try:
+        failed = deploy(app)
+    finally:
+        app.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
+    assert (failed.returncode, "sample-secret" in failed.stderr) == (1, True)
+
+
+def test_an_image_that_does_not_build_fails_the_deploy(app: LoopbackPlane) -> None:
+    app.faults.fail_image_build("no such package", log=("ERROR: No matching distribution\n",))
+    failed = deploy(app)
+    assert failed.returncode == 1
+    assert "no such package" in failed.stderr
+    assert "No matching distribution" in failed.stdout
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[LoopbackPlane]:
+    """A plane whose containers have modal and nothing else."""
+    from tests.integration.loopback.plane import LoopbackPlane
+
+    python = only_packages(tmp_path / "python", ["modal"])
+    with LoopbackPlane(tmp_path / "plane", container_python=python) as plane:
+        plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
+        yield plane
+    assert not plane.processes()
+
+
+def test_containers_have_only_what_their_python_has(narrow: LoopbackPlane) -> None:
+    import modal
+
+    assert deploy(narrow).returncode == 0
+    has_module = modal.Function.from_name(APP, "has_module", client=narrow.client())
+    assert [has_module.remote(name) for name in ("modal", "pytest", "reel_modal")] == [True, False, False]
+
+
+def test_closing_ends_a_busy_container(tmp_path: Path) -> None:
+    import modal
+    from tests.integration.loopback.plane import LoopbackPlane
+
+    with LoopbackPlane(tmp_path) as plane:
+        plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
+        assert deploy(plane).returncode == 0
+        modal.Function.from_name(APP, "work", client=plane.client()).spawn("closing", 60.0)
+        plane.wait_for(lambda: any(container.call_ids for container in plane.containers()))
+        assert plane.processes()
+    assert not plane.processes()
