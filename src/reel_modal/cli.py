@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(command=_doctor)
 
+    timings = commands.add_parser("timings", help="say what finished jobs took, which the next ones are planned by")
+    timings.add_argument("--file", type=Path, help="default REEL_MODAL_TIMINGS, then the user's data directory")
+    timings.add_argument("--json", action="store_true", help="print JSON")
+    timings.set_defaults(command=_timings)
+
     demo = commands.add_parser("demo", help="render a highlight on a real clip and show it")
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
     demo.set_defaults(command=_demo)
@@ -133,6 +138,20 @@ def _doctor(arguments: argparse.Namespace) -> int:
             if finding.cure and not finding.ok:
                 print(f"{'':8} {'':20} cure: {finding.cure}")
     return 0 if all(finding.ok or not finding.required for finding in findings) else _NOT_CONFIGURED
+
+
+def _timings(arguments: argparse.Namespace) -> int:
+    from reel_modal.progress.timing_history import TimingHistory
+
+    history = TimingHistory(arguments.file)
+    known = history.summary()
+    if arguments.json:
+        print(json.dumps({"path": str(history.path), "timings": [timing.to_dict() for timing in known]}))
+        return 0
+    for timing in known:
+        print(timing.to_text())
+    _say(f"{'in' if known else 'no job has finished yet, so plans use published figures; looked in'} {history.path}")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -29,9 +29,13 @@ percents = st.floats(0, 99.9) | st.integers(0, 99).map(float)
 readings = st.floats(-1e6, 1e6) | st.integers(0, 100).map(float)
 """Of a clock that may jump, back and forth."""
 
-curves: st.SearchStrategy[Curve] = st.sampled_from([asymptotic, linear_with_cap]) | st.builds(
-    lambda share: lambda _elapsed, _expected, _spread: share, st.floats()
-)
+curves: st.SearchStrategy[Curve] = st.sampled_from(
+    [
+        asymptotic,
+        linear_with_cap,
+        lambda elapsed, _expected, _spread: 1 / (1 + elapsed),
+    ]
+) | st.builds(lambda share: lambda _elapsed, _expected, _spread: share, st.floats())
 """Ours, and any nonsense that a caller may write."""
 
 

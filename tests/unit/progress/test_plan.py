@@ -68,6 +68,13 @@ def test_no_curve_leads_out_of_its_row(plan: ProgressPlan, curve: Curve, seconds
     assert row.start <= percent <= row.end
 
 
+def test_rounding_does_not_lead_out_of_a_row() -> None:
+    low, high = 0.5540970476308771, 5.1925163661906035
+    assert low + (high - low) > high
+    plan = ProgressPlan(phases=(row(low, high),), saving=row(high, high), work=())
+    assert plan.at(1, lambda _elapsed, _expected, _spread: 1.0)[1] == high
+
+
 @given(expected=st.floats(0.01, 1e5), spread=st.floats(0.05, 2), share=st.floats(0, 20))
 def test_the_asymptotic_curve_never_stands_still_and_never_arrives(
     expected: float, spread: float, share: float

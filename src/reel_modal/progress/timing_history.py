@@ -1,0 +1,360 @@
+"""Remembers what jobs took on this machine, and plans the next one by it.
+
+One SQLite file, shared by all processes of a user. It must not stop a job: where the file cannot be used, plans come
+from published figures and a warning is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import platformdirs
+
+from reel_modal.errors import ReelModalError
+from reel_modal.progress.plan import ProgressPlan
+from reel_modal.progress.timings import (
+    JobTiming,
+    StartupEstimate,
+    check_work,
+    fit_line,
+    published_startup,
+    published_work,
+    spread_of,
+    units_of,
+    work_from,
+)
+
+__all__ = ["JobTiming", "TimingHistory", "TimingSummary"]
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY,
+        finished_at REAL NOT NULL,
+        function TEXT NOT NULL,
+        gpu TEXT NOT NULL,
+        width_px INTEGER NOT NULL,
+        height_px INTEGER NOT NULL,
+        frames INTEGER NOT NULL,
+        cold INTEGER NOT NULL,
+        startup_seconds REAL NOT NULL,
+        seconds_by_phase TEXT NOT NULL
+    );
+    CREATE INDEX jobs_by_kind ON jobs (function, gpu, id);
+"""
+_KEPT_JOBS: Final = 200
+"""Of each function and GPU; what is older says little of today's code."""
+
+_USED_JOBS: Final = 50
+_EXAMPLE_FRAMES: Final = 900
+_LOCK_SECONDS: Final = 10.0
+_RETRY_SECONDS: Final = 0.02
+_WARM_SECONDS: Final = 60.0
+"""How long Modal keeps an idle container where a function does not say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimingSummary:
+    """What is known of one function on one GPU.
+
+    Attributes:
+        function: Such as `render_overlay`.
+        gpu: Such as `T4`; `cpu` where there is none.
+        jobs: Finished jobs that are remembered.
+        cold_startup: Of jobs that had to wait for a container; None where there was none.
+        warm_startup: Of jobs that did not; None where there was none.
+        fixed_seconds: What every job takes, however short.
+        seconds_per_megapixel: Of each frame, besides.
+        seconds_per_frame: Median over the jobs, of whatever size.
+        sizes: (width, height) of the frames that were seen, the most frequent first.
+        spread: Relative deviation of the jobs from these figures.
+        last_finished_at: Unix time.
+    """
+
+    function: str
+    gpu: str
+    jobs: int
+    cold_startup: StartupEstimate | None
+    warm_startup: StartupEstimate | None
+    fixed_seconds: float
+    seconds_per_megapixel: float
+    seconds_per_frame: float
+    sizes: tuple[tuple[int, int], ...]
+    spread: float
+    last_finished_at: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the summary for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return the summary in a few lines for people."""
+        last = datetime.fromtimestamp(self.last_finished_at, UTC)
+        lines = [f"{self.function} on {self.gpu}: {_count(self.jobs)}, the last one on {last:%Y-%m-%d at %H:%M} UTC"]
+        for name, start in (("cold", self.cold_startup), ("warm", self.warm_startup)):
+            if start is not None:
+                lines.append(
+                    f"  {name} start: {start.seconds:.1f} s, give or take {start.spread:.0%}, by {_count(start.jobs)}"
+                )
+        rate = f"{1000 * self.seconds_per_megapixel:.2f} ms for each megapixel of each frame"
+        lines.append(f"  work: {self.fixed_seconds:.1f} s, and {rate}, give or take {self.spread:.0%}")
+        width, height = self.sizes[0]
+        seconds = self.fixed_seconds + self.seconds_per_megapixel * units_of((width, height), _EXAMPLE_FRAMES)
+        example = f"{_EXAMPLE_FRAMES} frames of {width} x {height}"
+        lines.append(f"  so {example} take {seconds:.1f} s ({_EXAMPLE_FRAMES / seconds:.1f} fps)")
+        return "\n".join(lines)
+
+
+class TimingHistory:
+    """What finished jobs took, by function, GPU and size of frame.
+
+    Safe with any number of processes and threads at once. Each call opens the file and takes about a millisecond;
+    on an event loop, use `asyncio.to_thread`.
+
+    Args:
+        path: The file; default REEL_MODAL_TIMINGS, then `timings.sqlite3` in the user's data directory. It is made
+            with the first job that is recorded.
+        warm_seconds: How long a container waits for the next job; whether a job finds a warm one is told by the
+            pause before it.
+        env: Where REEL_MODAL_TIMINGS is read from; default this process's environment.
+        wall_clock: Unix time.
+
+    Example:
+        >>> history = TimingHistory("timings.sqlite3")
+        >>> history.plan("render_overlay", gpu="T4", size=(1920, 1080), frames=900).source
+        'published figures: no job of render_overlay on T4 has finished here yet'
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        warm_seconds: float = _WARM_SECONDS,
+        env: Mapping[str, str] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path: Path = Path(path) if path else _default_path(os.environ if env is None else env)
+        self._warm_seconds = warm_seconds
+        self._wall_clock = wall_clock
+
+    def record(self, timing: JobTiming) -> None:
+        """Remember a job that has just finished; a file that cannot be written is a warning in the log."""
+        now = self._wall_clock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._connection() as connection, _transaction(connection):
+                cold = self._was_cold(connection, timing, now) if timing.cold is None else timing.cold
+                connection.execute(
+                    "INSERT INTO jobs (finished_at, function, gpu, width_px, height_px, frames, cold,"
+                    " startup_seconds, seconds_by_phase) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        now,
+                        timing.function,
+                        timing.gpu,
+                        *timing.size,
+                        timing.frames,
+                        cold,
+                        timing.startup_seconds,
+                        json.dumps(dict(timing.seconds_by_phase)),
+                    ),
+                )
+                connection.execute(
+                    "DELETE FROM jobs WHERE function = ? AND gpu = ? AND id <= (SELECT id FROM jobs"
+                    " WHERE function = ? AND gpu = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                    (timing.function, timing.gpu, timing.function, timing.gpu, _KEPT_JOBS),
+                )
+        except _UNUSABLE as error:
+            _log.warning("the timing of a job was not kept in %s: %s", self.path, error)
+
+    def plan(
+        self, function: str, *, gpu: str, size: tuple[int, int], frames: int, cold: bool | None = None
+    ) -> ProgressPlan:
+        """Return what to expect of the next job; its `source` says in words what that rests on.
+
+        Args:
+            function: Such as `render_overlay`.
+            gpu: Such as `T4`; `cpu` where there is none.
+            size: (width, height) of its frames in pixels.
+            frames: How many it will make.
+            cold: Whether a container has to be started; None lets the pause since the last job tell.
+
+        Raises:
+            ConfigError: The size or the number of frames is not above 0.
+        """
+        check_work(size, frames)
+        timings: list[JobTiming] = []
+        last = None
+        try:
+            timings, last = self._read(function, gpu)
+        except _UNUSABLE as error:
+            _log.warning("no timings can be read from %s, so published figures are used: %s", self.path, error)
+        if cold is None:
+            cold = last is None or self._wall_clock() - last > self._warm_seconds
+        startup = _startup_of(timings, cold=cold) or published_startup(gpu, cold=cold)
+        work = work_from(timings, size, frames) if timings else published_work(function, gpu, size, frames)
+        return ProgressPlan.weighted(
+            startup_seconds=startup.seconds,
+            work=work.work,
+            startup_spread=startup.spread,
+            work_spread=work.spread,
+            source=_in_words(function, gpu, work.jobs, work.near, startup, cold=cold),
+        )
+
+    def summary(self) -> list[TimingSummary]:
+        """Return what is known, by function and GPU.
+
+        Raises:
+            ReelModalError: The file cannot be read.
+        """
+        try:
+            if not self.path.exists():
+                return []
+            with self._connection() as connection:
+                kinds = connection.execute("SELECT DISTINCT function, gpu FROM jobs ORDER BY 1, 2").fetchall()
+            return [self._summary_of(function, gpu) for function, gpu in kinds]
+        except _UNUSABLE as error:
+            raise ReelModalError(
+                f"the timings in {str(self.path)!r} cannot be read ({error}); remove the file, or name another one in"
+                " REEL_MODAL_TIMINGS"
+            ) from error
+
+    def _summary_of(self, function: str, gpu: str) -> TimingSummary:
+        timings, last = self._read(function, gpu, _KEPT_JOBS)
+        line = fit_line([(timing.units, timing.work_seconds) for timing in timings[:_USED_JOBS]])
+        sizes = [timing.size for timing in timings]
+        return TimingSummary(
+            function=function,
+            gpu=gpu,
+            jobs=len(timings),
+            cold_startup=_startup_of(timings, cold=True),
+            warm_startup=_startup_of(timings, cold=False),
+            fixed_seconds=line.fixed_seconds,
+            seconds_per_megapixel=line.seconds_per_unit,
+            seconds_per_frame=median([timing.work_seconds / timing.frames for timing in timings]),
+            sizes=tuple(sorted(dict.fromkeys(sizes), key=sizes.count, reverse=True)),
+            spread=spread_of([timing.work_seconds / line.at(timing.units) for timing in timings]),
+            last_finished_at=last or 0.0,
+        )
+
+    def _read(self, function: str, gpu: str, limit: int = _USED_JOBS) -> tuple[list[JobTiming], float | None]:
+        """Return the newest timings, newest first, and when the last job finished."""
+        if not self.path.exists():
+            return [], None
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT width_px, height_px, frames, cold, startup_seconds, seconds_by_phase, finished_at FROM jobs"
+                " WHERE function = ? AND gpu = ? ORDER BY id DESC LIMIT ?",
+                (function, gpu, limit),
+            ).fetchall()
+        timings = [
+            JobTiming(
+                function=function,
+                gpu=gpu,
+                size=(width, height),
+                frames=frames,
+                startup_seconds=startup,
+                seconds_by_phase=json.loads(phases),
+                cold=bool(cold),
+            )
+            for width, height, frames, cold, startup, phases, _ in rows
+        ]
+        return timings, max((row[-1] for row in rows), default=None)
+
+    def _was_cold(self, connection: sqlite3.Connection, timing: JobTiming, now: float) -> bool:
+        """Return whether the last job before the submission of this one had finished too long ago."""
+        submitted_at = now - timing.startup_seconds - timing.work_seconds
+        last = connection.execute(
+            "SELECT max(finished_at) FROM jobs WHERE function = ? AND gpu = ?", (timing.function, timing.gpu)
+        ).fetchone()[0]
+        return last is None or submitted_at - last > self._warm_seconds
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if (version := _version(connection)) == 0:
+                version = _set_up(connection)
+            if version != _SCHEMA_VERSION:
+                raise _UnusableError(f"it has version {version} of another reel_modal, not {_SCHEMA_VERSION}")
+            yield connection
+
+
+class _UnusableError(Exception):
+    """The file is not one of ours."""
+
+
+_UNUSABLE: Final = (sqlite3.Error, OSError, ValueError, _UnusableError)
+
+
+def _set_up(connection: sqlite3.Connection) -> int:
+    """Make the table, unless another process is quicker; return the version of the file."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            # SQLite does not wait for the lock here, as it does everywhere else.
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+    with _transaction(connection):
+        if _version(connection) == 0:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    return _version(connection)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _default_path(env: Mapping[str, str]) -> Path:
+    named = env.get("REEL_MODAL_TIMINGS")
+    return Path(named) if named else platformdirs.user_data_path("reel_modal", appauthor=False) / "timings.sqlite3"
+
+
+def _startup_of(timings: list[JobTiming], *, cold: bool) -> StartupEstimate | None:
+    seconds = [timing.startup_seconds for timing in timings if timing.cold is cold]
+    if not seconds:
+        return None
+    middle = median(seconds)
+    spread = spread_of([value / middle for value in seconds]) if middle > 0 else spread_of([1.0])
+    return StartupEstimate(middle, spread, len(seconds))
+
+
+def _in_words(function: str, gpu: str, jobs: int, near: int, startup: StartupEstimate, *, cold: bool) -> str:
+    if jobs == 0:
+        return f"published figures: no job of {function} on {gpu} has finished here yet"
+    start = f"a {'cold' if cold else 'warm'} start"
+    basis = f"by {startup.jobs} of them" if startup.jobs else "by published figures"
+    return f"the last {_count(jobs)} of {function} on {gpu}, {near} of about this size; {start}, {basis}"
+
+
+def _count(jobs: int) -> str:
+    return "1 job" if jobs == 1 else f"{jobs} jobs"

@@ -1,0 +1,259 @@
+"""The file of timings: learned from, explained, shared by processes, and never in the way of a job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.unit.progress.test_timings import HD, timing
+
+from reel_modal.errors import ConfigError, ReelModalError
+from reel_modal.progress import ProgressPlan
+from reel_modal.progress.timing_history import TimingHistory
+
+
+class Wall:
+    """Unix time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+def history(tmp_path: Path, wall: Wall) -> TimingHistory:
+    return TimingHistory(tmp_path / "deep" / "timings.sqlite3", wall_clock=wall)
+
+
+def plan(history: TimingHistory, frames: int = 900, **fields: object) -> ProgressPlan:
+    options: dict[str, object] = {"gpu": "T4", "size": HD} | fields
+    return history.plan("render_overlay", frames=frames, **options)  # type: ignore[arg-type]
+
+
+def test_without_history_a_plan_says_so_and_no_file_is_made(history: TimingHistory) -> None:
+    made = plan(history)
+    assert made.source == "published figures: no job of render_overlay on T4 has finished here yet"
+    assert made.startup_seconds == 26
+    assert made.processing_seconds == pytest.approx(900 * 2.0736 * 0.0205)
+    assert not history.path.parent.exists()
+
+
+def test_a_plan_is_learned_from_finished_jobs(history: TimingHistory) -> None:
+    for _ in range(3):
+        history.record(timing(30.0, startup_seconds=12.0, cold=True))
+    made = plan(history, frames=1800, cold=True)
+    assert made.startup_seconds == 12
+    assert made.processing_seconds == pytest.approx(60)
+    assert [phase.name for phase in made.work] == ["fetch", "render", "publish"]
+    assert made.source == (
+        "the last 3 jobs of render_overlay on T4, 3 of about this size; a cold start, by 3 of them"
+    )
+    # The bar runs at one speed through startup and work.
+    assert made.phases[1].end == pytest.approx(made.limit * 12 / 72)
+
+
+def test_functions_and_gpus_do_not_learn_from_one_another(history: TimingHistory) -> None:
+    history.record(timing(300.0))
+    history.record(timing(7.0, gpu="A10G"))
+    assert plan(history).processing_seconds == pytest.approx(300)
+    assert plan(history, gpu="A10G").processing_seconds == pytest.approx(7)
+    assert plan(history, gpu="L4").source.startswith("published figures")
+    assert history.plan("process_framing", gpu="T4", size=HD, frames=9).source.startswith("published figures")
+
+
+def test_cold_and_warm_starts_are_told_apart(history: TimingHistory, wall: Wall) -> None:
+    for startup, cold in [(24.0, True), (0.4, False), (30.0, True), (0.6, False), (27.0, True)]:
+        history.record(timing(30.0, startup_seconds=startup, cold=cold))
+    assert plan(history, cold=True).startup_seconds == 27
+    assert plan(history, cold=False).startup_seconds == 0.5
+    # Unasked, the pause since the last job tells.
+    assert plan(history).startup_seconds == 0.5
+    wall.now += 61
+    assert plan(history).startup_seconds == 27
+    assert "a cold start, by 3 of them" in plan(history).source
+
+
+def test_a_kind_of_start_that_was_never_seen_is_the_published_one(history: TimingHistory) -> None:
+    history.record(timing(30.0, startup_seconds=3.0, cold=True))
+    assert plan(history, cold=False).startup_seconds == 5.5
+    assert plan(history, cold=False).source.endswith("a warm start, by published figures")
+
+
+def test_the_pause_before_a_job_tells_how_it_started(history: TimingHistory, wall: Wall) -> None:
+    history.record(timing(30.0, startup_seconds=20.0))  # the first of all
+    wall.now += 20 + 30.5  # submitted 20 s after the one before it
+    history.record(timing(30.0, startup_seconds=0.5))
+    wall.now += 300
+    history.record(timing(30.0, startup_seconds=22.0))
+    (known,) = history.summary()
+    assert known.cold_startup is not None
+    assert known.warm_startup is not None
+    assert (known.cold_startup.seconds, known.cold_startup.jobs) == (21, 2)
+    assert (known.warm_startup.seconds, known.warm_startup.jobs) == (0.5, 1)
+
+
+def test_the_spread_of_the_jobs_is_in_the_plan(history: TimingHistory) -> None:
+    for _ in range(20):
+        history.record(timing(30.0, startup_seconds=20.0, cold=True))
+        history.record(timing(30.0, startup_seconds=0.2, cold=False))
+    for _ in range(10):
+        history.record(timing(30.0, startup_seconds=10.0, cold=True))
+        history.record(timing(30.0, startup_seconds=40.0, cold=True))
+    startup, work = plan(history, cold=True).phases[1:]
+    assert work.spread == pytest.approx(0.05)
+    assert startup.spread > 0.3
+    assert plan(history, cold=False).phases[1].spread < 0.1
+
+
+def test_old_jobs_are_forgotten(history: TimingHistory) -> None:
+    for seconds in [500.0] * 40 + [30.0] * 200:
+        history.record(timing(seconds))
+    history.record(timing(9.0, gpu="L4"))
+    assert plan(history).processing_seconds == pytest.approx(30)
+    assert {known.gpu: known.jobs for known in history.summary()} == {"T4": 200, "L4": 1}
+
+
+def test_the_summary_explains_what_was_learned(history: TimingHistory, wall: Wall) -> None:
+    for frames in (100, 200, 400, 800):
+        history.record(timing(40 + 0.1 * frames, frames, startup_seconds=20.0, cold=True))
+    history.record(timing(20.0, 300, (640, 360), startup_seconds=0.5, cold=False))
+    (known,) = history.summary()
+    assert (known.function, known.gpu, known.jobs) == ("render_overlay", "T4", 5)
+    assert known.fixed_seconds == pytest.approx(40, rel=0.5)
+    assert known.seconds_per_megapixel == pytest.approx(0.1 / 2.0736, rel=0.2)
+    assert known.seconds_per_frame == pytest.approx(0.2)
+    assert known.sizes == (HD, (640, 360))
+    assert known.last_finished_at == wall.now
+    assert known.to_dict()["cold_startup"] == {"seconds": 20.0, "spread": pytest.approx(1 / 6), "jobs": 4}
+
+
+def test_nothing_recorded_is_nothing_known(history: TimingHistory) -> None:
+    assert history.summary() == []
+
+
+def test_the_path_is_an_argument_or_a_variable_or_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"REEL_MODAL_TIMINGS": str(tmp_path / "b")}
+    assert TimingHistory(tmp_path / "a", env=env).path == tmp_path / "a"
+    assert TimingHistory(env=env).path == tmp_path / "b"
+    assert TimingHistory(env={"REEL_MODAL_TIMINGS": ""}).path.parts[-2:] == ("reel_modal", "timings.sqlite3")
+    monkeypatch.setenv("REEL_MODAL_TIMINGS", str(tmp_path / "c"))
+    assert TimingHistory().path == tmp_path / "c"
+
+
+def test_an_impossible_job_is_refused(history: TimingHistory) -> None:
+    with pytest.raises(ConfigError, match="0 frames"):
+        plan(history, frames=0)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this was never a database, however long one reads in it" * 100)
+
+
+def from_the_future(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def damaged(path: Path) -> None:
+    TimingHistory(path).record(timing(30.0))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE jobs SET seconds_by_phase = '{'")
+        connection.commit()
+
+
+def nonsense(path: Path) -> None:
+    TimingHistory(path).record(timing(30.0))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE jobs SET frames = -4")
+        connection.commit()
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [garbage, from_the_future, damaged, nonsense, a_folder])
+def test_an_unusable_file_stops_no_job(spoil: object, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "timings"
+    spoil(path)  # type: ignore[operator]
+    history = TimingHistory(path)
+    with caplog.at_level(logging.WARNING, "reel_modal"):
+        assert plan(history).source.startswith("published figures")
+        assert str(path) in caplog.text
+        history.record(timing(30.0))
+    with pytest.raises(ReelModalError, match="REEL_MODAL_TIMINGS"):
+        history.summary()
+
+
+def test_an_unwritable_place_stops_no_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING, "reel_modal"):
+        TimingHistory(tmp_path / "file" / "timings").record(timing(30.0))
+    assert "the timing of a job was not kept" in caplog.text
+
+
+RECORDS = """
+import logging, sys
+from reel_modal.progress.timing_history import JobTiming, TimingHistory
+logging.basicConfig(level=logging.WARNING)
+history = TimingHistory()
+timing = JobTiming(function="f", gpu=sys.argv[1], size=(64, 36), frames=10, startup_seconds=1.0,
+                   seconds_by_phase={"render": 2.0})
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[2])):
+    history.record(timing)
+    assert history.plan("f", gpu=sys.argv[1], size=(64, 36), frames=10).processing_seconds
+"""
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Eight processes that record twenty-five jobs each, into a file that is not there yet, once they are told."""
+    command = [sys.executable, "-W", "error", "-c", RECORDS]
+    env = {**os.environ, "REEL_MODAL_TIMINGS": str(tmp_path / "timings")}
+    running = [
+        subprocess.Popen(
+            [*command, f"gpu {number % 2}", "25"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for number in range(8)
+    ]
+    yield running
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_many_processes_at_once_lose_nothing(writers: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    for process in writers:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in writers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in writers:
+        _, said = process.communicate(timeout=90)
+        assert (process.returncode, said) == (0, "")
+    assert [known.jobs for known in TimingHistory(tmp_path / "timings").summary()] == [100, 100]
