@@ -23,12 +23,12 @@ APP = "loopback-sample"
 SAMPLE = Path(__file__).parent / "loopback" / "sample"
 
 
-def deploy(plane: LoopbackPlane) -> subprocess.CompletedProcess[str]:
+def deploy(plane: LoopbackPlane, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`modal deploy` as a person runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "modal", "deploy", "-m", "loopback_sample"],
+        [sys.executable, "-m", "modal", "deploy", *arguments, "-m", "loopback_sample"],
         cwd=SAMPLE,
-        env={**os.environ, **plane.environment(), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, **plane.environment(), "PYTHONIOENCODING": "utf-8", **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -318,6 +318,78 @@ def test_a_deploy_that_is_cut_off_leaves_the_former_version(app: LoopbackPlane) 
         name: one.function_id for name, one in before.items()
     }
     assert after["double"].definition_id != before["double"].definition_id
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "recreate"])
+async def test_a_redeploy_replaces_warm_containers(app: LoopbackPlane, strategy: str) -> None:
+    variable = function("variable")
+    assert await variable.remote.aio("SAMPLE_VERSION") == "1"
+    (old,) = app.containers("variable")
+    try:
+        done = await asyncio.to_thread(deploy, app, "--strategy", strategy, SAMPLE_VERSION="2")
+        assert done.returncode == 0, done.stderr
+        assert await variable.remote.aio("SAMPLE_VERSION") == "2"
+        await asyncio.to_thread(app.wait_for, lambda: old not in app.containers("variable"))
+        assert app.count("ContainerStop") == (strategy == "recreate")
+    finally:
+        assert (await asyncio.to_thread(deploy, app)).returncode == 0
+
+
+async def test_a_handle_with_other_options_calls_a_variant(app: LoopbackPlane) -> None:
+    import modal
+
+    hurried = function("work").with_options(gpu="L4", timeout=1)
+    with pytest.raises(modal.exception.FunctionTimeoutError, match="1s"):
+        await hurried.remote.aio("variant", 60.0)
+    (bound,) = [request for rpc, request in app.requests if rpc == "FunctionBindParams"]
+    assert bound.function_options.resources.gpu_config.gpu_type == "L4"
+
+
+async def test_stopping_an_app_ends_what_runs(app: LoopbackPlane) -> None:
+    import modal
+
+    spawned = await function("work").spawn.aio("stopped", 60.0)
+    await started("stopped")
+    app.stop_app(APP)
+    try:
+        with pytest.raises(modal.exception.RemoteError):
+            await spawned.get.aio(timeout=20)
+        with pytest.raises(modal.exception.NotFoundError):
+            await function("work").hydrate.aio()
+    finally:
+        assert (await asyncio.to_thread(deploy, app)).returncode == 0
+
+
+async def test_a_fault_strikes_only_what_it_names(app: LoopbackPlane) -> None:
+    import modal
+    from grpclib import Status
+
+    app.faults.fail("QueuePut", Status.FAILED_PRECONDITION, side="container", message="not from there")
+    queue = modal.Queue.from_name("sample-events", create_if_missing=True)
+    await queue.put.aio("from the host", partition="sides")
+    with pytest.raises(modal.exception.ConflictError, match="not from there"):
+        await function("work").remote.aio("sides")
+    app.faults.fail("*", Status.PERMISSION_DENIED, where=lambda request: getattr(request, "object_tag", "") == "work")
+    await function("double").hydrate.aio()
+    with pytest.raises(modal.exception.PermissionDeniedError):
+        await function("work").hydrate.aio()
+
+
+async def test_partitions_end_with_their_time_to_live_and_are_bounded(app: LoopbackPlane) -> None:
+    import queue
+
+    import modal
+
+    events = modal.Queue.from_name("sample-limits", create_if_missing=True)
+    await events.put_many.aio(list(range(5_000)), partition="full")
+    with pytest.raises(queue.Full):
+        await events.put.aio("one more", block=False, partition="full")
+    await events.put.aio("soon gone", partition="short", partition_ttl=1)
+    assert app.queue_lengths("sample-limits")["short"] == 1
+    app.pass_time(2.0)
+    assert app.queue_lengths("sample-limits") == {"full": 5_000}
+    with pytest.raises(modal.exception.InvalidError, match="1 MiB"):
+        await events.put.aio(b"x" * (1 << 20), partition="large")
 
 
 def test_a_deploy_without_its_secret_fails(app: LoopbackPlane) -> None:

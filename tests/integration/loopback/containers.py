@@ -124,6 +124,7 @@ class Containers:
             returncode = await container.process.wait()
         kill_all(container.id)
         container.ended = True
+        container.changes.notify()
         del self.running[container.id]
         self._settle(container, returncode)
         for function in list(self.deployments.functions.values()):
@@ -298,6 +299,7 @@ class Containers:
         container = self.running.get(request.task_id)
         if container is not None:
             self.end(container, None)
+            await container.changes.until(lambda: container.ended)
         return api_pb2.ContainerStopResponse()
 
     async def function_get_current_stats(

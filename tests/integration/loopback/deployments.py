@@ -55,6 +55,7 @@ class Deployments:
     functions: dict[str, Function] = field(default_factory=dict)
     definitions: dict[str, Definition] = field(default_factory=dict)
     drafts: dict[str, api_pb2.FunctionHandleMetadata] = field(default_factory=dict)
+    variants: dict[tuple[str, bytes], Function] = field(default_factory=dict)
     images: dict[str, _Image] = field(default_factory=dict)
     mounts: dict[str, list[api_pb2.MountFile]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -286,6 +287,19 @@ class Deployments:
         function, live = self.function(request.function_id)
         return api_pb2.FunctionGetByIdResponse(function=live.data, handle_metadata=handle_metadata(function, live))
 
+    async def function_bind_params(
+        self, request: api_pb2.FunctionBindParamsRequest
+    ) -> api_pb2.FunctionBindParamsResponse:
+        base, live = self.function(request.function_id)
+        key = (live.id, request.SerializeToString(deterministic=True))
+        bound = self.variants.get(key)
+        if bound is None:
+            bound = Function(
+                base.app, base.name, live=Definition(live.metadata, _varied(live, request.function_options))
+            )
+            self.functions[bound.id] = self.variants[key] = bound
+        return api_pb2.FunctionBindParamsResponse(bound_function_id=bound.id, handle_metadata=live.metadata)
+
     # RPCs: images.
 
     async def image_get_or_create(self, request: api_pb2.ImageGetOrCreateRequest) -> api_pb2.ImageGetOrCreateResponse:
@@ -356,7 +370,12 @@ class Deployments:
     async def secret_list(self, request: api_pb2.SecretListRequest) -> api_pb2.SecretListResponse:
         environment = self.environment(request.environment_name)
         items = [
-            api_pb2.SecretListItem(label=name, secret_id=secret.id, environment_name=environment)
+            api_pb2.SecretListItem(
+                label=name,
+                secret_id=secret.id,
+                environment_name=environment,
+                metadata=api_pb2.SecretMetadata(name=name),
+            )
             for (where, name), secret in self.named_secrets.items()
             if where == environment
         ]
@@ -373,6 +392,26 @@ class Deployments:
 
 def _page(app: App) -> str:
     return f"https://modal.com/apps/loopback/{app.environment}/{app.id}"
+
+
+def _varied(live: Definition, options: api_pb2.FunctionOptions) -> api_pb2.FunctionData:
+    """A definition with the options of `with_options`: only what is set there changes."""
+    data = api_pb2.FunctionData()
+    data.CopyFrom(live.data)
+    if options.resources.HasField("gpu_config"):
+        del data.ranked_functions[1:]
+    for ranked in data.ranked_functions:
+        proto = ranked.function
+        proto.resources.MergeFrom(options.resources)
+        proto.timeout_secs = options.timeout_secs or proto.timeout_secs
+        proto.max_concurrent_inputs = options.max_concurrent_inputs or proto.max_concurrent_inputs
+        if options.HasField("retry_policy"):
+            proto.retry_policy.CopyFrom(options.retry_policy)
+        if options.concurrency_limit:
+            proto.autoscaler_settings.max_containers = options.concurrency_limit
+        if options.replace_secret_ids:
+            proto.secret_ids[:] = options.secret_ids
+    return data
 
 
 def _copy(data: api_pb2.FunctionData, name: str, value: object) -> None:

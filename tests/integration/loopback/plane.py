@@ -215,6 +215,10 @@ class LoopbackPlane:
         """Stop an app and deploy the same again, so that every id that a handle keeps is stale."""
         self._run(lambda: self._with_app(name, environment, self._deployments.renew))
 
+    def pass_time(self, seconds: float) -> None:
+        """Let queue partitions grow older."""
+        self._queues.passed_seconds += seconds
+
     # What happens to containers and outputs.
 
     def preempt(self, of: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -40,6 +40,8 @@ class Queues:
     deployments: Deployments
     queues: dict[str, _Queue] = field(default_factory=dict)
     named: dict[tuple[str, str], str] = field(default_factory=dict)
+    # What a test adds to the clock that partitions expire by.
+    passed_seconds: float = 0.0
 
     def lengths(self, name: str, environment: str) -> dict[str, int]:
         """Items by partition of a named queue; empty partitions are left out."""
@@ -149,11 +151,13 @@ class Queues:
         queue = self.queues.get(queue_id)
         if queue is None:
             raise GRPCError(Status.NOT_FOUND, f"No Queue with ID '{queue_id}' found")
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         for key in [key for key, partition in queue.partitions.items() if partition.expires_at <= now]:
             del queue.partitions[key]
         return queue
 
-    @staticmethod
-    def _touch(partition: _Partition) -> None:
-        partition.expires_at = asyncio.get_running_loop().time() + partition.ttl_seconds
+    def _touch(self, partition: _Partition) -> None:
+        partition.expires_at = self._now() + partition.ttl_seconds
+
+    def _now(self) -> float:
+        return time.monotonic() + self.passed_seconds

@@ -11,7 +11,8 @@ import modal
 if os.environ.get("SAMPLE_BREAKS"):
     raise RuntimeError("this image lacks something")
 
-app = modal.App("loopback-sample", image=modal.Image.debian_slim().env({"SAMPLE_COLOUR": "blue green"}))
+settings = {"SAMPLE_COLOUR": "blue green", "SAMPLE_VERSION": os.environ.get("SAMPLE_VERSION", "1")}
+app = modal.App("loopback-sample", image=modal.Image.debian_slim().env(settings))
 
 
 @app.function(gpu="T4", cpu=1.5, memory=512, timeout=60, max_containers=2, scaledown_window=30)
