@@ -10,11 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reel_modal.blocking import run_sync
+    from reel_modal.client import FunctionRegistry, RemoteFunction
     from reel_modal.config import MediaLimits, Settings
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.frames import ColorTags, Frame
+    from reel_modal.job import Job, JobOptions
     from reel_modal.media import MediaInfo, probe
+    from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressSimulator, ProgressUpdate
     from reel_modal.schema import (
         CropKeyframe,
         EncodeOptions,
@@ -38,14 +42,22 @@ __all__ = [
     "FramePipe",
     "FrameReader",
     "FramingRequest",
+    "FunctionRegistry",
     "HighlightKeyframe",
     "HighlightRegion",
+    "Job",
+    "JobOptions",
     "MediaInfo",
     "MediaLimits",
     "OverlayRequest",
     "OverlayStyle",
+    "ProgressEvent",
+    "ProgressPlan",
+    "ProgressSimulator",
+    "ProgressUpdate",
     "ReelModalError",
     "RemoteError",
+    "RemoteFunction",
     "RenderResult",
     "RequestError",
     "Settings",
@@ -53,6 +65,7 @@ __all__ = [
     "Storage",
     "__version__",
     "probe",
+    "run_sync",
 ]
 
 _HOME = {
@@ -63,20 +76,29 @@ _HOME = {
     "FramePipe": "ffmpeg_pipe",
     "FrameReader": "ffmpeg_pipe",
     "FramingRequest": "schema",
+    "FunctionRegistry": "client",
     "HighlightKeyframe": "schema",
     "HighlightRegion": "schema",
+    "Job": "job",
+    "JobOptions": "job",
     "MediaInfo": "media",
     "MediaLimits": "config",
     "OverlayRequest": "schema",
     "OverlayStyle": "schema",
+    "ProgressEvent": "progress",
+    "ProgressPlan": "progress",
+    "ProgressSimulator": "progress",
+    "ProgressUpdate": "progress",
     "ReelModalError": "errors",
     "RemoteError": "errors",
+    "RemoteFunction": "client",
     "RenderResult": "schema",
     "RequestError": "errors",
     "Settings": "config",
     "SpeedSegment": "schema",
     "Storage": "storage",
     "probe": "media",
+    "run_sync": "blocking",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -19,6 +19,7 @@
     │   ├── InvalidKeyError              (also a ValueError)   a key that could leave its root
     │   └── ObjectNotFoundError          (also a FileNotFoundError)
     ├── JobConflictError                 the same job_id with another request
+    ├── BlockingCallError                (also a RuntimeError) a blocking call inside a running event loop
     └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
         ├── NotDeployedError             no such app, function or environment
         ├── AuthError                    no token, or one that is refused
@@ -41,6 +42,7 @@ from typing import ClassVar
 __all__ = [
     "AuthError",
     "BadInputError",
+    "BlockingCallError",
     "ConfigError",
     "EncoderUnavailableError",
     "FFmpegError",
@@ -190,6 +192,10 @@ class ObjectNotFoundError(StorageError, FileNotFoundError):
 
 class JobConflictError(ReelModalError):
     """A job id is in use for another request."""
+
+
+class BlockingCallError(ReelModalError, RuntimeError):
+    """A blocking call was made in a thread whose event loop runs."""
 
 
 class RemoteError(ReelModalError):

@@ -32,7 +32,6 @@ _TAIL_LINES: Final = 30
 _LONGEST_LINE_BYTES: Final = 4096
 _PIPE_BYTES: Final = 1 << 20
 _REAP_SECONDS: Final = 10.0
-_POSIX: Final = sys.platform != "win32"
 
 
 class LineSink(Protocol):
@@ -83,8 +82,7 @@ class FFmpegProcess:
                 stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                # Its own session: a Ctrl-C in the terminal reaches this process, which then ends ffmpeg.
-                start_new_session=_POSIX,
+                start_new_session=_wants_session(),
             )
         except OSError as error:
             raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
@@ -237,6 +235,14 @@ class FFmpegProcess:
                 self.stalled = True
                 self._process.kill()
                 return
+
+
+def _wants_session() -> bool:
+    """Return whether ffmpeg gets a session of its own, out of reach of a terminal's Ctrl-C, which is ours to handle.
+
+    Not under a worker that leads one: there ffmpeg stays in the worker's group, so that one signal ends both.
+    """
+    return sys.platform != "win32" and os.getsid(0) != os.getpid()
 
 
 def output_size(path: Path) -> int:

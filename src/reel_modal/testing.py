@@ -1,4 +1,4 @@
-"""What host applications use in their own tests: clips made on the spot, small and the same every time.
+"""What host applications use in their own tests: clips made on the spot, a backend of scripts, a clock by hand.
 
 It must load neither modal nor OpenCV.
 """
@@ -14,10 +14,12 @@ from reel_modal.config import Settings
 from reel_modal.errors import FFmpegError
 from reel_modal.ffmpeg_process import QUIET
 from reel_modal.frames import frame_rate
+from reel_modal.in_memory import InMemoryBackend, Script, Submitted
 from reel_modal.media import find_ffmpeg
+from reel_modal.progress.clocks import ManualClock
 from reel_modal.untrusted import file_url
 
-__all__ = ["make_clip"]
+__all__ = ["InMemoryBackend", "ManualClock", "Script", "Submitted", "make_clip"]
 
 _LONGEST_SECONDS = 300.0
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
+from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import verify_and_publish
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
@@ -18,9 +19,6 @@ from reel_modal.schema import OverlayRequest, RenderResult
 __all__ = ["NAME", "run"]
 
 NAME: Final = "render_overlay"
-
-_BITS: Final = 8
-_SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray"})
 
 
 def run(request: OverlayRequest, context: JobContext) -> RenderResult:
@@ -93,18 +91,4 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
                 overlay.render(frame.planes, seconds)
             pipe.write(frame)
             advance(frame.index + 1)
-    return pipe.result, _not_kept(media, reader.broken_packets)
-
-
-def _not_kept(media: MediaInfo, broken_packets: int) -> list[str]:
-    """Say what of the source is not in the output."""
-    notes = []
-    if not media.constant_rate:
-        notes.append(f"the variable frame rate was resampled to {float(media.fps):g} frames a second")
-    if broken_packets:
-        notes.append(f"{broken_packets} packets of the source could not be decoded; their neighbors were repeated")
-    if media.bit_depth > _BITS:
-        notes.append(f"the {media.bit_depth}-bit source was rendered in {_BITS} bits")
-    if media.pixel_format not in _SAME_CHROMA and media.bit_depth == _BITS:
-        notes.append(f"the {media.pixel_format} source was rendered in 4:2:0 chroma")
-    return notes
+    return pipe.result, not_kept(media, reader.broken_packets, fps=media.fps)

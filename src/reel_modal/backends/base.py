@@ -1,0 +1,124 @@
+"""What every place that runs jobs can do, and how a failure there becomes one of our errors.
+
+It must know neither Modal nor worker processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+from reel_modal.errors import (
+    BadInputError,
+    ConfigError,
+    FunctionError,
+    InvalidKeyError,
+    InvalidMediaError,
+    JobCancelledError,
+    ObjectNotFoundError,
+    ReelModalError,
+    RemoteError,
+    RequestError,
+)
+from reel_modal.progress.events import ProgressEvent
+
+__all__ = ["Backend", "Finished", "JobStatus", "failure_of"]
+
+JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "unknown"]
+"""`unknown` says that nobody could be asked, and is never an end."""
+
+_REFUSALS: Final = (RequestError, InvalidMediaError, ConfigError, InvalidKeyError, ObjectNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that ended well.
+
+    Attributes:
+        value: What the function returned, as it came over the wire.
+    """
+
+    value: object
+
+
+class Backend(Protocol):
+    """A place that runs functions. Every method may be called from any task, thread and event loop.
+
+    All failures are `RemoteError`s; `UnavailableError` means that nothing is known of the job, not that it failed.
+    """
+
+    @property
+    def name(self) -> str:
+        """The first part of every job's id, such as `modal`."""
+        ...
+
+    async def hydrate(self, function: str) -> None:
+        """Return when `function` is known to be there.
+
+        Raises:
+            RemoteError: It is not, or nobody could be asked.
+        """
+        ...
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """Start one call and return its id.
+
+        Raises:
+            RemoteError: It was not started, as far as can be known.
+
+        Cancellation: may leave a call behind; `RemoteFunction` shields it for that reason.
+        """
+        ...
+
+    async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
+        """Return the outcome, or None when there is none after `timeout_seconds`; 0 only looks.
+
+        Raises:
+            RemoteError: How the job ended, or that nobody could be asked.
+
+        Cancellation: ends the wait; the job goes on.
+        """
+        ...
+
+    async def cancel(self, call_id: str) -> None:
+        """End the job and what it started; of one that has ended, nothing changes.
+
+        Raises:
+            RemoteError: Nobody could be asked.
+        """
+        ...
+
+    async def events_so_far(self, call_id: str) -> int:
+        """Return how many events the job has reported; above 0, it runs or has run."""
+        ...
+
+    def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
+        """Yield every event from the first on, then new ones; end with the job. Any number may listen.
+
+        Raises:
+            RemoteError: Nobody could be asked.
+
+        Cancellation: ends this listener alone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back what the backend holds on this machine; jobs that run here are ended."""
+        ...
+
+
+def failure_of(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
+    """Return what a function raised as the error that the host gets; the caller raises it `from error`.
+
+    An error that names the input is `BadInputError`; one that the function raised as a `RemoteError` keeps its
+    kind; everything else is `FunctionError`.
+    """
+    if isinstance(error, RemoteError):
+        return type(error)(error.message, function=function, call_id=call_id)
+    if isinstance(error, asyncio.CancelledError):
+        return JobCancelledError("the job was cancelled", function=function, call_id=call_id)
+    kind = BadInputError if isinstance(error, _REFUSALS) else FunctionError
+    said = str(error) if isinstance(error, ReelModalError) else f"{type(error).__name__}: {error}"
+    return kind(said, function=function, call_id=call_id)

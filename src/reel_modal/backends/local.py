@@ -1,0 +1,283 @@
+"""Jobs on this machine: one worker process a job, a bounded number at once, the rest queued.
+
+A worker and its ffmpegs end with their job, with its cancellation, and with the host. It must not know what the
+functions do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, cast
+
+from reel_modal.backends.base import Finished, failure_of
+from reel_modal.backends.events import EventLog
+from reel_modal.backends.messages import Failed, Returned, Task
+from reel_modal.backends.worker import END_SECONDS
+from reel_modal.config import Settings
+from reel_modal.errors import JobCancelledError, NotDeployedError, UnavailableError, WorkerCrashedError
+from reel_modal.functions.specs import SPECS
+from reel_modal.progress.events import ProgressEvent
+
+__all__ = ["LocalBackend"]
+
+_POSIX: Final = sys.platform != "win32"
+_TAIL_LINES: Final = 40
+_MOST_KEPT: Final = 1000
+_FORCE_SECONDS: Final = END_SECONDS + 2
+
+
+class LocalBackend:
+    """Runs the function bodies in worker processes of this machine.
+
+    Args:
+        settings: For the workers; `store_url` must be set before a job runs.
+        max_workers: Jobs at once; default half of the cores, since an encoder fills more than one.
+    """
+
+    name: Final = "local"
+
+    def __init__(self, settings: Settings | None = None, *, max_workers: int | None = None) -> None:
+        self._settings = settings or Settings.from_env()
+        self._max_workers = max_workers or max(1, (os.cpu_count() or 2) // 2)
+        self._calls: dict[str, _LocalCall] = {}
+        self._waiting: queue.SimpleQueue[_LocalCall] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+
+    async def hydrate(self, function: str) -> None:
+        """See `Backend.hydrate`."""
+        if function not in SPECS:
+            raise NotDeployedError(
+                f"there is no such function here; there are {', '.join(sorted(SPECS))}", function=function
+            )
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """See `Backend.submit`."""
+        await self.hydrate(function)
+        (payload,) = args
+        if kwargs or not isinstance(payload, Mapping):
+            raise TypeError(f"{function} takes one request")
+        call = _LocalCall(function, cast("Mapping[str, object]", payload), self._settings)
+        with self._lock:
+            self._forget_old()
+            self._calls[call.id] = call
+            self._waiting.put(call)
+            if self._threads < min(self._max_workers, len(self._calls)):
+                self._threads += 1
+                threading.Thread(target=self._work, name="reel_modal-local", daemon=True).start()
+        return call.id
+
+    async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
+        """See `Backend.wait`."""
+        call = self._call(call_id)
+        if not call.outcome.done():
+            if timeout_seconds <= 0:
+                return None
+            await call.ended(timeout_seconds)
+        return Finished(call.outcome.result()) if call.outcome.done() else None
+
+    async def cancel(self, call_id: str) -> None:
+        """See `Backend.cancel`; returns when the worker has ended."""
+        call = self._call(call_id)
+        call.cancel()
+        await call.ended(_FORCE_SECONDS + END_SECONDS)
+
+    async def events_so_far(self, call_id: str) -> int:
+        """See `Backend.events_so_far`."""
+        return len(self._call(call_id).events)
+
+    async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
+        """See `Backend.events`."""
+        async for event in self._call(call_id).events.follow():
+            yield event
+
+    async def close(self) -> None:
+        """End every job that has not ended."""
+        for call in list(self._calls.values()):
+            if not call.outcome.done():
+                await self.cancel(call.id)
+
+    def _call(self, call_id: str) -> _LocalCall:
+        call = self._calls.get(call_id)
+        if call is None:
+            raise UnavailableError(
+                "this process did not start the job, and a local job ends with the process that did: submit it again",
+                function="local",
+                call_id=call_id,
+            )
+        return call
+
+    def _forget_old(self) -> None:
+        ended = [call_id for call_id, call in self._calls.items() if call.outcome.done()]
+        for call_id in ended[:-_MOST_KEPT]:
+            del self._calls[call_id]
+
+    def _work(self) -> None:
+        while True:
+            self._waiting.get().run()
+
+
+class _LocalCall:
+    """One job: queued, then a worker process, then an outcome."""
+
+    def __init__(self, function: str, payload: Mapping[str, object], settings: Settings) -> None:
+        self.id = uuid.uuid4().hex
+        self.events = EventLog()
+        self.outcome: Future[dict[str, object]] = Future()
+        self._function = function
+        self._payload = payload
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """Run the job to its end, in the caller's thread; the outcome says how it went."""
+        try:
+            value = self._run()
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            self._end(error=error)
+        else:
+            self._end(value=value)
+
+    def cancel(self) -> None:
+        """Ask the worker to end, and see to it that it does."""
+        with self._lock:
+            self._cancelled = True
+            process = self._process
+        if process is None:
+            self._end(error=JobCancelledError("cancelled before it began", function=self._function, call_id=self.id))
+        elif process.stdin is not None and not process.stdin.closed:
+            process.stdin.close()
+            forced = threading.Timer(_FORCE_SECONDS, _kill_group, args=(process,))
+            forced.daemon = True
+            forced.start()
+            self.outcome.add_done_callback(lambda _: forced.cancel())
+
+    async def ended(self, timeout_seconds: float) -> None:
+        """Return when the job has ended, or after `timeout_seconds`."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: Future[dict[str, object]]) -> None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits in it
+                loop.call_soon_threadsafe(ended.set)
+
+        self.outcome.add_done_callback(tell)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), timeout_seconds)
+
+    def _end(self, *, value: dict[str, object] | None = None, error: BaseException | None = None) -> None:
+        with self._lock:
+            if self.outcome.done():
+                return
+            if error is not None:
+                self.outcome.set_exception(error)
+            else:
+                self.outcome.set_result(value or {})
+        self.events.close()
+
+    def _run(self) -> dict[str, object]:
+        with tempfile.TemporaryDirectory(prefix="reel_modal-job-", ignore_cleanup_errors=True) as folder:
+            task = Task(self._function, self._payload, self._settings, Path(folder))
+            with self._lock:
+                if self._cancelled:
+                    raise JobCancelledError("cancelled before it began", function=self._function, call_id=self.id)
+                self._process = process = _start_worker()
+            tail: deque[str] = deque(maxlen=_TAIL_LINES)
+            drain = threading.Thread(
+                target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True
+            )
+            drain.start()
+            try:
+                answer = self._converse(process, task)
+            finally:
+                _kill_group(process)
+                drain.join(timeout=_FORCE_SECONDS)
+                for stream in (process.stdin, process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
+            return self._value(answer, process.returncode, tail)
+
+    def _converse(self, process: subprocess.Popen[bytes], task: Task) -> Returned | Failed | None:
+        """Hand the task over and take its events until its answer; None when the worker ended without one."""
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the worker has no pipes")
+        try:
+            pickle.dump(task, process.stdin)
+            process.stdin.flush()
+            while isinstance(message := pickle.load(process.stdout), ProgressEvent):  # noqa: S301 - our own worker
+                self.events.add(message)
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            message = None
+        if message is None and _POSIX:
+            # Its number stays its own until it is reaped, so that the group can be ended under that number.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        elif message is None:
+            process.wait()
+        return cast("Returned | Failed | None", message)
+
+    def _value(self, answer: Returned | Failed | None, status: int, tail: deque[str]) -> dict[str, object]:
+        if isinstance(answer, Returned):
+            return answer.value
+        if self._cancelled:
+            raise JobCancelledError("the job was cancelled", function=self._function, call_id=self.id)
+        if isinstance(answer, Failed):
+            raise failure_of(answer.error, function=self._function, call_id=self.id) from answer.error
+        raise WorkerCrashedError(_how_it_died(status, tail), function=self._function, call_id=self.id)
+
+
+def _start_worker() -> subprocess.Popen[bytes]:
+    # The worker finds what this process finds, however its path was set.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "reel_modal.backends.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        # A session of its own: a Ctrl-C in the terminal is the host's to handle, and one signal ends the whole group.
+        start_new_session=_POSIX,
+        creationflags=0 if _POSIX else subprocess.CREATE_NEW_PROCESS_GROUP,  # type: ignore[attr-defined,unused-ignore]
+    )
+
+
+def _drain(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
+    if process.stderr is not None:
+        for line in process.stderr:
+            tail.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End the worker and whatever of its group is still there."""
+    if _POSIX:
+        with contextlib.suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _how_it_died(status: int, tail: deque[str]) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        how = f"the worker process was ended by {name}"
+        if name == "SIGKILL":
+            how += ", which is what a system does that runs out of memory"
+    else:
+        how = f"the worker process ended with status {status} and no answer"
+    said = "\n".join(tail)
+    return f"{how}; its last words:\n{said}" if said else how

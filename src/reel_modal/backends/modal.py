@@ -1,0 +1,203 @@
+"""Jobs on Modal: spawn, bounded waits, cancel, and events through one named queue.
+
+modal is imported by the first call, not with this module: that costs most of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from reel_modal.backends.base import Finished
+from reel_modal.errors import NotDeployedError, RemoteError, UnavailableError
+from reel_modal.functions.specs import EVENTS_QUEUE
+from reel_modal.progress.events import ProgressEvent
+from reel_modal.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    import modal
+
+__all__ = ["ModalBackend"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS: Final = 60.0
+"""Longest for one answer of Modal's API, its own retries included."""
+
+_IDLE_SECONDS: Final = 10.0
+"""Silence after which a listener asks whether the job still lives."""
+
+_MOST_KEPT: Final = 10_000
+
+
+class ModalBackend:
+    """Runs the functions of one deployed Modal app.
+
+    Args:
+        app: The app's name.
+        environment: Modal's environment; None is the profile's own.
+        client: Default: modal's own, made from its configuration on first use.
+        answer_seconds: Longest for one answer of Modal's API.
+    """
+
+    name: Final = "modal"
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        environment: str | None = None,
+        client: modal.Client | None = None,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
+        self.app: Final = app
+        self._environment = environment
+        self._client = client
+        self._answer_seconds = answer_seconds
+        self._lock = threading.Lock()
+        self._handles: dict[str, SingleFlight[modal.Function[..., Any, Any]]] = {}
+        self._calls: dict[str, modal.FunctionCall[Any]] = {}
+        self._queue: SingleFlight[modal.Queue] = SingleFlight()
+
+    def __repr__(self) -> str:
+        return f"ModalBackend({self.app!r})"
+
+    async def hydrate(self, function: str) -> None:
+        """See `Backend.hydrate`; asks Modal the first time, and again after a failure."""
+        await self._handle(function)
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """See `Backend.submit`."""
+        try:
+            call = await self._spawn(function, args, kwargs)
+        except NotDeployedError:
+            # Stopped and deployed again, an app has new ids; nothing was started under the old ones.
+            self._flight(function).forget()
+            call = await self._spawn(function, args, kwargs)
+        with self._lock:
+            self._calls[call.object_id] = call
+            if len(self._calls) > _MOST_KEPT:
+                del self._calls[next(iter(self._calls))]
+        return call.object_id
+
+    async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
+        """See `Backend.wait`."""
+        begun = time.monotonic()
+        call = self._call(call_id)
+        try:
+            async with asyncio.timeout(timeout_seconds + self._answer_seconds):
+                return Finished(await call.get.aio(timeout=timeout_seconds))
+        except TimeoutError as error:
+            waited = time.monotonic() - begun
+            if waited > timeout_seconds + self._answer_seconds:
+                raise self._error(error, call_id) from error
+            # modal says "not yet" by the same bare type that a function may raise; only that comes early.
+            if waited >= timeout_seconds and not error.args:
+                return None
+            raise self._error(error, call_id) from error
+        except Exception as error:
+            raise self._error(error, call_id) from error
+
+    async def cancel(self, call_id: str) -> None:
+        """See `Backend.cancel`."""
+        await self._answer(self._call(call_id).cancel.aio(), call_id)
+
+    async def events_so_far(self, call_id: str) -> int:
+        """See `Backend.events_so_far`."""
+        news = await self._events_queue()
+        return await self._answer(news.len.aio(partition=call_id), call_id)
+
+    async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
+        """See `Backend.events`; what was read stays for other listeners, until the partition expires."""
+        news = await self._events_queue()
+        latest = (0, 0)
+        while True:
+            heard = False
+            try:
+                async for item in news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS):
+                    if not isinstance(item, dict):
+                        return
+                    event = ProgressEvent(**item)
+                    if (event.attempt, event.sequence) > latest:
+                        latest, heard = (event.attempt, event.sequence), True
+                        yield event
+            except Exception as error:
+                raise self._error(error, call_id) from error
+            if not heard and await self._has_ended(call_id):
+                return
+
+    async def close(self) -> None:
+        """Jobs on Modal go on; there is nothing to give back."""
+
+    async def _has_ended(self, call_id: str) -> bool:
+        try:
+            return await self.wait(call_id, 0) is not None
+        except UnavailableError:
+            return False
+        except RemoteError:
+            return True
+
+    async def _spawn(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> modal.FunctionCall[Any]:
+        handle = await self._handle(function)
+        return await self._answer(handle.spawn.aio(*args, **kwargs), function=function)
+
+    async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
+        return await self._flight(function).get(lambda: self._look_up(function))
+
+    def _flight(self, function: str) -> SingleFlight[modal.Function[..., Any, Any]]:
+        with self._lock:
+            return self._handles.setdefault(function, SingleFlight())
+
+    async def _look_up(self, function: str) -> modal.Function[..., Any, Any]:
+        # In a thread, so that the event loop goes on meanwhile.
+        await asyncio.to_thread(import_module, "modal")
+        import modal
+
+        handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
+        await self._answer(handle.hydrate.aio(), function=f"{self.app}/{function}")
+        return handle
+
+    async def _events_queue(self) -> modal.Queue:
+        return await self._queue.get(self._make_queue)
+
+    async def _make_queue(self) -> modal.Queue:
+        # In a thread, so that the event loop goes on meanwhile.
+        await asyncio.to_thread(import_module, "modal")
+        import modal
+
+        news = modal.Queue.from_name(
+            EVENTS_QUEUE, environment_name=self._environment, create_if_missing=True, client=self._client
+        )
+        await self._answer(news.hydrate.aio(), function=EVENTS_QUEUE)
+        return news
+
+    def _call(self, call_id: str) -> modal.FunctionCall[Any]:
+        with self._lock:
+            call = self._calls.get(call_id)
+            if call is None:
+                import modal
+
+                call = self._calls[call_id] = modal.FunctionCall.from_id(call_id, client=self._client)
+        return call
+
+    async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
+        """Return the answer of one request, within the bound; whatever goes wrong becomes ours."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await asked
+        except Exception as error:
+            raise self._error(error, call_id, function=function) from error
+
+    def _error(self, error: Exception, call_id: str | None, *, function: str | None = None) -> RemoteError:
+        from reel_modal.backends.modal_errors import remote_error
+
+        return remote_error(error, function=function or self.app, call_id=call_id)

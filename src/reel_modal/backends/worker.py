@@ -1,0 +1,100 @@
+"""The process that runs one local job: what a container is on Modal. `python -m reel_modal.backends.worker`.
+
+It reads a `Task` from stdin and writes messages to stdout. When stdin closes, the host has cancelled the job or has
+died; either way the job ends and takes its ffmpegs along. It must not know the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from reel_modal.backends.messages import Failed, Returned, Task
+from reel_modal.errors import FunctionError, JobCancelledError
+from reel_modal.functions.context import CancellationToken
+from reel_modal.progress.events import ProgressEvent
+
+__all__ = ["END_SECONDS", "main"]
+
+_BETWEEN_FRAMES_SECONDS: Final = 2.0
+_CLEANING_SECONDS: Final = 6.0
+END_SECONDS: Final = _BETWEEN_FRAMES_SECONDS + _CLEANING_SECONDS
+"""Longest that a worker takes to end itself once its stdin is closed."""
+
+
+def main() -> None:
+    """Run the task on stdin and leave."""
+    # Whatever a library prints must not get between the messages.
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+    cancellation, ended = CancellationToken(), threading.Event()
+    threading.Thread(target=_watch_host, args=(task.folder, cancellation, ended), daemon=True).start()
+    answer = _run(task, cancellation, channel)
+    ended.set()
+    _send(channel, answer)
+
+
+def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Returned | Failed:
+    from reel_modal.functions.bodies import run_body
+
+    try:
+        return Returned(
+            run_body(
+                task.function,
+                task.payload,
+                settings=task.settings,
+                send=lambda event: _send(channel, event),
+                cancellation=cancellation,
+                folder=task.folder,
+            )
+        )
+    except KeyboardInterrupt:
+        return Failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
+    except Exception as error:  # noqa: BLE001 - it is handed to the host, which raises it
+        return Failed(_portable(error, task.function))
+
+
+def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None:
+    try:
+        pickle.dump(message, channel)
+        channel.flush()
+    except BrokenPipeError:
+        # The host is gone, which `_watch_host` sees as well and acts upon.
+        return
+
+
+def _portable(error: Exception, function: str) -> Exception:
+    """Return `error`, or what can be said of it where it does not cross a process border."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - an exception class of anyone's may fail in any way
+        return FunctionError(f"{type(error).__name__}: {error}", function=function)
+    return error
+
+
+def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.Event) -> None:
+    """End the job when the host closes stdin: between two frames, else at once, else by force."""
+    with contextlib.suppress(OSError):  # however stdin ended, the host is gone
+        os.read(0, 1)
+    cancellation.cancel()
+    if ended.wait(_BETWEEN_FRAMES_SECONDS):
+        return
+    signal.raise_signal(signal.SIGINT)
+    if ended.wait(_CLEANING_SECONDS):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if sys.platform != "win32" and os.getsid(0) == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

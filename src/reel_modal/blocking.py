@@ -1,0 +1,63 @@
+"""The async API for hosts without an event loop: one loop in a thread of its own, shared by all who call.
+
+It must not know what runs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from reel_modal.errors import BlockingCallError
+
+__all__ = ["run_sync"]
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def run_sync(coroutine: Coroutine[object, object, T]) -> T:
+    """Run `coroutine` to its end and return its result; for Django views, worker queues and scripts.
+
+    Interrupting the caller (Ctrl-C) cancels the coroutine, and with it the job that it waits for.
+
+    Args:
+        coroutine: Such as `registry["render_overlay"].submit(request)`.
+
+    Raises:
+        BlockingCallError: An event loop runs in this thread, which would stand still; await instead.
+        Exception: What the coroutine raises.
+    """
+    if _runs_here():
+        coroutine.close()
+        raise BlockingCallError("this would block the running event loop; use `await` here, or a thread")
+    future = asyncio.run_coroutine_threadsafe(coroutine, _shared_loop())
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            concurrent.futures.wait([future])
+        raise
+
+
+def _runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    global _loop  # noqa: PLW0603 - the one loop of the process is what this module is
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="reel_modal-loop", daemon=True).start()
+        return _loop

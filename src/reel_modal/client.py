@@ -1,0 +1,407 @@
+"""What a host calls: remote functions by name, on Modal or on this machine.
+
+It must load neither modal nor OpenCV, and must not know how a job is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+
+from reel_modal.backends.base import Backend
+from reel_modal.backends.local import LocalBackend
+from reel_modal.backends.modal import ModalBackend
+from reel_modal.blocking import run_sync
+from reel_modal.config import Settings
+from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError
+from reel_modal.functions.specs import app_name
+from reel_modal.job import Job, JobOptions
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.single_flight import SingleFlight
+
+__all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_MOST_REMEMBERED: Final = 10_000
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function that runs elsewhere, called like one that runs here.
+
+    Nothing touches the network before the first call; the function is looked up once, however many tasks, threads
+    and event loops call first.
+
+    Args:
+        name: Of the function.
+        backend: Where it runs.
+        encode: Turns the arguments into what goes over the wire; default: they go as they are.
+        decode: Turns what comes back into the result; default: it is the result.
+        identify: Gives the `job_id` of the arguments and a hash of the rest; where it is given, the same job is
+            submitted once.
+        options: Limits of a wait, and what cancelling it does.
+        clock: Where the time comes from; a `ManualClock` in tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        *,
+        encode: Callable[P, tuple[object, ...]] | None = None,
+        decode: Callable[[object], R] | None = None,
+        identify: Callable[P, tuple[str, str]] | None = None,
+        options: JobOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.name: str = name
+        self._backend = backend
+        self._encode = encode
+        self._decode = decode
+        self._options = options or JobOptions(stall_seconds=None)
+        self._clock = clock
+        self._identify = identify
+        self._submissions: _Submissions[R] = _Submissions()
+
+    @classmethod
+    def from_modal(
+        cls, app: str, name: str, signature: Callable[P, R], *, environment: str | None = None
+    ) -> RemoteFunction[P, R]:
+        """Return any function of any deployed Modal app.
+
+        Args:
+            app: The app's name.
+            name: The function's name.
+            signature: A function with the same parameters and result, for type checkers alone; it is not called.
+            environment: Modal's environment; None is the profile's own.
+
+        Example:
+            >>> def thumbnail(url: str, width_px: int = 320) -> bytes: ...
+            >>> remote = RemoteFunction.from_modal("media-tools", "thumbnail", thumbnail)
+        """
+        del signature
+        return RemoteFunction(name, ModalBackend(app, environment=environment))
+
+    def with_options(
+        self,
+        *,
+        on_cancel: Literal["cancel", "detach"] | None = None,
+        stall_seconds: float | None = None,
+        deadline_seconds: float | None = None,
+    ) -> RemoteFunction[P, R]:
+        """Return the function with other limits; what is None stays as it is."""
+        other = copy(self)
+        other._options = JobOptions(  # noqa: SLF001 - a copy of this very object
+            on_cancel=on_cancel or self._options.on_cancel,
+            stall_seconds=self._options.stall_seconds if stall_seconds is None else stall_seconds,
+            deadline_seconds=self._options.deadline_seconds if deadline_seconds is None else deadline_seconds,
+            unavailable_seconds=self._options.unavailable_seconds,
+        )
+        return other
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Submit one job and return its result; see `submit` and `Job.result` for what is raised.
+
+        Cancellation: cancels the job as well, unless the options say `detach`.
+        """
+        return await (await self.submit(*args, **kwargs)).result()
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the same from code without an event loop; Ctrl-C cancels the job.
+
+        Raises:
+            BlockingCallError: An event loop runs in this thread.
+        """
+        return run_sync(self(*args, **kwargs))
+
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Start one job and return it; then it goes on whether or not anybody waits.
+
+        Within this registry, the same `job_id` with the same request gives the same job, unless that has failed.
+
+        Raises:
+            JobConflictError: The `job_id` is in use for another request.
+            NotDeployedError: There is no such function.
+            AuthError: There is no token, or it is refused.
+            UnavailableError: Nobody answers; the job may or may not have been started.
+            RemoteError: It could not be started for another reason.
+
+        Cancellation: what was started meanwhile is cancelled.
+        """
+        if self._identify is None:
+            return await self._submit(*args, **kwargs)
+        job_id, content = self._identify(*args, **kwargs)
+        return await self._submissions.once(job_id, content, lambda: self._submit(*args, **kwargs))
+
+    async def map(
+        self: RemoteFunction[[T], R], items: Iterable[T], *, concurrency: int = 8, ordered: bool = True
+    ) -> AsyncGenerator[R]:
+        """Yield the results of many jobs, with at most `concurrency` of them submitted and not yet yielded.
+
+        Args:
+            items: One argument each; taken as they are needed.
+            concurrency: 1 or more.
+            ordered: Whether results come in the order of `items`, or as they are completed.
+
+        Raises:
+            RemoteError: Of the first job that failed; the others are cancelled.
+
+        Cancellation: cancels the jobs that are under way. So does leaving the loop early, once it is closed.
+        """
+        if concurrency < 1:
+            raise ConfigError(f"concurrency is {concurrency}; it must be 1 or more")
+        waiting, running = iter(items), list[asyncio.Task[R]]()
+        try:
+            while True:
+                while len(running) < concurrency and (item := next(waiting, _NOTHING)) is not _NOTHING:
+                    running.append(asyncio.ensure_future(self(item)))
+                if not running:
+                    return
+                if ordered:
+                    await asyncio.wait({running[0]})
+                else:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in [running[0]] if ordered else [task for task in running if task.done()]:
+                    running.remove(task)
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def hydrate(self) -> None:
+        """Look the function up now; without this, the first call does.
+
+        Raises:
+            RemoteError: It is not there, or nobody answers; the next call asks again.
+        """
+        await self._backend.hydrate(self.name)
+
+    def job(self, call_id: str) -> Job[R]:
+        """Return a job that was submitted before, by its call's id; nothing is asked yet."""
+        return self._job(call_id, attached=True)
+
+    async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
+        starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
+        try:
+            call_id = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if self._options.on_cancel == "cancel":
+                # The call may have been started by now; nobody would ever hear of it.
+                await asyncio.wait({starting})
+                if not starting.cancelled() and starting.exception() is None:
+                    await self._backend.cancel(starting.result())
+            raise
+        return self._job(call_id, attached=False)
+
+    def _job(self, call_id: str, *, attached: bool) -> Job[R]:
+        return Job(
+            self._backend,
+            self.name,
+            call_id,
+            self._decode_result,
+            options=self._options,
+            attached=attached,
+            clock=self._clock,
+        )
+
+    def _decode_result(self, value: object) -> R:
+        if self._decode is None:
+            return value  # type: ignore[return-value]
+        try:
+            return self._decode(value)
+        except RequestError as error:
+            # A result of another version of this package is no refused input.
+            unreadable = RemoteError(f"its result cannot be read: {error}", function=self.name)
+            raise unreadable from error
+
+
+_NOTHING: Final[Any] = object()
+
+
+class _Submissions(Generic[R]):
+    """Which job ids are in use, so that a request that is sent twice is rendered once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[str, SingleFlight[Job[R]]]] = OrderedDict()
+
+    async def once(self, job_id: str, content: str, start: Callable[[], Awaitable[Job[R]]]) -> Job[R]:
+        """Return the job `job_id`, starting it if it is new or has failed; `content` is a hash of its request."""
+        with self._lock:
+            known, flight = self._known.setdefault(job_id, (content, SingleFlight()))
+            self._known.move_to_end(job_id)
+            while len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        if known != content:
+            raise JobConflictError(
+                f"job_id {job_id!r} was submitted with another request; give each request an id of its own"
+            )
+        job = await flight.get(start)
+        if await job.status() in {"failed", "cancelled"}:
+            flight.forget()
+            return await flight.get(start)
+        return job
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What `FunctionRegistry.verify` found of one function.
+
+    Attributes:
+        function: Its name.
+        error: What is wrong; None when it is there.
+    """
+
+    function: str
+    error: RemoteError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the function can be called."""
+        return self.error is None
+
+
+class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
+    """The render functions of this package by name; `MODAL_ENABLED` decides where they run.
+
+    Args:
+        settings: Default: of the environment.
+        backend: Where to run instead, such as `testing.InMemoryBackend`.
+        options: Limits of waits.
+        clock: Where the time comes from; a `ManualClock` in tests.
+
+    Raises:
+        ConfigError: The environment's name is not known.
+
+    Example:
+        >>> registry = FunctionRegistry.from_env()
+        >>> job = await registry["render_overlay"].submit(request)
+        >>> result = await job.result()
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        backend: Backend | None = None,
+        options: JobOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.settings: Settings = settings or Settings.from_env()
+        app = app_name(self.settings)
+        if backend is None:
+            backend = ModalBackend(app) if self.settings.modal_enabled else LocalBackend(self.settings)
+        self.backend: Backend = backend
+        self._functions: dict[str, RemoteFunction[..., RenderResult]] = {
+            name: _render_function(name, request_type, backend, options or JobOptions(), clock)
+            for name, request_type in _REQUESTS.items()
+        }
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return the registry that the environment asks for.
+
+        Raises:
+            ConfigError: A variable cannot be read; the message names it.
+        """
+        return cls(Settings.from_env())
+
+    @overload
+    def __getitem__(self, name: Literal["render_overlay"]) -> RemoteFunction[[OverlayRequest], RenderResult]: ...
+    @overload
+    def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]: ...
+    def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]:
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def attach(self, job_id: str) -> Job[RenderResult]:
+        """Return the job with this `Job.id`, submitted by this host or one before it; nothing is asked yet.
+
+        Raises:
+            ConfigError: It is no id of a job, or of one that ran elsewhere than this registry looks.
+        """
+        backend, _, rest = job_id.partition(":")
+        function, _, call_id = rest.partition(":")
+        if not call_id or function not in self._functions:
+            raise ConfigError(f"{job_id!r} is no id of a job of this registry")
+        if backend != self.backend.name:
+            raise ConfigError(
+                f"job {job_id!r} runs on {backend!r}, and this registry looks on {self.backend.name!r}:"
+                " MODAL_ENABLED has changed since"
+            )
+        return self._functions[function].job(call_id)
+
+    async def verify(self) -> list[Check]:
+        """Look every function up, and say of each whether it is there.
+
+        Cancellation: changes nothing.
+        """
+        return list(await asyncio.gather(*map(self._check, self._functions)))
+
+    async def close(self) -> None:
+        """Give back what the backend holds; local jobs are ended, those on Modal go on."""
+        await self.backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _check(self, name: str) -> Check:
+        try:
+            await self._functions[name].hydrate()
+        except RemoteError as error:
+            return Check(name, error)
+        return Check(name)
+
+
+class _Request(Protocol):
+    @property
+    def job_id(self) -> str: ...
+    def to_dict(self) -> dict[str, object]: ...
+    def request_hash(self) -> str: ...
+
+
+Q = TypeVar("Q", bound=_Request)
+
+_REQUESTS: Final[Mapping[str, type[_Request]]] = {"render_overlay": OverlayRequest}
+
+
+def _render_function(
+    name: str, request_type: type[Q], backend: Backend, options: JobOptions, clock: Clock
+) -> RemoteFunction[[Q], RenderResult]:
+    def encode(request: Q) -> tuple[object, ...]:
+        if not isinstance(request, request_type):
+            raise RequestError("", f"{name} takes a {request_type.__name__}, not a {type(request).__name__}")
+        return (request.to_dict(),)
+
+    def identify(request: Q) -> tuple[str, str]:
+        return request.job_id, request.request_hash()
+
+    return RemoteFunction(
+        name, backend, encode=encode, decode=_result, identify=identify, options=options, clock=clock
+    )
+
+
+def _result(value: object) -> RenderResult:
+    return RenderResult.parse(value)  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""What a Modal container does around a function body: settings, events through a queue, the body itself.
+
+Imported inside containers alone; it must not know what the bodies do.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from types import TracebackType
+from typing import Final, Self
+
+import modal
+
+from reel_modal.config import Settings
+from reel_modal.functions.bodies import run_body
+from reel_modal.functions.specs import EVENTS_QUEUE
+from reel_modal.progress.events import ProgressEvent
+
+__all__ = ["END", "run_in_container"]
+
+_log = logging.getLogger(__name__)
+
+END: Final = "end"
+"""What follows the last event of a call."""
+
+_PARTITION_SECONDS: Final = 4 * 3600
+"""How long the events of a call are kept: longer than any function may take."""
+
+_FLUSH_SECONDS: Final = 10.0
+
+
+def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, object]:
+    """Run the body `name` for `payload`, the request's `to_dict()`, and return its result as JSON holds it."""
+    with _EventSender(modal.current_function_call_id()) as sender:
+        return run_body(name, payload, settings=Settings.from_env(), send=sender.send)
+
+
+class _EventSender:
+    """Puts events into the call's partition of the queue from a thread of its own: rendering never waits for it."""
+
+    def __init__(self, call_id: str | None) -> None:
+        self._call_id = call_id
+        self._pending: queue.SimpleQueue[ProgressEvent | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="reel_modal-events", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._call_id is not None:  # None when the function is called by its .local()
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pending.put(None)
+        if self._call_id is not None:
+            self._thread.join(_FLUSH_SECONDS)
+
+    def send(self, event: ProgressEvent) -> None:
+        """Take `event`; it is sent as soon as the queue takes it."""
+        self._pending.put(event)
+
+    def _run(self) -> None:
+        try:
+            self._deliver()
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged and the rendering goes on
+            # A job without news is still a job; its listeners see the plan instead, and say so.
+            _log.exception("the events of %s could not be sent", self._call_id)
+
+    def _deliver(self) -> None:
+        news = modal.Queue.from_name(EVENTS_QUEUE, create_if_missing=True)
+        # A job whose machine was taken away begins again under the same call.
+        before = [item["attempt"] for item in news.iterate(partition=self._call_id) if isinstance(item, dict)]
+        attempt = 1 + max(before, default=0)
+        ended = False
+        while not ended:
+            batch = [self._pending.get()]
+            while not self._pending.empty():
+                batch.append(self._pending.get())
+            ended = batch[-1] is None
+            items = [END if event is None else asdict(replace(event, attempt=attempt)) for event in batch]
+            news.put_many(items, partition=self._call_id, partition_ttl=_PARTITION_SECONDS)

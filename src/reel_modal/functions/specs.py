@@ -1,0 +1,179 @@
+"""Where each function runs on Modal: GPU, CPU, memory, time-outs, image and secrets, in one table.
+
+Pure: it must not load modal; `functions.app` turns the table into a `modal.App`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from reel_modal.config import Settings
+from reel_modal.errors import ConfigError
+
+__all__ = ["EVENTS_QUEUE", "SPECS", "FunctionSpec", "ImageSpec", "app_name", "load_specs"]
+
+T = TypeVar("T")
+
+EVENTS_QUEUE: Final = "reel-modal-events"
+"""The one named `modal.Queue` that carries the events of all jobs, a partition a call."""
+
+_SUFFIXES: Final = {"production": "", "staging": "-staging", "development": "-development", "test": "-test"}
+
+
+def app_name(settings: Settings) -> str:
+    """Return the name of the Modal app for the environment of `settings`, so that none shares another's app.
+
+    Raises:
+        ConfigError: The environment is not one of production, staging, development, test.
+
+    Example:
+        >>> app_name(Settings(environment="staging"))
+        'reel-modal-staging'
+    """
+    environment = settings.environment or "production"
+    if environment not in _SUFFIXES:
+        raise ConfigError(
+            f"REEL_MODAL_ENVIRONMENT={environment!r} is not known; use one of {', '.join(_SUFFIXES)}, so that no"
+            " deployment shares its app with another by accident"
+        )
+    return settings.app + _SUFFIXES[environment]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What a container's image has installed, besides this package's own source.
+
+    Attributes:
+        python_version: Of the interpreter; pickled errors cross between it and the host's.
+        apt: Debian packages.
+        pip: Pinned Python packages.
+    """
+
+    python_version: str = "3.11"
+    apt: tuple[str, ...] = ("ffmpeg",)
+    pip: tuple[str, ...] = (
+        "av==18.1.0",
+        "imageio-ffmpeg==0.8.1",
+        "numpy==2.4.6",
+        "opencv-python-headless==5.0.0.93",
+        "typing-extensions==4.16.0",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """The resources of one function. CPU and memory are always stated: Modal's default is a fraction of a core.
+
+    Attributes:
+        name: Of the function, here and on Modal.
+        gpu: In order of preference; empty for none.
+        cpu: Cores that are reserved.
+        memory_mb: MiB that are reserved.
+        timeout_seconds: Most that one job may take.
+        startup_timeout_seconds: Most that a container may take to start.
+        retries: 0: a refused input would be rendered again for nothing. Modal itself starts a job again whose
+            machine was taken away; a host tries again where an error is `retryable`.
+        max_containers: Most that run at once, which bounds the bill.
+        scaledown_window_seconds: How long a container waits for the next job.
+        image: What is installed.
+        secrets: Names of Modal secrets; theirs are the store's URL and its credentials.
+    """
+
+    name: str
+    gpu: tuple[str, ...]
+    cpu: float
+    memory_mb: int
+    timeout_seconds: int
+    startup_timeout_seconds: int = 120
+    retries: int = 0
+    max_containers: int = 10
+    scaledown_window_seconds: int = 60
+    image: ImageSpec = ImageSpec()
+    secrets: tuple[str, ...] = ("reel-modal-storage",)
+
+
+SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            # The T4 is there for NVENC alone: drawing is CPU work, and x264 takes four fifths of the time.
+            FunctionSpec("render_overlay", gpu=("T4",), cpu=4, memory_mb=4096, timeout_seconds=600),
+            # No GPU: 180 frames took 16.6 s on a T4 and 10.9 s on a CPU container, at a sixth of the price.
+            FunctionSpec("process_framing", gpu=(), cpu=4, memory_mb=4096, timeout_seconds=600),
+            FunctionSpec("apply_upscale", gpu=("A10G",), cpu=4, memory_mb=8192, timeout_seconds=900),
+        )
+    }
+)
+
+
+def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
+    """Return the table with what the environment changes, so that nobody edits code for another GPU.
+
+    For `render_overlay` the variables are REEL_MODAL_RENDER_OVERLAY_GPU (such as `L4`, a list `L4,T4` in order of
+    preference, or `none`), _CPU, _MEMORY_MB, _TIMEOUT_SECONDS, _MAX_CONTAINERS; REEL_MODAL_SECRETS names the
+    secrets of all functions, separated by commas, or `none`.
+
+    Args:
+        env: Default: this process's environment.
+
+    Raises:
+        ConfigError: A value cannot be read or is out of range; the message names the variable.
+
+    Example:
+        >>> load_specs({"REEL_MODAL_APPLY_UPSCALE_GPU": "L40S,A10G"})["apply_upscale"].gpu
+        ('L40S', 'A10G')
+    """
+    source = os.environ if env is None else env
+    specs = {}
+    for name, spec in SPECS.items():
+        prefix = f"REEL_MODAL_{name.upper()}"
+        specs[name] = replace(
+            spec,
+            gpu=_read(source, f"{prefix}_GPU", _names, spec.gpu),
+            cpu=_read(source, f"{prefix}_CPU", _cores, spec.cpu),
+            memory_mb=_read(source, f"{prefix}_MEMORY_MB", _whole(128, 344_064), spec.memory_mb),
+            timeout_seconds=_read(source, f"{prefix}_TIMEOUT_SECONDS", _whole(1, 86_400), spec.timeout_seconds),
+            max_containers=_read(source, f"{prefix}_MAX_CONTAINERS", _whole(1, 1000), spec.max_containers),
+            secrets=_read(source, "REEL_MODAL_SECRETS", _names, spec.secrets),
+        )
+    return specs
+
+
+def _read(source: Mapping[str, str], variable: str, read: Callable[[str], T], default: T) -> T:
+    text = source.get(variable, "").strip()
+    if not text:
+        return default
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}={text!r}: {error}") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    if text.lower() == "none":
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError("write a name, names separated by commas, or none")
+    return names
+
+
+def _cores(text: str) -> float:
+    cores = float(text)
+    if not 0.125 <= cores <= 64:
+        raise ValueError("it must be 0.125 to 64 cores")
+    return cores
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError(f"it must be {least} to {most}")
+        return value
+
+    return read

@@ -1,0 +1,252 @@
+"""One submitted job: its status, its result, its events, its end. The same object for every backend.
+
+It must not know where the job runs, nor how its result is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Generic, Literal, TypeVar
+
+from reel_modal.backends.base import Backend, Finished, JobStatus
+from reel_modal.errors import (
+    FunctionTimeoutError,
+    JobCancelledError,
+    JobStalledError,
+    RemoteError,
+    UnavailableError,
+    WaitTimeoutError,
+)
+from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+
+__all__ = ["Job", "JobOptions"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+_SLICE_SECONDS: Final = 10.0
+"""One wait of many: between two of them limits are looked at."""
+
+_CANCEL_SECONDS: Final = 30.0
+_BACKOFF_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How long a host waits, and what becomes of a job that it no longer waits for.
+
+    Attributes:
+        on_cancel: What cancelling the task that awaits a job does to the job: `cancel` it, so that nobody pays for
+            what nobody wants, or `detach` from it.
+        stall_seconds: A job whose news stop for this long is cancelled; None never. It counts from the first
+            news on: a job may wait for its machine.
+        deadline_seconds: A job that has not ended this long after its submission is cancelled; None never.
+        unavailable_seconds: How long the backend may stay silent before `UnavailableError`; the job goes on.
+    """
+
+    on_cancel: Literal["cancel", "detach"] = "cancel"
+    stall_seconds: float | None = 180.0
+    deadline_seconds: float | None = None
+    unavailable_seconds: float = 120.0
+
+
+class Job(Generic[R]):
+    """A job that was submitted; `RemoteFunction.submit` and `FunctionRegistry.attach` make it.
+
+    Attributes:
+        id: Opaque; `FunctionRegistry.attach(id)` finds the job again, after a restart too.
+        function: The function's name.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        function: str,
+        call_id: str,
+        decode: Callable[[object], R],
+        *,
+        options: JobOptions,
+        attached: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.id: str = f"{backend.name}:{function}:{call_id}"
+        self.function: str = function
+        self._backend = backend
+        self._call_id = call_id
+        self._decode = decode
+        self._options = options
+        self._clock = clock
+        self._started_at = None if attached else clock.monotonic()
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    async def status(self) -> JobStatus:
+        """Return how the job is; `unknown` when nobody could be asked, which is never an end.
+
+        Cancellation: changes nothing.
+        """
+        try:
+            if await self._backend.wait(self._call_id, 0) is not None:
+                return "succeeded"
+            return "running" if await self._backend.events_so_far(self._call_id) else "queued"
+        except JobCancelledError:
+            return "cancelled"
+        except UnavailableError:
+            return "unknown"
+        except RemoteError as error:
+            return "unknown" if error.retryable and error.kind == "wait_timeout" else "failed"
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - `asyncio.timeout` would cancel the job
+        """Return the result, waiting for it.
+
+        Args:
+            timeout: Longest wait in seconds; None waits to the end.
+
+        Raises:
+            WaitTimeoutError: It was not there in time; the job goes on.
+            JobStalledError: Its news stopped; it was cancelled.
+            FunctionTimeoutError: It passed its deadline or its function's time-out.
+            JobCancelledError: Somebody cancelled it.
+            BadInputError: The function refused its input; `__cause__` is the error that it raised.
+            UnavailableError: Nobody could be asked for too long; the job goes on.
+            RemoteError: It failed in another way; `kind` and `retryable` say how.
+
+        Cancellation: cancels the job as well, unless its options say `detach`.
+        """
+        try:
+            return self._decode((await self._outcome(timeout)).value)
+        except asyncio.CancelledError:
+            if self._options.on_cancel == "cancel":
+                await self._cancel_for("its waiter was cancelled")
+            raise
+
+    async def events(self) -> AsyncGenerator[ProgressEvent]:
+        """Yield what the function itself reports, from its first event on; end with the job.
+
+        Raises:
+            RemoteError: Nobody could be asked.
+
+        Cancellation: ends this listener; the job goes on.
+        """
+        async with aclosing(self._backend.events(self._call_id)) as events:
+            async for event in events:
+                yield event
+
+    async def progress(
+        self, plan: ProgressPlan | None = None, *, interval_seconds: float = 0.5
+    ) -> AsyncGenerator[ProgressUpdate]:
+        """Yield what to show of the job: planned until its first event, then measured, never backwards.
+
+        The last update is `complete` or `error`; it raises nothing of the job's own. Any number may listen, and who
+        comes late starts where the job is.
+
+        Args:
+            plan: What is expected; default the table of the first apps on Modal.
+            interval_seconds: Between two updates.
+
+        Cancellation: ends this listener; the job goes on.
+        """
+        done = asyncio.ensure_future(self._outcome(None))
+        updates = progress_of(
+            self._backend.events(self._call_id),
+            done,
+            started_at=self._started_at,
+            plan=plan,
+            clock=self._clock,
+            interval_seconds=interval_seconds,
+        )
+        try:
+            async for update in updates:
+                yield update
+        finally:
+            done.cancel()
+            await asyncio.wait({done})
+            if not done.cancelled():
+                done.exception()  # the last update told it
+            await updates.aclose()
+
+    async def cancel(self) -> None:
+        """End the job and everything that it started; of one that has ended, nothing changes.
+
+        Raises:
+            UnavailableError: Nobody could be asked; the job may go on.
+
+        Cancellation: may leave the job running.
+        """
+        await self._backend.cancel(self._call_id)
+
+    async def _outcome(self, timeout_seconds: float | None) -> Finished:
+        """Wait in bounded slices, and look at the limits between them."""
+        begun = answered = self._clock.monotonic()
+        stall = _StallWatch(self._options.stall_seconds, begun)
+        while True:
+            now = self._clock.monotonic()
+            if (left := self._seconds_left(now, begun, timeout_seconds)) <= 0:
+                await self._give_up(now, begun, timeout_seconds)
+            try:
+                outcome = await self._backend.wait(self._call_id, min(left, stall.slice_seconds))
+                answered = self._clock.monotonic()
+                if outcome is not None:
+                    return outcome
+                if stall.limit_seconds is not None:
+                    stall.look(await self._backend.events_so_far(self._call_id), answered)
+            except UnavailableError:
+                # A hiccup of the API says nothing of the job.
+                if self._clock.monotonic() - answered >= self._options.unavailable_seconds:
+                    raise
+                await self._clock.sleep(_BACKOFF_SECONDS)
+            if stall.stalled(self._clock.monotonic()):
+                await self._cancel_for("its news stopped")
+                message = f"no news for {stall.limit_seconds:g} s; the job was cancelled"
+                raise JobStalledError(message, function=self.function, call_id=self._call_id)
+
+    def _seconds_left(self, now: float, begun: float, timeout_seconds: float | None) -> float:
+        left = _SLICE_SECONDS
+        if timeout_seconds is not None:
+            # The first look is free, so that a time-out of 0 returns a result that is there.
+            left = min(left, begun + timeout_seconds - now) if now > begun else min(left, max(timeout_seconds, 1e-3))
+        if self._options.deadline_seconds is not None:
+            left = min(left, (self._started_at or begun) + self._options.deadline_seconds - now)
+        return left
+
+    async def _give_up(self, now: float, begun: float, timeout_seconds: float | None) -> None:
+        if timeout_seconds is not None and now - begun >= timeout_seconds:
+            message = f"no result within {timeout_seconds:g} s; the job goes on"
+            raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
+        await self._cancel_for("it passed its deadline")
+        message = f"not done within its deadline of {self._options.deadline_seconds:g} s; the job was cancelled"
+        raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
+
+    async def _cancel_for(self, reason: str) -> None:
+        """Cancel the job for a reason of our own; a failure of that is told, and does not hide the reason."""
+        cancelling = asyncio.ensure_future(asyncio.wait_for(self.cancel(), _CANCEL_SECONDS))
+        try:
+            await asyncio.shield(cancelling)
+        except (RemoteError, TimeoutError) as error:
+            _log.warning("%s could not be cancelled although %s: %s", self.id, reason, error)
+
+
+class _StallWatch:
+    """Whether the news of a job have stopped: by the number of its events, which any listener can ask for."""
+
+    def __init__(self, limit_seconds: float | None, now: float) -> None:
+        self.limit_seconds = limit_seconds
+        self.slice_seconds = _SLICE_SECONDS if limit_seconds is None else min(_SLICE_SECONDS, limit_seconds / 4)
+        self._events = 0
+        self._changed_at = now
+
+    def look(self, events: int, now: float) -> None:
+        """Take the number of events so far."""
+        if events != self._events:
+            self._events, self._changed_at = events, now
+
+    def stalled(self, now: float) -> bool:
+        """Return whether the job runs and is silent for too long."""
+        return self.limit_seconds is not None and self._events > 0 and now - self._changed_at >= self.limit_seconds
