@@ -156,6 +156,9 @@ async def test_a_call_that_waits_in_the_queue_can_be_cancelled(app: LoopbackPlan
     await waiting.cancel.aio()
     with pytest.raises(modal.exception.RemoteError):
         await waiting.get.aio(timeout=20)
+    await running[0].cancel.aio()
+    # It would have come before this one.
+    await work.remote.aio("after")
     assert app.queue_lengths("sample-events").get("waiting") is None
 
 
@@ -395,10 +398,13 @@ async def test_partitions_end_with_their_time_to_live_and_are_bounded(app: Loopb
 def test_a_deploy_without_its_secret_fails(app: LoopbackPlane) -> None:
     app.remove_secret("sample-secret")
     try:
-        failed = deploy(app)
+        absent = deploy(app)
+        app.create_secret("sample-secret", {"ANOTHER_KEY": "sesame"})
+        incomplete = deploy(app)
     finally:
         app.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
-    assert (failed.returncode, "sample-secret" in failed.stderr) == (1, True)
+    assert (absent.returncode, "sample-secret" in absent.stderr) == (1, True)
+    assert (incomplete.returncode, "SAMPLE_KEY" in incomplete.stderr) == (1, True)
 
 
 def test_an_image_that_does_not_build_fails_the_deploy(app: LoopbackPlane) -> None:
