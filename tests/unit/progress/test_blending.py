@@ -266,6 +266,15 @@ def test_a_failure_keeps_the_bar_and_says_what_the_user_may_know() -> None:
     assert failed.progress == seen[20].progress
 
 
+def test_a_clock_that_goes_back_ages_no_job() -> None:
+    blender = fresh()
+    assert blender.update(10.0).elapsed_seconds == 10
+    blender.feed(ProgressEvent("render", 0, 900, 4.0, 1), -80.0)
+    update = blender.update(-79.0)
+    assert update.elapsed_seconds == 10
+    assert update.eta_seconds == pytest.approx(33, abs=1)
+
+
 def test_a_delivery_in_bunches_changes_no_rate() -> None:
     evenly, bunched = fresh(), fresh()
     events = [(when, event) for when, event in job(startup=5, fetch=2, render=30) if when <= 25]

@@ -39,7 +39,12 @@ async def test_a_cancelled_sleeper_is_passed_over() -> None:
 
 async def test_a_jump_wakes_nobody() -> None:
     clock = ManualClock(5.0)
-    sleeping = asyncio.ensure_future(clock.sleep(1.0))
+
+    async def sleep() -> float:
+        await clock.sleep(1.0)
+        return clock.monotonic()
+
+    sleeping = asyncio.ensure_future(sleep())
     await clock.advance(0.0)
     clock.jump(-3.0)
     assert clock.monotonic() == 2.0
@@ -47,8 +52,7 @@ async def test_a_jump_wakes_nobody() -> None:
     await asyncio.sleep(0)
     assert not sleeping.done()
     await clock.advance(0.0)
-    await sleeping
-    assert clock.monotonic() == 102.0
+    assert await sleeping == clock.monotonic() == 102.0
 
 
 async def test_the_systems_clock_is_the_systems() -> None:

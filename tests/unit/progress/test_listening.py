@@ -5,51 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.progress.events import Events
 from tests.unit.progress.strategies import JumpyClock, check, deliveries, plans, readings
 
 from reel_modal.errors import ConfigError, JobCancelledError, WorkerCrashedError
 from reel_modal.progress import ManualClock, ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase, progress_of
 
 PLAN = ProgressPlan.weighted(startup_seconds=5, work=[WorkPhase("fetch", 2), WorkPhase("render", 30)])
-
-
-class Events:
-    """Events of a job, for any number of listeners: the past at once, the rest as it comes."""
-
-    def __init__(self, past: Sequence[ProgressEvent] = ()) -> None:
-        self._past = list(past)
-        self._listeners: set[asyncio.Queue[ProgressEvent | Exception | None]] = set()
-        self.deserted = asyncio.Event()
-
-    @property
-    def listening(self) -> int:
-        return len(self._listeners)
-
-    def send(self, event: ProgressEvent | Exception | None) -> None:
-        if isinstance(event, ProgressEvent):
-            self._past.append(event)
-        for queue in self._listeners:
-            queue.put_nowait(event)
-
-    async def __aiter__(self) -> AsyncIterator[ProgressEvent]:
-        queue: asyncio.Queue[ProgressEvent | Exception | None] = asyncio.Queue()
-        for event in self._past:
-            queue.put_nowait(event)
-        self._listeners.add(queue)
-        try:
-            while (event := await queue.get()) is not None:
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-        finally:
-            self._listeners.discard(queue)
-            if not self._listeners:
-                self.deserted.set()
 
 
 def end_of(job: asyncio.Future[str], outcome: str) -> None:

@@ -1,0 +1,239 @@
+"""A browser's view of a job: real requests to a real server, which resume, end, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from tests.progress.serving import serving
+from tests.unit.progress.events import Events
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedOK
+
+from reel_modal.contrib.starlette import progress_events, progress_socket
+from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase, progress_of
+
+PLAN = ProgressPlan.weighted(startup_seconds=1, work=[WorkPhase("fetch", 1), WorkPhase("render", 8)])
+
+
+class Host:
+    """An app with one job that a test moves on."""
+
+    def __init__(self) -> None:
+        self.events = Events()
+        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._started_at = asyncio.get_running_loop().time()
+        self.app = Starlette(
+            routes=[Route("/progress", self._stream), WebSocketRoute("/socket", self._socket)],
+        )
+
+    def updates(self) -> AsyncIterator[ProgressUpdate]:
+        return progress_of(self.events, self.done, started_at=self._started_at, plan=PLAN, interval_seconds=0.02)
+
+    def render(self, done: int) -> None:
+        """Say that so many of 100 frames are done."""
+        self.events.send(ProgressEvent("render", done, 100, done / 10, done + 1))
+
+    async def _stream(self, request: Request) -> Response:
+        return progress_events(request, self.updates(), retry_seconds=0.25)
+
+    async def _socket(self, websocket: WebSocket) -> None:
+        await progress_socket(websocket, self.updates())
+
+
+@pytest.fixture
+async def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+async def server(host: Host) -> AsyncIterator[str]:
+    async with serving(host.app) as port:
+        yield f"127.0.0.1:{port}"
+
+
+class Stream:
+    """Server-Sent Events as a browser reads them."""
+
+    def __init__(self, server: str, last_id: str | None = None) -> None:
+        self._url = f"http://{server}/progress"
+        self._headers = {} if last_id is None else {"Last-Event-ID": last_id}
+        self.headers = httpx.Headers()
+        self.status_code = 0
+        self.last_id = ""
+        self.retry = ""
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        async with (
+            httpx.AsyncClient(timeout=30) as client,
+            client.stream("GET", self._url, headers=self._headers) as response,
+        ):
+            self.status_code, self.headers = response.status_code, response.headers
+            async for line in response.aiter_lines():
+                field, _, value = line.partition(": ")
+                if field == "id":
+                    self.last_id = value
+                elif field == "retry":
+                    self.retry = value
+                elif field == "data":
+                    yield json.loads(value)
+
+    async def until(self, condition: Any) -> list[dict[str, Any]]:
+        """Read until an event meets the condition, then hang up."""
+        seen = []
+        async with aclosing(aiter(self)) as events:  # type: ignore[type-var]
+            async for event in events:
+                seen.append(event)
+                if condition(event):
+                    break
+        return seen
+
+
+def check_forward(events: list[dict[str, Any]]) -> None:
+    assert all(later["sequence"] > earlier["sequence"] for earlier, later in pairwise(events))
+    assert all(later["progress_exact"] >= earlier["progress_exact"] for earlier, later in pairwise(events))
+    assert all(type(event["progress"]) is int for event in events)
+
+
+async def test_a_stream_goes_from_estimate_to_measure_to_the_end(host: Host, server: str) -> None:
+    stream, seen = Stream(server), list[dict[str, Any]]()
+    async for event in stream:
+        seen.append(event)
+        if event["source"] == "simulated":
+            host.render(40)
+        elif event["status"] == "processing" and not host.done.done():
+            host.done.set_result("reel.mp4")
+    check_forward(seen)
+    assert seen[0] == seen[0] | {"progress": 0, "message": "Sending the video...", "status": "processing"}
+    assert [event["status"] for event in seen[-2:]] == ["processing", "complete"]
+    assert (seen[-1]["progress"], seen[-2]["done"], seen[-2]["total"]) == (100, 40, 100)
+    assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert stream.headers["cache-control"] == "no-store"
+    assert stream.headers["x-accel-buffering"] == "no"
+    assert (stream.last_id, stream.retry) == (f"{len(seen)}-100.00-end", "250")
+
+
+async def test_a_reconnect_goes_on_where_the_browser_was(host: Host, server: str) -> None:
+    host.render(60)
+    first = Stream(server)
+    before = await first.until(lambda event: event["sequence"] >= 3)
+    await host.events.deserted.wait()
+    second = Stream(server, first.last_id)
+    after = await second.until(lambda event: event["sequence"] >= 8)
+    check_forward(before + after)
+    assert after[0]["sequence"] == before[-1]["sequence"] + 1
+    host.done.set_result("reel.mp4")
+    third = Stream(server, second.last_id)
+    rest = await third.until(lambda event: event["status"] == "complete")
+    check_forward(before + after + rest)
+
+
+async def test_a_browser_that_saw_more_than_this_server_knows_sees_no_step_back(host: Host, server: str) -> None:
+    stream = Stream(server, "70-88.25")
+    seen = await stream.until(lambda event: event["sequence"] >= 74)
+    assert [event["sequence"] for event in seen] == [71, 72, 73, 74]
+    assert {event["progress_exact"] for event in seen} == {88.25}
+    host.done.set_exception(ValueError("secret words of a log"))
+    host.done.exception()
+    (failed,) = await Stream(server, stream.last_id).until(bool)
+    assert (failed["status"], failed["progress"], failed["message"]) == ("error", 88, "Export failed.")
+
+
+async def test_a_browser_that_saw_the_end_is_told_to_stop(host: Host, server: str) -> None:
+    host.done.set_result("reel.mp4")
+    stream = Stream(server)
+    await stream.until(lambda event: event["status"] == "complete")
+    again = Stream(server, stream.last_id)
+    assert [event async for event in again] == []
+    assert again.status_code == 204
+
+
+@pytest.mark.parametrize(
+    "last_id",
+    ["", "7", "x-50.00", "7-101.00", "7-50", "-1-50.00", "7-50.00-END", "7-nan", "9" * 13 + "-1.00", "\u0667-50.00"],
+)
+async def test_an_id_that_is_none_of_ours_says_nothing(host: Host, server: str, last_id: str) -> None:
+    url, raw = f"http://{server}/progress", last_id.encode()
+    async with httpx.AsyncClient() as client, client.stream("GET", url, headers={b"Last-Event-ID": raw}) as response:
+        assert response.status_code == 200
+        lines = response.aiter_lines()
+        while not (line := await anext(lines)).startswith("id: "):
+            pass
+        assert line == "id: 1-0.00"
+
+
+async def test_a_hundred_percent_of_another_job_is_not_shown_before_the_end(server: str) -> None:
+    seen = await Stream(server, "7-100.00").until(bool)
+    assert (seen[0]["status"], seen[0]["progress"]) == ("processing", 99)
+
+
+async def test_who_hangs_up_ends_only_his_own_stream(host: Host, server: str) -> None:
+    seen = await Stream(server).until(lambda event: event["sequence"] >= 2)
+    assert seen
+    await host.events.deserted.wait()
+    assert not host.done.done()
+
+
+async def test_many_browsers_watch_one_job(host: Host, server: str) -> None:
+    async def watch() -> list[dict[str, Any]]:
+        return [event async for event in Stream(server)]
+
+    watching = [asyncio.ensure_future(watch()) for _ in range(20)]
+    for done in range(0, 101, 20):
+        host.render(done)
+        await Stream(server).until(lambda event, done=done: event.get("done") == done)
+    host.done.set_result("reel.mp4")
+    for seen in await asyncio.gather(*watching):
+        check_forward(seen)
+        assert [event["status"] for event in seen].count("complete") == 1
+        assert seen[-1]["progress"] == 100
+
+
+async def test_a_socket_goes_the_same_way(host: Host, server: str) -> None:
+    seen: list[dict[str, Any]] = []
+    async with connect(f"ws://{server}/socket") as socket:
+        await socket.send("what a page says is ignored")
+        while len(seen) < 3:
+            seen.append(json.loads(await socket.recv()))
+    await host.events.deserted.wait()
+    assert seen[-1]["id"] == f"3-{seen[-1]['progress_exact']:.2f}"
+    host.render(50)
+    async with connect(f"ws://{server}/socket?last_event_id={seen[-1]['id']}") as socket:
+        async for message in socket:
+            seen.append(json.loads(message))
+            if seen[-1]["source"] == "measured" and not host.done.done():
+                host.done.set_result("reel.mp4")
+        assert socket.close_code == 1000
+    check_forward(seen)
+    assert (seen[-1]["status"], seen[-1]["progress"]) == ("complete", 100)
+    async with connect(f"ws://{server}/socket?last_event_id={seen[-1]['id']}") as socket:
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv()
+
+
+async def test_a_page_that_leaves_a_silent_socket_is_noticed(host: Host, server: str) -> None:
+    socket = await connect(f"ws://{server}/socket")
+    await socket.recv()
+    socket.transport.abort()  # a network that drops says no goodbye
+    await host.events.deserted.wait()
+    assert not host.done.done()
+
+
+def test_a_missing_starlette_is_named_with_its_cure() -> None:
+    code = "import sys; sys.modules['starlette'] = None; import reel_modal.contrib.starlette"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "MissingDependencyError: starlette does not load here" in done.stderr
+    assert 'pip install "reel-modal[starlette]"' in done.stderr
