@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Coroutine
 from typing import TypeVar
@@ -61,3 +62,13 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="reel_modal-loop", daemon=True).start()
         return _loop
+
+
+def _start_anew() -> None:
+    """Forget the loop: a child of a fork has its parent's memory, but not its threads."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

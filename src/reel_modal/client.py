@@ -6,6 +6,7 @@ It must load neither modal nor OpenCV, and must not know how a job is run.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ __all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _MOST_REMEMBERED: Final = 10_000
 
@@ -71,6 +74,7 @@ class RemoteFunction(Generic[P, R]):
         self._clock = clock
         self._identify = identify
         self._submissions: _Submissions[R] = _Submissions()
+        self._detached: set[asyncio.Future[Job[R]]] = set()
 
     @classmethod
     def from_modal(
@@ -97,14 +101,17 @@ class RemoteFunction(Generic[P, R]):
         on_cancel: Literal["cancel", "detach"] | None = None,
         stall_seconds: float | None = None,
         deadline_seconds: float | None = None,
+        unavailable_seconds: float | None = None,
     ) -> RemoteFunction[P, R]:
-        """Return the function with other limits; what is None stays as it is."""
+        """Return the function with other options; what is None stays as it is, and `math.inf` sets no limit."""
         other = copy(self)
         other._options = JobOptions(  # noqa: SLF001 - a copy of this very object
             on_cancel=on_cancel or self._options.on_cancel,
             stall_seconds=self._options.stall_seconds if stall_seconds is None else stall_seconds,
             deadline_seconds=self._options.deadline_seconds if deadline_seconds is None else deadline_seconds,
-            unavailable_seconds=self._options.unavailable_seconds,
+            unavailable_seconds=(
+                self._options.unavailable_seconds if unavailable_seconds is None else unavailable_seconds
+            ),
         )
         return other
 
@@ -135,12 +142,15 @@ class RemoteFunction(Generic[P, R]):
             UnavailableError: Nobody answers; the job may or may not have been started.
             RemoteError: It could not be started for another reason.
 
-        Cancellation: what was started meanwhile is cancelled.
+        Cancellation: what was started meanwhile is cancelled, unless the options say `detach`.
         """
-        if self._identify is None:
-            return await self._submit(*args, **kwargs)
-        job_id, content = self._identify(*args, **kwargs)
-        return await self._submissions.once(job_id, content, lambda: self._submit(*args, **kwargs))
+        if self._options.on_cancel == "cancel":
+            return await self._submit_once(*args, **kwargs)
+        starting = asyncio.ensure_future(self._submit_once(*args, **kwargs))
+        # The event loop keeps no task alive that nobody refers to.
+        self._detached.add(starting)
+        starting.add_done_callback(self._detached.discard)
+        return await asyncio.shield(starting)
 
     async def map(
         self: RemoteFunction[[T], R], items: Iterable[T], *, concurrency: int = 8, ordered: bool = True
@@ -191,19 +201,28 @@ class RemoteFunction(Generic[P, R]):
         """Return a job that was submitted before, by its call's id; nothing is asked yet."""
         return self._job(call_id, attached=True)
 
+    async def _submit_once(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        if self._identify is None:
+            return await self._submit(*args, **kwargs)
+        job_id, content = self._identify(*args, **kwargs)
+        return await self._submissions.once(job_id, content, lambda: self._submit(*args, **kwargs))
+
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
         try:
             call_id = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            if self._options.on_cancel == "cancel":
-                # The call may have been started by now; nobody would ever hear of it.
-                await asyncio.wait({starting})
-                if not starting.cancelled() and starting.exception() is None:
-                    await self._backend.cancel(starting.result())
+            await asyncio.shield(asyncio.ensure_future(self._withdraw(starting)))
             raise
         return self._job(call_id, attached=False)
+
+    async def _withdraw(self, starting: asyncio.Future[str]) -> None:
+        """Cancel the call that may be starting still: nobody would ever hear of it."""
+        try:
+            await self._backend.cancel(await starting)
+        except RemoteError as error:
+            _log.warning("a submission of %s that was cancelled may have started a job: %s", self.name, error)
 
     def _job(self, call_id: str, *, attached: bool) -> Job[R]:
         return Job(
@@ -248,11 +267,15 @@ class _Submissions(Generic[R]):
             raise JobConflictError(
                 f"job_id {job_id!r} was submitted with another request; give each request an id of its own"
             )
-        job = await flight.get(start)
-        if await job.status() in {"failed", "cancelled"}:
-            flight.forget()
+        try:
+            if (before := flight.value) is not None and await before.status() in {"failed", "cancelled"}:
+                flight.forget(before)
             return await flight.get(start)
-        return job
+        finally:
+            with self._lock:
+                # An id whose job was never started is free for any request.
+                if flight.empty and self._known.get(job_id) == (content, flight):
+                    del self._known[job_id]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@
         ├── WorkerCrashedError           the process died: killed, out of memory
         ├── BadInputError                the function refused its input; the cause is one of the errors above
         ├── FunctionError                the function raised something unexpected
-        └── UnavailableError             the service does not answer, or the result expired
+        └── UnavailableError             the service does not answer; nothing is known of the job
+            └── JobNotFoundError         nobody knows this job, or its result any more
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ __all__ = [
     "InvalidMediaError",
     "JobCancelledError",
     "JobConflictError",
+    "JobNotFoundError",
     "JobPreemptedError",
     "JobStalledError",
     "MediaError",
@@ -306,8 +308,18 @@ class FunctionError(RemoteError):
 
 
 class UnavailableError(RemoteError):
-    """The service does not answer, or no longer has the result."""
+    """The service does not answer: nothing is known of the job, which may well go on."""
 
     kind = "unavailable"
     retryable = True
     user_message = "The renderer cannot be reached at the moment. Please try again later."
+
+
+class JobNotFoundError(UnavailableError):
+    """Nobody knows this job: its id is wrong, the process that ran it is gone, or its result has expired.
+
+    Waiting does not help; the output, if there is one, lies where it was to be published.
+    """
+
+    kind = "job_not_found"
+    user_message = "This rendering is not known any more. Please try again."

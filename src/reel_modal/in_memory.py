@@ -13,7 +13,7 @@ from typing import Final
 
 from reel_modal.backends.base import Finished, failure_of
 from reel_modal.backends.events import EventLog
-from reel_modal.errors import JobCancelledError, NotDeployedError, UnavailableError
+from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
 from reel_modal.functions.specs import SPECS
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal.progress.events import ProgressEvent
@@ -179,7 +179,7 @@ class InMemoryBackend:
     def _call(self, call_id: str) -> _Call:
         self._answer("memory", call_id)
         if call_id not in self._calls:
-            raise UnavailableError("there is no such job in this backend", function="memory", call_id=call_id)
+            raise JobNotFoundError("there is no such job in this backend", function="memory", call_id=call_id)
         return self._calls[call_id]
 
     def _answer(self, function: str, call_id: str | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from typing import Final, Generic, Literal, TypeVar
 
 from reel_modal.backends.base import Backend, Finished, JobStatus
 from reel_modal.errors import (
+    AuthError,
     FunctionTimeoutError,
     JobCancelledError,
+    JobNotFoundError,
     JobStalledError,
+    NotDeployedError,
     RemoteError,
     UnavailableError,
     WaitTimeoutError,
@@ -93,15 +97,15 @@ class Job(Generic[R]):
         Cancellation: changes nothing.
         """
         try:
-            if await self._backend.wait(self._call_id, 0) is not None:
+            if await self._look(0) is not None:
                 return "succeeded"
             return "running" if await self._backend.events_so_far(self._call_id) else "queued"
         except JobCancelledError:
             return "cancelled"
-        except UnavailableError:
+        except (UnavailableError, AuthError, NotDeployedError):
             return "unknown"
-        except RemoteError as error:
-            return "unknown" if error.retryable and error.kind == "wait_timeout" else "failed"
+        except RemoteError:
+            return "failed"
 
     async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - `asyncio.timeout` would cancel the job
         """Return the result, waiting for it.
@@ -116,6 +120,7 @@ class Job(Generic[R]):
             JobCancelledError: Somebody cancelled it.
             BadInputError: The function refused its input; `__cause__` is the error that it raised.
             UnavailableError: Nobody could be asked for too long; the job goes on.
+            JobNotFoundError: Nobody knows the job.
             RemoteError: It failed in another way; `kind` and `retryable` say how.
 
         Cancellation: cancels the job as well, unless its options say `detach`.
@@ -183,46 +188,52 @@ class Job(Generic[R]):
         await self._backend.cancel(self._call_id)
 
     async def _outcome(self, timeout_seconds: float | None) -> Finished:
-        """Wait in bounded slices, and look at the limits between them."""
+        """Wait in bounded slices, and look at the limits between them; the first look comes before any limit."""
         begun = answered = self._clock.monotonic()
+        wait_ends = math.inf if timeout_seconds is None else begun + timeout_seconds
+        deadline = self._deadline(begun)
         stall = _StallWatch(self._options.stall_seconds, begun)
         while True:
-            now = self._clock.monotonic()
-            if (left := self._seconds_left(now, begun, timeout_seconds)) <= 0:
-                await self._give_up(now, begun, timeout_seconds)
+            left = max(0.0, min(wait_ends, deadline) - self._clock.monotonic())
             try:
-                outcome = await self._backend.wait(self._call_id, min(left, stall.slice_seconds))
+                outcome = await self._look(min(left, stall.slice_seconds))
                 answered = self._clock.monotonic()
                 if outcome is not None:
                     return outcome
                 if stall.limit_seconds is not None:
                     stall.look(await self._backend.events_so_far(self._call_id), answered)
+                    if stall.stalled(answered):
+                        await self._cancel_for("its news stopped")
+                        message = f"no news for {stall.limit_seconds:g} s; the job was cancelled"
+                        raise JobStalledError(message, function=self.function, call_id=self._call_id)
+            except JobNotFoundError:
+                raise
             except UnavailableError:
                 # A hiccup of the API says nothing of the job.
-                if self._clock.monotonic() - answered >= self._options.unavailable_seconds:
+                now = self._clock.monotonic()
+                if now - answered >= self._options.unavailable_seconds:
                     raise
-                await self._clock.sleep(_BACKOFF_SECONDS)
-            if stall.stalled(self._clock.monotonic()):
-                await self._cancel_for("its news stopped")
-                message = f"no news for {stall.limit_seconds:g} s; the job was cancelled"
-                raise JobStalledError(message, function=self.function, call_id=self._call_id)
+                await self._clock.sleep(min(_BACKOFF_SECONDS, max(0.0, min(wait_ends, deadline) - now)))
+            now = self._clock.monotonic()
+            if now >= deadline:
+                await self._cancel_for("it passed its deadline")
+                message = f"not done within its deadline of {self._options.deadline_seconds:g} s; it was cancelled"
+                raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
+            if now >= wait_ends:
+                message = f"no result within {timeout_seconds:g} s; the job goes on"
+                raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
 
-    def _seconds_left(self, now: float, begun: float, timeout_seconds: float | None) -> float:
-        left = _SLICE_SECONDS
-        if timeout_seconds is not None:
-            # The first look is free, so that a time-out of 0 returns a result that is there.
-            left = min(left, begun + timeout_seconds - now) if now > begun else min(left, max(timeout_seconds, 1e-3))
-        if self._options.deadline_seconds is not None:
-            left = min(left, (self._started_at or begun) + self._options.deadline_seconds - now)
-        return left
+    async def _look(self, wait_seconds: float) -> Finished | None:
+        try:
+            return await self._backend.wait(self._call_id, wait_seconds)
+        except RemoteError as error:
+            error.function = self.function  # a backend knows the call by its id alone
+            raise
 
-    async def _give_up(self, now: float, begun: float, timeout_seconds: float | None) -> None:
-        if timeout_seconds is not None and now - begun >= timeout_seconds:
-            message = f"no result within {timeout_seconds:g} s; the job goes on"
-            raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
-        await self._cancel_for("it passed its deadline")
-        message = f"not done within its deadline of {self._options.deadline_seconds:g} s; the job was cancelled"
-        raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
+    def _deadline(self, begun: float) -> float:
+        if self._options.deadline_seconds is None:
+            return math.inf
+        return (begun if self._started_at is None else self._started_at) + self._options.deadline_seconds
 
     async def _cancel_for(self, reason: str) -> None:
         """Cancel the job for a reason of our own; a failure of that is told, and does not hide the reason."""

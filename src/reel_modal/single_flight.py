@@ -56,10 +56,24 @@ class SingleFlight(Generic[T]):
                 if not future.cancelled() or (task is not None and task.cancelling()):
                     raise
 
-    def forget(self) -> None:
-        """Make the value anew when it is asked for again; one that is being made is not touched."""
+    @property
+    def empty(self) -> bool:
+        """Whether there is no value and none is being made."""
+        return self._future is None
+
+    @property
+    def value(self) -> T | None:
+        """The value that was made, if there is one."""
+        future = self._future
+        return future.result() if future is not None and future.done() and not future.cancelled() else None
+
+    def forget(self, value: T) -> None:
+        """Make the value anew when it is asked for again, unless another one than `value` is there by now.
+
+        Of many who find the same value stale, the first makes a new one, and the others get that.
+        """
         with self._lock:
-            if self._future is not None and self._future.done():
+            if self.value is value:
                 self._future = None
 
     async def _lead(self, future: Future[T], make: Callable[[], Awaitable[T]]) -> T:

@@ -46,7 +46,8 @@ class Finished:
 class Backend(Protocol):
     """A place that runs functions. Every method may be called from any task, thread and event loop.
 
-    All failures are `RemoteError`s; `UnavailableError` means that nothing is known of the job, not that it failed.
+    All failures are `RemoteError`s; `UnavailableError` means that nothing is known of the job, not that it failed,
+    and its `JobNotFoundError` that nothing ever will be.
     """
 
     @property

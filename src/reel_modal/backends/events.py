@@ -6,6 +6,7 @@ It must not know who makes them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator
 
@@ -65,5 +66,5 @@ class EventLog:
     def _wake(self) -> None:
         with self._lock:
             for loop, event in self._waiters:
-                if not loop.is_closed():
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody listens in it
                     loop.call_soon_threadsafe(event.set)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import pickle
-import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +28,14 @@ from reel_modal.backends.events import EventLog
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.backends.worker import END_SECONDS
 from reel_modal.config import Settings
-from reel_modal.errors import JobCancelledError, NotDeployedError, UnavailableError, WorkerCrashedError
+from reel_modal.errors import (
+    ConfigError,
+    JobCancelledError,
+    JobNotFoundError,
+    NotDeployedError,
+    RemoteError,
+    WorkerCrashedError,
+)
 from reel_modal.functions.specs import SPECS
 from reel_modal.progress.events import ProgressEvent
 
@@ -36,6 +43,7 @@ __all__ = ["LocalBackend"]
 
 _POSIX: Final = sys.platform != "win32"
 _TAIL_LINES: Final = 40
+_LONGEST_LINE_BYTES: Final = 4096
 _MOST_KEPT: Final = 1000
 _FORCE_SECONDS: Final = END_SECONDS + 2
 
@@ -46,15 +54,20 @@ class LocalBackend:
     Args:
         settings: For the workers; `store_url` must be set before a job runs.
         max_workers: Jobs at once; default half of the cores, since an encoder fills more than one.
+
+    Raises:
+        ConfigError: `max_workers` is less than 1.
     """
 
     name: Final = "local"
 
     def __init__(self, settings: Settings | None = None, *, max_workers: int | None = None) -> None:
         self._settings = settings or Settings.from_env()
-        self._max_workers = max_workers or max(1, (os.cpu_count() or 2) // 2)
+        self._max_workers = max(1, (os.cpu_count() or 2) // 2) if max_workers is None else max_workers
+        if self._max_workers < 1:
+            raise ConfigError(f"max_workers is {max_workers}; it must be 1 or more")
         self._calls: dict[str, _LocalCall] = {}
-        self._waiting: queue.SimpleQueue[_LocalCall] = queue.SimpleQueue()
+        self._waiting: deque[_LocalCall] = deque()
         self._lock = threading.Lock()
         self._threads = 0
 
@@ -75,8 +88,8 @@ class LocalBackend:
         with self._lock:
             self._forget_old()
             self._calls[call.id] = call
-            self._waiting.put(call)
-            if self._threads < min(self._max_workers, len(self._calls)):
+            self._waiting.append(call)
+            if self._threads < self._max_workers:
                 self._threads += 1
                 threading.Thread(target=self._work, name="reel_modal-local", daemon=True).start()
         return call.id
@@ -107,14 +120,14 @@ class LocalBackend:
 
     async def close(self) -> None:
         """End every job that has not ended."""
-        for call in list(self._calls.values()):
-            if not call.outcome.done():
-                await self.cancel(call.id)
+        left = [call for call in list(self._calls.values()) if not call.outcome.done()]
+        # The last first: none of those that wait begins in the place of one that was ended.
+        await asyncio.gather(*(self.cancel(call.id) for call in reversed(left)))
 
     def _call(self, call_id: str) -> _LocalCall:
         call = self._calls.get(call_id)
         if call is None:
-            raise UnavailableError(
+            raise JobNotFoundError(
                 "this process did not start the job, and a local job ends with the process that did: submit it again",
                 function="local",
                 call_id=call_id,
@@ -128,7 +141,12 @@ class LocalBackend:
 
     def _work(self) -> None:
         while True:
-            self._waiting.get().run()
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                call = self._waiting.popleft()
+            call.run()
 
 
 class _LocalCall:
@@ -142,30 +160,44 @@ class _LocalCall:
         self._payload = payload
         self._settings = settings
         self._lock = threading.Lock()
+        self._begun = False
+        self._handed_over = False
         self._cancelled = False
+        self._over = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Run the job to its end, in the caller's thread; the outcome says how it went."""
         try:
             value = self._run()
-        except BaseException as error:  # noqa: BLE001 - handed to who waits
+        except RemoteError as error:
             self._end(error=error)
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            failure = WorkerCrashedError(
+                f"the worker process could not be run: {type(error).__name__}: {error}",
+                function=self._function,
+                call_id=self.id,
+            )
+            failure.__cause__ = error
+            self._end(error=failure)
         else:
             self._end(value=value)
 
     def cancel(self) -> None:
-        """Ask the worker to end, and see to it that it does."""
+        """Ask the worker to end, and see to it that it does; never blocks."""
         with self._lock:
+            if self._cancelled or self._over:
+                return
             self._cancelled = True
-            process = self._process
-        if process is None:
-            self._end(error=JobCancelledError("cancelled before it began", function=self._function, call_id=self.id))
-        elif process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
-            forced = threading.Timer(_FORCE_SECONDS, _kill_group, args=(process,))
-            forced.daemon = True
-            forced.start()
+            if not self._handed_over:
+                # The body has not begun. Its stdin may be full, and then closing that would block.
+                self._signal()
+        if not self._begun:
+            self._end(error=self._was_cancelled())
+        elif self._handed_over and self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            forced = self._force_later()
             self.outcome.add_done_callback(lambda _: forced.cancel())
 
     async def ended(self, timeout_seconds: float) -> None:
@@ -190,27 +222,51 @@ class _LocalCall:
                 self.outcome.set_result(value or {})
         self.events.close()
 
+    def _force_later(self) -> threading.Timer:
+        """Let the worker end by itself, but not for ever."""
+        forced = threading.Timer(_FORCE_SECONDS, self._force)
+        forced.daemon = True
+        forced.start()
+        return forced
+
+    def _force(self) -> None:
+        with self._lock:
+            self._signal()
+
+    def _signal(self) -> None:
+        """Kill the worker and whatever of its group is still there, while its number is its own."""
+        if self._process is not None and not self._over:
+            _kill_group(self._process)
+
     def _run(self) -> dict[str, object]:
-        with tempfile.TemporaryDirectory(prefix="reel_modal-job-", ignore_cleanup_errors=True) as folder:
-            task = Task(self._function, self._payload, self._settings, Path(folder))
+        with self._lock:
+            if self._cancelled:
+                raise self._was_cancelled()
+            self._begun = True
+        process = _start_worker()
+        with self._lock:
+            self._process = process
+            if self._cancelled:
+                self._signal()
+        # The worker makes it: a host that is killed before it has handed the task over leaves nothing.
+        folder = Path(tempfile.gettempdir(), f"reel_modal-job-{self.id}")
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        drain = threading.Thread(target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True)
+        drain.start()
+        try:
+            answer = self._converse(process, Task(self._function, self._payload, self._settings, folder))
+        finally:
             with self._lock:
-                if self._cancelled:
-                    raise JobCancelledError("cancelled before it began", function=self._function, call_id=self.id)
-                self._process = process = _start_worker()
-            tail: deque[str] = deque(maxlen=_TAIL_LINES)
-            drain = threading.Thread(
-                target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True
-            )
-            drain.start()
-            try:
-                answer = self._converse(process, task)
-            finally:
-                _kill_group(process)
-                drain.join(timeout=_FORCE_SECONDS)
-                for stream in (process.stdin, process.stdout, process.stderr):
-                    if stream is not None:
+                self._signal()
+                self._over = True
+            process.wait()
+            drain.join(timeout=_FORCE_SECONDS)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(OSError):  # a task that nobody read
                         stream.close()
-            return self._value(answer, process.returncode, tail)
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._value(answer, process.returncode, tail)
 
     def _converse(self, process: subprocess.Popen[bytes], task: Task) -> Returned | Failed | None:
         """Hand the task over and take its events until its answer; None when the worker ended without one."""
@@ -219,36 +275,42 @@ class _LocalCall:
         try:
             pickle.dump(task, process.stdin)
             process.stdin.flush()
+            with self._lock:
+                self._handed_over = True
             while isinstance(message := pickle.load(process.stdout), ProgressEvent):  # noqa: S301 - our own worker
                 self.events.add(message)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             message = None
-        if message is None and _POSIX:
-            # Its number stays its own until it is reaped, so that the group can be ended under that number.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        elif message is None:
-            process.wait()
+        if message is None:
+            # It is about to end by itself, and how it does is worth knowing.
+            forced = self._force_later()
+            _await_end(process)
+            forced.cancel()
         return cast("Returned | Failed | None", message)
+
+    def _was_cancelled(self) -> JobCancelledError:
+        when = "the job was cancelled" if self._begun else "the job was cancelled before it began"
+        return JobCancelledError(when, function=self._function, call_id=self.id)
 
     def _value(self, answer: Returned | Failed | None, status: int, tail: deque[str]) -> dict[str, object]:
         if isinstance(answer, Returned):
             return answer.value
         if self._cancelled:
-            raise JobCancelledError("the job was cancelled", function=self._function, call_id=self.id)
+            raise self._was_cancelled()
         if isinstance(answer, Failed):
             raise failure_of(answer.error, function=self._function, call_id=self.id) from answer.error
         raise WorkerCrashedError(_how_it_died(status, tail), function=self._function, call_id=self.id)
 
 
 def _start_worker() -> subprocess.Popen[bytes]:
-    # The worker finds what this process finds, however its path was set.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    # The worker finds what this process finds, however its path was set; "" is the current folder.
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-m", "reel_modal.backends.worker"],
+        [sys.executable, "-P", "-m", "reel_modal.backends.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": path},
         # A session of its own: a Ctrl-C in the terminal is the host's to handle, and one signal ends the whole group.
         start_new_session=_POSIX,
         creationflags=0 if _POSIX else subprocess.CREATE_NEW_PROCESS_GROUP,  # type: ignore[attr-defined,unused-ignore]
@@ -257,23 +319,30 @@ def _start_worker() -> subprocess.Popen[bytes]:
 
 def _drain(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
     if process.stderr is not None:
-        for line in process.stderr:
+        while line := process.stderr.readline(_LONGEST_LINE_BYTES):
             tail.append(line.decode("utf-8", "replace").rstrip())
 
 
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Return when the worker has ended; it keeps its number until it is reaped, so that its group can be killed."""
+    if _POSIX:
+        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, nobody is told
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    else:
+        process.wait()
+
+
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and whatever of its group is still there."""
     if _POSIX:
         with contextlib.suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.wait()
 
 
 def _how_it_died(status: int, tail: deque[str]) -> str:
     if status < 0:
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
         how = f"the worker process was ended by {name}"
         if name == "SIGKILL":
             how += ", which is what a system does that runs out of memory"
@@ -281,3 +350,10 @@ def _how_it_died(status: int, tail: deque[str]) -> str:
         how = f"the worker process ended with status {status} and no answer"
     said = "\n".join(tail)
     return f"{how}; its last words:\n{said}" if said else how
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"

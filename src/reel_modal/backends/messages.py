@@ -22,7 +22,7 @@ class Task:
         function: The body's name.
         payload: The request's `to_dict()`.
         settings: Of the host.
-        folder: The job's own; it is removed with all that is in it.
+        folder: The job's own; the worker makes it, and it is removed with all that is in it.
     """
 
     function: str

@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reel_modal.backends.base import Finished
-from reel_modal.errors import NotDeployedError, RemoteError, UnavailableError
+from reel_modal.errors import JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
 from reel_modal.functions.specs import EVENTS_QUEUE
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.single_flight import SingleFlight
@@ -75,12 +76,13 @@ class ModalBackend:
 
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """See `Backend.submit`."""
+        handle = await self._handle(function)
         try:
-            call = await self._spawn(function, args, kwargs)
+            call = await self._spawn(handle, function, args, kwargs)
         except NotDeployedError:
             # Stopped and deployed again, an app has new ids; nothing was started under the old ones.
-            self._flight(function).forget()
-            call = await self._spawn(function, args, kwargs)
+            self._flight(function).forget(handle)
+            call = await self._spawn(await self._handle(function), function, args, kwargs)
         with self._lock:
             self._calls[call.object_id] = call
             if len(self._calls) > _MOST_KEPT:
@@ -89,17 +91,17 @@ class ModalBackend:
 
     async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
         """See `Backend.wait`."""
+        call = await self._call(call_id)
         begun = time.monotonic()
-        call = self._call(call_id)
+        bound = asyncio.timeout(timeout_seconds + self._answer_seconds)
         try:
-            async with asyncio.timeout(timeout_seconds + self._answer_seconds):
+            async with bound:
                 return Finished(await call.get.aio(timeout=timeout_seconds))
         except TimeoutError as error:
-            waited = time.monotonic() - begun
-            if waited > timeout_seconds + self._answer_seconds:
-                raise self._error(error, call_id) from error
+            if bound.expired():
+                raise self._no_answer(error, call_id) from error
             # modal says "not yet" by the same bare type that a function may raise; only that comes early.
-            if waited >= timeout_seconds and not error.args:
+            if time.monotonic() - begun >= timeout_seconds and not error.args:
                 return None
             raise self._error(error, call_id) from error
         except Exception as error:
@@ -107,7 +109,8 @@ class ModalBackend:
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`."""
-        await self._answer(self._call(call_id).cancel.aio(), call_id)
+        call = await self._call(call_id)
+        await self._answer(call.cancel.aio(), call_id)
 
     async def events_so_far(self, call_id: str) -> int:
         """See `Backend.events_so_far`."""
@@ -121,13 +124,14 @@ class ModalBackend:
         while True:
             heard = False
             try:
-                async for item in news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS):
-                    if not isinstance(item, dict):
-                        return
-                    event = ProgressEvent(**item)
-                    if (event.attempt, event.sequence) > latest:
-                        latest, heard = (event.attempt, event.sequence), True
-                        yield event
+                async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS)) as items:
+                    async for item in items:
+                        if not isinstance(item, dict):
+                            return
+                        event = ProgressEvent(**item)
+                        if (event.attempt, event.sequence) > latest:
+                            latest, heard = (event.attempt, event.sequence), True
+                            yield event
             except Exception as error:
                 raise self._error(error, call_id) from error
             if not heard and await self._has_ended(call_id):
@@ -139,15 +143,20 @@ class ModalBackend:
     async def _has_ended(self, call_id: str) -> bool:
         try:
             return await self.wait(call_id, 0) is not None
+        except JobNotFoundError:
+            raise
         except UnavailableError:
             return False
         except RemoteError:
             return True
 
     async def _spawn(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]
+        self,
+        handle: modal.Function[..., Any, Any],
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
     ) -> modal.FunctionCall[Any]:
-        handle = await self._handle(function)
         return await self._answer(handle.spawn.aio(*args, **kwargs), function=function)
 
     async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
@@ -158,8 +167,7 @@ class ModalBackend:
             return self._handles.setdefault(function, SingleFlight())
 
     async def _look_up(self, function: str) -> modal.Function[..., Any, Any]:
-        # In a thread, so that the event loop goes on meanwhile.
-        await asyncio.to_thread(import_module, "modal")
+        await _load_modal()
         import modal
 
         handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
@@ -170,8 +178,7 @@ class ModalBackend:
         return await self._queue.get(self._make_queue)
 
     async def _make_queue(self) -> modal.Queue:
-        # In a thread, so that the event loop goes on meanwhile.
-        await asyncio.to_thread(import_module, "modal")
+        await _load_modal()
         import modal
 
         news = modal.Queue.from_name(
@@ -180,24 +187,37 @@ class ModalBackend:
         await self._answer(news.hydrate.aio(), function=EVENTS_QUEUE)
         return news
 
-    def _call(self, call_id: str) -> modal.FunctionCall[Any]:
+    async def _call(self, call_id: str) -> modal.FunctionCall[Any]:
         with self._lock:
             call = self._calls.get(call_id)
-            if call is None:
-                import modal
+        if call is not None:
+            return call
+        await _load_modal()
+        import modal
 
-                call = self._calls[call_id] = modal.FunctionCall.from_id(call_id, client=self._client)
-        return call
+        with self._lock:
+            return self._calls.setdefault(call_id, modal.FunctionCall.from_id(call_id, client=self._client))
 
     async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
         """Return the answer of one request, within the bound; whatever goes wrong becomes ours."""
         try:
             async with asyncio.timeout(self._answer_seconds):
                 return await asked
+        except OSError as error:  # a TimeoutError of that bound is one
+            raise self._no_answer(error, call_id, function=function) from error
         except Exception as error:
             raise self._error(error, call_id, function=function) from error
+
+    def _no_answer(self, error: OSError, call_id: str | None, *, function: str | None = None) -> UnavailableError:
+        said = str(error) or f"nothing came within {self._answer_seconds:g} s"
+        return UnavailableError(f"Modal does not answer: {said}", function=function or self.app, call_id=call_id)
 
     def _error(self, error: Exception, call_id: str | None, *, function: str | None = None) -> RemoteError:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+async def _load_modal() -> None:
+    """Import modal in a thread, so that the event loop goes on meanwhile."""
+    await asyncio.to_thread(import_module, "modal")

@@ -34,11 +34,18 @@ def main() -> None:
     # Whatever a library prints must not get between the messages.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # A host that was started in the background hands on a SIGINT that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
     cancellation, ended = CancellationToken(), threading.Event()
-    threading.Thread(target=_watch_host, args=(task.folder, cancellation, ended), daemon=True).start()
-    answer = _run(task, cancellation, channel)
-    ended.set()
+    task.folder.mkdir(mode=0o700)
+    try:
+        threading.Thread(target=_watch_host, args=(task.folder, cancellation, ended), daemon=True).start()
+        answer = _run(task, cancellation, channel)
+        ended.set()
+    finally:
+        # The host does so as well, if it is still there.
+        shutil.rmtree(task.folder, ignore_errors=True)
     _send(channel, answer)
 
 
@@ -87,13 +94,22 @@ def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.
     cancellation.cancel()
     if ended.wait(_BETWEEN_FRAMES_SECONDS):
         return
-    signal.raise_signal(signal.SIGINT)
+    _interrupt()
     if ended.wait(_CLEANING_SECONDS):
         return
     shutil.rmtree(folder, ignore_errors=True)
     if sys.platform != "win32" and os.getsid(0) == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
+
+
+def _interrupt() -> None:
+    """Raise KeyboardInterrupt in the main thread, out of a call that blocks too."""
+    main_thread = threading.main_thread().ident
+    if sys.platform == "win32" or main_thread is None:
+        signal.raise_signal(signal.SIGINT)
+    else:
+        signal.pthread_kill(main_thread, signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -266,6 +266,71 @@ def test_a_failure_keeps_the_bar_and_says_what_the_user_may_know() -> None:
     assert failed.progress == seen[20].progress
 
 
+def rate_of(*events: tuple[str, int, float]) -> float | None:
+    blender = fresh()
+    for sequence, (phase, done, elapsed) in enumerate(events):
+        blender.feed(ProgressEvent(phase, done, 100, elapsed, sequence), 5.0 + elapsed)
+    work = blender.update(5.0 + events[-1][2]).work
+    assert work is not None
+    return work.units_per_second
+
+
+def test_a_rate_is_that_of_the_phase_since_it_began() -> None:
+    assert rate_of(("fetch", 0, 0), ("fetch", 100, 2), ("render", 0, 10), ("render", 50, 20)) == pytest.approx(5)
+    # Without its first event, a phase began with the last one of the phase before.
+    assert rate_of(("fetch", 0, 0), ("fetch", 100, 10), ("render", 50, 20)) == pytest.approx(5)
+    # The next clip is a phase of its own.
+    assert rate_of(("render", 0, 0), ("render", 100, 10), ("render", 0, 10), ("render", 50, 20)) == pytest.approx(5)
+
+
+def test_there_is_no_rate_before_there_is_time() -> None:
+    assert rate_of(("render", 0, 0)) is None
+    assert rate_of(("render", 0, 0), ("render", 50, 5e-324)) is None
+
+
+def test_an_event_from_beyond_reason_is_no_event() -> None:
+    blender = fresh()
+    for elapsed in (1e8, 1e300, float("inf"), float("nan"), -1.0):
+        blender.feed(ProgressEvent("render", 1, 100, elapsed, 1), 5.0)
+    blender.feed(ProgressEvent("render", -1, 100, 1.0, 1), 5.0)
+    blender.feed(ProgressEvent("render", 2**63, None, 1.0, 1), 5.0)
+    assert blender.update(5.0).source == "simulated"
+
+
+def test_a_job_that_reports_seldom_goes_on_just_as_evenly() -> None:
+    blender = fresh()
+    for beat in range(4):
+        blender.feed(ProgressEvent("render", 100 * beat, 1000, 20.0 * beat, beat), 5.0 + 20 * beat)
+    shares = [blender.update(65.0 + seconds).progress for seconds in range(0, 20, 4)]
+    steps = [later - earlier for earlier, later in pairwise(shares)]
+    assert steps == pytest.approx([99 * 4 / 208] * 4, rel=0.1)
+
+
+def test_a_phase_that_should_be_over_is_not_said_to_be() -> None:
+    plan = ProgressPlan.weighted(startup_seconds=0, work=[WorkPhase("render", 10)])
+    blender = ProgressBlender(plan, started_at=0.0)
+    blender.feed(ProgressEvent("render", 0, 100, 0.0, 1), 0.0)
+    blender.feed(ProgressEvent("render", 99, 100, 9.9, 2), 9.9)
+    left = [blender.update(9.9 + seconds).eta_seconds for seconds in (0.0, 2.0, 4.0)]
+    assert left == pytest.approx([0.1, 0.5, 1.0], abs=0.05)
+
+
+def test_more_than_all_is_all() -> None:
+    blender = fresh()
+    blender.feed(ProgressEvent("render", 0, 100, 0.0, 1), 5.0)
+    blender.feed(ProgressEvent("render", 120, 100, 12.0, 2), 17.0)
+    assert blender.update(17.0).eta_seconds == pytest.approx(3)
+
+
+def test_a_phase_of_no_plan_leaves_the_rest_as_it_was() -> None:
+    blender = fresh()
+    blender.feed(ProgressEvent("verify", 0, None, 33.0, 1), 38.0)
+    blender.feed(ProgressEvent("polish", 0, None, 34.0, 2), 39.0)
+    update = blender.update(39.0)
+    assert (update.phase, update.message) == ("polish", "Polish...")
+    assert update.eta_seconds == pytest.approx(2, abs=0.1)
+
+
 def test_a_clock_that_goes_back_ages_no_job() -> None:
     blender = fresh()
     assert blender.update(10.0).elapsed_seconds == 10

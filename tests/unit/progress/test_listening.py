@@ -146,6 +146,18 @@ async def test_who_attaches_late_starts_where_the_others_are() -> None:
     await asyncio.gather(first.task, late.task, ignorant.task)
 
 
+async def test_who_knows_nothing_yet_waits_a_moment_for_the_first_news() -> None:
+    clock, source, job = ManualClock(), Events(), new_job()
+    watch = Watch(source, job, clock, started_at=None)
+    await clock.advance(0.3)
+    assert watch.seen == []
+    source.send(render(300, 10.0, 2))
+    await clock.advance(0.2)
+    assert [update.source for update in watch.seen] == ["measured"]
+    job.cancel()
+    await watch.task
+
+
 async def test_the_listeners_do_not_wait_for_one_another() -> None:
     clock, source, job = ManualClock(), Events(), new_job()
     quick, slow = (Watch(source, job, clock, interval_seconds=seconds) for seconds in (0.5, 5.0))

@@ -1,0 +1,81 @@
+"""The package's own app on the loopback plane, deployed by the real command line, for the tests that need it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.integration.loopback.interpreters import only_packages
+
+from reel_modal.config import Settings
+from reel_modal.functions.specs import ImageSpec
+
+if TYPE_CHECKING:
+    from tests.integration.loopback.plane import LoopbackPlane
+
+APP = "reel-modal-test"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The plane with the app on it, and the folder that is its store."""
+
+    plane: LoopbackPlane
+    store: Path
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_env({}, modal_enabled=True, environment="test", store_url=self.store.as_uri())
+
+
+def deploy(plane: LoopbackPlane, **variables: str) -> None:
+    """Run `modal deploy` as a person does; the app is that of the test environment."""
+    subprocess.run(
+        [sys.executable, "-m", "modal", "deploy", "-m", "reel_modal.functions.app"],
+        env={
+            **os.environ,
+            **plane.environment(),
+            "REEL_MODAL_ENVIRONMENT": "test",
+            "PYTHONIOENCODING": "utf-8",
+            **variables,
+        },
+        capture_output=True,
+        timeout=90,
+        check=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """A plane of its own whose containers have what the image installs, and nothing else."""
+    if sys.platform != "linux":
+        pytest.skip("the loopback plane runs containers as Linux processes")
+    from tests.integration.loopback.plane import LoopbackPlane
+
+    folder = tmp_path_factory.mktemp("app")
+    store = folder / "store"
+    store.mkdir()
+    installed = [requirement.partition("==")[0] for requirement in ImageSpec().pip]
+    python = only_packages(folder / "python", ["modal", *map(_here, installed)])
+    with LoopbackPlane(folder / "plane", container_python=python, container_limit=8) as plane:
+        plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": store.as_uri()})
+        deploy(plane)
+        yield Deployed(plane, store)
+    assert not plane.processes()
+
+
+def _here(package: str) -> str:
+    """Return the distribution that stands in for `package`: the one of the two OpenCV builds that is installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return package.removesuffix("-headless")
+    return package

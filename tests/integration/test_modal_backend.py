@@ -1,0 +1,197 @@
+"""The package on Modal: the real client, command line and container runtime, and the same lines of a host."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.clips import Clips
+from tests.integration.modal_app import APP, Deployed, app_plane
+
+from reel_modal.client import FunctionRegistry
+from reel_modal.config import Settings
+from reel_modal.errors import AuthError, BadInputError, InvalidMediaError, JobCancelledError, NotDeployedError
+from reel_modal.functions.specs import SPECS
+from reel_modal.schema import OverlayRequest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import _forget_client
+
+    for name, value in app_plane.plane.environment().items():
+        monkeypatch.setenv(name, value)
+    _forget_client()
+    app_plane.plane.reset()
+    yield app_plane
+    _forget_client()
+    app_plane.plane.reset()
+    assert not app_plane.plane.take_errors(), "the plane itself failed"
+
+
+def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> OverlayRequest:
+    region = {
+        "id": "player",
+        "startTime": 0,
+        "endTime": 1.5,
+        "keyframes": [
+            {"time": 0, "x": 80, "y": 90, "radiusX": 40, "radiusY": 30},
+            {"time": 1.5, "x": 200, "y": 90, "radiusX": 40, "radiusY": 30},
+        ],
+    }
+    return OverlayRequest.parse(
+        {
+            "jobId": job_id,
+            "userId": "u",
+            "inputKey": source,
+            "outputKey": output or f"out/{job_id}.mp4",
+            "highlightRegions": [region],
+        }
+    )
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+async def render(settings: Settings, asked: OverlayRequest) -> list[str]:
+    """The lines of a host; nothing in them says where the job runs."""
+    async with FunctionRegistry(settings) as registry:
+        job = await registry["render_overlay"].submit(asked)
+        phases = [event.phase async for event in job.events()]
+        result = await job.result()
+        assert await job.status() == "succeeded"
+        assert (result.job_id, result.frames) == (asked.job_id, len(pictures_of(settings, asked)))
+    return list(dict.fromkeys(phases))
+
+
+def pictures_of(settings: Settings, asked: OverlayRequest) -> list[np.ndarray]:
+    assert settings.store_url is not None
+    return pictures(Path(settings.store_url.removeprefix("file://")) / asked.output_key)
+
+
+async def test_modal_and_this_machine_render_the_same_frames(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("bikes.mp4"), app.store / "in.mp4")
+    here = Settings.from_env({}, environment="test", store_url=app.store.as_uri())
+    on_modal = request("on-modal", output="out/modal.mp4")
+    locally = request("locally", output="out/local.mp4")
+    assert await render(app.settings, on_modal) == await render(here, locally)
+    first, second = pictures_of(app.settings, on_modal), pictures_of(here, locally)
+    assert len(first) == len(second) > 0
+    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_the_table_is_what_is_deployed(app: Deployed) -> None:
+    deployed = app.plane.functions(APP)
+    assert set(deployed) == set(SPECS)
+    for name, spec in SPECS.items():
+        there = deployed[name]
+        assert (there.gpus, there.cpu, there.memory_mib) == (spec.gpu, spec.cpu, spec.memory_mb)
+        assert (there.timeout_seconds, there.retries) == (spec.timeout_seconds, spec.retries)
+        # Behind the named ones comes the one that carries `env`.
+        assert (there.max_containers, there.secrets[:-1]) == (spec.max_containers, spec.secrets)
+        assert any("ffmpeg" in line for line in there.image_commands)
+
+
+async def test_an_input_that_is_refused_comes_back_as_what_the_body_raised(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("garbage.mp4"), app.store / "garbage.mp4")
+    async with FunctionRegistry(app.settings) as registry:
+        with pytest.raises(BadInputError, match="cannot be read as a video") as caught:
+            await registry["render_overlay"](request("garbage", source="garbage.mp4"))
+    assert isinstance(caught.value.__cause__, InvalidMediaError)
+    assert not (app.store / "out/garbage.mp4").exists()
+
+
+async def test_a_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-wrong")
+    async with FunctionRegistry(app.settings) as registry:
+        with pytest.raises(AuthError, match="MODAL_TOKEN_ID"):
+            await registry["render_overlay"].submit(request("token"))
+
+
+async def test_an_app_that_is_not_deployed_is_named(app: Deployed) -> None:
+    settings = Settings.from_env({}, modal_enabled=True, environment="staging")
+    async with FunctionRegistry(settings) as registry:
+        (check,) = [check for check in await registry.verify() if check.function == "render_overlay"]
+        assert isinstance(check.error, NotDeployedError)
+        with pytest.raises(NotDeployedError, match="reel-modal-staging/render_overlay"):
+            await registry["render_overlay"].submit(request("nowhere"))
+
+
+def test_a_hundred_first_calls_look_the_function_up_once(app: Deployed) -> None:
+    registry = FunctionRegistry(app.settings)
+    assert app.plane.requests == []
+    function = registry["render_overlay"]
+    gate = threading.Barrier(4)
+
+    async def burst() -> None:
+        await asyncio.gather(*(function.hydrate() for _ in range(25)))
+
+    def in_a_loop_of_its_own() -> None:
+        gate.wait()
+        asyncio.run(burst())
+
+    threads = [threading.Thread(target=in_a_loop_of_its_own) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert app.plane.count("FunctionGet") == 1
+
+
+async def test_a_failed_look_up_is_not_kept(app: Deployed) -> None:
+    from grpclib import Status
+
+    function = FunctionRegistry(app.settings)["render_overlay"]
+    app.plane.faults.fail("FunctionGet", Status.NOT_FOUND, times=1)
+    with pytest.raises(NotDeployedError):
+        await function.hydrate()
+    await function.hydrate()
+    assert app.plane.count("FunctionGet") == 2
+
+
+async def test_an_app_that_was_stopped_and_deployed_again_is_found(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
+    async with FunctionRegistry(app.settings) as registry:
+        await registry["render_overlay"].hydrate()
+        app.plane.stop_and_redeploy(APP)
+        result = await registry["render_overlay"](request("again"))
+        assert result.frames == 25
+    assert app.plane.count("FunctionGet") == 2
+
+
+async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    async with FunctionRegistry(app.settings) as registry:
+        job = await registry["render_overlay"].submit(request("cancelled"))
+        async for event in job.events():
+            if event.phase == "render":
+                break
+        await job.cancel()
+        with pytest.raises(JobCancelledError):
+            await job.result(timeout=30)
+        assert await job.status() == "cancelled"
+    app.plane.wait_for(lambda: not any(container.inputs for container in app.plane.containers()))
+    assert not (app.store / "out/cancelled.mp4").exists()
+    assert app.plane.count("FunctionCallCancel") == 1
+
+
+async def test_a_job_is_found_again_by_another_registry(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
+    job = await FunctionRegistry(app.settings)["render_overlay"].submit(request("found"))
+    found = FunctionRegistry(app.settings).attach(job.id)
+    assert (await found.result(timeout=60)).job_id == "found"
+    assert Counter([event.phase async for event in found.events()])["render"] >= 2

@@ -1,0 +1,55 @@
+"""Requests, results and events, as short as a test wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from reel_modal.progress import ProgressEvent
+from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
+
+PHASES = ("fetch", "render", "verify", "publish")
+
+
+def overlay(
+    job_id: str = "job", *, source: str = "in.mp4", output: str | None = None, preset: str = "ultrafast"
+) -> OverlayRequest:
+    """A request with one highlight in the middle of the picture."""
+    keyframe = HighlightKeyframe(time_seconds=Fraction(0), x=0.5, y=0.5, radius_x=0.25, radius_y=0.25)
+    region = HighlightRegion(
+        id="player",
+        start_seconds=Fraction(0),
+        end_seconds=Fraction(1000),
+        keyframes=(keyframe,),
+        video_size=(1, 1),
+    )
+    return OverlayRequest(
+        job_id=job_id,
+        user_id="user",
+        input_key=source,
+        output_key=output or f"out/{job_id}.mp4",
+        regions=(region,),
+        encode=EncodeOptions(encoder="libx264", preset=preset),
+    )
+
+
+def rendered(request: Mapping[str, object], *, frames: int = 25) -> dict[str, object]:
+    """What a function sends back for `request`, which is an `OverlayRequest.to_dict()`."""
+    return RenderResult(
+        job_id=str(request["job_id"]),
+        function="render_overlay",
+        output_key=str(request["output_key"]),
+        frames=frames,
+        size=(320, 180),
+        fps=Fraction(25),
+        duration_seconds=Fraction(frames, 25),
+        bytes=1000,
+        engine="opencv-yuv420p",
+        encoder="libx264",
+        seconds_by_phase=dict.fromkeys(PHASES, 0.1),
+    ).to_dict()
+
+
+def event(sequence: int, phase: str = "render", *, at: float = 0.0, done: int = 0) -> ProgressEvent:
+    """What a body reports `at` seconds after its start."""
+    return ProgressEvent(phase=phase, done=done, total=None, elapsed_seconds=at, sequence=sequence)

@@ -1,0 +1,121 @@
+"""What modal raises becomes ours: each type once, and texts only where modal gives no type."""
+
+from __future__ import annotations
+
+import asyncio
+
+import modal.exception as theirs
+import pytest
+from grpclib.exceptions import StreamTerminatedError
+
+from reel_modal.backends.base import failure_of
+from reel_modal.backends.modal_errors import remote_error
+from reel_modal.errors import (
+    AuthError,
+    BadInputError,
+    ConfigError,
+    FFmpegError,
+    FunctionError,
+    FunctionTimeoutError,
+    InvalidKeyError,
+    InvalidMediaError,
+    JobCancelledError,
+    JobNotFoundError,
+    JobPreemptedError,
+    NotDeployedError,
+    ObjectNotFoundError,
+    RemoteError,
+    RequestError,
+    StorageError,
+    UnavailableError,
+    WorkerCrashedError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (theirs.FunctionTimeoutError("Task hit its timeout of 600s"), FunctionTimeoutError),
+        (theirs.OutputExpiredError(), JobNotFoundError),
+        (theirs.AuthError("Token validation failed"), AuthError),
+        (theirs.PermissionDeniedError("not yours"), AuthError),
+        (theirs.NotFoundError("No function"), NotDeployedError),
+        (theirs.ConflictError("The app is stopped"), NotDeployedError),
+        (theirs.InternalFailure("worker lost"), JobPreemptedError),
+        (theirs.ServiceError("unavailable"), UnavailableError),
+        (theirs.InternalError("oops"), UnavailableError),
+        (theirs.ConnectionError("refused"), UnavailableError),
+        (theirs.ResourceExhaustedError("slow down"), UnavailableError),
+        (theirs.ClientClosed("closed"), UnavailableError),
+        (StreamTerminatedError("connection lost"), UnavailableError),
+        (theirs.InvalidError("spawn on a generator"), FunctionError),
+        (theirs.ExecutionError("Could not deserialize remote exception"), FunctionError),
+        (theirs.RemoteError(""), JobCancelledError),
+        (theirs.RemoteError("Input was cancelled by user"), JobCancelledError),
+        (theirs.RemoteError("Function call terminated by user"), JobCancelledError),
+        (theirs.RemoteError("The worker was preempted"), JobPreemptedError),
+        (theirs.RemoteError("Container ran out of memory."), WorkerCrashedError),
+        (theirs.RemoteError("Container killed: OOM"), WorkerCrashedError),
+        (theirs.RemoteError("Container terminated with SIGKILL."), WorkerCrashedError),
+        (theirs.RemoteError("Runner failed with exit code: 137"), WorkerCrashedError),
+        (theirs.RemoteError("the container crashed"), WorkerCrashedError),
+        (theirs.RemoteError("no zoom in this room"), FunctionError),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else f"{type(value).__name__} {value}",
+)
+def test_every_error_of_modal_has_its_kind(error: Exception, ours: type[RemoteError]) -> None:
+    made = remote_error(error, function="reels", call_id=None)
+    assert type(made) is ours
+    assert str(error) in made.message
+    assert made.message
+    assert (made.function, made.call_id) == ("reels", None)
+
+
+def test_a_call_that_is_not_found_is_no_function_that_is_not_deployed() -> None:
+    made = remote_error(theirs.NotFoundError("No FunctionCall with ID 'fc-1'"), function="reels", call_id="fc-1")
+    assert type(made) is JobNotFoundError
+    assert made.call_id == "fc-1"
+
+
+def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
+    refused = remote_error(theirs.AuthError("no"), function="reels", call_id=None)
+    missing = remote_error(theirs.NotFoundError("no"), function="reels", call_id=None)
+    assert "MODAL_TOKEN_ID" in refused.message
+    assert "reel_modal.deploy" in missing.message
+
+
+@pytest.mark.parametrize(
+    ("raised", "ours"),
+    [
+        (RequestError("regions", "are too many"), BadInputError),
+        (InvalidMediaError("it is no video"), BadInputError),
+        (ObjectNotFoundError("there is no object under 'in.mp4'"), BadInputError),
+        (InvalidKeyError("'../x' leads out"), BadInputError),
+        (ConfigError("no store is set"), BadInputError),
+        (StorageError("the disk is full"), FunctionError),
+        (FFmpegError("ffmpeg failed", exit_status=1), FunctionError),
+        (ZeroDivisionError("division by zero"), FunctionError),
+        # By their types these could come from the network, but modal wraps what comes from there.
+        (TimeoutError("the store is slow"), FunctionError),
+        (ConnectionResetError("the store is gone"), FunctionError),
+        (asyncio.CancelledError(), JobCancelledError),
+        (JobPreemptedError("inner", function="other"), JobPreemptedError),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
+)
+def test_what_a_function_raises_has_its_kind_whatever_the_backend(
+    raised: BaseException, ours: type[RemoteError]
+) -> None:
+    for made in (
+        failure_of(raised, function="render_overlay", call_id="c"),
+        remote_error(raised, function="render_overlay", call_id="c"),
+    ):
+        assert type(made) is ours
+        assert (made.function, made.call_id) == ("render_overlay", "c")
+    said = raised.message if isinstance(raised, RemoteError) else str(raised)
+    assert said in made.message
+
+
+def test_an_error_that_is_not_ours_is_told_with_its_type() -> None:
+    assert failure_of(KeyError("a"), function="f", call_id=None).message == "KeyError: 'a'"
+    assert failure_of(InvalidMediaError("no video"), function="f", call_id=None).message == "no video"
