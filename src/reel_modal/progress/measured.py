@@ -118,7 +118,7 @@ class MeasuredWork:
 
     @property
     def _units_left(self) -> int:
-        return max((self._last.total or 0) - self._last.done, 0)
+        return (self._last.total or 0) - self._last.done
 
     @property
     def _planned_here(self) -> float:
