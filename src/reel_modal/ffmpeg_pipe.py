@@ -24,6 +24,7 @@ from reel_modal.errors import (
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.filters import (
     even_size,
+    exact_fraction,
     tag_filters,
     to_yuv_filters,
 )
@@ -41,7 +42,7 @@ from reel_modal.frames import (
     raw_bytes,
 )
 from reel_modal.media import find_ffmpeg, scan_packets
-from reel_modal.sound import SoundSource
+from reel_modal.sound import Sound, SoundSource
 from reel_modal.storage import publish_file, staging_name
 from reel_modal.untrusted import file_url
 
@@ -97,7 +98,7 @@ class FramePipe:
         preset: x264's word for speed against size; mapped for NVENC.
         encoder_options: More options of the encoder, such as `{"g": "48"}`.
         audio_from: A file whose first audio stream goes along: copied where the container takes it, at most
-            as long as the picture. A file without audio is no error.
+            as long as the picture. A file without audio is no error. A `Sound` says itself how.
         audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
             time of its own first picture.
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
@@ -132,7 +133,7 @@ class FramePipe:
         quality: int = 23,
         preset: str = "fast",
         encoder_options: Mapping[str, str] | None = None,
-        audio_from: str | Path | None = None,
+        audio_from: str | Path | Sound | None = None,
         audio_start_seconds: Fraction | float | None = None,
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction | int = 1,
@@ -145,8 +146,7 @@ class FramePipe:
         self.fps: Fraction = frame_rate(fps)
         self.pixel_format: PixelFormat = pixel_format
         self.frames_written: int = 0
-        if min(size) < 1:
-            raise ConfigError(f"size {size!r} must be (width, height) of at least 1 x 1 pixel")
+        frame_bytes(pixel_format, size)  # refuses a size or a format that no frame has
         if not self.path.suffix:
             raise ConfigError(f"{str(self.path)!r} has no suffix to choose a container by; use .mp4, .mov or .mkv")
         if not self.path.parent.is_dir():
@@ -158,14 +158,21 @@ class FramePipe:
         self._encoder = encoder
         self._quality = quality
         self._preset = preset
-        self._encoder_options = encoder_options
-        self._audio_from = None if audio_from is None else Path(audio_from)
-        self._audio_start_seconds = audio_start_seconds
+        self._encoder_options = dict(encoder_options or {})
+        self._audio_from = Path(audio_from) if isinstance(audio_from, str) else audio_from
+        self._audio_start_seconds = (
+            None if audio_start_seconds is None else exact_fraction(audio_start_seconds, "audio_start_seconds")
+        )
         self._color = color or (ColorTags() if pixel_format in {"yuv420p", "gray8"} else BT709)
-        self._sample_aspect_ratio = Fraction(sample_aspect_ratio)
+        self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
+        if self._sample_aspect_ratio <= 0:
+            raise ConfigError(f"sample_aspect_ratio is {sample_aspect_ratio!r}; it must be above 0")
         self._metadata = dict(metadata or {})
+        named = {**self._encoder_options, **self._metadata}
+        _check_words(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
         self._process: FFmpegProcess | None = None
+        self._ended: bool = False
         self._failure: FFmpegError | None = None
         self._result: PipeResult | None = None
 
@@ -224,7 +231,7 @@ class FramePipe:
         """
         if self._failure is not None:
             raise self._failure
-        if self._process is None:
+        if self._process is None or self._ended:
             raise ConfigError("write frames inside the `with` block of the FramePipe")
         chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
         if self._encoded_size != self.size:
@@ -237,11 +244,18 @@ class FramePipe:
         except BrokenPipeError as error:
             self._failure = self._ended_early()
             raise self._failure from error
+        except BaseException:
+            # A caller that goes on after a Ctrl-C would have every later frame begin in the middle of this one.
+            self._failure = self._process.error(
+                "a frame was written in part, so no other can follow", frame_index=self.frames_written
+            )
+            raise
         self.frames_written += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended = True
         try:
             if kind is None:
                 self._finish()
@@ -323,22 +337,23 @@ class FramePipe:
             arguments += ["-metadata", f"{key}={value}"]
         return tuple(arguments)
 
-    def _find_sound(self) -> SoundSource | None:
-        if self._audio_from is None:
-            return None
+    def _find_sound(self) -> Sound | None:
+        if self._audio_from is None or not isinstance(self._audio_from, Path):
+            return self._audio_from
         return SoundSource.of(self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings)
 
-    def _add_sound(self, sound: SoundSource) -> Path:
+    def _add_sound(self, sound: Sound) -> Path:
         """Put the finished picture and the sound that belongs to it together."""
         target = self._stage()
         command = (
             *(self._ffmpeg, *QUIET, "-y", "-i", file_url(self._video_path)),
-            *sound.arguments(target, length_seconds=self.frames_written / self.fps),
+            *sound.input_arguments(self.frames_written / self.fps),
+            *("-map", "0:v:0", "-c:v", "copy", *sound.output_arguments(target), "-map_metadata", "-1"),
             *(*self._finishing_arguments(), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
-            self._end(process, target, f"the sound of {sound.media.path.name!r} could not be added")
+            self._end(process, target, f"the sound of {sound.name!r} could not be added")
         finally:
             process.kill()
         return target
@@ -350,8 +365,13 @@ class FramePipe:
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
                 f" {self._encoded_size[0]}x{self._encoded_size[1]}, since 4:2:0 video has even sizes"
             )
-        if self._sound is not None and not self._sound.copied_into(self.path):
-            notes.append(
-                f"the {self._sound.stream.codec} sound was encoded anew: {self.path.suffix} does not take it"
-            )
+        if self._sound is not None and (note := self._sound.note(self.path)) is not None:
+            notes.append(note)
         return tuple(notes)
+
+
+def _check_words(*words: str) -> None:
+    """Refuse what cannot stand on a command line."""
+    for word in words:
+        if not isinstance(word, str) or "\0" in word:
+            raise ConfigError(f"{word!r} cannot be an argument of ffmpeg; give text without null characters")

@@ -6,6 +6,7 @@ Strings in, strings out; it must start nothing and read nothing.
 from __future__ import annotations
 
 from fractions import Fraction
+from numbers import Rational
 from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
@@ -13,6 +14,7 @@ from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed
 
 __all__ = [
     "even_size",
+    "exact_fraction",
     "from_yuv_filters",
     "seconds_text",
     "tag_filters",
@@ -23,6 +25,22 @@ __all__ = [
 _SWS_MATRIX: Final = {"bt2020nc": "bt2020", "bt2020c": "bt2020"}
 # setsar reduces a ratio until its terms are below this, 100 unless told.
 _LARGEST_TERM: Final = 65535
+
+
+def exact_fraction(value: Fraction | float, name: str) -> Fraction:
+    """Return `value` as it is, as a fraction.
+
+    Args:
+        value: A finite number; of seconds, say.
+        name: What it is, for the message.
+
+    Raises:
+        ConfigError: It is not finite, or no number.
+    """
+    try:
+        return Fraction(value if isinstance(value, Rational) else float(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{name} is {value!r}; a finite number is wanted") from error
 
 
 def seconds_text(seconds: Fraction | float) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
-from reel_modal.filters import from_yuv_filters, seconds_text
+from reel_modal.filters import exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.frame_times import FrameTimes
 from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate
 from reel_modal.in_process import InProcessDecoder, copy_planes
@@ -52,6 +52,7 @@ class FrameReader:
         settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
 
     Raises:
+        ConfigError: An argument cannot work.
         InvalidMediaError: The file is no video that we accept.
         FFmpegNotFoundError: There is no ffmpeg.
 
@@ -81,8 +82,8 @@ class FrameReader:
         self.size: tuple[int, int] = size or self.media.size
         self.fps: Fraction | None = None if fps is None else frame_rate(fps)
         self._frame_bytes = frame_bytes(pixel_format, self.size)
-        self._start = None if start is None else Fraction(start)
-        self._end = None if end is None else Fraction(end)
+        self._start = None if start is None else exact_fraction(start, "start")
+        self._end = None if end is None else exact_fraction(end, "end")
         if self._start is not None and self._end is not None and self._end <= self._start:
             raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
         # A constant rate is laid on a grid that begins where reading begins; times then count from there.

@@ -179,7 +179,7 @@ def find_ffmpeg(settings: Settings | None = None) -> FFmpeg:
         path, origin = _bundled_ffmpeg(), "imageio-ffmpeg"
     try:
         changed = Path(path).stat().st_mtime_ns
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise FFmpegNotFoundError(
             f"there is no ffmpeg at {path!r} (from {origin}); correct REEL_MODAL_FFMPEG, or unset it to use"
             " the one on PATH or in the package imageio-ffmpeg"

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from reel_modal.config import Settings
 from reel_modal.filters import seconds_text
 from reel_modal.media import AudioStream, MediaInfo, probe
-from reel_modal.untrusted import input_arguments
+from reel_modal.untrusted import file_url, input_arguments
 
-__all__ = ["SoundSource"]
+__all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as"]
 
 _MP4: Final = frozenset({"aac", "ac3", "alac", "eac3", "mp3", "opus"})
 # What a container takes as it is. Anything else becomes AAC, or Opus in WebM.
@@ -59,22 +59,68 @@ class SoundSource:
         """Whether the container of `target` takes the stream as it is."""
         return self.stream.codec in _TAKES.get(target.suffix.lower(), frozenset())
 
-    def arguments(self, target: Path, *, length_seconds: Fraction) -> tuple[str, ...]:
-        """Return the options that add this sound, as second input, to a picture that is copied.
+    @property
+    def name(self) -> str:
+        """Of the file, for messages."""
+        return self.media.path.name
 
-        The sound is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
+    def input_arguments(self, length_seconds: Fraction) -> tuple[str, ...]:
+        """Return the options that open this sound as the second input of a command.
+
+        It is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
         """
         skipped = self.start_seconds - self.media.container_start_seconds
         seek = ("-ss", seconds_text(skipped)) if skipped > 0 else ()
+        return (*seek, "-t", seconds_text(length_seconds), *input_arguments(self.media.path))
+
+    def output_arguments(self, target: Path) -> tuple[str, ...]:
+        """Return the options that put the second input's sound into `target`."""
+        codec = ("-c:a", "copy") if self.copied_into(target) else encoded_as(target)
+        return ("-map", f"1:{self.stream.index}", *codec)
+
+    def note(self, target: Path) -> str | None:
+        """Return what is not as it was, None where the sound is copied."""
         if self.copied_into(target):
-            codec: tuple[str, ...] = ("-c:a", "copy")
-        else:
-            codec = ("-c:a", "libopus" if target.suffix.lower() == ".webm" else "aac", "-b:a", "192k")
-        return (
-            *seek,
-            *("-t", seconds_text(length_seconds)),
-            *input_arguments(self.media.path),
-            *("-map", "0:v:0", "-map", f"1:{self.stream.index}", "-c:v", "copy"),
-            *codec,
-            *("-map_metadata", "-1"),
-        )
+            return None
+        return f"the {self.stream.codec} sound was encoded anew: {target.suffix} does not take it"
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSound:
+    """A file of sound that was made for a picture, encoded as its container wants it.
+
+    Attributes:
+        path: The file; its first audio stream begins with the first frame.
+        notes: What of the source's sound is not in it, a phrase each.
+    """
+
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the file, for messages."""
+        return self.path.name
+
+    def input_arguments(self, length_seconds: Fraction) -> tuple[str, ...]:
+        """Return the options that open it as the second input of a command, bounded by `length_seconds`."""
+        return ("-t", seconds_text(length_seconds), "-i", file_url(self.path))
+
+    def output_arguments(self, target: Path) -> tuple[str, ...]:
+        """Return the options that put the second input's sound into `target`, as it is."""
+        del target
+        return ("-map", "1:a:0", "-c:a", "copy")
+
+    def note(self, target: Path) -> str | None:
+        """Return what is not as it was: the notes of whoever made the sound."""
+        del target
+        return "; ".join(self.notes) or None
+
+
+Sound: TypeAlias = SoundSource | FinishedSound
+"""What goes along with a picture."""
+
+
+def encoded_as(target: Path) -> tuple[str, ...]:
+    """Return the options of the encoder for the container `target`."""
+    return ("-c:a", "libopus" if target.suffix.lower() == ".webm" else "aac", "-b:a", "192k")

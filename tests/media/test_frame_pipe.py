@@ -272,6 +272,43 @@ def test_an_exception_in_the_block_passes_and_leaves_nothing(tmp_path: Path, err
         _ = pipe.result
 
 
+def test_a_frame_that_was_written_in_part_is_the_last(tmp_path: Path) -> None:
+    """A stand-in reads one frame and no more; an alarm rings when the pipe is full."""
+    settings = faulty(tmp_path, "import time; os.read(0, 9216); time.sleep(600)")
+    seen = -1
+
+    def ring(number: int, stack: object) -> None:
+        nonlocal seen
+        if seen == pipe.frames_written:
+            raise InterruptedByAlarmError
+        seen = pipe.frames_written
+
+    def fill() -> None:
+        for frame in shades(10_000):
+            pipe.write(frame)
+
+    former = signal.signal(signal.SIGALRM, ring)
+    try:
+        with (  # noqa: PT012
+            pytest.raises(FFmpegError, match="a frame was written in part") as caught,
+            FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
+        ):
+            signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+            with pytest.raises(InterruptedByAlarmError):
+                fill()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pipe.write(BLACK)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert caught.value.frame_index == pipe.frames_written > 1
+    assert not (tmp_path / "out.mp4").exists()
+
+
+class InterruptedByAlarmError(Exception):
+    """Stands for whatever a signal handler raises."""
+
+
 def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
     host = subprocess.Popen(
         [
@@ -343,11 +380,21 @@ def test_no_frame_is_an_error_and_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"size": (0, 48)}, "at least 1 x 1"),
+        ({"size": (0, 48)}, "at least 1 pixel"),
+        ({"size": (64.0, 48)}, "whole numbers"),
         ({"fps": 0}, "above 0"),
         ({"fps": float("nan")}, "not a finite number"),
         ({"pixel_format": "yuv999"}, "'yuv999' is not supported; use one of bgr24"),
         ({"size": (63, 47), "odd_size": "error"}, "63x47 is odd"),
+        ({"size": (1, 47), "odd_size": "crop"}, "1x47 cannot be cropped"),
+        ({"sample_aspect_ratio": 0}, "sample_aspect_ratio is 0; it must be above 0"),
+        ({"sample_aspect_ratio": -1}, "sample_aspect_ratio is -1; it must be above 0"),
+        ({"sample_aspect_ratio": float("nan")}, "sample_aspect_ratio is nan; a finite number"),
+        ({"audio_from": "clip.mp4", "audio_start_seconds": float("inf")}, "audio_start_seconds is inf; a finite"),
+        ({"metadata": {"title": "a\0b"}}, "cannot be an argument of ffmpeg"),
+        ({"metadata": {"ti\0tle": "a"}}, "cannot be an argument of ffmpeg"),
+        ({"encoder_options": {"g": 48}}, "48 cannot be an argument of ffmpeg; give text"),
+        ({"encoder": "lib\0x264"}, "cannot be an argument of ffmpeg"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused_at_once(
@@ -362,6 +409,8 @@ def test_an_output_without_a_suffix_or_folder_is_refused_at_once(tmp_path: Path)
         FramePipe(tmp_path / "out", size=SIZE, fps=25)
     with pytest.raises(ConfigError, match="is not there; create it first"):
         FramePipe(tmp_path / "missing" / "out.mp4", size=SIZE, fps=25)
+    with pytest.raises(ConfigError, match="null characters"):
+        FramePipe(tmp_path / "o\0ut.mp4", size=SIZE, fps=25)
 
 
 def test_an_output_name_that_is_taken_by_a_folder_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
@@ -517,6 +566,8 @@ def test_a_pipe_is_used_once_and_inside_its_block(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="inside the `with` block"):
         pipe.write(BLACK)
     with pipe:
+        pipe.write(BLACK)
+    with pytest.raises(ConfigError, match="inside the `with` block"):
         pipe.write(BLACK)
     with pytest.raises(ConfigError, match="writes one file"), pipe:
         pytest.fail("the block was entered twice")

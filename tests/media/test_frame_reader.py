@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -162,6 +163,18 @@ def test_ffmpeg_that_gives_nothing_is_ended_within_the_bound(clips: Clips, tmp_p
 def test_an_end_before_the_start_is_refused(clips: Clips) -> None:
     with pytest.raises(ConfigError, match="must be after start"):
         FrameReader(clips.get("25.mp4"), start=2, end=1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "soon", []])
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_a_bound_that_is_no_time_is_refused_by_name(clips: Clips, name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}; a finite number is wanted")):
+        FrameReader(clips.get("25.mp4"), **{name: value})  # type: ignore[arg-type]
+
+
+def test_numpy_numbers_are_times(clips: Clips) -> None:
+    with FrameReader(clips.get("25.mp4"), start=np.float32(0.5), end=np.float64(0.75)) as reader:
+        assert sum(1 for _ in reader) == 6
 
 
 def test_a_file_that_is_no_video_is_refused_before_ffmpeg_starts(clips: Clips) -> None:

@@ -17,6 +17,7 @@ from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import find_ffmpeg, probe
+from reel_modal.testing import make_clip
 
 
 @pytest.mark.parametrize(
@@ -190,3 +191,45 @@ def test_an_ffmpeg_that_does_not_run_is_named(tmp_path: Path, body: str) -> None
     broken = _executable(tmp_path / "broken", body)
     with pytest.raises(FFmpegNotFoundError, match=r"does not run as ffmpeg.*REEL_MODAL_FFMPEG"):
         find_ffmpeg(Settings(ffmpeg=broken))
+
+
+@pytest.mark.parametrize("name", ["no/such/ffmpeg", "null\0character"])
+def test_an_ffmpeg_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(
+        FFmpegNotFoundError, match=r"there is no ffmpeg at .* \(from settings\); correct REEL_MODAL_FFMPEG"
+    ):
+        find_ffmpeg(Settings(ffmpeg=name))
+
+
+def test_a_program_that_is_no_ffmpeg_is_named(tmp_path: Path) -> None:
+    other = _executable(tmp_path / "other", "print('avconv version 11.12')")
+    with pytest.raises(FFmpegNotFoundError, match=r"other' is no ffmpeg; correct REEL_MODAL_FFMPEG"):
+        find_ffmpeg(Settings(ffmpeg=other))
+
+
+def test_a_machine_without_any_ffmpeg_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nowhere"))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(FFmpegNotFoundError, match="pip install imageio-ffmpeg"):
+        find_ffmpeg(Settings())
+
+
+def test_sound_of_an_unknown_codec_is_passed_over(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", audio_seconds=1, options=("-c:a", "aac"))
+    assert [stream.codec for stream in probe(clip).audio] == ["aac"]
+    data = clip.read_bytes()
+    assert data.count(b"A_AAC") == 1
+    clip.write_bytes(data.replace(b"A_AAC", b"A_XYZ"))
+    assert probe(clip).audio == ()
+    with FrameReader(clip) as reader:
+        assert sum(1 for _ in reader) == 25
+
+
+def test_a_picture_of_an_unknown_codec_is_refused_by_name(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", encoder=("-c:v", "ffv1"))
+    data = clip.read_bytes()
+    assert data.count(b"V_FFV1") == 1
+    clip.write_bytes(data.replace(b"V_FFV1", b"V_XYZ9"))
+    with pytest.raises(InvalidMediaError, match="no video stream of a codec that is known here"):
+        probe(clip)

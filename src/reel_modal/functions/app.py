@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 _SPECS = load_specs()
 
-app = modal.App(app_name(Settings.from_env()))
+app: modal.App = modal.App(app_name(Settings.from_env()))
 
 
 def _image(spec: ImageSpec) -> modal.Image:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from reel_modal.errors import FrameError
-from reel_modal.frames import ColorTags, Planes, U8Array, matrix_or_assumed, plane_shapes
+from reel_modal.frames import ColorTags, Planes, U8Array, plane_shapes
 from reel_modal.rendering.ellipse import (
     CHROMA_CENTER,
     CHROMA_LEFT,
@@ -27,20 +27,11 @@ from reel_modal.rendering.ellipse import (
 )
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.timeline import EllipseState, RegionTrack
+from reel_modal.rendering.yuv_color import yuv_of
 from reel_modal.schema import OverlayRequest
 
 __all__ = ["OverlayRenderer"]
 
-# Kr and Kb of ITU-R BT.601, BT.709, BT.2020, SMPTE 240M and FCC.
-_LUMA_WEIGHTS: Final = {
-    "smpte170m": (0.299, 0.114),
-    "bt470bg": (0.299, 0.114),
-    "bt709": (0.2126, 0.0722),
-    "bt2020nc": (0.2627, 0.0593),
-    "bt2020c": (0.2627, 0.0593),
-    "smpte240m": (0.212, 0.087),
-    "fcc": (0.3, 0.11),
-}
 _STROKE_LINES: Final = 1080
 
 
@@ -90,8 +81,7 @@ class OverlayRenderer:
         self._luma = _Levels(0, 255) if full else _Levels(16, 235)
         self._chroma = _Levels(128, 255) if full else _Levels(128, 240)
         self._chroma_grid = CHROMA_CENTER if color.chroma_location == "center" else CHROMA_LEFT
-        self._full_range = full
-        self._weights = _LUMA_WEIGHTS.get(matrix_or_assumed(color, size[1]), _LUMA_WEIGHTS["bt709"])
+        self._color = color
 
     def active(self, seconds: Fraction) -> bool:
         """Whether anything is drawn at `seconds`; when not, the frame is to go through as it is."""
@@ -158,7 +148,7 @@ class OverlayRenderer:
         state = spot.state
         if state.color is None:
             return
-        value = self._yuv(state.color)[index]
+        value = yuv_of(state.color, self._color, self._size[1])[index]
         if state.fill_opacity > 0:
             _lay_over(plane, spot.box, spot.mask, value, state.fill_opacity * state.strength)
         half = self._style.stroke_width_px * self._size[1] / _STROKE_LINES / 2 / grid.step
@@ -168,16 +158,6 @@ class OverlayRenderer:
             if not box.empty:
                 ring = load_cv2().subtract(ellipse_mask(outer, box), ellipse_mask(inner, box))
                 _lay_over(plane, box, ring, value, state.stroke_opacity * state.strength)
-
-    def _yuv(self, color: str) -> tuple[int, int, int]:
-        """Return `#rrggbb` in the frame's own matrix and range."""
-        red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-        red_weight, blue_weight = self._weights
-        luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
-        u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
-        if self._full_range:
-            return round(255 * luma), _byte(128 + 255 * u), _byte(128 + 255 * v)
-        return round(16 + 219 * luma), _byte(128 + 224 * u), _byte(128 + 224 * v)
 
 
 def _union(spots: Sequence[_Spot]) -> Box:
@@ -225,7 +205,3 @@ def _gain_table(gain: float, levels: _Levels) -> U8Array:
     least = 256 - levels.most if levels.zero == 128 else 0  # chroma reaches as far down as up
     within = np.clip(gained, np.minimum(values, least), np.maximum(values, levels.most))
     return np.clip(np.rint(within), 0, 255).astype(np.uint8)
-
-
-def _byte(value: float) -> int:
-    return min(255, max(0, round(value)))

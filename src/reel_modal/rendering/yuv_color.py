@@ -1,0 +1,44 @@
+"""A colour that people write, in the numbers of a frame.
+
+Pure; it must not know what is painted with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reel_modal.frames import ColorTags, matrix_or_assumed
+
+__all__ = ["yuv_of"]
+
+# Kr and Kb of ITU-R BT.601, BT.709, BT.2020, SMPTE 240M and FCC.
+_LUMA_WEIGHTS: Final = {
+    "smpte170m": (0.299, 0.114),
+    "bt470bg": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020nc": (0.2627, 0.0593),
+    "bt2020c": (0.2627, 0.0593),
+    "smpte240m": (0.212, 0.087),
+    "fcc": (0.3, 0.11),
+}
+
+
+def yuv_of(color: str, tags: ColorTags, height: int) -> tuple[int, int, int]:
+    """Return `#rrggbb` in the matrix and range of a frame.
+
+    Args:
+        color: As people write it.
+        tags: Of the frame; an untagged matrix is assumed by the height, as players do.
+        height: Of the picture that players see, in pixels.
+    """
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red_weight, blue_weight = _LUMA_WEIGHTS.get(matrix_or_assumed(tags, height), _LUMA_WEIGHTS["bt709"])
+    luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
+    u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
+    if tags.range == "pc":
+        return round(255 * luma), _byte(128 + 255 * u), _byte(128 + 255 * v)
+    return round(16 + 219 * luma), _byte(128 + 224 * u), _byte(128 + 224 * v)
+
+
+def _byte(value: float) -> int:
+    return min(255, max(0, round(value)))
