@@ -1,0 +1,251 @@
+"""A whole edit in one ffmpeg, from the source to the finished file, where its filters can do all of it.
+
+It must not know why; whoever calls has made sure that the graph does the same as frames would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from reel_modal.config import Settings
+from reel_modal.encoders import EncoderChoice, choose_encoder
+from reel_modal.errors import OutputMismatchError
+from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.filters import from_yuv_filters, seconds_text, tag_filters
+from reel_modal.frames import ColorTags, frame_bytes
+from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
+from reel_modal.schema import EncodeOptions, Timeline
+from reel_modal.sound import Sound
+from reel_modal.storage import publish_file, staging_name
+from reel_modal.untrusted import file_url, input_arguments
+
+__all__ = ["GraphEdit", "encode_graph", "suits", "time_expression"]
+
+_STEADY: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+_FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
+# What is decoded before the first moment that is kept: the picture that is still to be seen then.
+_EARLIER_SECONDS: Final = 5
+_SEEK_MARGIN_SECONDS: Final = 15
+# Pictures that are due halfway between two frames go to the later one; this keeps rounding from deciding.
+_TIE_FRAMES: Final = 1e-4
+_TICKS: Final = "settb=1/100000000"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdit:
+    """What the graph does.
+
+    Attributes:
+        media: The source, one that `suits`.
+        timeline: Its moments in the output.
+        fps: Of the output.
+        frame_count: Of the output.
+        window: (left, top, width, height) of the part of the upright picture that is kept, in whole pixels, even.
+        size: (width, height) of the output, even.
+        color: Tags of the output.
+    """
+
+    media: MediaInfo
+    timeline: Timeline
+    fps: Fraction
+    frame_count: int
+    window: tuple[int, int, int, int]
+    size: tuple[int, int]
+    color: ColorTags
+
+
+class _Progress:
+    """Takes the frames done and the broken packets out of ffmpeg's stderr."""
+
+    _KEY = re.compile(r"(?P<key>[a-z][a-z0-9_]*)=\s*(?P<value>\S*)$")
+    _BROKEN = re.compile(r"Error (while decoding stream|submitting (a )?packet to decoder)")
+
+    def __init__(self) -> None:
+        self.frames: int = 0
+        self.broken_packets: int = 0
+
+    def take(self, line: str) -> str:
+        """Take one line and return what of it is a message."""
+        if match := self._KEY.match(line):
+            if match["key"] == "frame" and match["value"].isdecimal():
+                self.frames = int(match["value"])
+            return ""
+        if self._BROKEN.search(line):
+            self.broken_packets += 1
+        return line
+
+    def end(self) -> None:
+        """Note that no more lines come."""
+
+
+def encode_graph(
+    edit: GraphEdit,
+    output: Path,
+    encode: EncodeOptions,
+    *,
+    sound: Sound | None,
+    settings: Settings,
+    advance: Callable[[int], None],
+) -> tuple[PipeResult, int]:
+    """Make `output` whole, or not at all; return what was made and how many packets could not be decoded.
+
+    Args:
+        edit: What is done.
+        output: The final name; its suffix chooses the container.
+        encode: Encoder, quality and preset.
+        sound: What goes along.
+        settings: Which ffmpeg, limits, and how long it may stall.
+        advance: Called some times a second with the frames done; may raise to stop.
+
+    Raises:
+        EncoderUnavailableError: The encoder does not start here.
+        FFmpegError: ffmpeg failed; with its last words.
+        OutputMismatchError: The file has another count of frames; nothing is kept.
+    """
+    ffmpeg = find_ffmpeg(settings).path
+    choice = _choose(ffmpeg, edit, encode, settings)
+    staged = staging_name(output)
+    progress = _Progress()
+    arguments = _arguments(edit, output, sound, choice, settings)
+    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, file_url(staged))
+    process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
+
+    def grows() -> int:
+        advance(min(progress.frames, edit.frame_count))
+        return progress.frames + output_size(staged)
+
+    try:
+        if process.finish(grows) != 0:
+            raise process.error("ffmpeg could not make the clip", frame_index=progress.frames)
+        size_bytes = _publish(edit, staged, output, process)
+    finally:
+        process.kill()
+        staged.unlink(missing_ok=True)
+    note = None if sound is None else sound.note(output)
+    made = PipeResult(
+        path=output,
+        frames=edit.frame_count,
+        size=edit.size,
+        fps=edit.fps,
+        duration_seconds=edit.frame_count / edit.fps,
+        bytes=size_bytes,
+        encoder=choice.name,
+        command=command,
+        degraded=choice.passed_over if note is None else (*choice.passed_over, note),
+    )
+    return made, progress.broken_packets
+
+
+def _publish(edit: GraphEdit, staged: Path, output: Path, process: FFmpegProcess) -> int:
+    """Count the frames in the finished file, give it its name, and return its bytes."""
+    frames = scan_packets(staged).frame_count
+    if frames != edit.frame_count:
+        raise OutputMismatchError(
+            f"{edit.frame_count} frames were to be made but {frames} are in the file; nothing is kept."
+            f" ffmpeg's last words: {process.tail or '(none)'}"
+        )
+    return publish_file(staged, output)
+
+
+def _choose(ffmpeg: str, edit: GraphEdit, encode: EncodeOptions, settings: Settings) -> EncoderChoice:
+    """Try the encoder on one frame of the output's size and tags."""
+    width, height = edit.size
+    raw = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}")
+    rate = ("-framerate", f"{edit.fps.numerator}/{edit.fps.denominator}", "-i", "pipe:0")
+    filters = ",".join(["format=yuv420p", *tag_filters(edit.color, Fraction(1))])
+    return choose_encoder(
+        ffmpeg,
+        encode.encoder,
+        before=(*raw, *rate, "-vf", filters, *_told(edit.color)),
+        first_frame=bytes(frame_bytes("yuv420p", edit.size)),
+        quality=encode.quality,
+        preset=encode.preset,
+        options=None,
+        timeout_seconds=settings.stall_seconds,
+    )
+
+
+def _arguments(
+    edit: GraphEdit, output: Path, sound: Sound | None, choice: EncoderChoice, settings: Settings
+) -> tuple[str, ...]:
+    """Return the command line between ffmpeg's own options and the name of the output."""
+    container_start = edit.media.container_start_seconds
+    begin = edit.media.start_seconds + edit.timeline.source_start
+    skipped = max(Fraction(0), begin - container_start - _SEEK_MARGIN_SECONDS)
+    # ffmpeg counts from where it begins to read.
+    graph = _graph(edit, origin=edit.media.start_seconds - container_start - skipped)
+    arguments = ["-noautorotate", *(("-ss", seconds_text(skipped)) if skipped else ())]
+    arguments += input_arguments(edit.media.path, settings.limits)
+    if sound is not None:
+        arguments += sound.input_arguments(edit.frame_count / edit.fps)
+    arguments += ["-filter_complex", f"[0:{edit.media.stream_index}]{','.join(graph)}[picture]"]
+    arguments += ["-map", "[picture]", *_told(edit.color), *choice.arguments, "-frames:v", str(edit.frame_count)]
+    if sound is not None:
+        arguments += sound.output_arguments(output)
+    arguments += ["-map_metadata", "-1", "-map_chapters", "-1"]
+    if output.suffix.lower() in _FASTSTART:
+        arguments += ["-movflags", "+faststart"]
+    return tuple(arguments)
+
+
+def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
+    """Return the filters from the decoded picture to the encoder.
+
+    Args:
+        edit: What is done.
+        origin: The time that ffmpeg gives to the first picture of the source.
+    """
+    line, media, (left, top, width, height) = edit.timeline, edit.media, edit.window
+    bounds = [f"start={seconds_text(origin + line.source_start - _EARLIER_SECONDS)}"]
+    if line.source_end is not None:
+        bounds.append(f"end={seconds_text(origin + line.source_end)}")
+    moved = [f"trim={':'.join(bounds)}", _TICKS, f"setpts='{time_expression(edit, origin)}'"]
+    frames = [f"fps=fps={edit.fps.numerator}/{edit.fps.denominator}:start_time=0:round=near"]
+    picture = list(media.orientation.filters())
+    if picture:
+        picture.append("sidedata=mode=delete:type=DISPLAYMATRIX")
+    if (left, top, width, height) != (0, 0, *media.size):
+        picture.append(f"crop={width}:{height}:{left}:{top}:exact=1")
+    picture += [*from_yuv_filters("yuv420p", media.color, edit.size, media.size[1])]
+    # Whichever there are fewer of, pictures of the source or frames of the output, are resized.
+    slowed = line.source_end is not None and edit.frame_count > (line.source_end - line.source_start) * media.fps
+    done = [*picture, *frames] if slowed else [*frames, *picture]
+    # The last picture stays until every frame is there.
+    return [*moved, *done, *tag_filters(edit.color, Fraction(1)), "tpad=stop=-1:stop_mode=clone"]
+
+
+def time_expression(edit: GraphEdit, origin: Fraction) -> str:
+    """Return ffmpeg's expression of the output time of a picture, in ticks.
+
+    Args:
+        edit: What is done.
+        origin: The time that ffmpeg gives to the first picture of the source.
+    """
+    source = f"(T-{float(origin)!r})"
+    if edit.media.constant_rate:
+        # The exact times of evenly spaced pictures, whatever the container has rounded.
+        rate = float(edit.media.fps)
+        source = f"floor({source}*{rate!r}+0.5)/{rate!r}"
+    pieces = list(edit.timeline.pieces)
+    mapped = ""
+    for piece in reversed(pieces):
+        moment = f"{float(piece.output_start)!r}+(ld(0)-{float(piece.source_start)!r})/{float(piece.speed)!r}"
+        end = None if piece is pieces[-1] else piece.source_end
+        mapped = moment if end is None else f"if(lt(ld(0),{float(end)!r}),{moment},{mapped})"
+    return f"(st(0,{source})*0+{mapped}+{float(_TIE_FRAMES / edit.fps)!r})/TB"
+
+
+def _told(color: ColorTags) -> tuple[str, ...]:
+    """Some encoders take limited range alone unless they are told, and the samples would be converted."""
+    return ("-color_range", color.range) if color.range else ()
+
+
+def suits(media: MediaInfo) -> bool:
+    """Whether ffmpeg's own clock can be trusted on the file: a stream's may jump, and then it guesses."""
+    return bool(_STEADY & set(media.format.split(",")))

@@ -1,0 +1,167 @@
+"""How a framing request is carried out on one clip: sizes, times, and by whom the frames are made.
+
+It looks at the request and at what the probe says, and must not touch a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final, Literal, Self, TypeAlias
+
+from reel_modal.config import Settings
+from reel_modal.errors import RequestError
+from reel_modal.ffmpeg_graph import suits
+from reel_modal.frames import ColorTags
+from reel_modal.media import MediaInfo, scan_packets
+from reel_modal.orientation import Orientation
+from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
+from reel_modal.rendering.resampling import Window
+from reel_modal.schema import FramingRequest, Timeline
+from reel_modal.untrusted import check_length
+
+__all__ = ["Engine", "FramingPlan"]
+
+Engine: TypeAlias = Literal["opencv-yuv420p", "ffmpeg-graph"]
+"""Who makes the frames: our own resampling, or one ffmpeg from the source to the output."""
+
+# A window that is cut at whole pixels may be off by this and is still the one that was asked for.
+_SAME_PX: Final = 0.25
+_MOST_GRAPH_PIECES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FramingPlan:
+    """Everything that is known before the first frame.
+
+    Attributes:
+        media: The source, turned as the request asks.
+        timeline: Its moments in the output.
+        fps: Of the output.
+        frame_count: Of the output.
+        layout: Where the crop goes.
+        track: Where the crop is.
+        color: Tags of the output; the chroma location is the source's.
+        engine: Who makes the frames.
+        still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
+        notes: What is not as asked, a sentence each.
+    """
+
+    media: MediaInfo
+    timeline: Timeline
+    fps: Fraction
+    frame_count: int
+    layout: Layout
+    track: CropTrack
+    color: ColorTags
+    engine: Engine
+    still: tuple[int, int, int, int] | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: FramingRequest, media: MediaInfo, settings: Settings) -> Self:
+        """Plan `request` for the clip `media`.
+
+        Raises:
+            RequestError: The request does not fit the clip.
+            InvalidMediaError: The clip cannot be read, or is longer than the settings allow.
+        """
+        media = _turned(media, request.rotation_degrees)
+        if request.outside == "refuse":
+            request.check_crops(media.size)
+        length = _length(request, media, settings)
+        timeline = request.timeline(length)
+        fps = request.fps or media.fps
+        track = CropTrack(request, media.size)
+        size = output_size(request, track, media.sample_aspect_ratio)
+        layout = Layout(media.sample_aspect_ratio, size, request.fit)
+        still = _still(track, layout, timeline)
+        repeats = request.slow_motion == "repeat" or all(piece.speed >= 1 for piece in timeline.pieces)
+        graph = still is not None and repeats and suits(media) and len(timeline.pieces) <= _MOST_GRAPH_PIECES
+        return cls(
+            media=media,
+            timeline=timeline,
+            fps=fps,
+            frame_count=timeline.frame_count(fps),
+            layout=layout,
+            track=track,
+            color=color_for_height(media.color, media.size[1], size[1]),
+            engine="ffmpeg-graph" if graph else "opencv-yuv420p",
+            still=still,
+            notes=tuple(_moved_inside(request, media, length)),
+        )
+
+
+def _turned(media: MediaInfo, degrees: int) -> MediaInfo:
+    """Return the clip as it is after a further clockwise turn."""
+    if degrees == 0:
+        return media
+    orientation = Orientation((media.orientation.rotation_degrees + degrees) % 360, media.orientation.mirrored)
+    if degrees == 180:
+        return replace(media, orientation=orientation)
+    return replace(
+        media,
+        orientation=orientation,
+        size=media.size[::-1],
+        display_size=media.display_size[::-1],
+        sample_aspect_ratio=1 / media.sample_aspect_ratio,
+    )
+
+
+def _length(request: FramingRequest, media: MediaInfo, settings: Settings) -> Fraction:
+    """Return how long the picture lasts, as exactly as the request needs it.
+
+    A trim that ends well within what the headers say makes it needless to read the whole file.
+    """
+    said, end = media.duration_seconds, request.trim_end_seconds
+    if said is not None and end is not None and end <= said - 1 / media.fps:
+        return said
+    scan = media.scan or scan_packets(media.path, start_seconds=media.start_seconds)
+    check_length(scan.duration_seconds, media.path, settings.limits)
+    return scan.duration_seconds
+
+
+def _still(track: CropTrack, layout: Layout, timeline: Timeline) -> tuple[int, int, int, int] | None:
+    """Return (left, top, width, height) in whole pixels where one window fills the output all the time."""
+    if timeline.source_end is None:
+        return None
+    crop = track.still(timeline.source_start, timeline.source_end)
+    if crop is None:
+        return None
+    placement = layout.place(crop)
+    target = placement.target
+    if (target.left, target.top, target.right, target.bottom) != (0, 0, *layout.size):
+        return None
+    whole = _whole_pixels(placement.source)
+    if whole is None or whole == (0, 0, *track.frame_size):
+        return whole
+    # Chroma begins at every second pixel.
+    return whole if all(number % 2 == 0 for number in whole) else None
+
+
+def _whole_pixels(window: Window) -> tuple[int, int, int, int] | None:
+    """Return the window with its edges at whole pixels, None where they are not near enough."""
+    edges = (window.left, window.top, window.left + window.width, window.top + window.height)
+    left, top, right, bottom = (round(edge) for edge in edges)
+    off = max(abs(edge - whole) for edge, whole in zip(edges, (left, top, right, bottom), strict=True))
+    return None if off > _SAME_PX + 1e-6 else (left, top, right - left, bottom - top)
+
+
+def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -> list[str]:
+    """Say what of the request lay outside of the clip and was moved inside."""
+    notes = []
+    end = request.trim_end_seconds
+    if end is not None and end - length > 1 / (2 * media.fps):
+        notes.append(f"the trim ends at {float(end):g} s, the clip at {float(length):g}")
+    outside = 0
+    for keyframe in request.crop:
+        try:
+            keyframe.check_within(request.video_size or media.size)
+        except RequestError:
+            outside += 1
+    if outside:
+        width, height = request.video_size or media.size
+        notes.append(
+            f"{outside} of {len(request.crop)} crops reached out of the {width}x{height} frame and were moved inside"
+        )
+    return notes

@@ -1,0 +1,247 @@
+"""process_framing: a clip in, a part of its picture and of its length out, at other speeds, with its sound.
+
+The same body on a Modal machine and on this one; all that it may touch comes with the `JobContext`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from reel_modal.errors import InvalidMediaError
+from reel_modal.ffmpeg_graph import GraphEdit, encode_graph
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.frames import Frame, U8Array, frame_bytes
+from reel_modal.functions.context import JobContext
+from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.losses import not_kept
+from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.media import probe
+from reel_modal.rendering.framing import FramingRenderer
+from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.schedule import Schedule, Shown
+from reel_modal.retimed_sound import sound_for
+from reel_modal.schema import FramingRequest, RenderResult
+from reel_modal.sound import FinishedSound, Sound
+
+__all__ = ["NAME", "run"]
+
+NAME: Final = "process_framing"
+
+# Before the first moment that is kept lies the picture that is still to be seen then. Where pictures come
+# unevenly, it may be long before.
+_EARLIER_FRAMES: Final = 2
+_EARLIER_SECONDS: Final = 5
+
+
+def run(request: FramingRequest, context: JobContext) -> RenderResult:
+    """Fetch the input, cut and retime it, verify the output and publish it.
+
+    Args:
+        request: What to keep; it has been validated by its construction.
+        context: Storage, reporter, settings, working folder and cancellation.
+
+    Returns:
+        What was made and how long each phase took; `engine` says who made the frames.
+
+    Raises:
+        RequestError: The request does not fit the clip: a trim behind its end, or with `outside="refuse"` a crop
+            out of its frame.
+        InvalidMediaError: The input is no video that we accept.
+        FFmpegError: Decoding or encoding failed.
+        OutputMismatchError: The output is not what was asked for; nothing is published.
+        StorageError: The input could not be fetched or the output not put in place.
+
+    Cancellation:
+        Raises JobCancelledError between two frames; nothing is published and no process is left.
+    """
+    with context.reporter.phase("fetch"):
+        source = context.storage.fetch(request.input_key, context.workdir)
+        plan = FramingPlan.of(request, probe(source, settings=context.settings), context.settings)
+    made, notes = _render(request, context, plan)
+    size_bytes = verify_and_publish(made, request.output_key, context)
+    return RenderResult(
+        job_id=request.job_id,
+        function=NAME,
+        output_key=request.output_key,
+        frames=made.frames,
+        size=made.size,
+        fps=made.fps,
+        duration_seconds=made.duration_seconds,
+        bytes=size_bytes,
+        engine=plan.engine,
+        encoder=made.encoder,
+        seconds_by_phase=dict(context.reporter.seconds_by_phase),
+        degraded=(*plan.notes, *notes, *made.degraded),
+    )
+
+
+def _render(request: FramingRequest, context: JobContext, plan: FramingPlan) -> tuple[PipeResult, list[str]]:
+    """Make the file in the working folder; return it and what of the source is not in it."""
+    output = context.workdir / f"output{Path(request.output_key).suffix}"
+    with context.reporter.phase("render", plan.frame_count) as advance:
+        sound = None
+        if request.audio:
+            sound = sound_for(
+                plan.media,
+                plan.timeline,
+                output,
+                length_seconds=plan.frame_count / plan.fps,
+                settings=context.settings,
+                check=lambda: context.raise_if_cancelled(NAME),
+            )
+        make = _in_one_graph if plan.engine == "ffmpeg-graph" else _frame_by_frame
+        made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
+    if isinstance(sound, FinishedSound):
+        sound.path.unlink(missing_ok=True)
+    chosen = plan.fps if request.fps is None else None
+    further = len(plan.media.audio) - 1 if request.audio else 0
+    if further > 0:
+        notes.append(f"{further} further audio stream{'s are' if further > 1 else ' is'} not in the output")
+    return made, [*not_kept(plan.media, broken_packets, fps=chosen), *notes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What both ways of making the frames need."""
+
+    request: FramingRequest
+    context: JobContext
+    plan: FramingPlan
+    output: Path
+    sound: Sound | None
+
+
+def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[str]]:
+    """Let one ffmpeg do it all."""
+
+    def looked(frames: int) -> None:
+        job.context.raise_if_cancelled(NAME)
+        advance(frames)
+
+    edit = GraphEdit(
+        media=job.plan.media,
+        timeline=job.plan.timeline,
+        fps=job.plan.fps,
+        frame_count=job.plan.frame_count,
+        window=job.plan.still or (0, 0, *job.plan.media.size),
+        size=job.plan.layout.size,
+        color=job.plan.color,
+    )
+    made, broken_packets = encode_graph(
+        edit, job.output, job.request.encode, sound=job.sound, settings=job.context.settings, advance=looked
+    )
+    return made, broken_packets, []
+
+
+def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[str]]:
+    """Cut every picture out of the source and write the frames that show it."""
+    reader = _reader(job.plan, job.context)
+    pipe = FramePipe(
+        job.output,
+        size=job.plan.layout.size,
+        fps=job.plan.fps,
+        pixel_format="yuv420p",
+        encoder=job.request.encode.encoder,
+        quality=job.request.encode.quality,
+        preset=job.request.encode.preset,
+        audio_from=job.sound,
+        color=job.plan.color,
+        settings=job.context.settings,
+    )
+    framing = FramingRenderer(job.plan.track, job.plan.layout, job.request.background, job.plan.color)
+    schedule = Schedule(job.plan.timeline, job.plan.fps, job.request.slow_motion)
+    older, newer = (_Picture(framing, job.plan) for _ in range(2))
+    with reader, pipe:
+
+        def write(shown: Iterable[Shown]) -> None:
+            for frame in shown:
+                job.context.raise_if_cancelled(NAME)
+                pipe.write(older.mixed(newer, frame.share))
+                advance(frame.index + 1)
+
+        for frame in reader:
+            newer.take(frame)
+            write(schedule.picture(newer.seconds))
+            older, newer = newer, older
+            if schedule.complete:
+                break
+        if reader.frames_read == 0:
+            raise InvalidMediaError(f"{job.plan.media.path.name!r} has no picture in the part that is kept")
+        last, filled = older.seconds, schedule.next_index
+        write(schedule.rest())
+    return pipe.result, reader.broken_packets, _ends_early(job.plan, last, filled)
+
+
+def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
+    """Return the reader of the pictures that are kept, and of those around them that may be seen."""
+    media, line = plan.media, plan.timeline
+    around = _EARLIER_FRAMES / media.fps
+    earlier = around if media.constant_rate else Fraction(_EARLIER_SECONDS)
+    start = media.start_seconds + line.source_start - earlier if line.source_start > 0 else None
+    end = None if line.source_end is None else media.start_seconds + line.source_end + around
+    # A render function has a process of its own, so it may decode in it.
+    return FrameReader(
+        media, pixel_format="yuv420p", start=start, end=end, decoder="in_process", settings=context.settings
+    )
+
+
+def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[str]:
+    """Say so where the pictures end well before they should."""
+    end = plan.timeline.source_end
+    if filled >= plan.frame_count or end is None or not plan.media.constant_rate:
+        return []
+    missing = end - last - 1 / plan.media.fps
+    if missing <= _EARLIER_FRAMES / plan.media.fps:
+        return []
+    return [f"the last picture of the source was shown for its last {float(missing):.2f} s, which do not decode"]
+
+
+class _Picture:
+    """One picture of the source: kept until it is known whether it shows, cut to the output once if it does."""
+
+    def __init__(self, framing: FramingRenderer, plan: FramingPlan) -> None:
+        self.seconds = Fraction(0)
+        self._framing = framing
+        self._media = plan.media
+        self._frame: Frame | None = None
+        self._cut = False
+        self._output: U8Array = np.empty(frame_bytes("yuv420p", plan.layout.size), np.uint8)
+        self._mixture: U8Array = np.empty_like(self._output)
+
+    def take(self, frame: Frame) -> None:
+        """Keep a copy of `frame`, whose memory is filled again."""
+        if self._frame is None:
+            self._frame = frame.copy()
+        else:
+            np.copyto(self._frame.data, frame.data)
+        self._cut = False
+        self.seconds = frame.pts_seconds - self._media.start_seconds
+        if self._media.constant_rate:
+            # The exact times of evenly spaced pictures, whatever the container has rounded.
+            self.seconds = round(self.seconds * self._media.fps) / self._media.fps
+
+    def mixed(self, newer: _Picture, share: float) -> U8Array:
+        """Return this picture in the output's size, with `share` of the newer one in it."""
+        if share <= 0:
+            return self._shown()
+        mixture: U8Array = load_cv2().addWeighted(
+            self._shown(),
+            1 - share,
+            newer._shown(),
+            share,
+            0,
+            dst=self._mixture,
+        )
+        return mixture.reshape(-1)
+
+    def _shown(self) -> U8Array:
+        if not self._cut and self._frame is not None:
+            self._framing.render(self._frame.planes, self.seconds, self._output)
+            self._cut = True
+        return self._output

@@ -1,0 +1,294 @@
+"""The sound of an edited clip: every piece of the time line at its speed, to the sample where the pictures are.
+
+It must not know frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from reel_modal.config import Settings
+from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.filters import seconds_text
+from reel_modal.media import MediaInfo, find_ffmpeg
+from reel_modal.schema import Piece, Timeline
+from reel_modal.sound import FinishedSound, Sound, SoundSource, encoded_as
+from reel_modal.tempo import Samples, Tempo
+from reel_modal.untrusted import file_url, input_arguments
+
+__all__ = ["SoundReader", "retimed", "sound_for"]
+
+_BLOCK: Final = 8192
+# Neighbours overlap by this, long enough for no click and too short to hear.
+_JOIN_SECONDS: Final = Fraction(5, 1000)
+# What a stretched piece hears before it begins, so that its first window is whole.
+_RUN_UP_SECONDS: Final = Fraction(1, 10)
+_SEEK_MARGIN_SECONDS: Final = 15
+_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+_USUAL_RATE_HZ: Final = 48000
+_HIGHEST_RATE_HZ: Final = 96000
+_SAMPLE_BYTES: Final = 4
+
+
+def sound_for(
+    media: MediaInfo,
+    timeline: Timeline,
+    target: Path,
+    *,
+    length_seconds: Fraction,
+    settings: Settings,
+    check: Callable[[], None],
+) -> Sound | None:
+    """Return the sound of `media` on `timeline`: as it is where nothing moves, else made anew beside `target`.
+
+    Args:
+        media: The source.
+        timeline: Its moments in the output.
+        target: The file that the sound is for; its suffix chooses the codec.
+        length_seconds: Of the output's picture, which the sound fills to the sample.
+        settings: Which ffmpeg, limits, and how long it may stall.
+        check: Called now and then; may raise to stop.
+
+    Returns:
+        None where the source has no sound.
+
+    Raises:
+        FFmpegError: The sound could not be decoded or encoded.
+    """
+    if not media.audio:
+        return None
+    if timeline.untouched:
+        return SoundSource(media, media.audio[0], media.start_seconds)
+    suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
+    path = target.with_name(f"{target.stem}.sound{suffix}")
+    rate, channels = _format(media, suffix)
+    sound = retimed(SoundReader(media, timeline.source_start, rate, channels, settings), timeline, length_seconds)
+    raw = ("-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", "pipe:0")
+    command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoded_as(target), file_url(path))
+    process = FFmpegProcess(command, feeds=True, stall_seconds=settings.stall_seconds)
+    try:
+        for samples in sound:
+            check()
+            process.write(np.ascontiguousarray(samples).data.cast("B"))
+        if process.finish(lambda: output_size(path)) != 0:
+            raise process.error("the sound could not be encoded")
+    except BrokenPipeError as error:
+        raise process.error("ffmpeg ended before all of the sound was written") from error
+    finally:
+        sound.close()
+        process.kill()
+    return FinishedSound(path, tuple(_notes(media)))
+
+
+def _format(media: MediaInfo, suffix: str) -> tuple[int, int]:
+    """Return sample rate and channels of the output."""
+    stream = media.audio[0]
+    rate = stream.sample_rate_hz
+    if suffix == ".webm" or not 0 < rate <= _HIGHEST_RATE_HZ:
+        rate = _USUAL_RATE_HZ
+    return rate, 1 if stream.channels == 1 else 2
+
+
+def _notes(media: MediaInfo) -> Iterator[str]:
+    if (channels := media.audio[0].channels) > 2:
+        yield f"the {channels} channels of the sound became 2"
+
+
+class SoundReader:
+    """The first audio stream of a file as samples, from the moment of its first picture on.
+
+    Late, short and broken sound is filled with silence: sample n is always the one of n / rate seconds. Reading
+    goes forward; what has been read is kept only as far back as was asked for.
+
+    Args:
+        media: The file.
+        start_seconds: Nothing much before this moment will be read, in seconds from the first picture on.
+        sample_rate_hz: That is wanted.
+        channels: 1 or 2.
+        settings: Which ffmpeg, limits, and how long it may stall.
+    """
+
+    def __init__(
+        self, media: MediaInfo, start_seconds: Fraction, sample_rate_hz: int, channels: int, settings: Settings
+    ) -> None:
+        self.sample_rate_hz: int = sample_rate_hz
+        self.channels: int = channels
+        self._media = media
+        self._settings = settings
+        self._first = max(0, int((start_seconds - 1) * sample_rate_hz))
+        self._held = np.empty((0, channels), np.float32)
+        self._held_from = self._first
+        self._ended = False
+        self._process: FFmpegProcess | None = None
+
+    def __enter__(self) -> Self:
+        command = self._command()
+        self._process = FFmpegProcess(command, yields=True, stall_seconds=self._settings.stall_seconds)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def read(self, start: int, count: int, *, keep_from: int) -> Samples:
+        """Return `count` samples from `start` on; silence where there is no sound.
+
+        Args:
+            start: Number of the first one.
+            count: How many.
+            keep_from: Samples before this one, and before `start` + `count`, are not asked for again.
+        """
+        while not self._ended and self._held_from + len(self._held) < start + count:
+            self._fill()
+        samples = np.zeros((count, self.channels), np.float32)
+        at = max(start, self._held_from)
+        found = self._held[at - self._held_from : max(0, start + count - self._held_from)]
+        samples[at - start : at - start + len(found)] = found
+        drop = min(keep_from, start + count) - self._held_from
+        if drop > 0:
+            self._held = self._held[drop:]
+            self._held_from += drop
+        return samples
+
+    def _fill(self) -> None:
+        """Read the next samples of the file."""
+        process = self._process
+        if process is None:
+            self._ended = True
+            return
+        block = np.empty((_BLOCK, self.channels), np.float32)
+        count = process.read_into(block.data.cast("B")) // (_SAMPLE_BYTES * self.channels)
+        if count < _BLOCK:
+            self._ended = True
+            if process.stalled or process.finish() != 0:
+                raise process.error(f"the sound of {self._media.path.name!r} could not be read to its end")
+        self._held = np.concatenate((self._held, block[:count]))
+
+    def _command(self) -> tuple[str, ...]:
+        """Return the command that gives samples on stdout, the first of them at sample number `_first`."""
+        rate, layout = self.sample_rate_hz, "mono" if self.channels == 1 else "stereo"
+        origin = self._media.start_seconds + Fraction(self._first, rate)
+        filters = (
+            # async fills holes and cuts what overlaps; first_pts does so before the first sample.
+            f"asetpts=PTS-({float(origin)!r})/TB",
+            f"aresample={rate}:async=1:first_pts=0",
+            f"aformat=sample_fmts=flt:channel_layouts={layout}",
+        )
+        seek: tuple[str, ...] = ()
+        target = origin - _SEEK_MARGIN_SECONDS - self._media.container_start_seconds
+        if target > 0 and _SEEKABLE & set(self._media.format.split(",")):
+            seek = ("-ss", seconds_text(target))
+        return (
+            *(find_ffmpeg(self._settings).path, *QUIET, "-copyts", *seek),
+            *input_arguments(self._media.path, self._settings.limits),
+            *("-filter_complex", f"[0:{self._media.audio[0].index}]{','.join(filters)}[sound]"),
+            *("-map", "[sound]", "-f", "f32le", "pipe:1"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One piece of the time line in samples of the output, and how far its sound goes on into the next."""
+
+    piece: Piece
+    start: int
+    count: int
+    overlap: int
+
+
+def retimed(reader: SoundReader, timeline: Timeline, length_seconds: Fraction) -> Generator[Samples]:
+    """Yield the sound of the output, exactly round(length x rate) samples.
+
+    Each piece begins at the sample of its moment, so nothing adds up over many of them. It goes on for 5 ms under
+    the next one, which is faded in over it.
+
+    Args:
+        reader: The source; it is opened and closed here.
+        timeline: Source time to output time.
+        length_seconds: Of the output.
+    """
+    with reader:
+        over = _Overlap(np.empty((0, reader.channels), np.float32))
+        parts = _parts(timeline, length_seconds, reader.sample_rate_hz)
+        for index, part in enumerate(parts):
+            following = parts[index + 1].piece if index + 1 < len(parts) else None
+            left, tail = part.count, []
+            for samples in _piece_samples(reader, part, following):
+                yield over.fade_in(samples[:left])
+                tail.append(samples[left:])
+                left -= min(left, len(samples))
+            over = _Overlap(np.concatenate(tail))
+
+
+class _Overlap:
+    """The end of a piece that goes on under the beginning of the next one.
+
+    Args:
+        tail: It fades out over its whole length, linearly, while what joins it fades in.
+    """
+
+    def __init__(self, tail: Samples) -> None:
+        self._rise: Samples = np.linspace(0, 1, len(tail) + 2, dtype=np.float32)[1:-1, None]
+        self._tail: Samples = tail * (1 - self._rise)
+
+    def fade_in(self, samples: Samples) -> Samples:
+        """Return the next samples, joined with what is left of the tail."""
+        count = min(len(samples), len(self._tail))
+        if not count:
+            return samples
+        joined = samples.copy()
+        joined[:count] = samples[:count] * self._rise[:count] + self._tail[:count]
+        self._rise, self._tail = self._rise[count:], self._tail[count:]
+        return joined
+
+
+def _parts(timeline: Timeline, length_seconds: Fraction, rate: int) -> list[_Part]:
+    """Lay the pieces out in samples; the last one fills the output to its end."""
+    borders = [round(piece.output_start * rate) for piece in timeline.pieces] + [round(length_seconds * rate)]
+    counts = [max(0, after - before) for before, after in pairwise(borders)]
+    join = round(_JOIN_SECONDS * rate)
+    return [
+        _Part(piece, border, count, min(join, after))
+        for piece, border, count, after in zip(timeline.pieces, borders, counts, [*counts[1:], 0], strict=False)
+        if count
+    ]
+
+
+def _piece_samples(reader: SoundReader, part: _Part, following: Piece | None) -> Iterator[Samples]:
+    """Yield the samples of one piece and of its overlap, and let the reader keep what the next one needs."""
+    rate, wanted = reader.sample_rate_hz, part.count + part.overlap
+    begin = part.piece.to_source(Fraction(part.start, rate))
+    # What lies before this is asked for neither here nor by the next piece.
+    keep = round((following.source_start - _run_up(following)) * rate) if following is not None else 1 << 62
+    if part.piece.speed == 1:
+        at = round(begin * rate)
+        for done in range(0, wanted, _BLOCK):
+            yield reader.read(at + done, min(_BLOCK, wanted - done), keep_from=keep)
+        return
+    tempo = Tempo(part.piece.speed, sample_rate_hz=rate, channels=reader.channels)
+    run_up = _run_up(part.piece)
+    at = round((begin - run_up) * rate)
+    skip = round((float(begin - Fraction(at, rate)) / float(part.piece.speed) + tempo.offset_seconds) * rate)
+    while wanted > 0:
+        samples = tempo.push(reader.read(at, _BLOCK, keep_from=keep))
+        at += _BLOCK
+        kept = samples[skip:][:wanted]
+        skip = max(0, skip - len(samples))
+        wanted -= len(kept)
+        if len(kept):
+            yield kept
+
+
+def _run_up(piece: Piece) -> Fraction:
+    """Return how much source is heard before a piece begins."""
+    return _RUN_UP_SECONDS * max(Fraction(1), piece.speed) if piece.speed != 1 else Fraction(0)

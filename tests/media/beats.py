@@ -1,0 +1,80 @@
+"""Clips with a flash and a beep each second, and where both are in a file: what shows whether sound keeps step."""
+
+from __future__ import annotations
+
+import subprocess
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tests.clips import ffmpeg
+
+from reel_modal.config import Settings
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.media import find_ffmpeg
+
+SIZE = (64, 48)
+LENGTH_SECONDS = Fraction(1, 5)
+PITCH_HZ = 1000
+DARK, BRIGHT = 30, 220
+
+
+def beat_times(fps: Fraction, seconds: int) -> list[Fraction]:
+    """Half past every second, on the nearest frame."""
+    return [round((second + Fraction(1, 2)) * fps) / fps for second in range(seconds)]
+
+
+def make_beats(path: Path, fps: Fraction, *, seconds: int = 5, rate: int = 48000, channels: int = 1) -> Path:
+    """A dark clip that flashes and beeps for a fifth of a second at each of `beat_times`."""
+    beats = beat_times(fps, seconds)
+    sound = path.with_suffix(".wav")
+    moments = np.arange(seconds * rate) / rate
+    on = np.zeros(len(moments), bool)
+    for beat in beats:
+        on |= (moments >= float(beat)) & (moments < float(beat + LENGTH_SECONDS))
+    samples = np.where(on, 0.5 * np.sin(2 * np.pi * PITCH_HZ * moments), 0)
+    with wave.open(str(sound), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.repeat((samples * 32767).astype("<i2"), channels).tobytes())
+    silent = path.with_name(f"silent_{path.name}")
+    with FramePipe(silent, size=SIZE, fps=fps, pixel_format="yuv420p", encoder="libx264", preset="ultrafast") as pipe:
+        planes = [np.full(shape, 128, np.uint8) for shape in ((48, 64), (24, 32), (24, 32))]
+        for number in range(round(seconds * fps)):
+            lit = any(beat <= number / fps < beat + LENGTH_SECONDS for beat in beats)
+            planes[0][:] = BRIGHT if lit else DARK
+            pipe.write(tuple(planes))
+    ffmpeg("-i", silent, "-i", sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", path)
+    return path
+
+
+def flashes(path: Path) -> list[Fraction]:
+    """When each flash begins, in seconds from the first picture on."""
+    found, lit = [], False
+    with FrameReader(path, pixel_format="gray8") as reader:
+        for frame in reader:
+            now = float(frame.image.mean()) > (DARK + BRIGHT) / 2
+            if now and not lit:
+                found.append(frame.pts_seconds - reader.media.start_seconds)
+            lit = now
+    return found
+
+
+def samples_of(path: Path, rate: int = 48000, channels: int = 1) -> np.ndarray:
+    """The sound of a file as a player hears it, from its first picture on: float32, (samples, channels)."""
+    command = [find_ffmpeg(Settings()).path, "-v", "error", "-i", path, "-map", "a:0", "-ac", str(channels)]
+    command += ["-af", f"aresample={rate}:async=1:first_pts=0", "-f", "f32le", "-"]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return np.frombuffer(done.stdout, np.float32).reshape(-1, channels)
+
+
+def beeps(path: Path, *, rate: int = 48000) -> list[float]:
+    """When each beep begins, in seconds: where it has half of its strength, silences under 60 ms passed over."""
+    sound = samples_of(path, rate)[:, 0]
+    width = rate // 200
+    strength = np.sqrt(np.convolve(sound * sound, np.ones(width) / width, "same"))
+    on = np.flatnonzero(strength > 0.5 * np.percentile(strength[strength > 0.02], 90))
+    first = np.flatnonzero(np.diff(on, prepend=-rate) > 0.06 * rate)
+    return [float(on[index]) / rate for index in first]
