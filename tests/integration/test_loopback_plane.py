@@ -141,7 +141,7 @@ async def test_a_cancelled_body_ends_and_its_container_lives_on(app: LoopbackPla
     await spawned.cancel.aio()
     with pytest.raises(modal.exception.RemoteError):
         await spawned.get.aio(timeout=20)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20  # long before its 60 s
     assert await function("work").remote.aio("cancelled") == task
 
 

@@ -314,7 +314,7 @@ class LoopbackPlane:
         async def run() -> T:
             return await work()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(90)
 
     def _changed(self) -> None:
         with self._change:
