@@ -1,0 +1,366 @@
+"""A job's waits and their limits, on a clock that the tests move."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+from tests.jobs import event, overlay, rendered
+
+from reel_modal import FunctionRegistry, Job, JobOptions, RenderResult, Settings
+from reel_modal.errors import (
+    AuthError,
+    BadInputError,
+    FunctionError,
+    FunctionTimeoutError,
+    InvalidMediaError,
+    JobCancelledError,
+    JobNotFoundError,
+    JobStalledError,
+    NotDeployedError,
+    RemoteError,
+    UnavailableError,
+    WaitTimeoutError,
+)
+from reel_modal.progress import ProgressEvent
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.testing import InMemoryBackend, ManualClock, Script
+
+NEVER = 1e9
+
+
+def host(
+    backend: InMemoryBackend, clock: Clock = SYSTEM_CLOCK, options: JobOptions | None = None
+) -> FunctionRegistry:
+    return FunctionRegistry(Settings(), backend=backend, clock=clock, options=options)
+
+
+async def start(
+    backend: InMemoryBackend, clock: Clock, options: JobOptions | None = None, **script: object
+) -> Job[RenderResult]:
+    backend.script("render_overlay", Script(**{"result": rendered} | script))  # type: ignore[arg-type]
+    return await host(backend, clock, options)["render_overlay"].submit(overlay())
+
+
+def reports(*moments: float) -> Sequence[ProgressEvent]:
+    return [event(number, at=moment) for number, moment in enumerate(moments, start=1)]
+
+
+async def test_a_job_that_waits_runs_and_ends_says_so() -> None:
+    clock = ManualClock()
+    job = await start(InMemoryBackend(clock), clock, queue_seconds=5, seconds=5, events=reports(0))
+    seen = []
+    for _ in range(3):
+        seen.append(await job.status())
+        await clock.advance(5.1)
+    assert seen == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidMediaError("no video"), "failed"),
+        (RuntimeError(), "failed"),
+        (JobCancelledError("by somebody", function="f"), "cancelled"),
+        (UnavailableError("down", function="f"), "unknown"),
+        (JobNotFoundError("gone", function="f"), "unknown"),
+        # Who may not ask knows nothing; nor does who asks where nothing is deployed any more.
+        (AuthError("the token has expired", function="f"), "unknown"),
+        (NotDeployedError("the app was stopped", function="f"), "unknown"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_only_what_is_known_to_have_failed_is_called_failed(error: Exception, status: str) -> None:
+    job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=error)
+    await asyncio.sleep(0)
+    assert await job.status() == status
+
+
+async def test_a_result_that_is_there_is_given_whatever_the_time_out_and_the_deadline() -> None:
+    for clock in (ManualClock(), SYSTEM_CLOCK):
+        job = await start(InMemoryBackend(clock), clock, JobOptions(deadline_seconds=0.001))
+        await asyncio.sleep(0.002)
+        assert (await job.result(timeout=0)).frames == 25
+
+
+@pytest.mark.parametrize("clock", [ManualClock(), SYSTEM_CLOCK], ids=["manual", "system"])
+async def test_a_time_out_of_zero_only_looks(clock: Clock) -> None:
+    job = await start(InMemoryBackend(clock), clock, seconds=NEVER)
+    with pytest.raises(WaitTimeoutError, match="within 0 s; the job goes on"):
+        await asyncio.wait_for(job.result(timeout=0), 10)
+    assert await job.status() == "queued"
+
+
+@pytest.mark.parametrize("seconds", [3, 25])
+async def test_a_wait_ends_in_its_time_and_the_job_goes_on(seconds: float) -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, seconds=40)
+    waiting = asyncio.ensure_future(job.result(timeout=seconds))
+    await clock.advance(seconds - 0.1)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    with pytest.raises(WaitTimeoutError) as caught:
+        await waiting
+    assert (caught.value.function, caught.value.call_id) == ("render_overlay", "call-1")
+    assert backend.cancelled == []
+    again = asyncio.ensure_future(job.result())
+    await clock.advance(40)
+    assert (await again).job_id == "job"
+
+
+async def test_a_job_whose_news_stop_is_cancelled() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    options = JobOptions(stall_seconds=60)
+    job = await start(backend, clock, options, queue_seconds=500, seconds=NEVER, events=reports(0, 40, 80))
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(500 + 80 + 59)
+    assert not waiting.done()
+    await clock.advance(60 / 4 + 2)
+    with pytest.raises(JobStalledError, match="no news for 60 s"):
+        await waiting
+    assert backend.cancelled == ["call-1"]
+    assert await job.status() == "cancelled"
+
+
+async def test_a_job_in_the_queue_is_not_stalled() -> None:
+    clock = ManualClock()
+    job = await start(InMemoryBackend(clock), clock, JobOptions(stall_seconds=60), seconds=10_000)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(10_001)
+    assert (await waiting).job_id == "job"
+
+
+async def test_without_a_stall_limit_a_silent_job_goes_on() -> None:
+    clock = ManualClock()
+    options = JobOptions(stall_seconds=None)
+    job = await start(InMemoryBackend(clock), clock, options, seconds=10_000, events=reports(0))
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(10_001)
+    assert (await waiting).job_id == "job"
+
+
+async def test_an_outage_of_the_api_is_no_stall_of_the_job() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    options = JobOptions(stall_seconds=60, unavailable_seconds=1000)
+    news = reports(*range(0, 500, 20))
+    job = await start(backend, clock, options, seconds=500, events=news)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(30)
+    backend.fail_requests(200)
+    await clock.advance(471)
+    assert (await waiting).job_id == "job"
+    assert backend.cancelled == []
+
+
+async def test_a_deadline_counts_from_the_submission() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, JobOptions(deadline_seconds=100), seconds=NEVER)
+    await clock.advance(70)
+    waiting = asyncio.ensure_future(job.result(timeout=1000))
+    await clock.advance(29)
+    assert not waiting.done()
+    await clock.advance(2)
+    with pytest.raises(FunctionTimeoutError, match="deadline of 100 s"):
+        await waiting
+    assert backend.cancelled == ["call-1"]
+
+
+async def test_a_job_that_was_found_again_has_its_deadline_from_then_on() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, seconds=NEVER)
+    await clock.advance(1000)
+    found = host(backend, clock, JobOptions(deadline_seconds=100)).attach(job.id)
+    waiting = asyncio.ensure_future(found.result())
+    await clock.advance(99)
+    assert not waiting.done()
+    await clock.advance(2)
+    with pytest.raises(FunctionTimeoutError):
+        await waiting
+
+
+async def test_a_short_outage_is_waited_out() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, seconds=30)
+    backend.fail_requests(20)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(31)
+    assert (await waiting).job_id == "job"
+
+
+async def test_a_long_outage_is_told_and_the_job_goes_on() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, JobOptions(unavailable_seconds=120), seconds=300)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(15)
+    backend.fail_requests(10_000)
+    await clock.advance(119)
+    assert not waiting.done()
+    await clock.advance(12)
+    with pytest.raises(UnavailableError):
+        await waiting
+    backend.fail_requests(0)
+    assert backend.cancelled == []
+    again = asyncio.ensure_future(job.result())
+    await clock.advance(300)
+    assert (await again).job_id == "job"
+
+
+async def test_an_outage_does_not_stretch_a_wait() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, seconds=300)
+    backend.fail_requests(10_000)
+    waiting = asyncio.ensure_future(job.result(timeout=2.5))
+    await clock.advance(2.5)
+    with pytest.raises(WaitTimeoutError):
+        await waiting
+
+
+async def test_a_job_that_nobody_knows_is_told_at_once() -> None:
+    clock = ManualClock()
+    job = host(InMemoryBackend(clock), clock).attach("memory:render_overlay:call-99")
+    with pytest.raises(JobNotFoundError, match="call-99"):
+        await asyncio.wait_for(job.result(), 10)
+    assert clock.monotonic() == 0
+
+
+async def test_the_error_of_a_job_names_its_function() -> None:
+    job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=InvalidMediaError("it is no video"))
+    with pytest.raises(BadInputError, match=r"^render_overlay \(call call-1\): it is no video$") as caught:
+        await job.result()
+    assert isinstance(caught.value.__cause__, InvalidMediaError)
+
+
+async def test_cancelling_who_waits_cancels_the_job() -> None:
+    backend = InMemoryBackend()
+    job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await job.result()
+    assert await job.status() == "cancelled"
+
+
+async def test_cancelling_who_waits_detaches_where_that_is_asked_for() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, JobOptions(on_cancel="detach"), seconds=10)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(5)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    again = asyncio.ensure_future(job.result())
+    await clock.advance(6)
+    assert (await again).job_id == "job"
+    assert backend.cancelled == []
+
+
+async def test_a_cancellation_stays_one_when_the_backend_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    backend = InMemoryBackend()
+    job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
+    waiting = asyncio.ensure_future(job.result())
+    await asyncio.sleep(0)
+    backend.fail_requests(1)
+    waiting.cancel()
+    with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert "could not be cancelled although its waiter was cancelled" in caplog.text
+
+
+async def test_a_second_cancellation_ends_the_wait_at_once_and_the_job_still_is_cancelled() -> None:
+    released, asked = asyncio.Event(), asyncio.Event()
+
+    class Slow(InMemoryBackend):
+        async def cancel(self, call_id: str) -> None:
+            asked.set()
+            await released.wait()
+            await super().cancel(call_id)
+
+    backend = Slow()
+    job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
+    waiting = asyncio.ensure_future(job.result())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asked.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    released.set()
+    with pytest.raises(JobCancelledError):
+        await job.result()
+
+
+async def test_a_result_of_another_version_is_told_as_such() -> None:
+    job = await start(InMemoryBackend(), SYSTEM_CLOCK, result={"status": "success"})
+    with pytest.raises(RemoteError, match="its result cannot be read") as caught:
+        await job.result()
+    assert not isinstance(caught.value, BadInputError | FunctionError)
+
+
+async def test_many_may_wait_for_one_job() -> None:
+    backend = InMemoryBackend()
+    job = await start(backend, SYSTEM_CLOCK, error=InvalidMediaError("no video"), seconds=0.01)
+    told = await asyncio.gather(*(job.result() for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in told] == [BadInputError] * 3
+
+
+@pytest.mark.parametrize(
+    ("script", "last"), [({"result": rendered}, "complete"), ({"error": RuntimeError("no")}, "error")]
+)
+async def test_progress_ends_with_the_job_and_raises_nothing(script: dict[str, object], last: str) -> None:
+    clock = ManualClock()
+    job = await start(InMemoryBackend(clock), clock, seconds=10, events=reports(1, 2), **script)
+    percents: list[float] = []
+    phases: list[str] = []
+
+    async def listen() -> None:
+        async for update in job.progress():
+            percents.append(update.percent)
+            phases.append(update.phase)
+
+    listening = asyncio.ensure_future(listen())
+    await clock.advance(11)
+    await listening
+    assert phases[-1] == last
+    assert percents == sorted(percents)
+
+
+async def test_leaving_progress_early_leaves_the_job_alone_and_no_task_behind() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    job = await start(backend, clock, seconds=10)
+    before = asyncio.all_tasks()
+    updates = job.progress()
+    await anext(updates)
+    await updates.aclose()
+    assert asyncio.all_tasks() == before
+    assert backend.cancelled == []
+
+
+@pytest.mark.parametrize("make", [lambda job: job.events(), lambda job: job.progress()], ids=["events", "progress"])
+async def test_a_listener_that_is_cancelled_leaves_the_job_alone(
+    make: Callable[[Job[RenderResult]], object],
+) -> None:
+    backend = InMemoryBackend()
+    job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
+
+    async def listen() -> None:
+        async for _ in make(job):  # type: ignore[attr-defined]
+            pass
+
+    listening = asyncio.ensure_future(listen())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    listening.cancel()
+    await asyncio.wait({listening})
+    assert await job.status() == "queued"
+    await job.cancel()
