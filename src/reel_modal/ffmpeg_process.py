@@ -76,13 +76,14 @@ class FFmpegProcess:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._blocked_since: float | None = None
         self._ended = threading.Event()
+        self._has_session = _wants_session()
         try:
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=_wants_session(),
+                start_new_session=self._has_session,
             )
         except OSError as error:
             raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
@@ -167,13 +168,13 @@ class FFmpegProcess:
         return status
 
     def kill(self) -> None:
-        """End it and whatever it started, and reap it; safe to call twice, and after its own end."""
+        """End it and reap it, and where it has its own session, whatever it started; safe to call twice."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                if sys.platform == "win32":
-                    self._process.kill()
-                else:
+                if sys.platform != "win32" and self._has_session:
                     os.killpg(self._process.pid, signal.SIGKILL)
+                else:  # its group is our own
+                    self._process.kill()
             try:
                 self._process.wait(timeout=_REAP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -212,7 +213,10 @@ class FFmpegProcess:
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=_REAP_SECONDS)
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        streams = [self._process.stdin, self._process.stdout]
+        if not self._threads[0].is_alive():  # a process that it left behind may hold stderr: a close would wait
+            streams.append(self._process.stderr)
+        for stream in streams:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
