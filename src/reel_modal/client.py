@@ -413,13 +413,13 @@ _REQUESTS: Final[Mapping[str, type[_Request]]] = {"render_overlay": OverlayReque
 def _render_function(
     name: str, request_type: type[Q], backend: Backend, options: JobOptions, clock: Clock
 ) -> RemoteFunction[[Q], RenderResult]:
-    def encode(request: Q) -> tuple[object, ...]:
-        if not isinstance(request, request_type):
-            raise RequestError("", f"{name} takes a {request_type.__name__}, not a {type(request).__name__}")
-        return (request.to_dict(),)
-
     def identify(request: Q) -> tuple[str, str]:
+        if not isinstance(request, request_type):
+            raise RequestError("", f"{name} takes {request_type.__name__}, not {type(request).__name__}")
         return request.job_id, request.request_hash()
+
+    def encode(request: Q) -> tuple[object, ...]:
+        return (request.to_dict(),)
 
     return RemoteFunction(
         name, backend, encode=encode, decode=_result, identify=identify, options=options, clock=clock

@@ -1,0 +1,461 @@
+"""What a host calls: the registry, its functions, and what makes two submissions one job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Mapping
+
+import pytest
+from tests.jobs import event, overlay, rendered
+
+from reel_modal import FunctionRegistry, JobOptions, RemoteFunction, RenderResult, Settings
+from reel_modal.backends.local import LocalBackend
+from reel_modal.backends.modal import ModalBackend
+from reel_modal.errors import (
+    BadInputError,
+    BlockingCallError,
+    ConfigError,
+    InvalidMediaError,
+    JobConflictError,
+    NotDeployedError,
+    RequestError,
+    UnavailableError,
+)
+from reel_modal.testing import InMemoryBackend, ManualClock, Script
+
+NEVER = 1e9
+
+
+def host(backend: InMemoryBackend, *scripts: Script, options: JobOptions | None = None) -> FunctionRegistry:
+    backend.script("render_overlay", *scripts or [Script(rendered)])
+    return FunctionRegistry(Settings(), backend=backend, options=options)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# The registry.
+
+
+@pytest.mark.parametrize(("enabled", "kind"), [("true", ModalBackend), ("false", LocalBackend), ("", LocalBackend)])
+def test_one_variable_decides_where_jobs_run(
+    monkeypatch: pytest.MonkeyPatch, enabled: str, kind: type[object]
+) -> None:
+    monkeypatch.setenv("MODAL_ENABLED", enabled)
+    assert type(FunctionRegistry.from_env().backend) is kind
+
+
+def test_the_app_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODAL_ENABLED", "true")
+    monkeypatch.setenv("REEL_MODAL_APP", "reels")
+    monkeypatch.setenv("REEL_MODAL_ENVIRONMENT", "staging")
+    backend = FunctionRegistry.from_env().backend
+    assert isinstance(backend, ModalBackend)
+    assert backend.app == "reels-staging"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("MODAL_ENABLED", "maybe"), ("REEL_MODAL_ENVIRONMENT", "prod")])
+def test_a_variable_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable}='{value}'"):
+        FunctionRegistry.from_env()
+
+
+def test_it_is_a_mapping_of_functions_by_name() -> None:
+    registry = host(InMemoryBackend())
+    assert len(registry) == len(list(registry))
+    assert "render_overlay" in registry
+    assert registry["render_overlay"].name == "render_overlay"
+    with pytest.raises(KeyError):
+        registry["render_everything"]
+
+
+async def test_what_is_no_request_of_the_function_never_leaves_the_host() -> None:
+    backend = InMemoryBackend()
+    render: RemoteFunction[..., RenderResult] = host(backend)["render_overlay"]
+    with pytest.raises(RequestError, match="render_overlay takes OverlayRequest, not dict"):
+        await render.submit({"job_id": "j"})
+    assert backend.submitted == []
+
+
+async def test_verify_tells_of_each_function_whether_it_is_there() -> None:
+    class Partly(InMemoryBackend):
+        async def hydrate(self, function: str) -> None:
+            if function == "render_overlay":
+                raise NotDeployedError("it is not there", function=function)
+
+    registry = FunctionRegistry(Settings(), backend=Partly())
+    checks = {check.function: check for check in await registry.verify()}
+    assert set(checks) == set(registry)
+    assert not checks["render_overlay"].ok
+    assert isinstance(checks["render_overlay"].error, NotDeployedError)
+    assert all(check.ok for name, check in checks.items() if name != "render_overlay")
+
+
+async def test_a_job_is_found_again_by_its_id() -> None:
+    backend = InMemoryBackend()
+    job = await host(backend)["render_overlay"].submit(overlay())
+    found = host(backend).attach(job.id)
+    assert (found.id, found.function) == (job.id, "render_overlay")
+    assert await found.result() == await job.result()
+
+
+@pytest.mark.parametrize("job_id", ["", "call-1", "memory:call-1", "memory:render_overlay:", "memory:unknown:call-1"])
+def test_what_is_no_id_of_a_job_is_refused(job_id: str) -> None:
+    with pytest.raises(ConfigError, match="is no id of a job"):
+        host(InMemoryBackend()).attach(job_id)
+
+
+def test_an_id_of_another_backend_names_the_switch() -> None:
+    with pytest.raises(ConfigError, match=r"runs on 'modal'.*MODAL_ENABLED"):
+        host(InMemoryBackend()).attach("modal:render_overlay:fc-1")
+
+
+def test_an_id_may_hold_colons() -> None:
+    assert host(InMemoryBackend()).attach("memory:render_overlay:a:b").id == "memory:render_overlay:a:b"
+
+
+async def test_leaving_the_registry_closes_its_backend() -> None:
+    backend = InMemoryBackend()
+    async with host(backend, Script(seconds=NEVER)) as registry:
+        await registry["render_overlay"].submit(overlay())
+    assert backend.cancelled == ["call-1"]
+
+
+# The same job twice.
+
+
+async def test_the_same_request_is_submitted_once_however_many_send_it() -> None:
+    backend = InMemoryBackend()
+    render = host(backend, Script(rendered, seconds=0.01))["render_overlay"]
+    jobs = await asyncio.gather(*(render.submit(overlay("same")) for _ in range(20)))
+    assert {job.id for job in jobs} == {"memory:render_overlay:call-1"}
+    await jobs[0].result()
+    assert (await render.submit(overlay("same"))).id == jobs[0].id
+    assert len(backend.submitted) == 1
+
+
+async def test_a_submission_asks_nothing_that_it_need_not_know() -> None:
+    backend = InMemoryBackend()
+    render = host(backend)["render_overlay"]
+
+    async def refuse(call_id: str, timeout_seconds: float) -> None:
+        raise AssertionError("the first submission of a job has no status to ask for")
+
+    backend.wait = refuse  # type: ignore[method-assign,assignment]
+    await asyncio.gather(*(render.submit(overlay(f"job-{index}")) for index in range(3)))
+
+
+async def test_another_request_under_the_same_id_is_refused() -> None:
+    backend = InMemoryBackend()
+    render = host(backend)["render_overlay"]
+    await render.submit(overlay("same"))
+    with pytest.raises(JobConflictError, match="'same'"):
+        await render.submit(overlay("same", source="other.mp4"))
+    await render.submit(overlay("another", source="other.mp4"))
+    assert len(backend.submitted) == 2
+
+
+async def test_a_job_that_failed_is_submitted_again_and_only_once() -> None:
+    backend = InMemoryBackend()
+    render = host(backend, Script(error=RuntimeError("crash")), Script(rendered, seconds=0.01))["render_overlay"]
+    failed = await render.submit(overlay("again"))
+    with pytest.raises(Exception, match="crash"):
+        await failed.result()
+    jobs = await asyncio.gather(*(render.submit(overlay("again")) for _ in range(10)))
+    assert {job.id for job in jobs} == {"memory:render_overlay:call-2"}
+    assert len(backend.submitted) == 2
+
+
+async def test_a_job_that_was_cancelled_is_submitted_again() -> None:
+    backend = InMemoryBackend()
+    render = host(backend, Script(seconds=NEVER), Script(rendered))["render_overlay"]
+    await (await render.submit(overlay())).cancel()
+    assert (await render(overlay())).frames == 25
+
+
+async def test_nobody_knows_is_no_failure_and_starts_nothing() -> None:
+    backend = InMemoryBackend()
+    render = host(backend, Script(rendered))["render_overlay"]
+    first = await render.submit(overlay())
+    backend.fail_requests(1)
+    assert (await render.submit(overlay())).id == first.id
+
+
+async def test_a_job_that_never_started_leaves_its_id_free() -> None:
+    backend = InMemoryBackend()
+    render = host(backend)["render_overlay"]
+    backend.fail_requests(1)
+    with pytest.raises(UnavailableError):
+        await render.submit(overlay("free"))
+    await render.submit(overlay("free", source="mended.mp4"))
+
+
+class SlowToStart(InMemoryBackend):
+    """Takes a submission, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        call_id = await super().submit(function, args, kwargs)
+        self.taken.set()
+        await self.answer.wait()
+        return call_id
+
+
+async def test_a_submission_that_is_cancelled_leaves_no_job() -> None:
+    backend = SlowToStart()
+    submitting = asyncio.ensure_future(host(backend, Script(seconds=NEVER))["render_overlay"].submit(overlay()))
+    await backend.taken.wait()
+    submitting.cancel()
+    await settle()
+    backend.answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    assert backend.cancelled == ["call-1"]
+
+
+async def test_a_submission_that_is_cancelled_twice_leaves_no_job_either() -> None:
+    backend = SlowToStart()
+    submitting = asyncio.ensure_future(host(backend, Script(seconds=NEVER))["render_overlay"].submit(overlay()))
+    await backend.taken.wait()
+    for _ in range(2):
+        submitting.cancel()
+        await settle()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    backend.answer.set()
+    await settle()
+    assert backend.cancelled == ["call-1"]
+
+
+async def test_a_cancelled_submission_stays_cancelled_when_the_backend_is_down(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend = SlowToStart()
+    submitting = asyncio.ensure_future(host(backend, Script(seconds=NEVER))["render_overlay"].submit(overlay()))
+    await backend.taken.wait()
+    submitting.cancel()
+    await settle()
+    backend.fail_requests(1)
+    backend.answer.set()
+    with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
+        await submitting
+    assert "may have started a job" in caplog.text
+
+
+async def test_when_one_of_two_submissions_is_cancelled_the_other_still_gets_a_job() -> None:
+    backend = SlowToStart()
+    render = host(backend, Script(rendered, seconds=0.01))["render_overlay"]
+    first, second = [asyncio.ensure_future(render.submit(overlay())) for _ in range(2)]
+    await backend.taken.wait()
+    first.cancel()
+    await settle()
+    backend.answer.set()
+    assert (await (await second).result()).frames == 25
+    assert backend.cancelled == ["call-1"]
+    assert len(backend.submitted) == 2
+
+
+async def test_a_detached_submission_goes_on_and_is_found_by_the_next() -> None:
+    backend = SlowToStart()
+    render = host(backend, Script(rendered), options=JobOptions(on_cancel="detach"))["render_overlay"]
+    submitting = asyncio.ensure_future(render.submit(overlay()))
+    await backend.taken.wait()
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    backend.answer.set()
+    assert (await render.submit(overlay())).id == "memory:render_overlay:call-1"
+    assert backend.cancelled == []
+    assert len(backend.submitted) == 1
+
+
+# Any function.
+
+
+async def test_a_function_without_a_codec_passes_its_arguments_and_its_result_as_they_are() -> None:
+    backend = InMemoryBackend()
+    backend.script("add", Script(lambda x, *, y: [x, y]))
+    add: RemoteFunction[[int, int], list[int]] = RemoteFunction("add", backend)
+    assert await add(1, y=2) == [1, 2]
+    first, second = await add.submit(1, y=2), await add.submit(1, y=2)
+    assert first.id != second.id
+
+
+async def test_options_are_those_of_a_copy() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    backend.script("f", Script(seconds=NEVER))
+    function: RemoteFunction[[], None] = RemoteFunction("f", backend, clock=clock)
+    hurried = function.with_options(deadline_seconds=5).with_options(on_cancel="detach")
+    waiting = [asyncio.ensure_future(one()) for one in (function, hurried)]
+    await clock.advance(6)
+    assert [task.done() for task in waiting] == [False, True]
+    with pytest.raises(Exception, match="deadline of 5 s"):
+        await waiting[1]
+    waiting[0].cancel()
+    await asyncio.wait({waiting[0]})
+    assert backend.cancelled == ["call-2", "call-1"]
+
+
+async def test_a_limit_may_be_lifted() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    options = JobOptions(stall_seconds=10)
+    backend.script("f", Script("done", seconds=100, events=[event(1)]))
+    function: RemoteFunction[[], str] = RemoteFunction("f", backend, clock=clock, options=options)
+    waiting = asyncio.ensure_future(function.with_options(stall_seconds=math.inf)())
+    await clock.advance(101)
+    assert await waiting == "done"
+
+
+def test_sync_hosts_call() -> None:
+    assert host(InMemoryBackend())["render_overlay"].call(overlay()).frames == 25
+
+
+async def test_a_sync_call_inside_a_loop_is_refused() -> None:
+    backend = InMemoryBackend()
+    with pytest.raises(BlockingCallError):
+        host(backend)["render_overlay"].call(overlay())
+    assert backend.submitted == []
+
+
+# Many at once.
+
+
+class Gated(InMemoryBackend):
+    """A backend whose jobs end when the test names them; counts those that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates: dict[int, asyncio.Event] = {}
+        self.most = 0
+        self.live = 0
+        self.function: RemoteFunction[[int], int] = RemoteFunction("f", self)
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        self.script(function, Script(args[0], seconds=NEVER))
+        self.live += 1
+        self.most = max(self.most, self.live)
+        return await super().submit(function, args, kwargs)
+
+    def end(self, number: int, error: Exception | None = None) -> None:
+        """End the job of the argument `number`."""
+        (submitted,) = [one for one in self.submitted if one.args == (number,)]
+        self.live -= 1
+        self._end(self._calls[submitted.call_id], value=number, error=error)
+
+    @property
+    def running(self) -> list[int]:
+        ended = {call_id for call_id, call in self._calls.items() if call.ended.done()}
+        return [one.args[0] for one in self.submitted if one.call_id not in ended]  # type: ignore[misc]
+
+
+async def test_results_come_in_order_with_a_bounded_number_at_once() -> None:
+    backend, results = Gated(), list[int]()
+
+    async def collect() -> None:
+        results.extend([result async for result in backend.function.map(range(5), concurrency=2)])
+
+    collecting = asyncio.ensure_future(collect())
+    await settle()
+    assert backend.running == [0, 1]
+    backend.end(1)
+    await settle()
+    assert backend.running == [0]
+    for number in (0, 3, 2, 4):
+        await settle()
+        backend.end(number)
+    await collecting
+    assert results == [0, 1, 2, 3, 4]
+    assert backend.most == 2
+
+
+async def test_results_come_as_they_are_completed_where_the_order_is_no_matter() -> None:
+    backend, results = Gated(), list[int]()
+
+    async def collect() -> None:
+        async for result in backend.function.map(range(4), concurrency=3, ordered=False):
+            results.append(result)
+
+    collecting = asyncio.ensure_future(collect())
+    for number in (2, 3, 0, 1):
+        await settle()
+        backend.end(number)
+        await settle()
+        assert results[-1] == number
+    await collecting
+    assert backend.most == 3
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_failure_ends_the_rest(ordered: bool) -> None:
+    backend = Gated()
+    results = backend.function.map(range(10), concurrency=3, ordered=ordered)
+    first = asyncio.ensure_future(anext(results))
+    await settle()
+    backend.end(0, InvalidMediaError("no video"))
+    with pytest.raises(BadInputError):
+        await first
+    assert backend.running == []
+    assert len(backend.submitted) == 3
+    assert set(backend.cancelled) == {"call-2", "call-3"}
+
+
+async def test_leaving_early_cancels_what_is_under_way_and_submits_no_more() -> None:
+    backend = Gated()
+    results = backend.function.map(range(10), concurrency=2)
+    first = asyncio.ensure_future(anext(results))
+    await settle()
+    backend.end(0)
+    assert await first == 0
+    await results.aclose()
+    assert backend.running == []
+    assert backend.cancelled == ["call-2"]
+
+
+async def test_cancelling_who_collects_cancels_the_jobs() -> None:
+    backend = Gated()
+
+    async def collect() -> None:
+        async for _ in backend.function.map(range(10), concurrency=4):
+            pass
+
+    collecting = asyncio.ensure_future(collect())
+    await settle()
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    assert backend.running == []
+    assert len(backend.cancelled) == 4
+
+
+async def test_items_are_taken_as_they_are_needed_and_none_is_fine() -> None:
+    backend, taken = Gated(), list[int]()
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = backend.function.map(items(), concurrency=3)
+    first = asyncio.ensure_future(anext(results))
+    await settle()
+    assert taken == [0, 1, 2]
+    first.cancel()
+    await asyncio.wait({first})
+    assert [result async for result in backend.function.map([])] == []
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_a_concurrency_that_cannot_work_is_refused(concurrency: int) -> None:
+    with pytest.raises(ConfigError, match=f"concurrency is {concurrency}"):
+        await anext(Gated().function.map([1], concurrency=concurrency))
