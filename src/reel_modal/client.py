@@ -9,11 +9,11 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
@@ -32,6 +32,8 @@ __all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+P2 = ParamSpec("P2")
+R2 = TypeVar("R2")
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +78,10 @@ class RemoteFunction(Generic[P, R]):
         self._submissions: _Submissions[R] = _Submissions()
         self._detached: set[asyncio.Future[Job[R]]] = set()
 
-    @classmethod
+    @staticmethod
     def from_modal(
-        cls, app: str, name: str, signature: Callable[P, R], *, environment: str | None = None
-    ) -> RemoteFunction[P, R]:
+        app: str, name: str, signature: Callable[P2, R2], *, environment: str | None = None
+    ) -> RemoteFunction[P2, R2]:
         """Return any function of any deployed Modal app.
 
         Args:
@@ -153,12 +155,16 @@ class RemoteFunction(Generic[P, R]):
         return await asyncio.shield(starting)
 
     async def map(
-        self: RemoteFunction[[T], R], items: Iterable[T], *, concurrency: int = 8, ordered: bool = True
+        self: RemoteFunction[Concatenate[T, P2], R],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        ordered: bool = True,
     ) -> AsyncGenerator[R]:
         """Yield the results of many jobs, with at most `concurrency` of them submitted and not yet yielded.
 
         Args:
-            items: One argument each; taken as they are needed.
+            items: The first argument of one job each, its only one; taken as they are needed.
             concurrency: 1 or more.
             ordered: Whether results come in the order of `items`, or as they are completed.
 
@@ -169,11 +175,13 @@ class RemoteFunction(Generic[P, R]):
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; it must be 1 or more")
+        # The other arguments have defaults.
+        call = cast("Callable[[T], Coroutine[object, object, R]]", self)
         waiting, running = iter(items), list[asyncio.Task[R]]()
         try:
             while True:
                 while len(running) < concurrency and (item := next(waiting, _NOTHING)) is not _NOTHING:
-                    running.append(asyncio.ensure_future(self(item)))
+                    running.append(asyncio.ensure_future(call(item)))
                 if not running:
                     return
                 if ordered:

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from reel_modal.backends.base import Finished, failure_of
 from reel_modal.backends.events import EventLog
@@ -79,7 +78,7 @@ class InMemoryBackend:
         >>> registry = FunctionRegistry(Settings(), backend=backend)
     """
 
-    name: Final = "memory"
+    name: str = "memory"
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self.submitted: list[Submitted] = []

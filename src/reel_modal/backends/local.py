@@ -59,7 +59,7 @@ class LocalBackend:
         ConfigError: `max_workers` is less than 1.
     """
 
-    name: Final = "local"
+    name: str = "local"
 
     def __init__(self, settings: Settings | None = None, *, max_workers: int | None = None) -> None:
         self._settings = settings or Settings.from_env()

@@ -48,7 +48,7 @@ class ModalBackend:
         answer_seconds: Longest for one answer of Modal's API.
     """
 
-    name: Final = "modal"
+    name: str = "modal"
 
     def __init__(
         self,

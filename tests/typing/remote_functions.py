@@ -1,0 +1,88 @@
+"""What type checkers must see of the registry, its functions and their jobs; read by pyright and mypy, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from reel_modal import (
+    FunctionRegistry,
+    Job,
+    OverlayRequest,
+    ProgressEvent,
+    ProgressUpdate,
+    RemoteFunction,
+    RenderResult,
+    Settings,
+    run_sync,
+)
+from reel_modal.backends.base import Backend, JobStatus
+from reel_modal.backends.local import LocalBackend
+from reel_modal.backends.modal import ModalBackend
+from reel_modal.client import Check
+from reel_modal.testing import InMemoryBackend
+
+
+async def the_registry(request: OverlayRequest) -> None:
+    registry = FunctionRegistry.from_env()
+    render = registry["render_overlay"]
+    assert_type(render, RemoteFunction[[OverlayRequest], RenderResult])
+    assert_type(await render(request), RenderResult)
+    assert_type(render.call(request), RenderResult)
+    job = await render.submit(request)
+    assert_type(job, Job[RenderResult])
+    assert_type(await job.result(timeout=1), RenderResult)
+    assert_type(await job.status(), JobStatus)
+    async for event in job.events():
+        assert_type(event, ProgressEvent)
+    async for update in job.progress():
+        assert_type(update, ProgressUpdate)
+    async for result in render.map([request], concurrency=2, ordered=False):
+        assert_type(result, RenderResult)
+    assert_type(registry.attach(job.id), Job[RenderResult])
+    assert_type(await registry.verify(), list[Check])
+    assert_type(run_sync(render.submit(request)), Job[RenderResult])
+    assert_type(render.with_options(on_cancel="detach"), RemoteFunction[[OverlayRequest], RenderResult])
+    for name in registry:
+        assert_type(name, str)
+        assert_type(await registry[name](request), RenderResult)
+
+
+def thumbnail(url: str, width_px: int = 320) -> bytes:
+    """Stand for the function of another app."""
+    raise NotImplementedError
+
+
+async def any_function() -> None:
+    remote = RemoteFunction.from_modal("media-tools", "thumbnail", thumbnail)
+    assert_type(await remote("https://example.org/a.mp4"), bytes)
+    assert_type(await remote("https://example.org/a.mp4", width_px=64), bytes)
+    assert_type(await remote.submit(url="https://example.org/a.mp4"), Job[bytes])
+    assert_type(remote.call("https://example.org/a.mp4", 64), bytes)
+    async for picture in remote.map(["https://example.org/a.mp4"]):
+        assert_type(picture, bytes)
+
+
+def backends() -> None:
+    every: list[Backend] = [InMemoryBackend(), LocalBackend(), ModalBackend("app")]
+    for backend in every:
+        FunctionRegistry(Settings(), backend=backend)
+
+
+async def wrong(request: OverlayRequest) -> None:
+    registry = FunctionRegistry.from_env()
+    render = registry["render_overlay"]
+    await render("in.mp4")  # pyright: ignore[reportArgumentType]
+    await render()  # pyright: ignore[reportCallIssue]
+    await render(request, request)  # pyright: ignore[reportCallIssue]
+    await render.submit({"job_id": "j"})  # pyright: ignore[reportArgumentType]
+    render.call(request, timeout=3)  # pyright: ignore[reportCallIssue]
+    render.map([1, 2])  # pyright: ignore[reportArgumentType]
+    render.with_options(on_cancel="ignore")  # pyright: ignore[reportArgumentType]
+    registry.attach(3)  # pyright: ignore[reportArgumentType]
+    wanted: Job[bytes] = await render.submit(request)  # pyright: ignore[reportAssignmentType]
+    del wanted
+    remote = RemoteFunction.from_modal("media-tools", "thumbnail", thumbnail)
+    await remote(3)  # pyright: ignore[reportArgumentType]
+    await remote("a", height_px=3)  # pyright: ignore[reportCallIssue]
+    remote.map([b"a"])  # pyright: ignore[reportArgumentType]
+    FunctionRegistry(Settings(), backend="modal")  # pyright: ignore[reportArgumentType]
