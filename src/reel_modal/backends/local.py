@@ -30,6 +30,7 @@ from reel_modal.backends.worker import END_SECONDS
 from reel_modal.config import Settings
 from reel_modal.errors import (
     ConfigError,
+    FunctionError,
     JobCancelledError,
     JobNotFoundError,
     NotDeployedError,
@@ -298,7 +299,10 @@ class _LocalCall:
         if self._cancelled:
             raise self._was_cancelled()
         if isinstance(answer, Failed):
-            raise failure_of(answer.error, function=self._function, call_id=self.id) from answer.error
+            error = _error_of(answer)
+            if error is None:
+                raise FunctionError(answer.said, function=self._function, call_id=self.id)
+            raise failure_of(error, function=self._function, call_id=self.id) from error
         raise WorkerCrashedError(_how_it_died(status, tail), function=self._function, call_id=self.id)
 
 
@@ -338,6 +342,15 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
+
+
+def _error_of(failed: Failed) -> Exception | None:
+    """Return what the body raised; None where that cannot be rebuilt in this process."""
+    try:
+        error = pickle.loads(failed.pickled)  # noqa: S301 - our own worker
+    except Exception:  # noqa: BLE001 - an exception class of anyone's may fail in any way
+        return None
+    return error if isinstance(error, Exception) else None
 
 
 def _how_it_died(status: int, tail: deque[str]) -> str:

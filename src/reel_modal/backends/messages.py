@@ -40,6 +40,12 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What the body raised."""
+    """What the body raised.
 
-    error: Exception
+    Attributes:
+        pickled: The error; its class may not be there in the host, or may not come back from a pickle.
+        said: The error in words, for that case.
+    """
+
+    pickled: bytes
+    said: str

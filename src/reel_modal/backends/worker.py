@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from reel_modal.backends.messages import Failed, Returned, Task
-from reel_modal.errors import FunctionError, JobCancelledError
+from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import CancellationToken
 from reel_modal.progress.events import ProgressEvent
 
@@ -64,9 +64,9 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
             )
         )
     except KeyboardInterrupt:
-        return Failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
+        return _failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
     except Exception as error:  # noqa: BLE001 - it is handed to the host, which raises it
-        return Failed(_portable(error, task.function))
+        return _failed(error)
 
 
 def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None:
@@ -78,13 +78,12 @@ def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None
         return
 
 
-def _portable(error: Exception, function: str) -> Exception:
-    """Return `error`, or what can be said of it where it does not cross a process border."""
+def _failed(error: Exception) -> Failed:
+    said = f"{type(error).__name__}: {error}"
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - an exception class of anyone's may fail in any way
-        return FunctionError(f"{type(error).__name__}: {error}", function=function)
-    return error
+        return Failed(pickle.dumps(error), said)
+    except Exception:  # noqa: BLE001 - what an error carries may refuse in any way
+        return Failed(b"", said)
 
 
 def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.Event) -> None:

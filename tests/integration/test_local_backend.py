@@ -1,0 +1,506 @@
+"""Worker processes of this machine: whatever ends a job, nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+from tests.jobs import PHASES, overlay
+from tests.processes import await_end, children, command, family, with_variable
+
+from reel_modal import FunctionRegistry, Job, OverlayRequest, RemoteFunction, RenderResult, Settings, probe, run_sync
+from reel_modal.backends import local
+from reel_modal.backends.local import LocalBackend
+from reel_modal.errors import (
+    BadInputError,
+    ConfigError,
+    FFmpegError,
+    FunctionError,
+    JobCancelledError,
+    NotDeployedError,
+    WorkerCrashedError,
+)
+from reel_modal.testing import make_clip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+PROMPT_SECONDS = 5.0
+"""What the news of a crash, or a cancellation between two frames, may take on a busy machine."""
+
+SLOW = "veryslow"
+"""x264's preset that makes seconds of work out of a short clip."""
+
+Render = RemoteFunction[[OverlayRequest], RenderResult]
+UseBody = Callable[[str], None]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place for temporary files."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The place for media, with a clip of 500 frames in it."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    make_clip(folder / "in.mp4", seconds=20)
+    return folder
+
+
+@pytest.fixture
+def backend(store: Path) -> LocalBackend:
+    return LocalBackend(Settings(store_url=store.as_uri()))
+
+
+@pytest.fixture
+def render(backend: LocalBackend) -> Render:
+    return FunctionRegistry(Settings(), backend=backend)["render_overlay"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(scratch: Path, store: Path) -> Iterator[None]:
+    """Every test ends without a process, a thread, a temporary file or half an output."""
+    before = children()
+    yield
+    assert children() == before
+    assert list(scratch.iterdir()) == []
+    assert list(store.rglob(".*")) == []
+    for thread in threading.enumerate():
+        if thread.name.startswith("reel_modal-") and thread.name != "reel_modal-loop":
+            thread.join(10)
+            assert not thread.is_alive(), thread.name
+
+
+@pytest.fixture
+def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
+    """Give the workers a text as the body of render_overlay: for what no real one does on demand."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    def use(text: str) -> None:
+        lines = "".join(f"        {line}\n" for line in text.strip().splitlines())
+        (folder / "sitecustomize.py").write_text(
+            "import os, signal, subprocess, sys, time\n"
+            "if 'reel_modal.backends.worker' in sys.orig_argv:\n"
+            "    from reel_modal.functions import bodies\n"
+            "    class Unknown(Exception):\n"
+            "        pass\n"
+            "    def body(payload, context):\n"
+            f"{lines}"
+            "    bodies._BODIES = bodies._BODIES | {'render_overlay': body}\n"
+        )
+
+    return use
+
+
+async def until(job: Job[RenderResult], phase: str) -> None:
+    """Return when the job reports `phase`."""
+    async for event in job.events():
+        if event.phase == phase:
+            return
+    raise AssertionError(f"the job has ended without {phase}")
+
+
+def worker() -> int:
+    """The one worker that runs."""
+    (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
+    return pid
+
+
+def ffmpeg_of(pid: int) -> int:
+    (found,) = (child for child in family(pid) if "ffmpeg" in command(child))
+    return found
+
+
+# What ends a job.
+
+
+async def test_a_worker_that_is_killed_is_named_at_once_with_its_signal(store: Path, render: Render) -> None:
+    job = await render.submit(overlay(preset=SLOW))
+    await until(job, "render")
+    killed = worker()
+    left = family(killed)
+    assert ffmpeg_of(killed) in left
+    begun = time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(WorkerCrashedError, match=r"ended by SIGKILL, which .* runs out of memory"):
+        await job.result()
+    assert time.monotonic() - begun < PROMPT_SECONDS
+    await_end(left, PROMPT_SECONDS)
+    assert await job.status() == "failed"
+    assert not (store / "out").exists()
+
+
+async def test_an_ffmpeg_that_is_killed_is_an_error_of_the_function(store: Path, render: Render) -> None:
+    job = await render.submit(overlay(preset=SLOW))
+    await until(job, "render")
+    os.kill(ffmpeg_of(worker()), signal.SIGKILL)
+    with pytest.raises(FunctionError, match="SIGKILL") as caught:
+        await job.result()
+    assert isinstance(caught.value.__cause__, FFmpegError)
+    assert not (store / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("print('what went wrong', file=sys.stderr); os._exit(3)", "status 3 and no answer.*\nwhat went wrong"),
+        ("sys.exit('no reason')", "status 1 and no answer.*\nno reason"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", r"ended by (signal \d+|SIGRT)"),
+    ],
+)
+async def test_how_a_worker_died_is_told_with_its_last_words(
+    render: Render, use_body: UseBody, text: str, said: str
+) -> None:
+    use_body(text)
+    with pytest.raises(WorkerCrashedError, match=said):
+        await render(overlay())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise ZeroDivisionError('division by zero')", "ZeroDivisionError: division by zero"),
+        # Python cannot pickle the first, nor unpickle the second; of the third the host does not have the class.
+        ("error = ValueError('a lambda'); error.made_by = lambda: 0; raise error", "ValueError: a lambda"),
+        (
+            "import tarfile; raise tarfile.LinkOutsideDestinationError(tarfile.TarInfo('a'), 'b')",
+            "'a' would link to.*",
+        ),
+        ("raise Unknown('to the host')", "Unknown: to the host"),
+    ],
+)
+async def test_every_error_of_a_body_comes_back_in_words(
+    render: Render, use_body: UseBody, text: str, said: str
+) -> None:
+    use_body(text)
+    with pytest.raises(FunctionError, match=f"{said}$"):
+        await render(overlay())
+
+
+async def test_a_worker_that_does_not_start_is_an_error_and_no_hang(
+    render: Render, clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(WorkerCrashedError, match="could not be run: FileNotFoundError"):
+            await render(overlay())
+    (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    assert (await render(overlay())).frames == 25
+
+
+# Cancellation.
+
+
+async def test_cancelling_at_any_point_leaves_nothing(store: Path, render: Render) -> None:
+    before = children()
+    begun = time.monotonic()
+    whole = await render(overlay("whole"))
+    seconds = time.monotonic() - begun
+    found: list[str] = []
+    for point in range(20):
+        name = f"point-{point}"
+        job = await render.submit(overlay(name))
+        if point < len(PHASES):
+            await until(job, PHASES[point])
+        else:
+            # Spread over the life of a job, from its very first moment on.
+            await asyncio.sleep(seconds * (point - len(PHASES)) / 16)
+        cancelled_at = time.monotonic()
+        await job.cancel()
+        assert time.monotonic() - cancelled_at < PROMPT_SECONDS
+        assert children() == before
+        found.append(await job.status())
+        output = store / "out" / f"{name}.mp4"
+        assert output.exists() == (found[-1] == "succeeded")
+        if found[-1] == "cancelled":
+            with pytest.raises(JobCancelledError):
+                await job.result()
+        else:
+            scan = probe(output, scan=True).scan
+            assert scan is not None
+            assert scan.frame_count == whole.frames
+    assert set(found) <= {"cancelled", "succeeded"}
+    assert found.count("cancelled") >= 10
+
+
+async def test_a_body_in_a_call_that_blocks_is_interrupted(render: Render, use_body: UseBody, store: Path) -> None:
+    use_body("with context.reporter.phase('render'):\n    time.sleep(600)")
+    job = await render.submit(overlay())
+    await until(job, "render")
+    begun = time.monotonic()
+    await job.cancel()
+    # Two seconds are for bodies that look between two frames.
+    assert time.monotonic() - begun < 2 + PROMPT_SECONDS
+    with pytest.raises(JobCancelledError):
+        await job.result()
+
+
+async def test_a_body_that_refuses_to_end_is_killed(
+    render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_body(STUBBORN)
+    monkeypatch.setattr(local, "_FORCE_SECONDS", 0.3)
+    job = await render.submit(overlay())
+    await until(job, "render")
+    left = family(worker())
+    assert left
+    await job.cancel()
+    with pytest.raises(JobCancelledError):
+        await job.result()
+    await_end(left, PROMPT_SECONDS)
+
+
+STUBBORN = """
+with context.reporter.phase('render'):
+    subprocess.Popen(['sleep', '600'])
+    while True:
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+async def test_cancelling_before_the_worker_listens_blocks_nobody(
+    backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The task is larger than a pipe, and nobody reads it: closing the pipe would wait for ever.
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(600)")
+    monkeypatch.syspath_prepend(tmp_path)
+    call_id = await backend.submit("render_overlay", ({"regions": "x" * 1_000_000},), {})
+    await asyncio.to_thread(_await_child)
+    begun = time.monotonic()
+    await backend.cancel(call_id)
+    assert time.monotonic() - begun < 1
+    with pytest.raises(JobCancelledError):
+        await backend.wait(call_id, 0)
+
+
+def _await_child() -> None:
+    deadline = time.monotonic() + 10
+    while not any("reel_modal.backends.worker" in command(pid) for pid in children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_a_job_that_waits_is_cancelled_where_it_waits(store: Path) -> None:
+    backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=1)
+    async with FunctionRegistry(Settings(), backend=backend) as registry:
+        first, second, third = [
+            await registry["render_overlay"].submit(overlay(f"job-{index}", preset=SLOW)) for index in range(3)
+        ]
+        await until(first, "render")
+        await second.cancel()
+        with pytest.raises(JobCancelledError, match="before it began"):
+            await second.result()
+        assert [event async for event in second.events()] == []
+        assert [await job.status() for job in (first, second, third)] == ["running", "cancelled", "queued"]
+        await first.cancel()
+        await until(third, "fetch")
+
+
+async def test_closing_ends_those_that_run_and_starts_none_of_those_that_wait(store: Path) -> None:
+    backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=1)
+    async with FunctionRegistry(Settings(), backend=backend) as registry:
+        jobs = [await registry["render_overlay"].submit(overlay(f"job-{index}", preset=SLOW)) for index in range(4)]
+        await until(jobs[0], "render")
+    assert [await job.status() for job in jobs] == ["cancelled"] * 4
+    assert [await backend.events_so_far(job.id.rpartition(":")[2]) > 0 for job in jobs] == [True] + [False] * 3
+
+
+# The end of the host.
+
+HOST = """
+import asyncio
+from reel_modal import FunctionRegistry
+from tests.jobs import overlay
+
+async def main():
+    job = await FunctionRegistry.from_env()["render_overlay"].submit(overlay("orphan", preset="veryslow"))
+    print("submitted", flush=True)
+    async for event in job.events():
+        print(event.phase, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "text", "seconds"),
+    [
+        ("submitted", None, PROMPT_SECONDS),
+        ("fetch", None, PROMPT_SECONDS),
+        ("render", None, PROMPT_SECONDS),
+        ("render", "with context.reporter.phase('render'):\n    time.sleep(600)", 2 + PROMPT_SECONDS),
+        ("render", STUBBORN, 8 + PROMPT_SECONDS),
+    ],
+    ids=["submitted", "fetch", "render", "blocked", "stubborn"],
+)
+def test_when_the_host_is_killed_its_jobs_end(
+    store: Path, scratch: Path, use_body: UseBody, moment: str, text: str | None, seconds: float
+) -> None:
+    if text is not None:
+        use_body(text)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
+        "REEL_MODAL_STORE_URL": store.as_uri(),
+    }
+    with subprocess.Popen([sys.executable, "-c", HOST], env=environment, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        assert moment in iter(lambda: host.stdout.readline().strip(), "")  # type: ignore[union-attr]
+        host.kill()
+    # Its own are all that have this place for temporary files, whoever their parent is now.
+    while left := with_variable("TMPDIR", str(scratch)):
+        await_end(left, seconds)
+    assert list(scratch.iterdir()) == []
+    assert not (store / "out").exists()
+
+
+async def test_a_ctrl_c_in_the_terminal_does_not_reach_the_workers(render: Render) -> None:
+    job = await render.submit(overlay(preset=SLOW))
+    await until(job, "render")
+    pid = worker()
+    assert os.getsid(pid) == pid != os.getsid(0)
+    assert os.getpgid(ffmpeg_of(pid)) == pid
+    await job.cancel()
+
+
+# How many, and where.
+
+
+async def test_a_bounded_number_runs_at_once_and_the_rest_waits_its_turn(store: Path) -> None:
+    before = children()
+    backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=2)
+    async with FunctionRegistry(Settings(), backend=backend) as registry:
+        jobs = [await registry["render_overlay"].submit(overlay(f"job-{index}", preset=SLOW)) for index in range(4)]
+        await asyncio.gather(until(jobs[0], "render"), until(jobs[1], "render"))
+        assert [await job.status() for job in jobs] == ["running", "running", "queued", "queued"]
+        assert len(children() - before) == 2
+        await jobs[0].cancel()
+        await until(jobs[2], "render")
+        assert await jobs[3].status() == "queued"
+        assert len(children() - before) == 2
+
+
+async def test_no_thread_waits_for_jobs_that_may_never_come(render: Render, clips: Clips, store: Path) -> None:
+    (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    for index in range(2):
+        await render(overlay(f"job-{index}"))
+        for thread in threading.enumerate():
+            if thread.name == "reel_modal-local":
+                await asyncio.to_thread(thread.join, 10)
+                assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_number_of_workers_that_cannot_work_is_refused(number: int) -> None:
+    with pytest.raises(ConfigError, match=f"max_workers is {number}"):
+        LocalBackend(Settings(), max_workers=number)
+
+
+def test_a_job_of_one_loop_is_awaited_in_another(render: Render, clips: Clips, store: Path) -> None:
+    (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    job = run_sync(render.submit(overlay()))
+
+    async def elsewhere() -> tuple[int, list[str]]:
+        phases = [event.phase async for event in job.events()]
+        return (await job.result()).frames, list(dict.fromkeys(phases))
+
+    assert asyncio.run(elsewhere()) == (25, list(PHASES))
+
+
+async def test_the_event_loop_goes_on_meanwhile(render: Render) -> None:
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - begun)
+
+    ticking = asyncio.ensure_future(tick())
+    jobs = [await render.submit(overlay(f"job-{index}")) for index in range(3)]
+    assert (await jobs[0].result()).frames == 500
+    await until(jobs[1], "render")
+    for job in jobs:
+        await job.cancel()
+        await job.status()
+    ticking.cancel()
+    assert len(gaps) > 50
+    # An encoder fills both cores of a small machine; a call that blocks takes longer still.
+    assert max(gaps) < 0.5
+
+
+# What a worker is.
+
+
+async def test_what_a_body_prints_does_not_get_between_the_messages(render: Render, use_body: UseBody) -> None:
+    use_body("""
+from reel_modal.schema import RenderResult
+from tests.jobs import rendered
+for name in ("fetch", "render"):
+    with context.reporter.phase(name):
+        print("a library prints" * 10_000)
+        os.write(1, b"and another writes")
+        subprocess.run(["echo", "and a child echoes"])
+        sys.stdout.flush()
+return RenderResult.parse(rendered(payload))
+""")
+    job = await render.submit(overlay("mine"))
+    assert [event.phase async for event in job.events()] == ["fetch", "fetch", "render", "render"]
+    assert (await job.result()).job_id == "mine"
+
+
+async def test_a_file_in_the_current_folder_is_no_module_of_the_worker(
+    render: Render, clips: Clips, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('this is a script of somebody')")
+    monkeypatch.chdir(tmp_path)
+    assert (await render(overlay())).frames == 25
+
+
+async def test_a_worker_finds_what_the_current_folder_gives_to_its_host(
+    render: Render, use_body: UseBody, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_body("import helper_of_the_host; helper_of_the_host.refuse()")
+    (tmp_path / "helper_of_the_host.py").write_text("def refuse(): raise LookupError('found')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    with pytest.raises(FunctionError, match="LookupError: found"):
+        await render(overlay())
+
+
+async def test_a_store_that_is_not_set_is_named() -> None:
+    render = FunctionRegistry(Settings(), backend=LocalBackend(Settings()))["render_overlay"]
+    with pytest.raises(BadInputError, match="REEL_MODAL_STORE_URL") as caught:
+        await render(overlay())
+    assert isinstance(caught.value.__cause__, ConfigError)
+
+
+async def test_a_function_without_a_body_refuses(backend: LocalBackend) -> None:
+    upscale: RemoteFunction[[dict[str, object]], object] = RemoteFunction("apply_upscale", backend)
+    with pytest.raises(BadInputError, match="'apply_upscale' has no body in this version"):
+        await upscale({"job_id": "j"})
+    unknown: RemoteFunction[[dict[str, object]], object] = RemoteFunction("thumbnail", backend)
+    with pytest.raises(NotDeployedError, match="there are apply_upscale, process_framing, render_overlay"):
+        await unknown({"job_id": "j"})

@@ -1,0 +1,63 @@
+"""Processes as Linux shows them: who descends from whom, and who is gone."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+
+def children(pid: int | None = None) -> set[int]:
+    """The processes that `pid` (default: this one) has started and not reaped."""
+    try:
+        tasks = list(Path(f"/proc/{pid or os.getpid()}/task").iterdir())
+        return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    except OSError:  # it ended meanwhile
+        return set()
+
+
+def family(pid: int) -> set[int]:
+    """Everything that descends from `pid`."""
+    return set().union(*({child} | family(child) for child in children(pid)))
+
+
+def command(pid: int) -> str:
+    """Its command line; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def await_end(pids: Iterable[int], seconds: float) -> None:
+    """Return when all of them have ended; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                pytest.fail(f"process {pid} has not ended: {command(pid)}")
+        finally:
+            os.close(handle)
+
+
+def with_variable(name: str, value: str) -> set[int]:
+    """The processes, but for this one, that were started with this variable in their environment."""
+    wanted, found = f"{name}={value}".encode(), set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.add(int(folder.name))
+            except OSError:  # it ended meanwhile, or belongs to somebody else
+                continue
+    return found
