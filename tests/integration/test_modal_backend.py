@@ -184,7 +184,7 @@ async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clip
         with pytest.raises(JobCancelledError):
             await job.result(timeout=30)
         assert await job.status() == "cancelled"
-    app.plane.wait_for(lambda: not any(container.inputs for container in app.plane.containers()))
+    app.plane.wait_for(lambda: not any(container.call_ids for container in app.plane.containers()))
     assert not (app.store / "out/cancelled.mp4").exists()
     assert app.plane.count("FunctionCallCancel") == 1
 

@@ -73,6 +73,7 @@ class LoopbackPlane:
         self._wire.is_task = self._containers.running.__contains__
         self._wire.on_request = self._calls.on_change = self._changed
         self._change = threading.Condition()
+        self._changes = 0
         self._clients: list[modal.Client] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loopback plane", daemon=True)
@@ -251,11 +252,14 @@ class LoopbackPlane:
             TimeoutError: It stayed false.
         """
         deadline = time.monotonic() + timeout
-        with self._change:
-            while not (found := look()):
-                if not self._change.wait(deadline - time.monotonic()):
+        while True:
+            changes = self._changes
+            # Not under the lock: a look may ask the plane's own thread, which takes the lock to tell of a change.
+            if found := look():
+                return found
+            with self._change:
+                if not self._change.wait_for(lambda: self._changes != changes, deadline - time.monotonic()):  # noqa: B023
                     raise TimeoutError(f"nothing came within {timeout} s\n{self.logs()}")
-        return found
 
     def reset(self) -> None:
         """Forget faults, records and leftovers of a former test: its containers end; what is deployed stays."""
@@ -318,4 +322,5 @@ class LoopbackPlane:
 
     def _changed(self) -> None:
         with self._change:
+            self._changes += 1
             self._change.notify_all()
