@@ -1,0 +1,151 @@
+"""The three places where jobs run, as one test sees them all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.jobs import PHASES, event, overlay, rendered
+from tests.processes import children, command, family
+
+from reel_modal import FunctionRegistry, JobOptions, OverlayRequest, Settings
+from reel_modal.backends.base import Backend
+from reel_modal.backends.local import LocalBackend
+from reel_modal.backends.modal import ModalBackend
+from reel_modal.errors import InvalidMediaError, ObjectNotFoundError
+from reel_modal.testing import InMemoryBackend, Script
+
+if TYPE_CHECKING:
+    from tests.integration.loopback.plane import LoopbackPlane
+
+NEVER = 1e9
+
+
+class Place(ABC):
+    """A backend, and what a test must know of it besides its promises."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._prefix = f"{backend.name}-{next(self._numbers)}"
+
+    def registry(self, options: JobOptions | None = None) -> FunctionRegistry:
+        """A registry as a host makes it; all of one test share the backend."""
+        return FunctionRegistry(Settings(), backend=self.backend, options=options)
+
+    def request(self, name: str = "job", *, source: str = "short.mp4") -> OverlayRequest:
+        """A request that no other test makes; `long.mp4` is seconds of work, of which nobody waits for the end."""
+        return overlay(f"{self._prefix}-{name}", source=source, preset="veryslow" if source == "long.mp4" else "fast")
+
+    @abstractmethod
+    def submissions(self) -> int:
+        """How many jobs were started."""
+
+    @abstractmethod
+    def has_output(self, request: OverlayRequest) -> bool:
+        """Whether there is anything under the key of the output."""
+
+    @abstractmethod
+    async def left(self) -> list[str]:
+        """What runs or lies about though no job is under way any more."""
+
+
+class Memory(Place):
+    """Scripts that do what the functions do."""
+
+    def __init__(self) -> None:
+        self.published: set[object] = set()
+        super().__init__(_Scripted(self.published))
+
+    def submissions(self) -> int:
+        assert isinstance(self.backend, InMemoryBackend)
+        return len(self.backend.submitted)
+
+    def has_output(self, request: OverlayRequest) -> bool:
+        return request.output_key in self.published
+
+    async def left(self) -> list[str]:
+        assert isinstance(self.backend, InMemoryBackend)
+        return [call_id for call_id, call in self.backend._calls.items() if not call.ended.done()]
+
+
+class _Scripted(InMemoryBackend):
+    """Chooses the script by the input of the request."""
+
+    def __init__(self, published: set[object]) -> None:
+        super().__init__()
+        self._published = published
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        if function == "render_overlay" and isinstance(args[0], Mapping):
+            self.script(function, self._scripts_by_input()[str(args[0]["input_key"])])
+        return await super().submit(function, args, kwargs)
+
+    def _scripts_by_input(self) -> dict[str, Script]:
+        every = [event(2 * index + half, phase) for index, phase in enumerate(PHASES) for half in (1, 2)]
+
+        def publish(payload: Mapping[str, object]) -> dict[str, object]:
+            self._published.add(payload["output_key"])
+            return rendered(payload)
+
+        return {
+            "short.mp4": Script(publish, events=every, seconds=0.2),
+            "long.mp4": Script(events=every[:3], seconds=NEVER),
+            "garbage.mp4": Script(error=InvalidMediaError("garbage.mp4 cannot be read as a video")),
+            "missing.mp4": Script(error=ObjectNotFoundError("there is no object under 'missing.mp4'")),
+        }
+
+
+class Local(Place):
+    """Worker processes of this machine."""
+
+    def __init__(self, store: Path, scratch: Path) -> None:
+        super().__init__(LocalBackend(Settings(store_url=store.as_uri())))
+        self._store = store
+        self._scratch = scratch
+        self._before = children()
+
+    def submissions(self) -> int:
+        assert isinstance(self.backend, LocalBackend)
+        return len(self.backend._calls)
+
+    def has_output(self, request: OverlayRequest) -> bool:
+        return (self._store / request.output_key).exists()
+
+    async def left(self) -> list[str]:
+        return [*map(command, children() - self._before), *map(str, self._scratch.iterdir()), *_hidden(self._store)]
+
+
+class Modal(Place):
+    """Containers of the loopback plane, run by Modal's own client and runtime."""
+
+    def __init__(self, plane: LoopbackPlane, store: Path, scratch: Path, app: str) -> None:
+        super().__init__(ModalBackend(app))
+        self._plane = plane
+        self._store = store
+        self._scratch = scratch
+
+    def submissions(self) -> int:
+        return self._plane.count("FunctionMap")
+
+    def has_output(self, request: OverlayRequest) -> bool:
+        return (self._store / request.output_key).exists()
+
+    async def left(self) -> list[str]:
+        def idle() -> bool:
+            return not any(container.call_ids for container in self._plane.containers())
+
+        # Modal takes note of a cancellation; its container hears of it.
+        await asyncio.to_thread(self._plane.wait_for, idle)
+        pids = [container.pid for container in self._plane.containers() if container.pid is not None]
+        started = {child for pid in pids for child in family(pid)}
+        return [*map(command, started), *map(str, self._scratch.iterdir()), *_hidden(self._store)]
+
+
+def _hidden(store: Path) -> list[str]:
+    return [str(path) for path in store.rglob(".*")]
