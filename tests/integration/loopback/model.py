@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from modal_proto import api_pb2
 from .changes import Changes
 
 _numbers = itertools.count(1)
+# Containers are found, and killed, by their ids: those of another run on this machine must not be the same.
+_run = secrets.token_hex(4)
 
 
 def new_id(prefix: str) -> str:
     """An id of Modal's form: a two-letter prefix, a dash and something unique."""
-    return f"{prefix}-loopback{next(_numbers):08d}"
+    return f"{prefix}-loopback{_run}{next(_numbers):08d}"
 
 
 @dataclass(slots=True, eq=False)
