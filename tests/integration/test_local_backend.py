@@ -239,7 +239,7 @@ async def test_cancelling_at_any_point_leaves_nothing(store: Path, render: Rende
             assert scan is not None
             assert scan.frame_count == whole.frames
     assert set(found) <= {"cancelled", "succeeded"}
-    assert found.count("cancelled") >= 10
+    assert "cancelled" in found  # how many of them depends on how busy the machine is
 
 
 async def test_a_body_in_a_call_that_blocks_is_interrupted(render: Render, use_body: UseBody, store: Path) -> None:
