@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from reel_modal import __version__
 from reel_modal.errors import ConfigError, FFmpegNotFoundError, MissingDependencyError, ReelModalError, RequestError
 
 if TYPE_CHECKING:
-    from reel_modal.schema import RenderResult
+    from reel_modal.schema import EncodeOptions, RenderResult
 
 __all__ = ["main"]
 
@@ -50,15 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     overlay = commands.add_parser("render-overlay", help="draw highlights that follow keyframes")
-    overlay.add_argument("input", type=Path, metavar="IN", help="the clip")
-    overlay.add_argument("output", type=Path, metavar="OUT", help="the clip to write; an existing one is replaced")
     overlay.add_argument("--regions", type=Path, required=True, help="JSON: a list of regions, or a whole request")
     overlay.add_argument("--effect", choices=("dark_overlay", "brightness_boost", "original"))
-    overlay.add_argument("--encoder", help="auto, libx264, h264_nvenc or another of ffmpeg's names")
-    overlay.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
-    overlay.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
-    overlay.add_argument("--json", action="store_true", help="print the result as JSON")
-    overlay.set_defaults(command=_render_overlay)
+    _add_rendering(overlay, _render_overlay)
+
+    framing = commands.add_parser("process-framing", help="crop along keyframes, trim, change speeds")
+    framing.add_argument("--spec", type=Path, required=True, help="JSON: crop keyframes, or a whole request")
+    _add_rendering(framing, _process_framing)
 
     look = commands.add_parser("probe", help="say what a video is")
     look.add_argument("input", type=Path, metavar="IN")
@@ -75,30 +73,68 @@ def _parser() -> argparse.ArgumentParser:
     timings.add_argument("--json", action="store_true", help="print JSON")
     timings.set_defaults(command=_timings)
 
-    demo = commands.add_parser("demo", help="render a highlight on a real clip and show it")
+    demo = commands.add_parser("demo", help="make a highlight and a reel of a real clip and show them")
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
     demo.set_defaults(command=_demo)
     return parser
 
 
+def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """Add what every command has that makes a clip out of a clip."""
+    parser.add_argument("input", type=Path, metavar="IN", help="the clip")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the clip to write; an existing one is replaced")
+    parser.add_argument("--encoder", help="auto, libx264, h264_nvenc or another of ffmpeg's names")
+    parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
+    parser.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(command=command)
+
+
 def _render_overlay(arguments: argparse.Namespace) -> int:
+    from reel_modal.functions import render_overlay
     from reel_modal.run_here import run_here
     from reel_modal.schema import OverlayRequest
 
-    raw = _read_json(arguments.regions)
-    fields: dict[str, object] = {"regions": raw} if isinstance(raw, list) else dict(raw)
-    fields |= {
+    fields = _request_fields(arguments, arguments.regions, "regions")
+    if arguments.effect:
+        fields["effect"] = arguments.effect
+    request = OverlayRequest.parse(fields)
+    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
+    return _answer(arguments, *run_here(render_overlay.run, request))
+
+
+def _process_framing(arguments: argparse.Namespace) -> int:
+    from reel_modal.functions import process_framing
+    from reel_modal.run_here import run_here
+    from reel_modal.schema import FramingRequest
+
+    request = FramingRequest.parse(_request_fields(arguments, arguments.spec, "crop"))
+    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
+    return _answer(arguments, *run_here(process_framing.run, request))
+
+
+def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
+    """Return the request in the file `path`: whole, with IN and OUT in place of its keys, or its list `name` alone."""
+    raw = _read_json(path, name)
+    ours = {
         "job_id": "cli",
         "user_id": "cli",
         "input_key": str(arguments.input),
         "output_key": str(arguments.output),
     }
-    if arguments.effect:
-        fields["effect"] = arguments.effect
-    request = OverlayRequest.parse(fields)
+    if isinstance(raw, list):
+        return {name: raw, **ours}
+    replaced = {*ours, "jobId", "userId", "inputKey", "outputKey"}
+    return {key: value for key, value in raw.items() if key not in replaced} | ours
+
+
+def _encode(arguments: argparse.Namespace, encode: EncodeOptions) -> EncodeOptions:
+    """Return the options of the request with those of the command line in their place."""
     chosen = {"encoder": arguments.encoder, "quality": arguments.quality, "preset": arguments.preset}
-    encode = dataclasses.replace(request.encode, **{key: value for key, value in chosen.items() if value is not None})
-    result, speed = run_here(dataclasses.replace(request, encode=encode))
+    return dataclasses.replace(encode, **{key: value for key, value in chosen.items() if value is not None})
+
+
+def _answer(arguments: argparse.Namespace, result: RenderResult, speed: str) -> int:
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:
@@ -108,7 +144,7 @@ def _render_overlay(arguments: argparse.Namespace) -> int:
 
 def _show_result(result: RenderResult, speed: str) -> None:
     print(f"{result.output_key}: {speed}")
-    print(f"  {result.size[0]}x{result.size[1]}, {result.encoder}, {result.bytes:,} bytes")
+    print(f"  {result.size[0]}x{result.size[1]}, {result.engine}, {result.encoder}, {result.bytes:,} bytes")
     for note in result.degraded:
         print(f"  not as asked: {note}")
 
@@ -155,20 +191,26 @@ def _timings(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from reel_modal.demo import demo_request, write_contact_sheet
+    from reel_modal.demo import demo_framing, demo_overlay, write_contact_sheet, write_reel_sheet
+    from reel_modal.functions import process_framing, render_overlay
     from reel_modal.run_here import run_here
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    request = demo_request(arguments.output / "highlight.mp4")
-    result, speed = run_here(request)
-    _show_result(result, speed)
+    overlay = demo_overlay(arguments.output / "highlight.mp4")
+    _show_result(*run_here(render_overlay.run, overlay))
     sheet = arguments.output / "before_and_after.png"
-    write_contact_sheet(Path(request.input_key), Path(request.output_key), sheet)
+    write_contact_sheet(Path(overlay.input_key), Path(overlay.output_key), sheet)
     print(f"{sheet}: the clip above, the highlight below")
+    framing = demo_framing(arguments.output / "reel.mp4")
+    _show_result(*run_here(process_framing.run, framing))
+    sheet = arguments.output / "crop_and_reel.png"
+    write_reel_sheet(framing, sheet)
+    print(f"{sheet}: what the crop follows above, the reel below")
     return 0
 
 
-def _read_json(path: Path) -> dict[str, object] | list[object]:
+def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:
+    """Return the JSON in the file `path`: a request, or its list `name`."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -176,7 +218,7 @@ def _read_json(path: Path) -> dict[str, object] | list[object]:
     except ValueError as error:
         raise RequestError("", f"{str(path)!r} is no JSON: {error}") from error
     if not isinstance(raw, (dict, list)):
-        raise RequestError("", f"{str(path)!r} must hold a list of regions or a request")
+        raise RequestError("", f"{str(path)!r} must hold a request, or its list `{name}`")
     return raw
 
 

@@ -24,7 +24,7 @@ from reel_modal.errors import ConfigError, JobConflictError, RemoteError, Reques
 from reel_modal.functions.specs import app_name
 from reel_modal.job import Job, JobOptions
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
-from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult
 from reel_modal.single_flight import SingleFlight
 
 __all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
@@ -352,6 +352,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     @overload
     def __getitem__(self, name: Literal["render_overlay"]) -> RemoteFunction[[OverlayRequest], RenderResult]: ...
     @overload
+    def __getitem__(self, name: Literal["process_framing"]) -> RemoteFunction[[FramingRequest], RenderResult]: ...
+    @overload
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]: ...
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]:
         return self._functions[name]
@@ -415,7 +417,10 @@ class _Request(Protocol):
 
 Q = TypeVar("Q", bound=_Request)
 
-_REQUESTS: Final[Mapping[str, type[_Request]]] = {"render_overlay": OverlayRequest}
+_REQUESTS: Final[Mapping[str, type[_Request]]] = {
+    "render_overlay": OverlayRequest,
+    "process_framing": FramingRequest,
+}
 
 
 def _render_function(

@@ -1,4 +1,4 @@
-"""What the demo shows: a real clip, a highlight that follows the rabbit, a contact sheet of before and after.
+"""What the demo shows: a real clip, a highlight and a 9:16 reel that follow the rabbit, a picture of each.
 
 It uses the library as a host would and must not reach into it.
 """
@@ -14,10 +14,12 @@ import numpy as np
 from reel_modal.errors import ConfigError
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.frames import U8Array
+from reel_modal.media import probe
+from reel_modal.rendering.framing import CropTrack
 from reel_modal.rendering.opencv import load_cv2
-from reel_modal.schema import OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest
 
-__all__ = ["demo_request", "sample_clip", "write_contact_sheet"]
+__all__ = ["demo_framing", "demo_overlay", "sample_clip", "write_contact_sheet", "write_reel_sheet"]
 
 # Where the rabbit of the sample clip is: seconds, then centre and radii in pixels of 1280 x 720.
 _RABBIT = (
@@ -31,6 +33,16 @@ _RABBIT = (
 )
 _SHEET_COLUMNS = 4
 _SHEET_CELL_PX = (480, 270)
+_REEL_CELL_PX = (270, 480)
+# The part of the picture that is the reel: seconds, then left and upper edge and height; it is 9:16.
+_REEL = (
+    (0.4, 180, 0, 720),
+    (1.0, 280, 40, 680),
+    (1.5, 235, 0, 720),
+    (2.5, 235, 40, 680),
+    (4.8, 225, 0, 720),
+)
+_REEL_SHAPE = Fraction(9, 16)
 
 
 def sample_clip() -> Path:
@@ -47,7 +59,7 @@ def sample_clip() -> Path:
     return clips[0]
 
 
-def demo_request(video: Path) -> OverlayRequest:
+def demo_overlay(video: Path) -> OverlayRequest:
     """Return the request that highlights the rabbit of the sample clip and writes `video`."""
     keys = ("time", "x", "y", "radius_x", "radius_y")
     region = {
@@ -70,21 +82,73 @@ def demo_request(video: Path) -> OverlayRequest:
     )
 
 
+def demo_framing(video: Path) -> FramingRequest:
+    """Return the request that makes a reel of the sample clip and writes `video`: trimmed, in part in slow motion."""
+    keyframes = [
+        {"time": time, "x": left, "y": top, "width": float(height * _REEL_SHAPE), "height": height}
+        for time, left, top, height in _REEL
+    ]
+    return FramingRequest.parse(
+        {
+            "job_id": "demo",
+            "user_id": "demo",
+            "input_key": str(sample_clip()),
+            "output_key": str(video),
+            "crop_keyframes": keyframes,
+            "video_width": 1280,
+            "video_height": 720,
+            "interpolation": "catmull_rom",
+            "segment_data": {
+                "trim_start": 0.4,
+                "trim_end": 4.8,
+                "segments": [{"start": 1.2, "end": 2.0, "speed": 0.5}, {"start": 3.0, "end": 4.0, "speed": 2}],
+            },
+        }
+    )
+
+
 def write_contact_sheet(before: Path, after: Path, sheet: Path) -> None:
     """Write a PNG with frames of both clips at the same times: `before` above, `after` below."""
+    wanted = _spread(Fraction(0), probe(before).duration_seconds or Fraction(1))
+    _write_png(np.vstack([np.hstack(_stills(path, wanted, _SHEET_CELL_PX)) for path in (before, after)]), sheet)
+
+
+def write_reel_sheet(request: FramingRequest, sheet: Path) -> None:
+    """Write a PNG with frames of the clip, the crop outlined, above those of the reel that show the same moments."""
     cv2 = load_cv2()
-    rows = [np.hstack(_stills(path)) for path in (before, after)]
-    encoded, png = cv2.imencode(".png", np.vstack(rows))
+    source, reel = Path(request.input_key), Path(request.output_key)
+    line = request.timeline(probe(source, scan=True).duration_seconds)
+    wanted = _spread(line.source_start, line.source_end or line.source_start + 1)
+    media = probe(source)
+    track = CropTrack(request, media.size)
+    scale = _SHEET_CELL_PX[0] / media.size[0]
+    above = _stills(source, wanted, _SHEET_CELL_PX)
+    for still, moment in zip(above, wanted, strict=True):
+        crop = track.at(moment)
+        corners = (crop.left, crop.top), (crop.left + crop.width, crop.top + crop.height)
+        first, last = (tuple(round(edge * scale) for edge in corner) for corner in corners)
+        cv2.rectangle(still, first, last, (79, 213, 255), 3)
+    below = _stills(reel, [line.to_output(moment) for moment in wanted], _REEL_CELL_PX)
+    margin = (_SHEET_CELL_PX[0] - _REEL_CELL_PX[0]) // 2
+    padded = [np.pad(still, ((0, 0), (margin, margin), (0, 0))) for still in below]
+    _write_png(np.vstack([np.hstack(above), np.hstack(padded)]), sheet)
+
+
+def _write_png(picture: U8Array, path: Path) -> None:
+    encoded, png = load_cv2().imencode(".png", picture)
     if not encoded:
-        raise ConfigError(f"OpenCV could not encode {str(sheet)!r}")
-    sheet.write_bytes(png.tobytes())
+        raise ConfigError(f"OpenCV could not encode {str(path)!r}")
+    path.write_bytes(png.tobytes())
 
 
-def _stills(path: Path) -> list[U8Array]:
-    """Return frames that are evenly spread over the clip."""
-    with FrameReader(path, size=_SHEET_CELL_PX) as reader:
-        length = reader.media.duration_seconds or Fraction(1)
-        wanted = [length * (2 * column + 1) / (2 * _SHEET_COLUMNS) for column in range(_SHEET_COLUMNS)]
+def _spread(start: Fraction, end: Fraction) -> list[Fraction]:
+    """Return moments that are evenly spread between two others."""
+    return [start + (end - start) * (2 * column + 1) / (2 * _SHEET_COLUMNS) for column in range(_SHEET_COLUMNS)]
+
+
+def _stills(path: Path, wanted: list[Fraction], size: tuple[int, int]) -> list[U8Array]:
+    """Return the first frames that are not earlier than the moments `wanted`, in `size`."""
+    with FrameReader(path, size=size) as reader:
         stills: list[U8Array] = []
         for frame in reader:
             if len(stills) < len(wanted) and frame.pts_seconds - reader.media.start_seconds >= wanted[len(stills)]:

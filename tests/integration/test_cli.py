@@ -72,6 +72,64 @@ def test_a_whole_request_is_taken_as_well(clips: Clips, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["encoder"] == "ffv1"
 
 
+SPEC: dict[str, object] = {
+    "jobId": "j9",
+    "inputKey": "elsewhere.mp4",
+    "cropKeyframes": [
+        {"time": 0, "x": 0, "y": 0, "width": 90, "height": 160},
+        {"time": 1, "x": 200, "y": 10, "width": 90, "height": 160},
+    ],
+    "segmentData": {"trimStart": 0.2, "trimEnd": 0.8, "segments": [{"start": 0.2, "end": 0.5, "speed": 0.5}]},
+    "outputWidth": 54,
+    "outputHeight": 96,
+}
+
+
+def spec(folder: Path, content: object) -> Path:
+    path = folder / "framing.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_process_framing_writes_the_clip_and_says_so(clips: Clips, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    arguments = ("--spec", spec(tmp_path, SPEC), "--encoder", "libx264")
+    done = run("process-framing", clips.get("25.mp4"), out, *arguments)
+    assert (done.returncode, probe(out).size) == (0, (54, 96)), done.stderr
+    # 0.3 s at half speed and 0.3 s as they are: 22.5 frames.
+    assert done.stdout.startswith(f"{out}: 22 frames, 0.88 s of video, rendered in ")
+    assert "54x96, opencv-yuv420p, libx264" in done.stdout
+    assert "render: 22 of 22" in done.stderr
+
+
+def test_a_list_of_crops_is_a_spec_too(clips: Clips, tmp_path: Path) -> None:
+    crops = [{"time": 0, "x": 100, "y": 0, "width": 90, "height": 160}]
+    arguments = ("--spec", spec(tmp_path, crops), "--encoder", "libx264", "--preset", "ultrafast", "--json")
+    done = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    said = json.loads(done.stdout)
+    assert (said["function"], said["engine"]) == ("process_framing", "ffmpeg-graph")
+    assert (said["width"], said["height"], said["frames"]) == (810, 1440, 25)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({**SPEC, "outputWidth": 55}, "output_width: is 55; video with 4:2:0 chroma has even sides"),
+        ({"segmentData": {"trimStart": 7}}, "trim_start_seconds: is 7; the clip has ended at 1"),
+        (7, "must hold a request, or its list `crop`"),
+    ],
+)
+def test_a_bad_spec_is_a_usage_error_that_names_the_place(
+    clips: Clips, tmp_path: Path, content: object, words: str
+) -> None:
+    arguments = ("--spec", spec(tmp_path, content), "--encoder", "libx264")
+    done = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
     screen, terminal = pty.openpty()
     command = [sys.executable, "-m", "reel_modal", "render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4"]
@@ -101,7 +159,7 @@ def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Pat
     ("content", "status", "words"),
     [
         ("[", 2, "is no JSON"),
-        ("3", 2, "must hold a list of regions or a request"),
+        ("3", 2, "must hold a request, or its list `regions`"),
         (
             '[{"id": "a", "start_time": 2, "end_time": 1, "keyframes": []}]',
             2,
@@ -180,11 +238,16 @@ def test_doctor_says_what_is_usable_and_how_to_cure_what_is_not() -> None:
     assert (broken.returncode, "cure: pip install imageio-ffmpeg" in broken.stdout) == (3, True)
 
 
-def test_the_demo_makes_a_clip_and_a_picture(tmp_path: Path) -> None:
+def test_the_demo_makes_two_clips_and_a_picture_of_each(tmp_path: Path) -> None:
     done = run("demo", "--output", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     made = probe(tmp_path / "demo" / "highlight.mp4", scan=True)
     assert made.scan is not None
     assert (made.size, made.scan.frame_count, len(made.audio)) == ((1280, 720), 132, 1)
     assert "132 frames, 5.28 s of video" in done.stdout
-    assert (tmp_path / "demo" / "before_and_after.png").read_bytes().startswith(b"\x89PNG")
+    reel = probe(tmp_path / "demo" / "reel.mp4", scan=True)
+    assert reel.scan is not None
+    assert (reel.size, reel.scan.frame_count, len(reel.audio)) == ((810, 1440), 118, 1)
+    assert "118 frames, 4.72 s of video" in done.stdout
+    for name in ("before_and_after.png", "crop_and_reel.png"):
+        assert (tmp_path / "demo" / name).read_bytes().startswith(b"\x89PNG")

@@ -20,7 +20,7 @@ from reel_modal.client import FunctionRegistry
 from reel_modal.config import Settings
 from reel_modal.errors import AuthError, BadInputError, InvalidMediaError, JobCancelledError, NotDeployedError
 from reel_modal.functions.specs import SPECS
-from reel_modal.schema import OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -62,15 +62,39 @@ def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> Overlay
     )
 
 
+def framing(job_id: str, *, output: str) -> FramingRequest:
+    """A pan, a trim and slow motion: everything that is made frame by frame."""
+    return FramingRequest.parse(
+        {
+            "jobId": job_id,
+            "userId": "u",
+            "inputKey": "in.mp4",
+            "outputKey": output,
+            "cropKeyframes": [
+                {"time": 0, "x": 10, "y": 0, "width": 90, "height": 160},
+                {"time": 3, "x": 150.5, "y": 0, "width": 90, "height": 160},
+            ],
+            "segmentData": {"trimStart": 0.5, "trimEnd": 2.5, "segments": [{"start": 1, "end": 1.5, "speed": 0.5}]},
+            "outputWidth": 108,
+            "outputHeight": 192,
+        }
+    )
+
+
+def sound(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0)]
+
+
 def pictures(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
-async def render(settings: Settings, asked: OverlayRequest) -> list[str]:
+async def render(settings: Settings, function: str, asked: OverlayRequest | FramingRequest) -> list[str]:
     """The lines of a host; nothing in them says where the job runs."""
     async with FunctionRegistry(settings) as registry:
-        job = await registry["render_overlay"].submit(asked)
+        job = await registry[function].submit(asked)
         phases = [event.phase async for event in job.events()]
         result = await job.result()
         assert await job.status() == "succeeded"
@@ -78,9 +102,13 @@ async def render(settings: Settings, asked: OverlayRequest) -> list[str]:
     return list(dict.fromkeys(phases))
 
 
-def pictures_of(settings: Settings, asked: OverlayRequest) -> list[np.ndarray]:
+def output_of(settings: Settings, asked: OverlayRequest | FramingRequest) -> Path:
     assert settings.store_url is not None
-    return pictures(Path(settings.store_url.removeprefix("file://")) / asked.output_key)
+    return Path(settings.store_url.removeprefix("file://")) / asked.output_key
+
+
+def pictures_of(settings: Settings, asked: OverlayRequest | FramingRequest) -> list[np.ndarray]:
+    return pictures(output_of(settings, asked))
 
 
 async def test_modal_and_this_machine_render_the_same_frames(app: Deployed, clips: Clips) -> None:
@@ -88,10 +116,21 @@ async def test_modal_and_this_machine_render_the_same_frames(app: Deployed, clip
     here = Settings.from_env({}, environment="test", store_url=app.store.as_uri())
     on_modal = request("on-modal", output="out/modal.mp4")
     locally = request("locally", output="out/local.mp4")
-    assert await render(app.settings, on_modal) == await render(here, locally)
+    assert await render(app.settings, "render_overlay", on_modal) == await render(here, "render_overlay", locally)
     first, second = pictures_of(app.settings, on_modal), pictures_of(here, locally)
     assert len(first) == len(second) > 0
     assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+async def test_modal_and_this_machine_frame_the_same_with_the_same_sound(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    here = Settings.from_env({}, environment="test", store_url=app.store.as_uri())
+    on_modal, locally = framing("on-modal", output="out/reel.mp4"), framing("locally", output="out/local_reel.mp4")
+    assert await render(app.settings, "process_framing", on_modal) == await render(here, "process_framing", locally)
+    first, second = pictures_of(app.settings, on_modal), pictures_of(here, locally)
+    assert len(first) == len(second) == 62  # 2.5 s of 25 a second; halves go to the even count
+    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+    assert sound(output_of(app.settings, on_modal)) == sound(output_of(here, locally)) != []
 
 
 def test_the_table_is_what_is_deployed(app: Deployed) -> None:

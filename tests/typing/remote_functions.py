@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from reel_modal import (
+    FramingRequest,
     FunctionRegistry,
     Job,
     OverlayRequest,
@@ -66,6 +67,13 @@ def backends() -> None:
     every: list[Backend] = [InMemoryBackend(), LocalBackend(), ModalBackend("app")]
     for backend in every:
         FunctionRegistry(Settings(), backend=backend)
+
+
+async def every_function(overlay: OverlayRequest, framing: FramingRequest) -> None:
+    registry = FunctionRegistry.from_env()
+    assert_type(registry["process_framing"], RemoteFunction[[FramingRequest], RenderResult])
+    assert_type(await registry["process_framing"](framing), RenderResult)
+    await registry["process_framing"](overlay)  # pyright: ignore[reportArgumentType]
 
 
 async def wrong(request: OverlayRequest) -> None:

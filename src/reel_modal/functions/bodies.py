@@ -27,8 +27,16 @@ def _render_overlay(payload: Mapping[str, object], context: JobContext) -> Rende
     return render_overlay.run(OverlayRequest.parse(payload), context)
 
 
+def _process_framing(payload: Mapping[str, object], context: JobContext) -> RenderResult:
+    from reel_modal.functions import process_framing
+    from reel_modal.schema import FramingRequest
+
+    return process_framing.run(FramingRequest.parse(payload), context)
+
+
 _BODIES: Mapping[str, Callable[[Mapping[str, object], JobContext], RenderResult]] = {
     "render_overlay": _render_overlay,
+    "process_framing": _process_framing,
 }
 NAMES = frozenset(_BODIES)
 
