@@ -114,7 +114,7 @@ def _process_framing(arguments: argparse.Namespace) -> int:
 
 
 def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
-    """Return the request in the file `path`: whole, with IN and OUT in place of its keys, or its list `name` alone."""
+    """Return the request in the file `path`: whole, but with IN and OUT as its keys, or its list `name` alone."""
     raw = _read_json(path, name)
     ours = {
         "job_id": "cli",
