@@ -74,6 +74,15 @@ def _corner(clips: Clips, path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-qp", "1", "-pix_fmt", "yuv420p", path)
 
 
+def _odd_clock(_: Clips, path: Path) -> None:
+    """30.0059 frames a second, exactly: a rate whose terms are larger than ffmpeg takes for one."""
+    ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30:duration=1", "-vf", "settb=1/23040000,setpts=N*767849"),
+        *("-fps_mode", "passthrough", "-enc_time_base", "1:23040000", "-video_track_timescale", "23040000"),
+        *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", path),
+    )
+
+
 def _late_video(clips: Clips, path: Path) -> None:
     """The picture begins half a second after the sound."""
     clip = clips.get("with_sound.mp4")
@@ -168,6 +177,7 @@ RECIPES: dict[str, Callable[[Clips, Path], None]] = {
     "all_intra.mp4": _plain(seconds=2, encoder=("-c:v", "libx264", "-g", "1", "-bf", "0")),
     "long.mp4": _plain(size=(64, 48), fps=10, seconds=60, encoder=("-c:v", "libx264", "-g", "30")),
     "vfr.mp4": _vfr,
+    "odd_clock.mp4": _odd_clock,
     "corner.mp4": _corner,
     **{f"turned_{turn}.mp4": _turned(turn) for turn in (90, 180, 270)},
     **{f"mirrored_{turn}.mp4": _turned(turn, mirrored=True) for turn in (0, 90, 180, 270)},

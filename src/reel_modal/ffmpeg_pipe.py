@@ -115,7 +115,7 @@ class FramePipe:
         FFmpegNotFoundError: There is no ffmpeg.
 
     Example:
-        >>>         >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
+        >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
         ...     for shade in range(50):
         ...         pipe.write(np.full((180, 320, 3), shade, np.uint8))
         >>> pipe.result.frames

@@ -10,7 +10,7 @@ from numbers import Rational
 from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
-from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed
+from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
 
 __all__ = [
     "even_size",
@@ -38,7 +38,7 @@ def exact_fraction(value: Fraction | float, name: str) -> Fraction:
         ConfigError: It is not finite, or no number.
     """
     try:
-        return Fraction(value if isinstance(value, Rational) else float(value))
+        return plain_fraction(value) if isinstance(value, Rational) else Fraction(float(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name} is {value!r}; a finite number is wanted") from error
 

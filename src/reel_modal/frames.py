@@ -30,6 +30,7 @@ __all__ = [
     "frame_bytes",
     "frame_rate",
     "matrix_or_assumed",
+    "plain_fraction",
     "plane_shapes",
     "plane_views",
     "raw_bytes",
@@ -42,6 +43,8 @@ U8Array: TypeAlias = npt.NDArray[np.uint8]
 Planes: TypeAlias = tuple[U8Array, ...]
 """The planes of one frame: `(Y, U, V)` for yuv420p, else the one packed array."""
 
+# ffmpeg reads a rate's terms up to this and takes the nearest such rate for any other (libavutil/parseutils.c).
+_LARGEST_TERM: Final = 1_001_000
 _NTSC_TOLERANCE: Final = Fraction(5, 1000)
 # Players take an untagged picture of at least this height for BT.709, a smaller one for BT.601.
 _HD_HEIGHT_PX: Final = 720
@@ -144,10 +147,11 @@ def frame_rate(value: Fraction | float) -> Fraction:
     """Return `value` frames a second as the exact rate that it stands for.
 
     A float is how people write 30000/1001, so one within 0.005 of an NTSC rate becomes that rate; other
-    floats, numpy's as well, are taken by their decimal text.
+    floats, numpy's as well, are taken by their decimal text. Terms above 1,001,000, which ffmpeg does not take,
+    are reduced to the nearest rate that it does.
 
     Raises:
-        ConfigError: The rate is not positive and finite.
+        ConfigError: The rate is not positive and finite, or beyond what ffmpeg takes.
 
     Example:
         >>> frame_rate(29.97), frame_rate(12.5)
@@ -155,13 +159,22 @@ def frame_rate(value: Fraction | float) -> Fraction:
     """
     if not isinstance(value, (Real, Decimal)) or not (isinstance(value, Rational) or math.isfinite(value)):
         raise ConfigError(f"frame rate {value!r} is not a finite number of frames a second")
-    if isinstance(value, (Rational, Decimal)):
+    if isinstance(value, Rational):
+        rate = plain_fraction(value)
+    elif isinstance(value, Decimal):
         rate = Fraction(value)
     else:
         rate = _meant_rate(float(str(value)) if isinstance(value, np.floating) else float(value))
     if rate <= 0:
         raise ConfigError(f"frame rate {value!r} must be above 0 frames a second")
-    return rate
+    if not Fraction(1, _LARGEST_TERM) <= rate <= _LARGEST_TERM:
+        raise ConfigError(f"frame rate {value!r} is beyond what ffmpeg takes: {_LARGEST_TERM} frames in a second")
+    return rate.limit_denominator(int(_LARGEST_TERM / max(Fraction(1), rate)))
+
+
+def plain_fraction(value: Rational) -> Fraction:
+    """Return `value` in Python's own integers: those of numpy overflow."""
+    return Fraction(int(value.numerator), int(value.denominator))
 
 
 def _meant_rate(value: float) -> Fraction:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["PacketTimes", "choose_rate"]
+__all__ = ["PacketTimes", "choose_rate", "same_rate"]
 
 # 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
@@ -139,6 +139,11 @@ def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fracti
             # 2997/100 is how some containers write 30000/1001.
             return next((standard for standard in _STANDARD_RATES if abs(rate / standard - 1) < _SAME), rate)
     return (1 / interval).limit_denominator(1001)
+
+
+def same_rate(one: Fraction, other: Fraction) -> bool:
+    """Return whether two frame rates are one, written by containers that round it or its times differently."""
+    return abs(one / other - 1) <= _NOT_NTSC
 
 
 def _is_shown(packet: Packet[VideoStream]) -> bool:

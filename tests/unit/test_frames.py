@@ -246,6 +246,8 @@ def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
         (Decimal("12.5"), Fraction(25, 2)),
         (Fraction(30000, 1001), Fraction(30000, 1001)),
         (Fraction(2997, 100), Fraction(2997, 100)),
+        (Fraction(23040000, 767849), Fraction(818861, 27290)),
+        (Fraction(1, 1_001_000), Fraction(1, 1_001_000)),
     ],
 )
 def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, rate: Fraction) -> None:
@@ -254,7 +256,7 @@ def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, r
 
 
 NO_RATES = [
-    *(math.nan, math.inf, -math.inf, 0, 0.0, -25, -29.97, Fraction(0), -0.004),
+    *(math.nan, math.inf, -math.inf, 0, 0.0, -25, -29.97, Fraction(0), -0.004, 2_000_000, Fraction(1, 2_000_000)),
     *(np.float64("nan"), np.float32("inf"), Decimal("nan"), "25", None, 25j),
 ]
 

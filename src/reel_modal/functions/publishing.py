@@ -9,6 +9,7 @@ from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
+from reel_modal.timestamps import same_rate
 
 __all__ = ["verify_and_publish"]
 
@@ -25,7 +26,8 @@ def verify_and_publish(made: PipeResult, key: str, context: JobContext) -> int:
         frames = None if found.scan is None else found.scan.frame_count
         _expect("frames", made.frames, frames)
         _expect("size", made.size, found.size)
-        _expect("frame rate", made.fps, found.fps)
+        if not same_rate(made.fps, found.fps):
+            _expect("frame rate", made.fps, found.fps)
         if found.duration_seconds is not None and abs(found.duration_seconds - made.duration_seconds) > 1 / made.fps:
             _expect("seconds", float(made.duration_seconds), float(found.duration_seconds))
     with context.reporter.phase("publish"):
