@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.clips import Clips
 from tests.contract.places import Local, Memory, Modal, Place
-from tests.integration.loopback.fixtures import plane, shared_plane
+from tests.integration.loopback.fixtures import plane, plane_of_file, shared_plane
 from tests.integration.modal_app import APP, deploy
 
 from reel_modal.testing import make_clip
@@ -19,7 +19,7 @@ from reel_modal.testing import make_clip
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
 
-__all__ = ["plane", "shared_plane"]
+__all__ = ["plane", "plane_of_file", "shared_plane"]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """The loopback plane, for the tests that need it."""
 
-from tests.integration.loopback.fixtures import plane, shared_plane
+from tests.integration.loopback.fixtures import plane, plane_of_file, shared_plane
 
-__all__ = ["plane", "shared_plane"]
+__all__ = ["plane", "plane_of_file", "shared_plane"]

@@ -51,7 +51,7 @@ def deploy(plane: LoopbackPlane, **variables: str) -> None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """A plane of its own whose containers have what the image installs, and nothing else."""
     if sys.platform != "linux":

@@ -29,16 +29,10 @@ __all__ = ["app_plane"]
 
 @pytest.fixture
 def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    from tests.integration.loopback.fixtures import _forget_client
+    from tests.integration.loopback.fixtures import fresh
 
-    for name, value in app_plane.plane.environment().items():
-        monkeypatch.setenv(name, value)
-    _forget_client()
-    app_plane.plane.reset()
-    yield app_plane
-    _forget_client()
-    app_plane.plane.reset()
-    assert not app_plane.plane.take_errors(), "the plane itself failed"
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
 
 
 def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> OverlayRequest:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import children
 
 from reel_modal.config import Settings
 from reel_modal.errors import (
@@ -34,20 +35,6 @@ from reel_modal.media import find_ffmpeg, probe
 
 SIZE = (64, 48)
 BLACK = np.zeros((48, 64, 3), np.uint8)
-
-
-def children() -> set[int]:
-    """Process ids of this process's own children, zombies too; not the containers of a plane that serves the whole run."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return {pid for pid in pids if not _is_container(pid)}
-
-
-def _is_container(pid: int) -> bool:
-    try:
-        return b"modal._container_entrypoint" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has just ended
-        return False
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,10 @@
-"""The plane for pytest: a conftest imports both fixtures from here."""
+"""The plane for pytest: a conftest imports the fixtures from here."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,17 +25,31 @@ def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackP
     assert not plane.processes()
 
 
+@pytest.fixture(scope="module")
+def plane_of_file(shared_plane: LoopbackPlane) -> Iterator[LoopbackPlane]:
+    """The plane of the run; the tests of the next file find none of its containers among their child processes."""
+    yield shared_plane
+    shared_plane.end_containers()
+
+
 @pytest.fixture
-def plane(shared_plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackPlane]:
-    """The plane of the run, without faults or records of other tests; modal's own settings point at it."""
-    for name, value in shared_plane.environment().items():
+def plane(plane_of_file: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackPlane]:
+    """The plane of the run, as `fresh` makes it."""
+    with fresh(plane_of_file, monkeypatch):
+        yield plane_of_file
+
+
+@contextmanager
+def fresh(plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take faults and records of other tests away from `plane`, and let modal's own settings point at it."""
+    for name, value in plane.environment().items():
         monkeypatch.setenv(name, value)
     _forget_client()
-    shared_plane.reset()
-    yield shared_plane
+    plane.reset()
+    yield
     _forget_client()
-    shared_plane.reset()
-    assert not shared_plane.take_errors(), "the plane itself failed"
+    plane.reset()
+    assert not plane.take_errors(), "the plane itself failed"
 
 
 def _forget_client() -> None:

@@ -269,6 +269,16 @@ class LoopbackPlane:
         self._wire.requests.clear()
         self._wire.container_requests.clear()
 
+    def end_containers(self) -> None:
+        """End the containers that nobody uses, and return when they have."""
+
+        async def end() -> None:
+            for container in list(self._containers.running.values()):
+                self._containers.end(container, None)
+
+        self._run(end)
+        self.wait_for(lambda: not self.containers())
+
     # How it runs.
 
     async def _start(self) -> str:
