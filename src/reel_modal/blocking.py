@@ -10,13 +10,16 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from reel_modal.errors import BlockingCallError
 
 __all__ = ["run_sync"]
 
 T = TypeVar("T")
+
+_DEAF_SECONDS: Final = 1.0
+"""On Windows a thread that waits hears Ctrl-C only between two waits."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -39,12 +42,13 @@ def run_sync(coroutine: Coroutine[object, object, T]) -> T:
         raise BlockingCallError("this would block the running event loop; use `await` here, or a thread")
     future = asyncio.run_coroutine_threadsafe(coroutine, _shared_loop())
     try:
-        return future.result()
+        while not future.done():
+            concurrent.futures.wait([future], timeout=_DEAF_SECONDS)
     except BaseException:
-        if not future.done():
-            future.cancel()
-            concurrent.futures.wait([future])
+        future.cancel()
+        concurrent.futures.wait([future])
         raise
+    return future.result()
 
 
 def _runs_here() -> bool:

@@ -28,7 +28,8 @@
         ├── JobStalledError              no news for longer than the stall limit
         ├── JobCancelledError            somebody cancelled the job
         ├── JobPreemptedError            the machine was taken away
-        ├── WorkerCrashedError           the process died: killed, out of memory
+        ├── WorkerCrashedError           the process that ran the job died
+        │   └── OutOfMemoryError         it needed more memory than it may have
         ├── BadInputError                the function refused its input; the cause is one of the errors above
         ├── FunctionError                the function raised something unexpected
         └── UnavailableError             the service does not answer; nothing is known of the job
@@ -64,6 +65,7 @@ __all__ = [
     "MissingDependencyError",
     "NotDeployedError",
     "ObjectNotFoundError",
+    "OutOfMemoryError",
     "OutputMismatchError",
     "ReelModalError",
     "RemoteError",
@@ -287,11 +289,23 @@ class JobPreemptedError(RemoteError):
 
 
 class WorkerCrashedError(RemoteError):
-    """The process that ran the job died: killed by a signal, or out of memory."""
+    """The process that ran the job died, such as by a signal."""
 
     kind = "crashed"
     retryable = True
     user_message = "The renderer crashed. Please try again."
+
+
+class OutOfMemoryError(WorkerCrashedError):
+    """The job needed more memory than it may have; trying again with the same memory changes nothing.
+
+    On this machine a process that the system kills for want of memory shows as `WorkerCrashedError` with SIGKILL: the
+    system does not say why.
+    """
+
+    kind = "out_of_memory"
+    retryable = False
+    user_message = "The video needs more memory than the renderer has. A shorter or smaller one will work."
 
 
 class BadInputError(RemoteError):

@@ -26,7 +26,8 @@ from reel_modal.errors import (
     WaitTimeoutError,
 )
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
-from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock, wait_for_tick
+from reel_modal.progress.owned_task import OwnedTask
 
 __all__ = ["Job", "JobOptions"]
 
@@ -38,6 +39,9 @@ _SLICE_SECONDS: Final = 10.0
 """One wait of many: between two of them limits are looked at."""
 
 _CANCEL_SECONDS: Final = 30.0
+_GRACE_SECONDS: Final = 5.0
+"""How far a wait may outlast its time-out while the backend owes an answer."""
+
 _BACKOFF_SECONDS: Final = 1.0
 
 
@@ -111,7 +115,7 @@ class Job(Generic[R]):
         """Return the result, waiting for it.
 
         Args:
-            timeout: Longest wait in seconds; None waits to the end.
+            timeout: Longest wait in seconds, a few more while the backend is silent; None waits to the end.
 
         Raises:
             WaitTimeoutError: It was not there in time; the job goes on.
@@ -126,7 +130,7 @@ class Job(Generic[R]):
         Cancellation: cancels the job as well, unless its options say `detach`.
         """
         try:
-            return self._decode((await self._outcome(timeout)).value)
+            return self._decode((await self._outcome_within(timeout)).value)
         except asyncio.CancelledError:
             if self._options.on_cancel == "cancel":
                 await self._cancel_for("its waiter was cancelled")
@@ -187,6 +191,19 @@ class Job(Generic[R]):
         """
         await self._backend.cancel(self._call_id)
 
+    async def _outcome_within(self, timeout_seconds: float | None) -> Finished:
+        """Wait, and leave a backend that is silent for longer than its answer could still matter."""
+        if timeout_seconds is None:
+            return await self._outcome(None)
+        waiting = OwnedTask(self._outcome(timeout_seconds))
+        try:
+            await wait_for_tick(self._clock, timeout_seconds + _GRACE_SECONDS, waiting.future)
+            if not waiting.future.done():
+                raise self._not_yet(timeout_seconds)
+            return waiting.future.result()
+        finally:
+            await waiting.cancel()
+
     async def _outcome(self, timeout_seconds: float | None) -> Finished:
         """Wait in bounded slices, and look at the limits between them; the first look comes before any limit."""
         begun = answered = self._clock.monotonic()
@@ -219,9 +236,12 @@ class Job(Generic[R]):
                 await self._cancel_for("it passed its deadline")
                 message = f"not done within its deadline of {self._options.deadline_seconds:g} s; it was cancelled"
                 raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
-            if now >= wait_ends:
-                message = f"no result within {timeout_seconds:g} s; the job goes on"
-                raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
+            if timeout_seconds is not None and now >= wait_ends:
+                raise self._not_yet(timeout_seconds)
+
+    def _not_yet(self, timeout_seconds: float) -> WaitTimeoutError:
+        message = f"no result within {timeout_seconds:g} s; the job goes on"
+        return WaitTimeoutError(message, function=self.function, call_id=self._call_id)
 
     async def _look(self, wait_seconds: float) -> Finished | None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_a_slow_function_reports_every_frame(heard: Heard) -> None:
 def test_thousands_of_frames_in_no_time_are_a_beginning_and_an_end(heard: Heard) -> None:
     render(heard, frames=5000, seconds_per_frame=0.0)
     assert heard.said() == [("render", 0, 5000), ("render", 5000, 5000)]
+
+
+def test_a_day_of_work_makes_no_more_events_than_a_backend_can_keep_and_none_too_late(heard: Heard) -> None:
+    render(heard, frames=24 * 3600 * 10, seconds_per_frame=0.1)
+    assert len(heard.events) < 4500
+    gaps = [after.elapsed_seconds - before.elapsed_seconds for before, after in pairwise(heard.events)]
+    assert max(gaps) < 180  # the stall limit of a host
 
 
 def test_every_phase_begins_and_ends_however_short(heard: Heard) -> None:

@@ -18,6 +18,7 @@ from reel_modal.errors import (
     InvalidMediaError,
     JobCancelledError,
     ObjectNotFoundError,
+    OutOfMemoryError,
     ReelModalError,
     RemoteError,
     RequestError,
@@ -113,13 +114,17 @@ class Backend(Protocol):
 def failure_of(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
     """Return what a function raised as the error that the host gets; the caller raises it `from error`.
 
-    An error that names the input is `BadInputError`; one that the function raised as a `RemoteError` keeps its
-    kind; everything else is `FunctionError`.
+    An error that names the input is `BadInputError`, a `MemoryError` is `OutOfMemoryError`; one that the function
+    raised as a `RemoteError` keeps its kind; everything else is `FunctionError`.
     """
     if isinstance(error, RemoteError):
         return type(error)(error.message, function=function, call_id=call_id)
     if isinstance(error, asyncio.CancelledError):
         return JobCancelledError("the job was cancelled", function=function, call_id=call_id)
-    kind = BadInputError if isinstance(error, _REFUSALS) else FunctionError
+    kind: type[RemoteError] = FunctionError
+    if isinstance(error, _REFUSALS):
+        kind = BadInputError
+    elif isinstance(error, MemoryError):
+        kind = OutOfMemoryError
     said = str(error) if isinstance(error, ReelModalError) else f"{type(error).__name__}: {error}"
     return kind(said, function=function, call_id=call_id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from importlib import import_module
@@ -92,7 +91,6 @@ class ModalBackend:
     async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
         """See `Backend.wait`."""
         call = await self._call(call_id)
-        begun = time.monotonic()
         bound = asyncio.timeout(timeout_seconds + self._answer_seconds)
         try:
             async with bound:
@@ -100,11 +98,11 @@ class ModalBackend:
         except TimeoutError as error:
             if bound.expired():
                 raise self._no_answer(error, call_id) from error
-            # modal says "not yet" by the same bare type that a function may raise; only that comes early.
-            if time.monotonic() - begun >= timeout_seconds and not error.args:
+            if not _came_back(error):
                 return None
             raise self._error(error, call_id) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # The function may have left by sys.exit, which modal repeats here and which is no end of the host.
             raise self._error(error, call_id) from error
 
     async def cancel(self, call_id: str) -> None:
@@ -123,17 +121,16 @@ class ModalBackend:
         latest = (0, 0)
         while True:
             heard = False
-            try:
-                async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS)) as items:
-                    async for item in items:
-                        if not isinstance(item, dict):
-                            return
-                        event = ProgressEvent(**item)
-                        if (event.attempt, event.sequence) > latest:
-                            latest, heard = (event.attempt, event.sequence), True
-                            yield event
-            except Exception as error:
-                raise self._error(error, call_id) from error
+            async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS)) as items:
+                while (
+                    item := await self._answer(anext(items, None), call_id, waits_seconds=_IDLE_SECONDS)
+                ) is not None:
+                    if not isinstance(item, dict):
+                        return
+                    event = ProgressEvent(**item)
+                    if (event.attempt, event.sequence) > latest:
+                        latest, heard = (event.attempt, event.sequence), True
+                        yield event
             if not heard and await self._has_ended(call_id):
                 return
 
@@ -198,10 +195,24 @@ class ModalBackend:
         with self._lock:
             return self._calls.setdefault(call_id, modal.FunctionCall.from_id(call_id, client=self._client))
 
-    async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
-        """Return the answer of one request, within the bound; whatever goes wrong becomes ours."""
+    async def _answer(
+        self,
+        asked: Awaitable[T],
+        call_id: str | None = None,
+        *,
+        function: str | None = None,
+        waits_seconds: float = 0.0,
+    ) -> T:
+        """Return the answer of one request, within the bound; whatever goes wrong becomes ours.
+
+        Args:
+            asked: The request.
+            call_id: The call that it is about.
+            function: The function that it is about.
+            waits_seconds: How long Modal itself may wait before it answers.
+        """
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(waits_seconds + self._answer_seconds):
                 return await asked
         except OSError as error:  # a TimeoutError of that bound is one
             raise self._no_answer(error, call_id, function=function) from error
@@ -212,10 +223,18 @@ class ModalBackend:
         said = str(error) or f"nothing came within {self._answer_seconds:g} s"
         return UnavailableError(f"Modal does not answer: {said}", function=function or self.app, call_id=call_id)
 
-    def _error(self, error: Exception, call_id: str | None, *, function: str | None = None) -> RemoteError:
+    def _error(self, error: BaseException, call_id: str | None, *, function: str | None = None) -> RemoteError:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+def _came_back(error: TimeoutError) -> bool:
+    """Return whether the function raised it: modal says "not yet" by the same bare type.
+
+    What came back from a container has its frames there; modal keeps their lines for the traceback.
+    """
+    return bool(error.args) or hasattr(error, "__line_cache__")
 
 
 async def _load_modal() -> None:

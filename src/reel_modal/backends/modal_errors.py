@@ -19,6 +19,7 @@ from reel_modal.errors import (
     JobNotFoundError,
     JobPreemptedError,
     NotDeployedError,
+    OutOfMemoryError,
     RemoteError,
     UnavailableError,
     WorkerCrashedError,
@@ -59,10 +60,8 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[RemoteError], str], ..
 _WORDS: tuple[tuple[re.Pattern[str], type[RemoteError]], ...] = (
     (re.compile(r"^$|cancel|terminated by user", re.IGNORECASE), JobCancelledError),
     (re.compile(r"preempt", re.IGNORECASE), JobPreemptedError),
-    (
-        re.compile(r"out of memory|\boom\b|sigkill|\bkilled\b|\bcrash|\bexit code\b|\bexited\b", re.IGNORECASE),
-        WorkerCrashedError,
-    ),
+    (re.compile(r"out of memory|\boom\b", re.IGNORECASE), OutOfMemoryError),
+    (re.compile(r"sigkill|\bkilled\b|\bcrash|\bexit code\b|\bexited\b", re.IGNORECASE), WorkerCrashedError),
 )
 
 

@@ -28,7 +28,7 @@ END: Final = "end"
 """What follows the last event of a call."""
 
 _PARTITION_SECONDS: Final = 4 * 3600
-"""How long the events of a call are kept: longer than any function may take."""
+"""How long the events of a call are kept after the last one: for a host that was away, and no longer."""
 
 _FLUSH_SECONDS: Final = 10.0
 
@@ -82,4 +82,5 @@ class _EventSender:
                 batch.append(self._pending.get())
             ended = batch[-1] is None
             items = [END if event is None else asdict(replace(event, attempt=attempt)) for event in batch]
-            news.put_many(items, partition=self._call_id, partition_ttl=_PARTITION_SECONDS)
+            # A partition that is full, which is thousands of events, would take no more for ever.
+            news.put_many(items, timeout=_FLUSH_SECONDS, partition=self._call_id, partition_ttl=_PARTITION_SECONDS)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from reel_modal.config import Settings
 from reel_modal.errors import JobCancelledError
@@ -18,6 +19,9 @@ from reel_modal.progress import ProgressEvent
 from reel_modal.storage import Storage
 
 __all__ = ["CancellationToken", "JobContext", "Reporter"]
+
+_LEAST_SHARE: Final = 1 / 600
+"""Least time between two events, as a share of the time since the start: half a second after five minutes."""
 
 
 class CancellationToken:
@@ -39,7 +43,8 @@ class CancellationToken:
 class Reporter:
     """Turns a function's phases and frame counts into events, at most one each `interval_seconds`.
 
-    The first and the last event of a phase always pass, so that a listener sees every phase begin and end.
+    The first and the last event of a phase always pass, so that a listener sees every phase begin and end. A long job
+    reports more seldom: a day of it makes some four thousand events, which any backend can keep.
 
     Args:
         send: Takes each event; runs in the function's thread, so it must be quick.
@@ -74,7 +79,8 @@ class Reporter:
         def advance(done: int) -> None:
             nonlocal done_so_far
             done_so_far = done
-            if self._clock() - self._last_sent >= self._interval_seconds:
+            now = self._clock()
+            if now - self._last_sent >= max(self._interval_seconds, (now - self._started) * _LEAST_SHARE):
                 self._emit(name, done, total)
 
         self._emit(name, 0, total)
