@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reel_modal.errors import InvalidMediaError, JobCancelledError, ObjectNotFoundError
+from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ManualClock, ProgressEvent
 from reel_modal.run_here import run_here
@@ -172,7 +173,7 @@ def request(source: Path, target: Path) -> OverlayRequest:
 
 def test_a_finished_job_leaves_its_output_and_no_working_folder(tmp_path: Path, scratch: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2)
-    result, _ = run_here(request(clip, tmp_path / "out.mp4"))
+    result, _ = run_here(render_overlay.run, request(clip, tmp_path / "out.mp4"))
     assert result.frames == 5
     assert list(scratch.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "scratch"]
@@ -184,6 +185,6 @@ def test_a_failed_job_leaves_nothing(tmp_path: Path, scratch: Path, problem: typ
     if problem is InvalidMediaError:
         source.write_bytes(bytes(range(256)) * 100)
     with pytest.raises(problem, match=r"in\.mp4"):
-        run_here(request(source, tmp_path / "out.mp4"))
+        run_here(render_overlay.run, request(source, tmp_path / "out.mp4"))
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out.mp4").exists()
