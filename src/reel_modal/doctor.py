@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from reel_modal.config import Settings
-from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder
+from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder, first_reason
 from reel_modal.errors import ConfigError, FFmpegError, MissingDependencyError
 from reel_modal.media import find_ffmpeg
 from reel_modal.rendering.opencv import load_cv2
@@ -100,7 +100,7 @@ def _encoder(ffmpeg: str, name: str, settings: Settings) -> Finding:
             timeout_seconds=settings.stall_seconds,
         )
     except FFmpegError as error:
-        reason = next(iter(error.stderr_tail.splitlines()), error.message)
+        reason = first_reason(error.stderr_tail) if error.stderr_tail else error.message
         cure = _CURES.get(name, "use an ffmpeg that was built with it (REEL_MODAL_FFMPEG)")
         return Finding(f"encoder {name}", ok=False, detail=reason, cure=cure, required=name == "libx264")
     return Finding(f"encoder {name}", ok=True, detail="encodes", required=name == "libx264")

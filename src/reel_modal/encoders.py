@@ -15,7 +15,7 @@ from typing import Final
 from reel_modal.errors import EncoderUnavailableError, FFmpegNotFoundError
 from reel_modal.ffmpeg_process import QUIET
 
-__all__ = ["AUTO_ORDER", "KNOWN_ENCODERS", "EncoderChoice", "choose_encoder", "encoder_arguments"]
+__all__ = ["AUTO_ORDER", "KNOWN_ENCODERS", "EncoderChoice", "choose_encoder", "encoder_arguments", "first_reason"]
 
 AUTO_ORDER: Final = ("h264_nvenc", "libx264")
 """What `encoder="auto"` tries, best first: the GPU's own encoder, then the CPU."""
@@ -122,7 +122,7 @@ def choose_encoder(
             _try(ffmpeg, candidate, (*before, *arguments), first_frame, timeout_seconds)
         except EncoderUnavailableError as error:
             last = error
-            passed_over.append(f"{candidate} does not start here ({_reason(error.stderr_tail)})")
+            passed_over.append(f"{candidate} does not start here ({first_reason(error.stderr_tail)})")
         else:
             return EncoderChoice(candidate, arguments, tuple(passed_over))
     raise last or EncoderUnavailableError(f"encoder {name!r} does not start")
@@ -154,8 +154,8 @@ def _try(ffmpeg: str, name: str, arguments: Sequence[str], frame: bytes, timeout
         _started.add(command)
 
 
-def _reason(words: str) -> str:
-    """The first line of ffmpeg's complaint, without the part that names addresses in memory."""
+def first_reason(words: str) -> str:
+    """Return the first line of ffmpeg's complaint, without the part that names addresses in memory."""
     first = next(iter(words.splitlines()), "no reason given")
     with contextlib.suppress(ValueError):
         first = first[first.index("] ") + 2 :] if first.startswith("[") else first
