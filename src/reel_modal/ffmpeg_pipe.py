@@ -212,7 +212,11 @@ class FramePipe:
         finishing = () if self._sound else self._finishing_arguments()
         encoding = (*raw, *self._choice.arguments, *finishing)
         command = (self._ffmpeg, *QUIET, "-y", *encoding, file_url(self._video_path))
-        self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
+        try:
+            self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
+        except BaseException:
+            self._discard_staged()
+            raise
         return self
 
     def write(self, frame: Writable) -> None:
@@ -262,8 +266,11 @@ class FramePipe:
         finally:
             if self._process is not None:
                 self._process.kill()
-            for path in self._staged:
-                path.unlink(missing_ok=True)
+            self._discard_staged()
+
+    def _discard_staged(self) -> None:
+        for path in self._staged:
+            path.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         if self._failure is not None:

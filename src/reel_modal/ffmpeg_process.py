@@ -87,15 +87,12 @@ class FFmpegProcess:
             )
         except OSError as error:
             raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                _widen_pipe(stream.fileno())
-        self._threads = (
-            threading.Thread(target=self._drain, name="reel_modal-ffmpeg-stderr", daemon=True),
-            threading.Thread(target=self._watch, name="reel_modal-ffmpeg-watch", daemon=True),
-        )
-        for thread in self._threads:
-            thread.start()
+        self._threads: tuple[threading.Thread, ...] = ()
+        try:
+            self._attend()
+        except BaseException:  # no thread can be started, or an early Ctrl-C
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:
@@ -199,6 +196,16 @@ class FFmpegProcess:
             stderr_tail=self.tail,
         )
 
+    def _attend(self) -> None:
+        """Start what drains its words and bounds its silences."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                _widen_pipe(stream.fileno())
+        for name, work in (("stderr", self._drain), ("watch", self._watch)):
+            thread = threading.Thread(target=work, name=f"reel_modal-ffmpeg-{name}", daemon=True)
+            thread.start()
+            self._threads += (thread,)
+
     @contextlib.contextmanager
     def _blocking(self) -> Iterator[None]:
         """Mark the time from which the watcher counts."""
@@ -214,7 +221,8 @@ class FFmpegProcess:
         for thread in self._threads:
             thread.join(timeout=_REAP_SECONDS)
         streams = [self._process.stdin, self._process.stdout]
-        if not self._threads[0].is_alive():  # a process that it left behind may hold stderr: a close would wait
+        if not any(thread.is_alive() for thread in self._threads):
+            # While one drains it, a process that was left behind holds stderr, and a close would wait.
             streams.append(self._process.stderr)
         for stream in streams:
             if stream is not None:

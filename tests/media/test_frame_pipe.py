@@ -304,6 +304,25 @@ class InterruptedByAlarmError(Exception):
     """Stands for whatever a signal handler raises."""
 
 
+@pytest.mark.parametrize("refused", ["stderr", "watch"])
+def test_a_machine_out_of_threads_is_an_error_that_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    start = threading.Thread.start
+
+    def at_the_limit(thread: threading.Thread) -> None:
+        if thread.name == f"reel_modal-ffmpeg-{refused}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", at_the_limit)
+    with (
+        pytest.raises(RuntimeError, match="new thread"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264"),
+    ):
+        pass
+
+
 def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
     host = subprocess.Popen(
         [
