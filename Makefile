@@ -29,6 +29,7 @@ types: $(READY)
 	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes reel_modal --ignoreexternal
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)

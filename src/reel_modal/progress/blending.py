@@ -10,7 +10,7 @@ from typing import Final
 
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.progress.measured import MeasuredWork, is_sound
-from reel_modal.progress.plan import DEFAULT_SPREAD, PlannedPhase, ProgressPlan, expected_remaining
+from reel_modal.progress.plan import DEFAULT_SPREAD, PlannedPhase, ProgressPlan, asymptotic, expected_remaining
 from reel_modal.progress.simulator import DEFAULT_PLAN, failure_message
 from reel_modal.progress.updates import ProgressUpdate, Status
 
@@ -29,7 +29,8 @@ class ProgressBlender:
     The progress is the share of time that is done: elapsed / (elapsed + expected rest). The rest is the plan's until
     the first event, then that of the function's own counts. Where an estimate was too high the bar does not go back:
     it goes on slowly until the truth has caught up. Events may come late, twice, out of order or not at all, and a
-    job may begin again.
+    job may begin again. Until the first event a job is taken to be starting still, however long that takes; once it
+    is known that none will come, the plan is all there is, and it is played as `ProgressSimulator` does.
 
     Args:
         plan: What is expected; default the table of the first apps on Modal.
@@ -57,6 +58,7 @@ class ProgressBlender:
         self._unknown_startup_seconds = self._plan.startup_seconds if started_at is None else 0.0
         self._stall_after_seconds = stall_after_seconds
         self._measured: MeasuredWork | None = None
+        self._deaf = False
         self._last: ProgressUpdate | None = None
         self._now = -math.inf
         self._shown_at = -math.inf
@@ -76,6 +78,10 @@ class ProgressBlender:
         latest = self._measured.began_at - self._unknown_startup_seconds
         self._started_at = latest if self._started_at is None else min(self._started_at, latest)
 
+    def expect_no_events(self) -> None:
+        """Take note that no more events will come: the function sends none, or its news broke off."""
+        self._deaf = True
+
     def update(self, now: float) -> ProgressUpdate:
         """Return what to show at `now`; once the job has ended, that is the last update itself."""
         if self._last is not None and self._last.ended:
@@ -89,6 +95,8 @@ class ProgressBlender:
         elif self._last is None and self._elapsed < _FRESH_SECONDS:
             self._progress = first.start
             return self._next("processing", first.name, first.message, eta=self._planned_remaining())
+        elif self._deaf:
+            return self._by_plan()
         else:
             remaining = self._planned_remaining()
             silence, quiet = self._elapsed, self._stall_after_seconds + self._plan.startup_seconds
@@ -120,6 +128,12 @@ class ProgressBlender:
     def knows_its_start(self) -> bool:
         """Whether the job's submission can be dated; for a listener who attached late, by the first event."""
         return self._started_at is not None
+
+    def _by_plan(self) -> ProgressUpdate:
+        row, percent = self._plan.at(self._elapsed, asymptotic)
+        self._progress = max(self._progress, percent)
+        left = self._plan.startup_seconds + self._plan.processing_seconds - self._elapsed
+        return self._next("processing", row.name, row.message, eta=left if left > 0 else None)
 
     @property
     def _waiting_row(self) -> PlannedPhase:

@@ -131,3 +131,4 @@ async def _hear(events: AsyncIterable[ProgressEvent], blender: ProgressBlender, 
     except Exception:  # noqa: BLE001 - whatever a backend raises here, the job goes on
         # A network that drops is no failure of the job, whose own end says how it went.
         _log.exception("the events of a job broke off; its progress goes on without them")
+    blender.expect_no_events()

@@ -18,6 +18,12 @@ __all__ = ["MeasuredWork", "is_sound"]
 _PRIOR_SHARE: Final = 0.02
 """How much of a phase the plan's figure counts for beside the observed rate: at 2 % done, half each."""
 
+_MOST_SCALED: Final = 5.0
+"""How far the pace of the phases that were counted may stretch or shrink those that are planned.
+
+By its square root: more frames take longer to publish too, a slower kernel does not change that.
+"""
+
 _USUAL_GAP_SECONDS: Final = 2.0
 _LATE_SHARE: Final = 0.25
 """Expected rest of a counted phase that should be over, as a share of the silence."""
@@ -49,6 +55,7 @@ class MeasuredWork:
         self._began_at = now - event.elapsed_seconds
         self._phase_began = self._likely_phase_start(event)
         self._usual_gap = _USUAL_GAP_SECONDS
+        self._scale = 1.0
 
     @property
     def attempt(self) -> int:
@@ -83,6 +90,7 @@ class MeasuredWork:
         if event.attempt != self._last.attempt or event.sequence <= self._last.sequence:
             return
         if event.phase != self._last.phase or event.done < self._last.done:
+            self._scale = self._observed_scale
             # A new phase, or the same one for the next clip. Where its first event was lost, it began somewhere
             # after the last one that was heard.
             self._phase_began = event.elapsed_seconds if event.done == 0 else self._last.elapsed_seconds
@@ -101,15 +109,15 @@ class MeasuredWork:
     def remaining(self, now: float) -> float:
         """Return the seconds that the function is expected to go on, 0 or more."""
         since = max(now - self._began_at - self._last.elapsed_seconds, 0.0)
-        here = self._planned_here
-        after = sum(phase.seconds for phase in self._work[self._place + 1 :])
+        scale = self._observed_scale
+        after = scale * sum(phase.seconds for phase in self._work[self._place + 1 :])
         if not self._counted:
             spent = max(self._last.elapsed_seconds - self._phase_began, 0.0) + since
-            return expected_remaining(spent, here, DEFAULT_SPREAD) + after
+            return expected_remaining(spent, scale * self._planned_here, DEFAULT_SPREAD) + after
         # Between events the work goes on at the observed rate. Beyond the usual gap that is less and less
         # certain: what is not believed to be done is added to the rest, so that a stuck job stays where it is.
         believed = _damped(since, 2 * self._usual_gap)
-        rest = self._units_left * self._seconds_per_unit(here) - believed
+        rest = self._units_left * self._seconds_per_unit - believed
         return max(rest, _LATE_SHARE * believed) + (since - believed) + after
 
     @property
@@ -125,10 +133,19 @@ class MeasuredWork:
         place = self._places.get(self._last.phase)
         return 0.0 if place is None else self._work[place].seconds
 
-    def _seconds_per_unit(self, planned_seconds: float) -> float:
+    @property
+    def _seconds_per_unit(self) -> float:
         spent = max(self._last.elapsed_seconds - self._phase_began, 0.0)
         prior_units = _PRIOR_SHARE * (self._last.total or 1)
-        return (_PRIOR_SHARE * planned_seconds + spent) / (prior_units + self._last.done)
+        return (_PRIOR_SHARE * self._scale * self._planned_here + spent) / (prior_units + self._last.done)
+
+    @property
+    def _observed_scale(self) -> float:
+        """How much longer than planned the job's phases take, by the ones that were counted so far."""
+        if not self._counted or self._planned_here <= 0:
+            return self._scale
+        ratio = (self._last.total or 0) * self._seconds_per_unit / self._planned_here
+        return min(max(math.sqrt(ratio * self._scale), 1 / _MOST_SCALED), _MOST_SCALED)
 
     def _likely_phase_start(self, event: ProgressEvent) -> float:
         """Return when the phase began, on the function's clock, for a listener who came late."""

@@ -15,6 +15,7 @@ from reel_modal.errors import ConfigError
 __all__ = [
     "DEFAULT_SPREAD",
     "LONGEST_SECONDS",
+    "UNKNOWN_SPREAD",
     "Curve",
     "PlannedPhase",
     "ProgressPlan",
@@ -29,6 +30,9 @@ Curve: TypeAlias = Callable[[float, float, float], float]
 
 DEFAULT_SPREAD: Final = 0.5
 """Of a duration that nobody measured yet. Identical runs were seen 1.57 times apart."""
+
+UNKNOWN_SPREAD: Final = 1.3
+"""Of a job that nobody knows anything of: published ones of the same three functions took 11 to 310 s."""
 
 _NARROWEST_SPREAD: Final = 0.05
 _WIDEST_SPREAD: Final = 2.0
@@ -176,11 +180,18 @@ class ProgressPlan:
     @classmethod
     def default(cls) -> ProgressPlan:
         """Return the table of the first apps on Modal: 5 s of startup to 30 %, 30 s of work to 90 %."""
-        return cls.from_benchmarks(startup_seconds=5.0, processing_seconds=30.0)
+        return cls.from_benchmarks(startup_seconds=5.0, processing_seconds=30.0, spread=UNKNOWN_SPREAD)
 
     @classmethod
-    def from_benchmarks(cls, *, startup_seconds: float, processing_seconds: float) -> ProgressPlan:
+    def from_benchmarks(
+        cls, *, startup_seconds: float, processing_seconds: float, spread: float = DEFAULT_SPREAD
+    ) -> ProgressPlan:
         """Return the default table with these two benchmarks in place of 5 s and 30 s.
+
+        Args:
+            startup_seconds: From the submission to the work.
+            processing_seconds: Of the work.
+            spread: Relative uncertainty of the work; the wider, the earlier the asymptotic curve slows down.
 
         Raises:
             ConfigError: A figure is negative or beyond reason, or the processing takes no time.
@@ -189,7 +200,7 @@ class ProgressPlan:
             phases=(
                 PlannedPhase("init", 5, 5, 0.0, "Sending to cloud GPU..."),
                 PlannedPhase("startup", 5, 30, startup_seconds, "Starting cloud GPU..."),
-                PlannedPhase("processing", 30, 90, processing_seconds, "Processing video on GPU..."),
+                PlannedPhase("processing", 30, 90, processing_seconds, "Processing video on GPU...", spread),
             ),
             saving=PlannedPhase("saving", 95, 95, 0.0, "Saving to library..."),
             work=tuple(WorkPhase(name, share * processing_seconds) for name, share in _WORK_SHARES.items()),

@@ -127,7 +127,8 @@ def test_measured_progress_is_the_share_of_time_that_is_done(factor: float) -> N
     seen = shown(job(startup=startup, fetch=fetch, render=render), startup + fetch + render, fresh())
     for now, update in seen.items():
         if now > startup + fetch + 0.4 * render:
-            assert update.progress == pytest.approx(99 * now / whole, abs=4)
+            # The phases to come take what was planned here, which the bar can only half believe.
+            assert update.progress == pytest.approx(99 * now / whole, abs=7)
             assert update.eta_seconds == pytest.approx(whole - now, abs=0.15 * whole)
 
 
@@ -142,6 +143,32 @@ def test_phases_weigh_what_they_are_expected_to_take() -> None:
     blender.feed(ProgressEvent("fetch", 100, 100, 30.0, 2), 30.0)
     blender.feed(ProgressEvent("render", 0, 100, 30.0, 3), 30.0)
     assert blender.update(30.0).progress == pytest.approx(0.75 * plan.limit)
+
+
+def test_a_plan_for_much_longer_jobs_does_not_keep_a_short_one_down() -> None:
+    plan = ProgressPlan.weighted(
+        startup_seconds=0, work=[WorkPhase("render", 90), WorkPhase("verify", 2), WorkPhase("publish", 8)]
+    )
+    blender = ProgressBlender(plan, started_at=0.0)
+    blender.feed(ProgressEvent("render", 0, 30, 0.0, 1), 0.0)
+    blender.feed(ProgressEvent("render", 30, 30, 1.0, 2), 1.0)
+    left = blender.update(1.0).eta_seconds
+    assert left is not None
+    assert left < 4  # of the 10 s that a render of 90 s has behind it
+    blender.feed(ProgressEvent("verify", 0, None, 1.0, 3), 1.0)
+    assert blender.update(1.0).eta_seconds == pytest.approx(left, rel=0.2)
+
+
+def test_without_any_events_to_come_the_plan_is_played() -> None:
+    blender = ProgressBlender(ProgressPlan.default(), started_at=0.0)
+    assert (blender.update(0.0).phase, blender.update(8.0).phase) == ("init", "startup")
+    blender.expect_no_events()
+    phases = {now: blender.update(now) for now in (8.5, 20.0, 34.0, 100.0)}
+    assert {update.phase for update in phases.values()} == {"processing"}
+    assert phases[20.0].progress == ProgressPlan.default().at(20.0)[1]
+    assert (phases[34.0].eta_seconds, phases[100.0].eta_seconds) == (1.0, None)
+    assert phases[100.0].stalled_seconds is None  # there is nobody to hear from
+    assert phases[100.0].progress < 90
 
 
 def test_between_events_it_goes_on_at_the_observed_rate() -> None:
@@ -318,8 +345,8 @@ def test_a_phase_that_should_be_over_is_not_said_to_be() -> None:
 def test_more_than_all_is_all() -> None:
     blender = fresh()
     blender.feed(ProgressEvent("render", 0, 100, 0.0, 1), 5.0)
-    blender.feed(ProgressEvent("render", 120, 100, 12.0, 2), 17.0)
-    assert blender.update(17.0).eta_seconds == pytest.approx(3)
+    blender.feed(ProgressEvent("render", 120, 100, 36.0, 2), 41.0)
+    assert blender.update(41.0).eta_seconds == pytest.approx(3)
 
 
 def test_a_phase_of_no_plan_leaves_the_rest_as_it_was() -> None:

@@ -1,0 +1,40 @@
+"""How far the bars are from the truth, by the same traces as the table in the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.job_traces import made, published
+from benchmarks.progress_accuracy import MADE_JOBS, bars, table
+
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "progress.md"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[str]:
+    with bars() as contestants:
+        return table(contestants, published(), made(MADE_JOBS, seed=2))
+
+
+def figures(row: str) -> list[float]:
+    """Error, its ratios to the first row's over all jobs, the published and the made ones, stand-still, cap, back."""
+    return [float(cell) for cell in row.split("|")[2:-1]]
+
+
+def test_the_documentation_says_what_is_measured(rows: list[str]) -> None:
+    assert "\n".join(rows) in DOCUMENTED.read_text(encoding="utf-8")
+
+
+def test_no_bar_goes_back_or_stands_still(rows: list[str]) -> None:
+    first, *ours = map(figures, rows[2:])
+    assert first[4] > 60
+    assert all(row[4] <= 3 for row in ours)
+    assert all(row[6] == 0 for row in (first, *ours))
+
+
+def test_history_halves_the_error_and_events_quarter_it(rows: list[str]) -> None:
+    by_name = {row.split(" |")[0].removeprefix("| "): figures(row) for row in rows[2:]}
+    assert by_name["ours, simulated by history"][1] <= 0.5
+    for name in ("ours, measured, no history", "ours, measured, with history"):
+        assert all(ratio <= 0.25 for ratio in by_name[name][1:4])
