@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import platformdirs
+import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
 from reel_modal.testing import make_clip
+
+# Neither a test nor a process that it starts remembers anything, unless it names a file of its own.
+os.environ["REEL_MODAL_TIMINGS"] = "off"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_directory_of_the_user() -> Iterator[None]:
+    """Fail where a test has written into it."""
+    folder = platformdirs.user_data_path("reel_modal", appauthor=False)
+    before = _times(folder)
+    yield
+    assert _times(folder) == before, f"a test has changed {folder}"  # noqa: S101
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def _folder(namespace: dict[str, object]) -> None:

@@ -37,9 +37,7 @@ def run_sync(coroutine: Coroutine[object, object, T]) -> T:
         BlockingCallError: An event loop runs in this thread, which would stand still; await instead.
         Exception: What the coroutine raises.
     """
-    if _runs_here():
-        coroutine.close()
-        raise BlockingCallError("this would block the running event loop; use `await` here, or a thread")
+    _refuse_in_a_loop(coroutine)
     future = asyncio.run_coroutine_threadsafe(coroutine, _shared_loop())
     try:
         while not future.done():
@@ -51,12 +49,24 @@ def run_sync(coroutine: Coroutine[object, object, T]) -> T:
     return future.result()
 
 
-def _runs_here() -> bool:
+def run_in_this_thread(coroutine: Coroutine[object, object, T]) -> T:
+    """Do the same on an event loop of the call's own, in this thread; for callbacks that belong to the caller.
+
+    Raises:
+        BlockingCallError: An event loop runs in this thread, which would stand still; await instead.
+        Exception: What the coroutine raises.
+    """
+    _refuse_in_a_loop(coroutine)
+    return asyncio.run(coroutine)
+
+
+def _refuse_in_a_loop(coroutine: Coroutine[object, object, object]) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    coroutine.close()
+    raise BlockingCallError("this would block the running event loop; use `await` here, or a thread")
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:

@@ -182,11 +182,17 @@ def _timings(arguments: argparse.Namespace) -> int:
     history = TimingHistory(arguments.file)
     known = history.summary()
     if arguments.json:
-        print(json.dumps({"path": str(history.path), "timings": [timing.to_dict() for timing in known]}))
+        path = None if history.path is None else str(history.path)
+        print(json.dumps({"path": path, "timings": [timing.to_dict() for timing in known]}))
         return 0
     for timing in known:
         print(timing.to_text())
-    _say(f"{'in' if known else 'no job has finished yet, so plans use published figures; looked in'} {history.path}")
+    if history.path is None:
+        _say("nothing is remembered, as REEL_MODAL_TIMINGS says, so plans use published figures")
+    elif known:
+        _say(f"in {history.path}")
+    else:
+        _say(f"no job has finished yet, so plans use published figures; looked in {history.path}")
     return 0
 
 

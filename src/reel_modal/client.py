@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,16 +19,21 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protoco
 from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.blocking import run_sync
+from reel_modal.blocking import run_in_this_thread, run_sync
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError
-from reel_modal.functions.specs import app_name
+from reel_modal.experience import Experience
+from reel_modal.functions.specs import app_name, load_specs
 from reel_modal.job import Job, JobOptions
+from reel_modal.progress import ProgressUpdate
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.progress.owned_task import OwnedTask
+from reel_modal.progress.timing_history import TimingHistory
+from reel_modal.progress.timings import HERE
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult
 from reel_modal.single_flight import SingleFlight
 
-__all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
+__all__ = ["Check", "FunctionRegistry", "RemoteFunction", "function_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +60,9 @@ class RemoteFunction(Generic[P, R]):
         identify: Gives the `job_id` of the arguments and a hash of the rest; where it is given, the same job is
             submitted once.
         options: Limits of a wait, and what cancelling it does.
+        reports: Whether the function sends events, as those of this package do; the progress of one that sends none
+            goes by the plan.
+        experience: What finished jobs took; default: nothing is learned.
         clock: Where the time comes from; a `ManualClock` in tests.
     """
 
@@ -66,6 +75,8 @@ class RemoteFunction(Generic[P, R]):
         decode: Callable[[object], R] | None = None,
         identify: Callable[P, tuple[str, str]] | None = None,
         options: JobOptions | None = None,
+        reports: bool = True,
+        experience: Experience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name: str = name
@@ -75,6 +86,8 @@ class RemoteFunction(Generic[P, R]):
         self._options = options or JobOptions(stall_seconds=None)
         self._clock = clock
         self._identify = identify
+        self._reports = reports
+        self._experience = experience
         self._submissions: _Submissions[R] = _Submissions()
         self._detached: set[asyncio.Future[Job[R]]] = set()
 
@@ -95,7 +108,7 @@ class RemoteFunction(Generic[P, R]):
             >>> remote = RemoteFunction.from_modal("media-tools", "thumbnail", thumbnail)
         """
         del signature
-        return RemoteFunction(name, ModalBackend(app, environment=environment))
+        return RemoteFunction(name, ModalBackend(app, environment=environment), reports=False)
 
     def with_options(
         self,
@@ -131,6 +144,33 @@ class RemoteFunction(Generic[P, R]):
             BlockingCallError: An event loop runs in this thread.
         """
         return run_sync(self(*args, **kwargs))
+
+    def call_watched(self, on_update: Callable[[ProgressUpdate], object], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the same as `call`, and give each update of `Job.progress` to `on_update`, in this thread.
+
+        An exception of `on_update` passes on, and cancels the job as Ctrl-C does.
+
+        Raises:
+            BlockingCallError: An event loop runs in this thread.
+
+        Example:
+            >>> registry["render_overlay"].call_watched(lambda update: print(describe(update)), request)
+        """
+        return run_in_this_thread(self._watched(on_update, *args, **kwargs))
+
+    async def _watched(
+        self, on_update: Callable[[ProgressUpdate], object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        job = await self.submit(*args, **kwargs)
+        # It waits from the start: whatever ends this, cancelling the waiter ends the job.
+        result = OwnedTask(job.result())
+        try:
+            async with aclosing(job.progress()) as updates:
+                async for update in updates:
+                    on_update(update)
+            return await result.future
+        finally:
+            await result.cancel()
 
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start one job and return it; then it goes on whether or not anybody waits.
@@ -240,6 +280,8 @@ class RemoteFunction(Generic[P, R]):
             self._decode_result,
             options=self._options,
             attached=attached,
+            reports=self._reports,
+            experience=self._experience,
             clock=self._clock,
         )
 
@@ -311,10 +353,17 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         settings: Default: of the environment.
         backend: Where to run instead, such as `testing.InMemoryBackend`.
         options: Limits of waits.
+        history: What finished jobs took, by which the next ones are planned; default the file of the settings,
+            for jobs on Modal and on this machine. A backend of another kind learns only where a history is given.
         clock: Where the time comes from; a `ManualClock` in tests.
 
+    Attributes:
+        settings: The settings.
+        backend: Where the functions run.
+        history: What finished jobs took.
+
     Raises:
-        ConfigError: The environment's name is not known.
+        ConfigError: The environment's name is not known, or a GPU's variable cannot be read.
 
     Example:
         >>> registry = FunctionRegistry.from_env()
@@ -328,6 +377,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         *,
         backend: Backend | None = None,
         options: JobOptions | None = None,
+        history: TimingHistory | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.settings: Settings = settings or Settings.from_env()
@@ -335,8 +385,22 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         if backend is None:
             backend = ModalBackend(app) if self.settings.modal_enabled else LocalBackend(self.settings)
         self.backend: Backend = backend
+        learns = history is not None or isinstance(backend, (LocalBackend, ModalBackend))
+        self.history: TimingHistory = history or TimingHistory(self.settings.timings)
+        gpus = {name: ",".join(spec.gpu) or "cpu" for name, spec in load_specs().items()}
         self._functions: dict[str, RemoteFunction[..., RenderResult]] = {
-            name: _render_function(name, request_type, backend, options or JobOptions(), clock)
+            name: _render_function(
+                name,
+                request_type,
+                backend,
+                options=options or JobOptions(),
+                experience=(
+                    Experience(self.history, name, gpus[name] if backend.name == "modal" else HERE)
+                    if learns
+                    else None
+                ),
+                clock=clock,
+            )
             for name, request_type in _REQUESTS.items()
         }
 
@@ -415,6 +479,18 @@ class _Request(Protocol):
     def request_hash(self) -> str: ...
 
 
+def function_of(request: object) -> str:
+    """Return the name of the function that takes `request`.
+
+    Raises:
+        RequestError: There is none.
+    """
+    for name, request_type in _REQUESTS.items():
+        if isinstance(request, request_type):
+            return name
+    raise RequestError("", f"no function takes a {type(request).__name__}")
+
+
 Q = TypeVar("Q", bound=_Request)
 
 _REQUESTS: Final[Mapping[str, type[_Request]]] = {
@@ -424,7 +500,13 @@ _REQUESTS: Final[Mapping[str, type[_Request]]] = {
 
 
 def _render_function(
-    name: str, request_type: type[Q], backend: Backend, options: JobOptions, clock: Clock
+    name: str,
+    request_type: type[Q],
+    backend: Backend,
+    *,
+    options: JobOptions,
+    experience: Experience | None,
+    clock: Clock,
 ) -> RemoteFunction[[Q], RenderResult]:
     def identify(request: Q) -> tuple[str, str]:
         if not isinstance(request, request_type):
@@ -435,7 +517,14 @@ def _render_function(
         return (request.to_dict(),)
 
     return RemoteFunction(
-        name, backend, encode=encode, decode=_result, identify=identify, options=options, clock=clock
+        name,
+        backend,
+        encode=encode,
+        decode=_result,
+        identify=identify,
+        options=options,
+        experience=experience,
+        clock=clock,
     )
 
 

@@ -46,6 +46,8 @@ class Settings:
         store_url: Where media lie, such as `file:///srv/media`. `REEL_MODAL_STORE_URL`.
         ffmpeg: Path of the ffmpeg to use; None looks on PATH, then in imageio-ffmpeg. `REEL_MODAL_FFMPEG`.
         budget_usd: Most that one job may cost by estimate; None sets no bound. `REEL_MODAL_BUDGET_USD`.
+        timings: File that remembers what finished jobs took, or `off` to write none; None is a file in the user's
+            data directory. `REEL_MODAL_TIMINGS`.
         stall_seconds: Longest that ffmpeg may neither take nor give data. Generous: a slow disk is no fault.
         limits: What an untrusted input may declare.
     """
@@ -56,6 +58,7 @@ class Settings:
     store_url: str | None = None
     ffmpeg: str | None = None
     budget_usd: float | None = None
+    timings: str | None = None
     stall_seconds: float = 60.0
     limits: MediaLimits = MediaLimits()
 
@@ -70,6 +73,7 @@ class Settings:
         store_url: str | None = None,
         ffmpeg: str | None = None,
         budget_usd: float | None = None,
+        timings: str | None = None,
     ) -> Settings:
         """Read the settings from `env` (default: this process's environment); an argument wins over it.
 
@@ -95,6 +99,7 @@ class Settings:
             store_url=store_url or source.get("REEL_MODAL_STORE_URL") or None,
             ffmpeg=ffmpeg or source.get("REEL_MODAL_FFMPEG") or None,
             budget_usd=budget_usd,
+            timings=timings or source.get("REEL_MODAL_TIMINGS") or None,
         )
 
 

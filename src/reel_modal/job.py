@@ -25,9 +25,11 @@ from reel_modal.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from reel_modal.experience import Experience
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal.progress.owned_task import OwnedTask
+from reel_modal.schema import RenderResult
 
 __all__ = ["Job", "JobOptions"]
 
@@ -43,6 +45,8 @@ _GRACE_SECONDS: Final = 5.0
 """How far a wait may outlast its time-out while the backend owes an answer."""
 
 _BACKOFF_SECONDS: Final = 1.0
+_PROMPT_SECONDS: Final = 1.0
+"""Whoever first looks so soon after the submission knows when the job ended, even if it already has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Job(Generic[R]):
         *,
         options: JobOptions,
         attached: bool = False,
+        reports: bool = True,
+        experience: Experience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.id: str = f"{backend.name}:{function}:{call_id}"
@@ -91,6 +97,9 @@ class Job(Generic[R]):
         self._options = options
         self._clock = clock
         self._started_at = None if attached else clock.monotonic()
+        self._reports = reports
+        self._experience = experience
+        self._learned = attached  # whoever submitted it has the whole story
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -157,29 +166,35 @@ class Job(Generic[R]):
         comes late starts where the job is.
 
         Args:
-            plan: What is expected; default the table of the first apps on Modal.
+            plan: What is expected; default what the registry's history has learned of the function, or without one
+                the table of the first apps on Modal.
             interval_seconds: Between two updates.
+
+        Raises:
+            ConfigError: The interval is not above 0.
 
         Cancellation: ends this listener; the job goes on.
         """
         done = asyncio.ensure_future(self._outcome(None))
-        updates = progress_of(
-            self._backend.events(self._call_id),
-            done,
-            started_at=self._started_at,
-            plan=plan,
-            clock=self._clock,
-            interval_seconds=interval_seconds,
-        )
         try:
-            async for update in updates:
-                yield update
+            if plan is None and self._experience is not None:
+                plan = await self._experience.plan()
+            updates = progress_of(
+                self._backend.events(self._call_id) if self._reports else _no_events(),
+                done,
+                started_at=self._started_at,
+                plan=plan,
+                clock=self._clock,
+                interval_seconds=interval_seconds,
+            )
+            async with aclosing(updates):
+                async for update in updates:
+                    yield update
         finally:
             done.cancel()
             await asyncio.wait({done})
             if not done.cancelled():
                 done.exception()  # the last update told it
-            await updates.aclose()
 
     async def cancel(self) -> None:
         """End the job and everything that it started; of one that has ended, nothing changes.
@@ -210,13 +225,18 @@ class Job(Generic[R]):
         wait_ends = math.inf if timeout_seconds is None else begun + timeout_seconds
         deadline = self._deadline(begun)
         stall = _StallWatch(self._options.stall_seconds, begun)
+        # Of a job that had ended before anybody looked, nobody knows how long it took.
+        watched = self._started_at is not None and begun - self._started_at <= _PROMPT_SECONDS
         while True:
             left = max(0.0, min(wait_ends, deadline) - self._clock.monotonic())
             try:
                 outcome = await self._look(min(left, stall.slice_seconds))
                 answered = self._clock.monotonic()
                 if outcome is not None:
+                    if watched:
+                        await self._learn(outcome, answered)
                     return outcome
+                watched = True
                 if stall.limit_seconds is not None:
                     stall.look(await self._backend.events_so_far(self._call_id), answered)
                     if stall.stalled(answered):
@@ -227,6 +247,7 @@ class Job(Generic[R]):
                 raise
             except UnavailableError:
                 # A hiccup of the API says nothing of the job.
+                watched = False
                 now = self._clock.monotonic()
                 if now - answered >= self._options.unavailable_seconds:
                     raise
@@ -250,6 +271,18 @@ class Job(Generic[R]):
             error.function = self.function  # a backend knows the call by its id alone
             raise
 
+    async def _learn(self, outcome: Finished, now: float) -> None:
+        """Remember how long the job took, once, however many wait for it."""
+        if self._experience is None or self._started_at is None or self._learned:
+            return
+        self._learned = True
+        try:
+            result = self._decode(outcome.value)
+        except RemoteError:
+            return  # `result` raises it
+        if isinstance(result, RenderResult):
+            await self._experience.learn(result, now - self._started_at - outcome.queued_seconds)
+
     def _deadline(self, begun: float) -> float:
         if self._options.deadline_seconds is None:
             return math.inf
@@ -262,6 +295,12 @@ class Job(Generic[R]):
             await asyncio.shield(cancelling)
         except (RemoteError, TimeoutError) as error:
             _log.warning("%s could not be cancelled although %s: %s", self.id, reason, error)
+
+
+async def _no_events() -> AsyncGenerator[ProgressEvent]:
+    """What a function reports that knows nothing of this package."""
+    return
+    yield
 
 
 class _StallWatch:

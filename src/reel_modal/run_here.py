@@ -11,9 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from reel_modal.client import function_of
 from reel_modal.config import Settings
+from reel_modal.errors import MediaError
 from reel_modal.functions.context import JobContext, Reporter
-from reel_modal.schema import RenderResult
+from reel_modal.media import probe
+from reel_modal.progress import ProgressPlan
+from reel_modal.progress.timing_history import TimingHistory
+from reel_modal.progress.timings import HERE, JobTiming
+from reel_modal.schema import OverlayRequest, RenderResult
 from reel_modal.storage import PathStorage
 from reel_modal.terminal import progress_bar
 
@@ -35,15 +41,30 @@ def run_here(
     Raises:
         ReelModalError: What the function raises; nothing is left behind.
     """
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="reel_modal-") as workdir, progress_bar() as show:
+    settings = settings or Settings.from_env()
+    history = TimingHistory(settings.timings)
+    plan, started = _plan(history, request, settings), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reel_modal-") as workdir, progress_bar(plan) as show:
         context = JobContext(
             storage=PathStorage(),
             workdir=Path(workdir),
-            settings=settings or Settings.from_env(),
+            settings=settings,
             reporter=Reporter(show),
         )
         result = run(request, context)
     seconds, duration = time.monotonic() - started, float(result.duration_seconds)
+    # No process was started for it: that is the warm start of this machine.
+    history.record(JobTiming.of(result, gpu=HERE, startup_seconds=0.0, cold=False))
     speed = f"{result.frames / seconds:.1f} fps, {duration / seconds:.2f} times real time"
     return result, f"{result.frames} frames, {duration:.2f} s of video, rendered in {seconds:.2f} s: {speed}"
+
+
+def _plan(history: TimingHistory, request: object, settings: Settings) -> ProgressPlan:
+    name, size, frames = function_of(request), None, None
+    if isinstance(request, OverlayRequest):  # its output is as long and as large as its input
+        try:
+            media = probe(request.input_key, settings=settings)
+        except (MediaError, OSError):
+            return history.plan(name, gpu=HERE, cold=False)  # the function itself says what is wrong with it
+        size, frames = media.size, media.expected_frames
+    return history.plan(name, gpu=HERE, size=size, frames=frames, cold=False)

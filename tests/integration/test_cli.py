@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_render_overlay_writes_the_clip_and_says_so(clips: Clips, tmp_path: Path
     assert (done.returncode, probe(out).size) == (0, (320, 180))
     assert done.stdout.startswith(f"{out}: 25 frames, 1.00 s of video, rendered in ")
     assert "times real time" in done.stdout
-    assert "render: 25 of 25" in done.stderr
+    assert "fps" in done.stderr
+    assert "(25 of 25)" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("100 %")
 
 
 def test_json_is_for_machines(clips: Clips, tmp_path: Path, regions: Path) -> None:
@@ -99,7 +102,7 @@ def test_process_framing_writes_the_clip_and_says_so(clips: Clips, tmp_path: Pat
     # 0.3 s at half speed and 0.3 s as they are: 22.5 frames.
     assert done.stdout.startswith(f"{out}: 22 frames, 0.88 s of video, rendered in ")
     assert "54x96, opencv-yuv420p, libx264" in done.stdout
-    assert "render: 22 of 22" in done.stderr
+    assert "(22 of 22)" in done.stderr
 
 
 def test_a_list_of_crops_is_a_spec_too(clips: Clips, tmp_path: Path) -> None:
@@ -132,7 +135,14 @@ def test_a_bad_spec_is_a_usage_error_that_names_the_place(
 
 def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
     screen, terminal = pty.openpty()
-    command = [sys.executable, "-m", "reel_modal", "render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4"]
+    command = [
+        sys.executable,
+        "-m",
+        "reel_modal",
+        "render-overlay",
+        clips.get("bigbuckbunny.mp4"),
+        tmp_path / "out.mp4",
+    ]
     process = subprocess.Popen(
         [*command, "--regions", regions, "--encoder", "libx264"],
         stdout=subprocess.DEVNULL,
@@ -151,8 +161,37 @@ def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Pat
         seen += chunk
     os.close(screen)
     assert process.wait(timeout=60) == 0
-    assert "━" in seen.decode()
-    assert "100 %" in seen.decode()
+    drawn = [line for line in re.split(r"[\r\n]+|\x1b\[2K", strip_codes(seen.decode())) if "━" in line]
+    shown = [int(found[1]) for line in drawn if (found := re.search(r"(\d+) %", line))]
+    assert shown == sorted(shown)
+    assert (shown[0], shown[-1]) == (0, 100)
+    assert any(re.search(r"render ━.* \d+ %  ?\d+\.\d fps \d:\d\d:\d\d left", line) for line in drawn), drawn
+    assert re.search(r"done ━.*100 % .* in \d:\d\d:\d\d", drawn[-1])
+
+
+def strip_codes(screen: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-JL-Za-z]", "", screen)
+
+
+def test_each_finished_job_is_remembered_unless_that_is_forbidden(
+    clips: Clips, tmp_path: Path, regions: Path
+) -> None:
+    timings, arguments = tmp_path / "data" / "timings", ("--regions", regions, "--encoder", "libx264")
+    render = ("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    assert run(*render, REEL_MODAL_TIMINGS="off").returncode == 0
+    run(*render, REEL_MODAL_TIMINGS=str(timings))
+    run(*render, REEL_MODAL_TIMINGS=str(timings))
+    said = json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)
+    assert said["path"] == str(timings)
+    (known,) = said["timings"]
+    assert (known["function"], known["gpu"], known["jobs"]) == ("render_overlay", "local", 2)
+    assert (known["warm_startup"]["jobs"], known["cold_startup"]) == (2, None)  # no process was started for them
+    failed = run(*render[:1], clips.get("garbage.mp4"), *render[2:], REEL_MODAL_TIMINGS=str(timings))
+    assert failed.returncode == 1
+    assert json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)["timings"][0]["jobs"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.mp4", "regions.json"]
+    off = run("timings", REEL_MODAL_TIMINGS="off")
+    assert (off.returncode, off.stdout, "nothing is remembered" in off.stderr) == (0, "", True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -125,6 +126,20 @@ async def test_modal_and_this_machine_frame_the_same_with_the_same_sound(app: De
     assert len(first) == len(second) == 62  # 2.5 s of 25 a second; halves go to the even count
     assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
     assert sound(output_of(app.settings, on_modal)) == sound(output_of(here, locally)) != []
+
+
+async def test_a_container_says_whether_it_was_started_for_the_job(
+    app: Deployed, clips: Clips, tmp_path: Path
+) -> None:
+    shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
+    settings = replace(app.settings, timings=str(tmp_path / "timings"))
+    async with FunctionRegistry(settings) as registry:
+        starts = [(await registry["render_overlay"](request(f"start {number}"))).cold_start for number in range(3)]
+        (known,) = registry.history.summary()
+    assert starts[1:] == [False, False]  # the first may have found the container of a test before it
+    assert (known.gpu, known.jobs) == ("T4", 3)
+    assert known.warm_startup is not None
+    assert known.warm_startup.jobs == starts.count(False)
 
 
 def test_the_table_is_what_is_deployed(app: Deployed) -> None:

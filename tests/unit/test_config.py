@@ -15,6 +15,7 @@ TEXTS = {
     "environment": "REEL_MODAL_ENVIRONMENT",
     "store_url": "REEL_MODAL_STORE_URL",
     "ffmpeg": "REEL_MODAL_FFMPEG",
+    "timings": "REEL_MODAL_TIMINGS",
 }
 
 

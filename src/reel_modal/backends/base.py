@@ -39,9 +39,11 @@ class Finished:
 
     Attributes:
         value: What the function returned, as it came over the wire.
+        queued_seconds: How long it waited for its turn before it was started; 0 where nobody knows.
     """
 
     value: object
+    queued_seconds: float = 0.0
 
 
 class Backend(Protocol):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
@@ -102,7 +103,7 @@ class LocalBackend:
             if timeout_seconds <= 0:
                 return None
             await call.ended(timeout_seconds)
-        return Finished(call.outcome.result()) if call.outcome.done() else None
+        return Finished(call.outcome.result(), call.queued_seconds) if call.outcome.done() else None
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`; returns when the worker has ended."""
@@ -157,6 +158,8 @@ class _LocalCall:
         self.id = uuid.uuid4().hex
         self.events = EventLog()
         self.outcome: Future[dict[str, object]] = Future()
+        self.queued_seconds = 0.0
+        self._submitted_at = time.monotonic()
         self._function = function
         self._payload = payload
         self._settings = settings
@@ -244,6 +247,7 @@ class _LocalCall:
             if self._cancelled:
                 raise self._was_cancelled()
             self._begun = True
+        self.queued_seconds = time.monotonic() - self._submitted_at
         process = _start_worker()
         with self._lock:
             self._process = process

@@ -5,6 +5,7 @@ Imported inside containers alone; it must not know what the bodies do.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -31,12 +32,16 @@ _PARTITION_SECONDS: Final = 4 * 3600
 """How long the events of a call are kept after the last one: for a host that was away, and no longer."""
 
 _FLUSH_SECONDS: Final = 10.0
+_jobs = itertools.count()
+"""Of this container, which Modal starts for its first one."""
 
 
 def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, object]:
     """Run the body `name` for `payload`, the request's `to_dict()`, and return its result as JSON holds it."""
+    cold = next(_jobs) == 0
     with _EventSender(modal.current_function_call_id()) as sender:
-        return run_body(name, payload, settings=Settings.from_env(), send=sender.send)
+        made = run_body(name, payload, settings=Settings.from_env(), send=sender.send)
+    return made | {"cold_start": cold}
 
 
 class _EventSender:

@@ -24,6 +24,8 @@ import platformdirs
 from reel_modal.errors import ReelModalError
 from reel_modal.progress.plan import ProgressPlan
 from reel_modal.progress.timings import (
+    HERE,
+    Estimate,
     JobTiming,
     StartupEstimate,
     check_work,
@@ -31,6 +33,8 @@ from reel_modal.progress.timings import (
     published_startup,
     published_work,
     spread_of,
+    typical_published_work,
+    typical_work,
     units_of,
     work_from,
 )
@@ -55,6 +59,7 @@ _SCHEMA: Final = """
     );
     CREATE INDEX jobs_by_kind ON jobs (function, gpu, id);
 """
+_OFF: Final = "off"
 _KEPT_JOBS: Final = 200
 """Of each function and GPU; what is older says little of today's code."""
 
@@ -72,7 +77,7 @@ class TimingSummary:
 
     Attributes:
         function: Such as `render_overlay`.
-        gpu: Such as `T4`; `cpu` where there is none.
+        gpu: Such as `T4`; `cpu` for containers without one, `local` for this machine.
         jobs: Finished jobs that are remembered.
         cold_startup: Of jobs that had to wait for a container; None where there was none.
         warm_startup: Of jobs that did not; None where there was none.
@@ -103,12 +108,12 @@ class TimingSummary:
     def to_text(self) -> str:
         """Return the summary in a few lines for people."""
         last = datetime.fromtimestamp(self.last_finished_at, UTC)
-        lines = [f"{self.function} on {self.gpu}: {_count(self.jobs)}, the last one on {last:%Y-%m-%d at %H:%M} UTC"]
+        kind, jobs = f"{self.function} on {_place(self.gpu)}", _count(self.jobs)
+        lines = [f"{kind}: {jobs}, the last one on {last:%Y-%m-%d at %H:%M} UTC"]
         for name, start in (("cold", self.cold_startup), ("warm", self.warm_startup)):
             if start is not None:
-                lines.append(
-                    f"  {name} start: {start.seconds:.1f} s, give or take {start.spread:.0%}, by {_count(start.jobs)}"
-                )
+                spread = f", give or take {start.spread:.0%}" if start.seconds > 0 else ""
+                lines.append(f"  {name} start: {start.seconds:.1f} s{spread}, by {_count(start.jobs)}")
         rate = f"{1000 * self.seconds_per_megapixel:.2f} ms for each megapixel of each frame"
         lines.append(f"  work: {self.fixed_seconds:.1f} s, and {rate}, give or take {self.spread:.0%}")
         width, height = self.sizes[0]
@@ -126,7 +131,7 @@ class TimingHistory:
 
     Args:
         path: The file; default REEL_MODAL_TIMINGS, then `timings.sqlite3` in the user's data directory. It is made
-            with the first job that is recorded.
+            with the first job that is recorded. `off`, here or in the variable, remembers nothing and writes nothing.
         warm_seconds: How long a container waits for the next job; whether a job finds a warm one is told by the
             pause before it.
         env: Where REEL_MODAL_TIMINGS is read from; default this process's environment.
@@ -146,12 +151,14 @@ class TimingHistory:
         env: Mapping[str, str] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path: Path = Path(path) if path else _default_path(os.environ if env is None else env)
+        self.path: Path | None = _path(path, os.environ if env is None else env)
         self._warm_seconds = warm_seconds
         self._wall_clock = wall_clock
 
     def record(self, timing: JobTiming) -> None:
         """Remember a job that has just finished; a file that cannot be written is a warning in the log."""
+        if self.path is None:
+            return
         now = self._wall_clock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,21 +187,29 @@ class TimingHistory:
             _log.warning("the timing of a job was not kept in %s: %s", self.path, error)
 
     def plan(
-        self, function: str, *, gpu: str, size: tuple[int, int], frames: int, cold: bool | None = None
+        self,
+        function: str,
+        *,
+        gpu: str,
+        size: tuple[int, int] | None = None,
+        frames: int | None = None,
+        cold: bool | None = None,
     ) -> ProgressPlan:
         """Return what to expect of the next job; its `source` says in words what that rests on.
 
         Args:
             function: Such as `render_overlay`.
-            gpu: Such as `T4`; `cpu` where there is none.
+            gpu: Such as `T4`; `cpu` for a container without one, `local` for this machine.
             size: (width, height) of its frames in pixels.
-            frames: How many it will make.
+            frames: How many it will make. Without the one or the other, a job of the usual length is expected.
             cold: Whether a container has to be started; None lets the pause since the last job tell.
 
         Raises:
             ConfigError: The size or the number of frames is not above 0.
         """
-        check_work(size, frames)
+        work_size = None if size is None or frames is None else (size, frames)
+        if work_size is not None:
+            check_work(*work_size)
         timings: list[JobTiming] = []
         last = None
         try:
@@ -204,13 +219,16 @@ class TimingHistory:
         if cold is None:
             cold = last is None or self._wall_clock() - last > self._warm_seconds
         startup = _startup_of(timings, cold=cold) or published_startup(gpu, cold=cold)
-        work = work_from(timings, size, frames) if timings else published_work(function, gpu, size, frames)
+        if work_size is None:
+            work = typical_work(timings) if timings else typical_published_work(function, gpu)
+        else:
+            work = work_from(timings, *work_size) if timings else published_work(function, gpu, *work_size)
         return ProgressPlan.weighted(
             startup_seconds=startup.seconds,
             work=work.work,
             startup_spread=startup.spread,
             work_spread=work.spread,
-            source=_in_words(function, gpu, work.jobs, work.near, startup, cold=cold),
+            source=_in_words(function, gpu, work, startup, cold=cold, measured=work_size is not None),
         )
 
     def summary(self) -> list[TimingSummary]:
@@ -220,7 +238,7 @@ class TimingHistory:
             ReelModalError: The file cannot be read.
         """
         try:
-            if not self.path.exists():
+            if self.path is None or not self.path.exists():
                 return []
             with self._connection() as connection:
                 kinds = connection.execute("SELECT DISTINCT function, gpu FROM jobs ORDER BY 1, 2").fetchall()
@@ -251,7 +269,7 @@ class TimingHistory:
 
     def _read(self, function: str, gpu: str, limit: int = _USED_JOBS) -> tuple[list[JobTiming], float | None]:
         """Return the newest timings, newest first, and when the last job finished."""
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return [], None
         with self._connection() as connection:
             rows = connection.execute(
@@ -283,7 +301,7 @@ class TimingHistory:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(str(self.path), timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
             if (version := _version(connection)) == 0:
                 version = _set_up(connection)
@@ -325,7 +343,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself rolls back where the disk is full
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
@@ -334,9 +353,11 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _default_path(env: Mapping[str, str]) -> Path:
-    named = env.get("REEL_MODAL_TIMINGS")
-    return Path(named) if named else platformdirs.user_data_path("reel_modal", appauthor=False) / "timings.sqlite3"
+def _path(given: str | Path | None, env: Mapping[str, str]) -> Path | None:
+    named = given or env.get("REEL_MODAL_TIMINGS")
+    if named is None or not str(named):
+        return platformdirs.user_data_path("reel_modal", appauthor=False) / "timings.sqlite3"
+    return None if str(named) == _OFF else Path(named)
 
 
 def _startup_of(timings: list[JobTiming], *, cold: bool) -> StartupEstimate | None:
@@ -348,12 +369,20 @@ def _startup_of(timings: list[JobTiming], *, cold: bool) -> StartupEstimate | No
     return StartupEstimate(middle, spread, len(seconds))
 
 
-def _in_words(function: str, gpu: str, jobs: int, near: int, startup: StartupEstimate, *, cold: bool) -> str:
-    if jobs == 0:
-        return f"published figures: no job of {function} on {gpu} has finished here yet"
+def _in_words(
+    function: str, gpu: str, work: Estimate, startup: StartupEstimate, *, cold: bool, measured: bool
+) -> str:
+    where = f"{function} on {_place(gpu)}"
+    if work.jobs == 0:
+        return f"published figures: no job of {where} has finished here yet"
+    fit = f"{work.near} of about this size" if measured else "whose median stands for one of unknown length"
     start = f"a {'cold' if cold else 'warm'} start"
     basis = f"by {startup.jobs} of them" if startup.jobs else "by published figures"
-    return f"the last {_count(jobs)} of {function} on {gpu}, {near} of about this size; {start}, {basis}"
+    return f"the last {_count(work.jobs)} of {where}, {fit}; {start}, {basis}"
+
+
+def _place(gpu: str) -> str:
+    return "this machine" if gpu == HERE else gpu
 
 
 def _count(jobs: int) -> str:

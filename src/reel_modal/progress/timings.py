@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import median
 from types import MappingProxyType
 from typing import Final, Self
 
 from reel_modal.errors import ConfigError
-from reel_modal.progress.plan import DEFAULT_SPREAD, LONGEST_SECONDS, ProgressPlan, WorkPhase
+from reel_modal.progress.plan import DEFAULT_SPREAD, LONGEST_SECONDS, UNKNOWN_SPREAD, ProgressPlan, WorkPhase
 from reel_modal.schema import RenderResult
 
 __all__ = [
+    "HERE",
     "Estimate",
     "JobTiming",
     "Line",
@@ -27,9 +28,14 @@ __all__ = [
     "published_startup",
     "published_work",
     "spread_of",
+    "typical_published_work",
+    "typical_work",
     "units_of",
     "work_from",
 ]
+
+HERE: Final = "local"
+"""Stands for the GPU of jobs that run on this machine."""
 
 _NEAR_SIZE_RATIO: Final = 2.0
 _ENOUGH_NEAR: Final = 5
@@ -50,7 +56,7 @@ class JobTiming:
 
     Attributes:
         function: Such as `render_overlay`.
-        gpu: Such as `T4`; `cpu` where there is none.
+        gpu: Such as `T4`; `cpu` for a container without one, `local` for this machine.
         size: (width, height) of its frames in pixels.
         frames: How many it made.
         startup_seconds: From the submission to the first line of the function.
@@ -169,6 +175,13 @@ def work_from(timings: Sequence[JobTiming], size: tuple[int, int], frames: int) 
     )
 
 
+def typical_work(timings: Sequence[JobTiming]) -> Estimate:
+    """Return what a job takes of which nothing is known but its function: the median of `timings`, at least one."""
+    middle = median([timing.work_seconds for timing in timings])
+    spread = spread_of([timing.work_seconds / middle for timing in timings])
+    return Estimate(_split(middle, timings), spread, len(timings), 0)
+
+
 def _split(seconds: float, timings: Sequence[JobTiming]) -> tuple[WorkPhase, ...]:
     """Return the phases of work that takes `seconds`, each with its mean share of the jobs before."""
     shares: dict[str, float] = {}
@@ -236,19 +249,32 @@ _PUBLISHED_COLD: Final = StartupEstimate(26.0, DEFAULT_SPREAD, 0)
 _PUBLISHED_WARM: Final = StartupEstimate(5.5, DEFAULT_SPREAD, 0)
 _PUBLISHED_HERE: Final = StartupEstimate(1.0, DEFAULT_SPREAD, 0)
 _PUBLISHED_SPREAD: Final = 0.8
+_PUBLISHED_RUNS: Final[Mapping[str, tuple[tuple[int, int], int]]] = MappingProxyType(
+    {
+        "render_overlay": ((1920, 1080), 2700),
+        "process_framing": ((810, 1440), 180),
+        "apply_upscale": ((2560, 1440), 180),
+    }
+)
 
 
 def published_startup(gpu: str, *, cold: bool) -> StartupEstimate:
     """Return the startup of a job nobody has seen yet."""
-    if gpu == "cpu":
+    if gpu == HERE:
         return _PUBLISHED_HERE
     return _PUBLISHED_COLD if cold else _PUBLISHED_WARM
 
 
 def published_work(function: str, gpu: str, size: tuple[int, int], frames: int) -> Estimate:
     """Return the phases of a job nobody has seen yet; of an unknown function, those of the default plan."""
-    line = _PUBLISHED.get((function, gpu != "cpu"))
+    line = _PUBLISHED.get((function, gpu not in {"cpu", HERE}))
     plan = ProgressPlan.default()
     if line is not None:
         plan = ProgressPlan.from_benchmarks(startup_seconds=0, processing_seconds=line.at(units_of(size, frames)))
     return Estimate(plan.work, _PUBLISHED_SPREAD, 0, 0)
+
+
+def typical_published_work(function: str, gpu: str) -> Estimate:
+    """Return the same for a job of which nothing is known but its function: as long as the published ones."""
+    size, frames = _PUBLISHED_RUNS.get(function, ((1, 1), 1))
+    return replace(published_work(function, gpu, size, frames), spread=UNKNOWN_SPREAD)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, Literal, Self, TypeVar
 
+from reel_modal.blocking import run_in_this_thread
 from reel_modal.errors import ReelModalError
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal.progress.owned_task import OwnedTask
@@ -90,6 +91,7 @@ def track_call(
         interval_seconds: Between two updates, above 0.
 
     Raises:
+        BlockingCallError: An event loop runs in this thread; `track` is for that.
         Exception: What `function` raises, after its `error` update.
 
     Example:
@@ -106,7 +108,7 @@ def track_call(
             on_update(update)
         return updates.result
 
-    return asyncio.run(run())
+    return run_in_this_thread(run())
 
 
 class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):

@@ -21,6 +21,7 @@ from reel_modal.parsing import (
     seconds,
     seconds_json,
     text,
+    truth,
 )
 from reel_modal.schema.reading import build
 
@@ -46,6 +47,7 @@ class RenderResult:
         encoder: ffmpeg's name of the encoder.
         seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
         degraded: What is not as asked, a sentence each; empty when all is.
+        cold_start: Whether a container was started for the job; None where that is not known.
     """
 
     job_id: str
@@ -60,6 +62,7 @@ class RenderResult:
     encoder: str
     seconds_by_phase: Mapping[str, float]
     degraded: tuple[str, ...] = ()
+    cold_start: bool | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
@@ -78,6 +81,7 @@ class RenderResult:
             "encoder": self.encoder,
             "seconds_by_phase": dict(self.seconds_by_phase),
             "degraded": list(self.degraded),
+            "cold_start": self.cold_start,
         }
 
     @classmethod
@@ -98,6 +102,7 @@ class RenderResult:
             "duration_seconds": record.take(seconds, "duration_seconds"),
             "seconds_by_phase": phases.numbers(),
             "degraded": record.take(items(text, _MOST_NOTES), "degraded"),
+            "cold_start": record.take_or(None, truth, "cold_start"),
         }
         record.finish()
         return build(cls, "", result)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reel_modal.errors import ConfigError
 from reel_modal.progress.timings import (
+    HERE,
     JobTiming,
     fit_line,
     published_startup,
@@ -197,6 +198,7 @@ def test_without_history_a_cold_start_is_the_longer_one() -> None:
     cold, warm, here = (
         published_startup("T4", cold=True),
         published_startup("T4", cold=False),
-        published_startup("cpu", cold=True),
+        published_startup(HERE, cold=True),
     )
+    assert published_startup("cpu", cold=True) == cold  # a container without a GPU has to be started as well
     assert cold.seconds > warm.seconds > here.seconds
