@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint types bench docs format clean
+.PHONY: setup demo example test lint types bench docs format clean
 
 setup: $(READY)
 
@@ -14,6 +14,9 @@ $(READY): pyproject.toml tools/setup_venv.py
 
 demo: $(READY)
 	$(BIN)/python -m reel_modal demo --output demo
+
+example: $(READY)
+	$(BIN)/python -m examples.fastapi_app --folder demo/app
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term

@@ -1,0 +1,88 @@
+"""The example app over HTTP: it renders for real, survives its own death, cancels, and refuses in words."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.clips import Clips
+from tests.examples.fastapi_app import app, events
+
+from reel_modal import probe
+
+KEYFRAME = {"time": 0.2, "x": 430, "y": 380, "radius_x": 150, "radius_y": 200}
+REEL = {"clip": "bigbuckbunny.mp4", "keyframes": [KEYFRAME], "framing": "9:16"}
+
+
+def start(http: httpx.Client, wanted: dict[str, Any]) -> str:
+    answer = http.post("/exports", json=wanted)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+def test_a_highlight_and_a_reel_are_made_with_progress_that_only_rises(tmp_path: Path) -> None:
+    with app(tmp_path) as running:
+        export_id = start(running.http, REEL)
+        updates = list(events(running.http, export_id))
+        assert [update["status"] for update in updates[:-1]] == ["processing"] * (len(updates) - 1)
+        assert (updates[-1]["status"], updates[-1]["progress"]) == ("complete", 100)
+        assert all(before["progress_exact"] <= after["progress_exact"] for before, after in pairwise(updates))
+        export = running.http.get(f"/exports/{export_id}").json()
+        assert export["status"] == "complete"
+        made = probe(tmp_path / "store" / export["output"], scan=True)
+        assert (made.size, made.scan.frame_count if made.scan else 0) == ((404, 720), 132)
+        part = running.http.get(f"/media/{export['output']}", headers={"range": "bytes=4-7"})
+        assert (part.status_code, part.content) == (206, b"ftyp")
+        # Who comes back later sees the end at once.
+        assert [update["progress"] for update in events(running.http, export_id)] == [100]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a worker notices at once that its host was killed on Linux alone"
+)
+def test_an_export_goes_on_after_the_app_was_killed(tmp_path: Path) -> None:
+    with app(tmp_path) as running:
+        export_id = start(running.http, REEL)
+        for update in events(running.http, export_id):
+            if update["phase"] == "render":
+                break
+        running.kill()
+    with app(tmp_path) as again:
+        assert again.http.get(f"/exports/{export_id}").json()["status"] == "running"
+        assert list(events(again.http, export_id))[-1]["status"] == "complete"
+        export = again.http.get(f"/exports/{export_id}").json()
+        assert probe(tmp_path / "store" / export["output"]).size == (404, 720)
+
+
+def test_a_cancelled_export_leaves_nothing_and_stays_cancelled(tmp_path: Path) -> None:
+    with app(tmp_path) as running:
+        export_id = start(running.http, REEL)
+        stream = events(running.http, export_id)
+        assert next(stream)["status"] == "processing"
+        assert running.http.post(f"/exports/{export_id}/cancel").json()["status"] == "cancelled"
+        assert (list(stream)[-1]["status"], list(stream)) == ("error", [])
+    assert list((tmp_path / "store").glob("exports/*/*")) == []
+    with app(tmp_path) as again:
+        assert again.http.get(f"/exports/{export_id}").json()["status"] == "cancelled"
+
+
+def test_a_clip_is_uploaded_and_what_is_none_is_refused_in_words(tmp_path: Path, clips: Clips) -> None:
+    with app(tmp_path) as running:
+        added = running.http.put("/clips/mine.mp4", content=clips.get("turned_90.mp4").read_bytes())
+        assert (added.status_code, added.json()["size"]) == (201, [96, 160])
+        assert {clip["name"] for clip in running.http.get("/clips").json()} == {"bigbuckbunny.mp4", "mine.mp4"}
+        refused = running.http.put("/clips/bad.mp4", content=b"no video")
+        assert (refused.status_code, "cannot be read as a video" in refused.json()["detail"]) == (422, True)
+        assert not (tmp_path / "clips" / "bad.mp4.json").exists()
+        nothing = running.http.post("/exports", json={"clip": "mine.mp4", "keyframes": []})
+        assert (nothing.status_code, "nothing to do" in nothing.json()["detail"]) == (422, True)
+        wrong = {**REEL, "keyframes": [{**KEYFRAME, "radius_x": -1}]}
+        assert "regions[0].keyframes[0].radius_x" in running.http.post("/exports", json=wrong).json()["detail"]
+        assert running.http.post("/exports", json={**REEL, "clip": "other.mp4"}).status_code == 404
+        for path, status in (("/media/%2e%2e%2fclips%2fmine.mp4.json", 422), ("/media/nothing.mp4", 404)):
+            assert running.http.get(path).status_code == status
+        assert list((tmp_path / "store").rglob("*bad*")) == []
