@@ -6,13 +6,14 @@ import os
 import platform
 from datetime import UTC, datetime
 
-from benchmarks import many_simulators, memory, overlay_speed, pipe_overhead, progress_accuracy
+from benchmarks import framing_speed, many_simulators, memory, overlay_speed, pipe_overhead, progress_accuracy
 from benchmarks.harness import OUT
 from reel_modal.config import Settings
 from reel_modal.media import find_ffmpeg
 
 CONTESTS = {
     "render_overlay": overlay_speed,
+    "process_framing": framing_speed,
     "FramePipe": pipe_overhead,
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,

@@ -47,6 +47,8 @@ _TRANSFERS: Final = {
     17: "smpte428",
     18: "arib-std-b67",
 }
+# JFIF puts chroma in the middle of its four pixels. What the headers of other codecs say, PyAV does not tell.
+_JPEG: Final = frozenset({"mjpeg", "mjpegb"})
 _RANGES: Final[dict[int, Literal["tv", "pc"]]] = {1: "tv", 2: "pc"}
 
 
@@ -62,4 +64,5 @@ def color_tags(context: VideoCodecContext, pixel_format: str) -> ColorTags:
         range="pc" if pixel_format.startswith("yuvj") else _RANGES.get(int(context.color_range)),
         primaries=_PRIMARIES.get(int(context.color_primaries)),
         transfer=_TRANSFERS.get(int(context.color_trc)),
+        chroma_location="center" if context.name in _JPEG else None,
     )

@@ -17,8 +17,8 @@ from reel_modal.encoders import EncoderChoice, choose_encoder
 from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.filters import from_yuv_filters, seconds_text, tag_filters
-from reel_modal.frames import ColorTags, frame_bytes
+from reel_modal.filters import chroma_options, from_yuv_filters, seconds_text, tag_filters
+from reel_modal.frames import CHROMA_ORIGIN, ColorTags, frame_bytes, is_420
 from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
 from reel_modal.schema import EncodeOptions, Timeline
 from reel_modal.sound import Sound
@@ -212,7 +212,9 @@ def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
         picture.append("sidedata=mode=delete:type=DISPLAYMATRIX")
     if (left, top, width, height) != (0, 0, *media.size):
         picture.append(f"crop={width}:{height}:{left}:{top}:exact=1")
-    picture += [*from_yuv_filters("yuv420p", media.color, edit.size, media.size[1])]
+    place = media.chroma_origin if is_420(media.pixel_format) else None
+    chroma = chroma_options(place, CHROMA_ORIGIN["left"])
+    picture += from_yuv_filters("yuv420p", media.color, edit.size, media.size[1], chroma=chroma)
     # Whichever there are fewer of, pictures of the source or frames of the output, are resized.
     slowed = line.source_end is not None and edit.frame_count > (line.source_end - line.source_start) * media.fps
     done = [*picture, *frames] if slowed else [*frames, *picture]
@@ -246,6 +248,15 @@ def _told(color: ColorTags) -> tuple[str, ...]:
     return ("-color_range", color.range) if color.range else ()
 
 
-def suits(media: MediaInfo) -> bool:
-    """Whether ffmpeg's own clock can be trusted on the file: a stream's may jump, and then it guesses."""
-    return bool(_STEADY & set(media.format.split(",")))
+def suits(media: MediaInfo, *, scaled: bool) -> bool:
+    """Whether the graph can do all of it.
+
+    ffmpeg's own clock can be trusted on some files alone: a stream's may jump, and then it guesses. And its scaler
+    leaves chroma where it is, though a turned picture has it elsewhere, unless it has to scale.
+
+    Args:
+        media: The source.
+        scaled: Whether the part that is kept changes its size.
+    """
+    steady = bool(_STEADY & set(media.format.split(",")))
+    return steady and (scaled or media.chroma_origin == CHROMA_ORIGIN["left"])

@@ -5,6 +5,7 @@ Strings in, strings out; it must start nothing and read nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Rational
 from typing import Final, Literal
@@ -13,6 +14,7 @@ from reel_modal.errors import ConfigError
 from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
 
 __all__ = [
+    "chroma_options",
     "even_size",
     "exact_fraction",
     "from_yuv_filters",
@@ -77,8 +79,31 @@ def to_yuv_filters(pixel_format: PixelFormat, color: ColorTags) -> list[str]:
     return [*filters, "format=yuv420p"]
 
 
+def chroma_options(source: tuple[float, float] | None, target: tuple[float, float]) -> list[str]:
+    """Return the options of the scaler that say where chroma is; without them it takes it for centered.
+
+    Args:
+        source: Where the first sample of a 4:2:0 picture lies, in luma pixels from left and top; None for a picture
+            with more chroma, whose samples lie on the left pixels.
+        target: The same of the 4:2:0 picture that is made.
+    """
+    found = ["in_h_chr_pos=0"] if source is None else _chroma_position("in", source)
+    return [*found, *_chroma_position("out", target)]
+
+
+def _chroma_position(side: str, origin: tuple[float, float]) -> list[str]:
+    """Return the place in swscale's numbers: 256ths of the way from one pixel to the next."""
+    across, down = (round(256 * (place - 0.5)) for place in origin)
+    return [f"{side}_h_chr_pos={across}", f"{side}_v_chr_pos={down}"]
+
+
 def from_yuv_filters(
-    pixel_format: PixelFormat, color: ColorTags, size: tuple[int, int] | None, height: int
+    pixel_format: PixelFormat,
+    color: ColorTags,
+    size: tuple[int, int] | None,
+    height: int,
+    *,
+    chroma: Sequence[str] = (),
 ) -> list[str]:
     """Return the filters from a decoded picture to `pixel_format`, resized to `size` where given.
 
@@ -89,6 +114,7 @@ def from_yuv_filters(
         color: The tags of the source.
         size: (width, height) wanted, or None.
         height: Height of the source in pixels, which decides what an untagged matrix is.
+        chroma: What `chroma_options` says of the places of chroma; without it they are in the middle.
     """
     options = [f"{size[0]}:{size[1]}:flags=bicubic"] if size else ["flags=bicubic"]
     if pixel_format in {"bgr24", "rgb24"}:
@@ -96,7 +122,7 @@ def from_yuv_filters(
         options += [f"in_color_matrix={_SWS_MATRIX.get(matrix, matrix)}", f"in_range={color.range or 'tv'}"]
     else:
         keep = color.range or "tv"
-        options += [f"in_range={keep}:out_range={keep}"]
+        options += [f"in_range={keep}:out_range={keep}", *chroma]
     if pixel_format == "gray8":
         # The luma plane itself: a conversion to gray would stretch its range.
         return ["scale=" + ":".join(options), "format=yuv420p", "extractplanes=y"]

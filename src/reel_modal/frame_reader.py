@@ -17,9 +17,9 @@ import numpy as np
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
-from reel_modal.filters import exact_fraction, from_yuv_filters, seconds_text
+from reel_modal.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.frame_times import FrameTimes
-from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate
+from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.in_process import InProcessDecoder, copy_planes
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.untrusted import input_arguments
@@ -192,7 +192,12 @@ class FrameReader:
             filters.append(f"setpts=PTS-{float(self._origin)!r}/TB")
             filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
         size = None if self.size == self.media.size else self.size
-        return [*filters, *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1])]
+        place = self.media.chroma_origin
+        chroma = chroma_options(place if is_420(self.media.pixel_format) else None, place)
+        return [
+            *filters,
+            *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1], chroma=chroma),
+        ]
 
     def _seek(self) -> tuple[str, ...]:
         seconds = self._seek_seconds()

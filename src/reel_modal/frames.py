@@ -21,6 +21,7 @@ from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 
 __all__ = [
     "BT709",
+    "CHROMA_ORIGIN",
     "ColorTags",
     "Frame",
     "PixelFormat",
@@ -29,6 +30,7 @@ __all__ = [
     "fit_edges",
     "frame_bytes",
     "frame_rate",
+    "is_420",
     "matrix_or_assumed",
     "plain_fraction",
     "plane_shapes",
@@ -71,6 +73,22 @@ class ColorTags:
 
 
 BT709: Final = ColorTags(matrix="bt709", range="tv", primaries="bt709", transfer="bt709")
+
+
+CHROMA_ORIGIN: Final = {
+    "left": (0.5, 1.0),
+    "center": (1.0, 1.0),
+    "topleft": (0.5, 0.5),
+    "top": (1.0, 0.5),
+    "bottomleft": (0.5, 1.5),
+    "bottom": (1.0, 1.5),
+}
+"""Where the first chroma sample of a 4:2:0 picture lies, in luma pixels from the left and from the top."""
+
+
+def is_420(pixel_format: str) -> bool:
+    """Whether ffmpeg's pixel format has one chroma sample for two by two pixels."""
+    return "420" in pixel_format or pixel_format.startswith(("nv12", "nv21", "p010", "p012", "p016"))
 
 
 def matrix_or_assumed(color: ColorTags, height: int) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from reel_modal.color_names import color_tags
 from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
-from reel_modal.frames import ColorTags
+from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.orientation import Orientation
 from reel_modal.timestamps import PacketTimes, choose_rate
 from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
@@ -155,6 +155,18 @@ class MediaInfo:
         if self.scan is not None:
             return round(self.scan.duration_seconds * self.fps)
         return None if self.duration_seconds is None else max(1, round(self.duration_seconds * self.fps))
+
+    @property
+    def chroma_origin(self) -> tuple[float, float]:
+        """Where the first chroma sample lies in the upright picture, read as 4:2:0: luma pixels from left and top.
+
+        Unless a file says otherwise it lies on the left pixels, between two rows: that is (0.5, 1) in most files,
+        and something else where the picture was turned.
+        """
+        if not is_420(self.pixel_format):
+            return CHROMA_ORIGIN["left"]  # it is read into that
+        stored = CHROMA_ORIGIN.get(self.color.chroma_location or "left", CHROMA_ORIGIN["left"])
+        return self.orientation.upright_origin(stored, self.coded_size)
 
     def to_dict(self) -> dict[str, object]:
         """Return the same for JSON: fractions as `n/d` text, sizes as lists."""

@@ -59,6 +59,30 @@ class Orientation:
         """Return the upright size of a stored `size` (width, height)."""
         return (size[1], size[0]) if self.turned else size
 
+    def upright_origin(self, origin: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
+        """Return where the first chroma sample of a 4:2:0 picture lies once it is upright, in luma pixels.
+
+        Args:
+            origin: Where the first one lies as stored, from the left and from the top.
+            size: (width, height) as stored.
+        """
+        x, y = origin
+        width, height = size
+        if self.mirrored:
+            x = _from_the_end(x, width)
+        if self.rotation_degrees == 90:
+            return _from_the_end(y, height), x
+        if self.rotation_degrees == 180:
+            return _from_the_end(x, width), _from_the_end(y, height)
+        if self.rotation_degrees == 270:
+            return y, _from_the_end(x, width)
+        return x, y
+
     def filters(self) -> tuple[str, ...]:
         """Return the ffmpeg filters that make a stored frame upright."""
         return (*(("hflip",) if self.mirrored else ()), *_TURNS.get(self.rotation_degrees, ()))
+
+
+def _from_the_end(origin: float, length: int) -> float:
+    """Return the distance of the last of samples that are two pixels apart from the end of `length` pixels."""
+    return length - (origin + 2 * ((length + 1) // 2 - 1))

@@ -41,7 +41,7 @@ class FramingPlan:
         frame_count: Of the output.
         layout: Where the crop goes.
         track: Where the crop is.
-        color: Tags of the output; the chroma location is the source's.
+        color: Tags of the output.
         engine: Who makes the frames.
         still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
         notes: What is not as asked, a sentence each.
@@ -77,7 +77,8 @@ class FramingPlan:
         layout = Layout(media.sample_aspect_ratio, size, request.fit)
         still = _still(track, layout, timeline)
         repeats = request.slow_motion == "repeat" or all(piece.speed >= 1 for piece in timeline.pieces)
-        graph = still is not None and repeats and suits(media) and len(timeline.pieces) <= _MOST_GRAPH_PIECES
+        simple = repeats and len(timeline.pieces) <= _MOST_GRAPH_PIECES
+        graph = still is not None and simple and suits(media, scaled=still[2:] != size)
         return cls(
             media=media,
             timeline=timeline,

@@ -154,7 +154,9 @@ def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResu
         color=job.plan.color,
         settings=job.context.settings,
     )
-    framing = FramingRenderer(job.plan.track, job.plan.layout, job.request.background, job.plan.color)
+    framing = FramingRenderer(
+        job.plan.track, job.plan.layout, job.request.background, job.plan.color, job.plan.media.chroma_origin
+    )
     schedule = Schedule(job.plan.timeline, job.plan.fps, job.request.slow_motion)
     older, newer = (_Picture(framing, job.plan) for _ in range(2))
     with reader, pipe:

@@ -28,15 +28,6 @@ _LARGEST_SIDE_PX: Final = 8192
 # How much smaller a background is blurred than it is shown, and how softly.
 _BLUR_FACTOR: Final = 16
 _BLUR_SIGMA: Final = 2.5
-# By how much of a pixel of luma chroma lies left of and above the middle of its four pixels.
-_CHROMA_SHIFT: Final = {
-    "left": (0.5, 0.0),
-    "center": (0.0, 0.0),
-    "topleft": (0.5, 0.5),
-    "top": (0.0, 0.5),
-    "bottomleft": (0.5, -0.5),
-    "bottom": (0.0, -0.5),
-}
 
 
 class CropTrack:
@@ -159,25 +150,34 @@ def color_for_height(color: ColorTags, height: int, shown_height: int) -> ColorT
 class FramingRenderer:
     """Puts the crop of yuv420p frames into frames of the output.
 
-    Every plane is resampled once, on its own. Chroma is taken from where the source's tags say that it lies, and
-    put where players expect it, between the left pixels.
+    Every plane is resampled once, on its own. Chroma is taken from where it lies in the source, and put where players
+    expect it, on the left pixels.
 
     Args:
         track: Where the crop is.
         layout: Where it goes.
         background: What is beside it: `blur` or `#rrggbb`.
-        color: Tags of the output, whose chroma location is the source's.
+        color: Tags of the output.
+        chroma_origin: Where the first chroma sample of the source lies, in luma pixels from left and top.
 
     Example:
-        >>> framing = FramingRenderer(track, Layout(Fraction(1), (810, 1440), "cover"), "blur", ColorTags())
+        >>> layout = Layout(Fraction(1), (810, 1440), "cover")
+        >>> framing = FramingRenderer(track, layout, "blur", ColorTags(), (0.5, 1.0))
         >>> framing.render(frame.planes, seconds, output)
     """
 
-    def __init__(self, track: CropTrack, layout: Layout, background: str, color: ColorTags) -> None:
+    def __init__(
+        self,
+        track: CropTrack,
+        layout: Layout,
+        background: str,
+        color: ColorTags,
+        chroma_origin: tuple[float, float],
+    ) -> None:
         self._track = track
         self._layout = layout
         self._fill = None if background == "blur" else yuv_of(background, color, layout.size[1])
-        self._shift = _CHROMA_SHIFT.get(color.chroma_location or "left", _CHROMA_SHIFT["left"])
+        self._chroma_origin = chroma_origin
 
     def render(self, planes: Planes, seconds: Fraction, output: U8Array) -> None:
         """Fill `output` with what the crop shows of `planes` at `seconds`.
@@ -200,11 +200,11 @@ class FramingRenderer:
     def _windows(self, source: Window, target: Box) -> tuple[Window, Window]:
         """Return the part of the luma plane and the part of the chroma planes that fill `target`.
 
-        A chroma sample i lies at 2i + 1 - shift pixels in the source, and j at 2j + 1/2 across in the output.
+        A chroma sample i lies at 2i + origin pixels in the source, and j at 2j + (1/2, 1) in the output.
         """
         step = source.width / (target.right - target.left)
-        left = source.left / 2 + self._shift[0] / 2 - step / 4
-        top = source.top / 2 + self._shift[1] / 2
+        left = (source.left + 1 - self._chroma_origin[0]) / 2 - step / 4
+        top = (source.top + 1 - self._chroma_origin[1]) / 2
         return source, Window(left, top, source.width / 2, source.height / 2)
 
     def _paint_background(self, planes: Planes, crop: Window, targets: Planes) -> None:

@@ -92,13 +92,16 @@ def resample(plane: U8Array, window: Window, target: U8Array) -> None:
     """
     cv2 = load_cv2()
     height, width = target.shape
+    step = (window.width / width, window.height / height)
+    if step != (1, 1) and abs(window.width - width) < 1 and abs(window.height - height) < 1:
+        _warp(plane, window, step, target)
+        return
     across, down = _Span.of(window.left, window.width), _Span.of(window.top, window.height)
     part = _cut(plane, across, down)
     if across.shift or down.shift:
         anchor = (across.before, down.before)
         part = cv2.sepFilter2D(part, -1, across.kernel, down.kernel, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
         part = part[down.before :, across.before :][: down.count, : across.count]
-    step = (window.width / width, window.height / height)
     method = cv2.INTER_AREA if min(step) >= 1 else cv2.INTER_CUBIC
     if (across.count, down.count) == (window.width, window.height):
         if part.shape == target.shape:
@@ -111,6 +114,21 @@ def resample(plane: U8Array, window: Window, target: U8Array) -> None:
     if any(missing):  # the factor rounds to a sample less
         grown = np.pad(grown, ((0, missing[0]), (0, missing[1])), mode="edge")
     target[:] = grown[:height, :width]
+
+
+def _warp(plane: U8Array, window: Window, step: tuple[float, float], target: U8Array) -> None:
+    """Fill `target` by a factor that is almost 1, which OpenCV's resize would take for 1: a slow zoom would jerk."""
+    cv2 = load_cv2()
+    height, width = target.shape
+    # From the middle of a sample of the target to the middle of one of the plane; in 32nds of a sample.
+    matrix = np.array(
+        [
+            [step[0], 0, window.left + (step[0] - 1) / 2],
+            [0, step[1], window.top + (step[1] - 1) / 2],
+        ]
+    )
+    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(plane, matrix, (width, height), dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _cut(plane: U8Array, across: _Span, down: _Span) -> U8Array:

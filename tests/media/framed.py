@@ -1,0 +1,58 @@
+"""Framing requests run through the real body, as short as a test wants them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from reel_modal.config import Settings
+from reel_modal.functions import process_framing
+from reel_modal.functions.context import CancellationToken, JobContext
+from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult
+from reel_modal.storage import PathStorage
+
+FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
+FAITHFUL = EncodeOptions(encoder="libx264", preset="ultrafast", quality=1)
+"""So little loss that samples can be compared."""
+
+
+def crops(*rows: tuple[object, float, float, float, float]) -> tuple[CropKeyframe, ...]:
+    """Keyframes out of (seconds, x, y, width, height)."""
+    return tuple(
+        CropKeyframe(time_seconds=Fraction(str(at)), x=x, y=y, width=width, height=height)
+        for at, x, y, width, height in rows
+    )
+
+
+def request_for(source: Path, output: Path, **fields: object) -> FramingRequest:
+    """A request whose keys are paths."""
+    given = {
+        "job_id": "j",
+        "user_id": "u",
+        "input_key": str(source),
+        "output_key": str(output),
+        "encode": FAST,
+        **fields,
+    }
+    return FramingRequest(**given)  # type: ignore[arg-type]
+
+
+def run(request: FramingRequest, workdir: Path, *, cancellation: CancellationToken | None = None) -> RenderResult:
+    """Run the body in `workdir`, in which nothing may be left."""
+    workdir.mkdir(exist_ok=True)
+    context = JobContext(
+        storage=PathStorage(),
+        workdir=workdir,
+        settings=Settings(),
+        cancellation=cancellation or CancellationToken(),
+    )
+    try:
+        return process_framing.run(request, context)
+    finally:
+        assert list(workdir.iterdir()) == []
+
+
+def framed(source: Path, folder: Path, **fields: object) -> tuple[RenderResult, Path]:
+    """Frame `source` into `folder`; return the result and the file."""
+    output = folder / "out.mp4"
+    return run(request_for(source, output, **fields), folder / "work"), output
