@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from weakref import WeakValueDictionary
 
 from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
@@ -90,6 +91,7 @@ class RemoteFunction(Generic[P, R]):
         self._experience = experience
         self._submissions: _Submissions[R] = _Submissions()
         self._detached: set[asyncio.Future[Job[R]]] = set()
+        self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
 
     @staticmethod
     def from_modal(
@@ -120,6 +122,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> RemoteFunction[P, R]:
         """Return the function with other options; what is None stays as it is, and `math.inf` sets no limit."""
         other = copy(self)
+        other._submitted = WeakValueDictionary()  # noqa: SLF001 - jobs keep the options that they began with
         other._options = JobOptions(  # noqa: SLF001 - a copy of this very object
             on_cancel=on_cancel or self._options.on_cancel,
             stall_seconds=self._options.stall_seconds if stall_seconds is None else stall_seconds,
@@ -247,7 +250,8 @@ class RemoteFunction(Generic[P, R]):
 
     def job(self, call_id: str) -> Job[R]:
         """Return a job that was submitted before, by its call's id; nothing is asked yet."""
-        return self._job(call_id, attached=True)
+        known = self._submitted.get(call_id)
+        return self._job(call_id, attached=True) if known is None else known
 
     async def _submit_once(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         if self._identify is None:
@@ -263,7 +267,9 @@ class RemoteFunction(Generic[P, R]):
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.ensure_future(self._withdraw(starting)))
             raise
-        return self._job(call_id, attached=False)
+        # Whoever attaches to it in this process knows as much as who submitted it, such as since when it waits.
+        job = self._submitted[call_id] = self._job(call_id, attached=False)
+        return job
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
         """Cancel the call that may be starting still: nobody would ever hear of it."""

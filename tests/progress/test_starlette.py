@@ -102,6 +102,10 @@ class Stream:
         return seen
 
 
+async def first_id(response: httpx.Response) -> str:
+    return await anext(line.removeprefix("id: ") async for line in response.aiter_lines() if line.startswith("id: "))
+
+
 def check_forward(events: list[dict[str, Any]]) -> None:
     assert all(later["sequence"] > earlier["sequence"] for earlier, later in pairwise(events))
     assert all(later["progress_exact"] >= earlier["progress_exact"] for earlier, later in pairwise(events))
@@ -159,6 +163,17 @@ async def test_a_browser_that_saw_the_end_is_told_to_stop(host: Host, server: st
     again = Stream(server, stream.last_id)
     assert [event async for event in again] == []
     assert again.status_code == 204
+
+
+async def test_a_page_that_was_loaded_anew_may_say_what_it_has_seen(host: Host, server: str) -> None:
+    async with httpx.AsyncClient(timeout=30) as client:
+        url = f"http://{server}/progress?last_event_id="
+        async with client.stream("GET", f"{url}7-40.00") as response:
+            assert await first_id(response) == "8-40.00"
+        # What the browser itself says is newer than the address.
+        async with client.stream("GET", f"{url}7-40.00", headers={"Last-Event-ID": "9-50.00"}) as response:
+            assert await first_id(response) == "10-50.00"
+        assert (await client.get(f"{url}9-100.00-end")).status_code == 204
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import aclosing
 
 import pytest
 from tests.jobs import event, overlay, rendered
@@ -459,3 +460,17 @@ async def test_items_are_taken_as_they_are_needed_and_none_is_fine() -> None:
 async def test_a_concurrency_that_cannot_work_is_refused(concurrency: int) -> None:
     with pytest.raises(ConfigError, match=f"concurrency is {concurrency}"):
         await anext(Gated().function.map([1], concurrency=concurrency))
+
+
+async def test_who_attaches_in_the_same_process_knows_since_when_the_job_waits() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    backend.script("render_overlay", Script(result=rendered, queue_seconds=60))
+    registry = FunctionRegistry(Settings(), backend=backend, clock=clock)
+    job = await registry["render_overlay"].submit(overlay())
+    await clock.advance(20)
+    for attached in (registry.attach(job.id), registry["render_overlay"].job(job.id.rpartition(":")[2])):
+        async with aclosing(attached.progress()) as updates:
+            assert (await anext(updates)).elapsed_seconds == 20
+    # Other options are another job's.
+    assert registry["render_overlay"].with_options(stall_seconds=5).job(job.id.rpartition(":")[2]) is not job

@@ -40,7 +40,8 @@ def progress_events(
 
     A browser's `EventSource` reconnects by itself and says which event it had last. Then the stream goes on from
     there: with the truth of now, but with no step back of the bar, and with higher sequence numbers. What was missed
-    in between is not repeated. A browser that has had the last update is told to stop asking.
+    in between is not repeated. A browser that has had the last update is told to stop asking. A page that was loaded
+    anew, whose `EventSource` knows nothing yet, may say it by `?last_event_id=`.
 
     Args:
         request: Of the endpoint.
@@ -58,7 +59,8 @@ def progress_events(
         ...     job = registry.attach(request.path_params["job_id"])
         ...     return progress_events(request, job.progress())
     """
-    seen = _Seen.parse(request.headers.get("last-event-id", ""))
+    asked = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+    seen = _Seen.parse(asked)
     if seen.ended:
         return Response(status_code=204)
     return StreamingResponse(

@@ -1,0 +1,201 @@
+"""The example page in a real browser: a bar that only goes forward, whatever the network and the person do."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from examples.progress_page.app import create_app
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.browser import Page, browser_page, find_chromium
+from tests.jobs import overlay, rendered
+from tests.progress.serving import serving
+
+from reel_modal import FunctionRegistry, Job, ProgressEvent, RenderResult, Settings
+from reel_modal.errors import InvalidMediaError
+from reel_modal.testing import InMemoryBackend, ManualClock, Script, make_clip
+
+RECORD = """
+window.seen = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const bar = document.querySelector("progress");
+  window.seen.push(bar.value);
+  new MutationObserver(() => window.seen.push(bar.value)).observe(bar, {attributes: true});
+});
+"""
+"""Every value that the bar had in this document."""
+
+
+@dataclass
+class Wire:
+    """The app behind a network that a test can cut."""
+
+    app: ASGIApp
+    streams: list[asyncio.Event] = field(default_factory=list)
+    resumed_from: list[str] = field(default_factory=list)
+    opened: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].endswith("/progress"):
+            await self.app(scope, receive, send)
+            return
+        cut = asyncio.Event()
+        self.streams.append(cut)
+        self.resumed_from.append(Request(scope).headers.get("last-event-id", ""))
+        async with self.opened:
+            self.opened.notify_all()
+        answering = asyncio.ensure_future(self.app(scope, receive, send))
+        cutting = asyncio.ensure_future(cut.wait())
+        await asyncio.wait({answering, cutting}, return_when=asyncio.FIRST_COMPLETED)
+        cutting.cancel()
+        if cut.is_set():
+            answering.cancel()
+            await asyncio.wait({answering})
+            # Ending without the end of the answer closes the connection, as a network does that drops.
+            return
+        await answering
+
+    async def stream(self, number: int) -> None:
+        """Return when the browser has asked so often."""
+        async with self.opened, asyncio.timeout(60):
+            await self.opened.wait_for(lambda: len(self.streams) >= number)
+
+
+@dataclass
+class Host:
+    """A job that a test moves on by hand, the page on it, and the wire between them."""
+
+    clock: ManualClock
+    job: Job[RenderResult]
+    wire: Wire
+    url: str
+
+    async def advance(self, seconds: float) -> None:
+        """Let the time of the job pass, and the server take its turns."""
+        await self.clock.advance(seconds)
+
+
+@asynccontextmanager
+async def hosting(**script: object) -> AsyncIterator[Host]:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    events = [ProgressEvent("render", 30 * beat, 600, 2.0 * beat, beat + 1) for beat in range(20)]
+    values: dict[str, object] = {"result": rendered, "queue_seconds": 4.0, "seconds": 42.0, "events": events}
+    backend.script("render_overlay", Script(**values | script))  # type: ignore[arg-type]
+    registry = FunctionRegistry(Settings(), backend=backend, clock=clock)
+    job = await registry["render_overlay"].submit(overlay())
+    wire = Wire(create_app(registry, overlay))
+    async with serving(wire) as port:
+        yield Host(clock, job, wire, f"http://127.0.0.1:{port}/jobs/{job.id}")
+
+
+async def bar(page: Page) -> float:
+    return float(await page.run("document.querySelector('progress').value"))
+
+
+async def check_forward(page: Page) -> list[float]:
+    seen: list[float] = await page.run("window.seen")
+    assert all(later >= earlier for earlier, later in pairwise(seen)), seen
+    return seen
+
+
+async def test_the_bar_survives_a_dropped_connection_and_a_reload_and_ends_complete(tmp_path: Path) -> None:
+    async with hosting() as host, browser_page() as page:
+        await page.at_each_start(RECORD)
+        await page.go(host.url)
+        await host.wire.stream(1)
+        await host.advance(2.0)
+        await page.until("document.querySelector('#source').textContent === 'estimated'")
+        await host.advance(12.0)
+        await page.until("document.querySelector('#source').textContent.includes('150 of 600')")
+        before = await bar(page)
+        assert 10 < before < 50
+        await page.screenshot(tmp_path / "page.png")
+
+        host.wire.streams[0].set()
+        await host.wire.stream(2)  # the browser asks again by itself
+        assert host.wire.resumed_from[1].startswith(tuple("123456789"))
+        await host.advance(8.0)
+        await page.until("document.querySelector('#source').textContent.includes('270 of 600')")
+        assert await bar(page) > before
+        seen = await check_forward(page)
+        assert len(seen) > 20
+
+        before = await bar(page)
+        await page.reload()
+        await host.wire.stream(3)
+        assert await bar(page) >= before  # at once, before any news
+        await host.advance(8.0)
+        await page.until("document.querySelector('#source').textContent.includes('390 of 600')")
+
+        await host.advance(60.0)
+        await page.until("document.body.dataset.status === 'complete'")
+        seen = await check_forward(page)
+        assert seen[-1] == 100
+        assert [value for value in seen if value == 100] == [100]
+        assert await page.run("document.querySelector('#percent').textContent") == "100 %"
+        # Whoever comes back to it sees it complete, and asks once.
+        await page.reload()
+        await host.wire.stream(4)
+        assert await bar(page) == 100
+        assert (await host.job.result()).job_id == "job"
+
+
+async def test_a_stuck_job_says_so_and_a_failed_one_keeps_its_bar() -> None:
+    events = [ProgressEvent("render", 30, 600, 2.0, 1)]
+    broken = InvalidMediaError("it ends in the middle")
+    async with hosting(events=events, seconds=80.0, error=broken) as host, browser_page() as page:
+        await page.at_each_start(RECORD)
+        await page.go(host.url)
+        await host.wire.stream(1)
+        await host.advance(46.2)
+        await page.until("document.querySelector('#message').textContent.includes('no news for 40 s')")
+        before = await bar(page)
+        await host.advance(60.0)
+        await page.until("document.body.dataset.status === 'error'")
+        assert before <= await bar(page) < 100
+        assert "cannot be rendered" in await page.run("document.querySelector('#message').textContent")
+        await check_forward(page)
+
+
+async def test_a_job_that_nobody_knows_is_said_to_be_unknown() -> None:
+    async with hosting() as host, browser_page() as page:
+        await page.go(host.url.rpartition("/")[0] + "/nonsense")
+        await page.until("document.querySelector('#message').textContent === 'There is no such job.'")
+
+
+async def test_a_real_job_is_started_from_the_page_and_watched_to_its_end(tmp_path: Path) -> None:
+    await asyncio.to_thread(make_clip, tmp_path / "in.mp4", seconds=4)
+
+    def new_request() -> object:
+        number = uuid.uuid4().hex
+        return replace(overlay(number), output_key=f"out/{number}.mp4")
+
+    async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
+        app = create_app(registry, new_request)  # type: ignore[arg-type]
+        async with serving(app) as port, browser_page() as page:
+            await page.at_each_start(RECORD)
+            await page.go(f"http://127.0.0.1:{port}/")
+            async with page.loading():
+                await page.run("document.querySelector('button').click()")
+            await page.until("document.body.dataset.status === 'complete'")
+            assert (await check_forward(page))[-1] == 100
+    (output,) = await asyncio.to_thread(lambda: list((tmp_path / "out").iterdir()))
+    assert output.stat().st_size > 0
+
+
+def test_without_a_browser_these_tests_fail_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        find_chromium()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        find_chromium()
