@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,34 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.loopback.interpreters import only_packages
+from tests.integration.sample_app import APP, deploy, sample
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
-APP = "loopback-sample"
-SAMPLE = Path(__file__).parent / "loopback" / "sample"
-
-
-def deploy(plane: LoopbackPlane, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`modal deploy` as a person runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "modal", "deploy", *arguments, "-m", "loopback_sample"],
-        cwd=SAMPLE,
-        env={**os.environ, **plane.environment(), "PYTHONIOENCODING": "utf-8", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def sample(shared_plane: LoopbackPlane) -> None:
-    shared_plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
-    done = deploy(shared_plane)
-    assert done.returncode == 0, done.stdout + done.stderr
+__all__ = ["sample"]
 
 
 @pytest.fixture

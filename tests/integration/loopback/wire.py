@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import grpclib.server
 from google.protobuf.message import Message
@@ -50,19 +51,24 @@ class Wire:
         self._faults = faults
         # A client repeats a request whose answer it missed under the same key: it is done once only.
         self._replies: dict[tuple[str, str], asyncio.Task[Message]] = {}
-        self._server: grpclib.server.Server | None = None
+        self._server: _Server | None = None
 
-    async def start(self) -> str:
-        """Listen on a free port of this machine and give the URL."""
+    async def start(self, port: int = 0) -> int:
+        """Listen on a port of this machine, by default a free one, and return it."""
         # The server belongs to the loop in which it is made.
-        self._server = grpclib.server.Server([self], status_details_codec=custom_detail_codec)
-        await self._server.start("127.0.0.1", 0)
+        self._server = _Server([self], status_details_codec=custom_detail_codec)
+        await self._server.start("127.0.0.1", port)
         (socket,) = self._server._server.sockets
-        return f"http://127.0.0.1:{socket.getsockname()[1]}"
+        return socket.getsockname()[1]
 
-    async def stop(self) -> None:
+    async def stop(self, *, cut: bool = False) -> None:
+        """Listen no more; `cut` breaks the open connections as well, as the death of a real one does."""
         if self._server is None:
             return
+        if cut:
+            for protocol in list(self._server.protocols):
+                if protocol.connection is not None:
+                    protocol.connection._transport.abort()
         self._server.close()
         # A client that keeps its connection open would make an unbounded wait endless.
         closed = asyncio.ensure_future(self._server.wait_closed())
@@ -133,6 +139,19 @@ class Wire:
         if not token or self._tokens.get(token) != headers.get("x-modal-token-secret"):
             raise GRPCError(Status.UNAUTHENTICATED, "Token ID or token secret is not valid.")
         return ""
+
+
+class _Server(grpclib.server.Server):
+    """A server that knows its connections."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.protocols: WeakSet[Any] = WeakSet()
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self.protocols.add(protocol)
+        return protocol
 
 
 # Requests that create or consume; repeating any other is harmless.

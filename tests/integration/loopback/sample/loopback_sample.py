@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -23,6 +24,14 @@ def double(x: int) -> int:
 @app.function(timeout=60)
 def refuse(message: str) -> None:
     raise ValueError(message)
+
+
+@app.function(timeout=60)
+def leave(how: str) -> None:
+    """End as no function should."""
+    if how == "a bare time-out":
+        raise TimeoutError
+    sys.exit(how)
 
 
 @app.function(timeout=60, max_containers=2)
