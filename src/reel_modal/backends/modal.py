@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -91,19 +91,8 @@ class ModalBackend:
     async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
         """See `Backend.wait`."""
         call = await self._call(call_id)
-        bound = asyncio.timeout(timeout_seconds + self._answer_seconds)
-        try:
-            async with bound:
-                return Finished(await call.get.aio(timeout=timeout_seconds))
-        except TimeoutError as error:
-            if bound.expired():
-                raise self._no_answer(error, call_id) from error
-            if not _came_back(error):
-                return None
-            raise self._error(error, call_id) from error
-        except (Exception, SystemExit) as error:
-            # The function may have left by sys.exit, which modal repeats here and which is no end of the host.
-            raise self._error(error, call_id) from error
+        bound = timeout_seconds + self._answer_seconds
+        return await _within(bound, self._outcome(call, call_id, timeout_seconds), self.app, call_id)
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`."""
@@ -122,9 +111,7 @@ class ModalBackend:
         while True:
             heard = False
             async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS)) as items:
-                while (
-                    item := await self._answer(anext(items, None), call_id, waits_seconds=_IDLE_SECONDS)
-                ) is not None:
+                while (item := await self._next(items, call_id)) is not None:
                     if not isinstance(item, dict):
                         return
                     event = ProgressEvent(**item)
@@ -195,38 +182,73 @@ class ModalBackend:
         with self._lock:
             return self._calls.setdefault(call_id, modal.FunctionCall.from_id(call_id, client=self._client))
 
-    async def _answer(
-        self,
-        asked: Awaitable[T],
-        call_id: str | None = None,
-        *,
-        function: str | None = None,
-        waits_seconds: float = 0.0,
-    ) -> T:
-        """Return the answer of one request, within the bound; whatever goes wrong becomes ours.
-
-        Args:
-            asked: The request.
-            call_id: The call that it is about.
-            function: The function that it is about.
-            waits_seconds: How long Modal itself may wait before it answers.
-        """
+    async def _outcome(self, call: modal.FunctionCall[Any], call_id: str, wait_seconds: float) -> Finished | None:
         try:
-            async with asyncio.timeout(waits_seconds + self._answer_seconds):
-                return await asked
-        except OSError as error:  # a TimeoutError of that bound is one
-            raise self._no_answer(error, call_id, function=function) from error
-        except Exception as error:
-            raise self._error(error, call_id, function=function) from error
+            return Finished(await call.get.aio(timeout=wait_seconds))
+        except TimeoutError as error:
+            if not _came_back(error):
+                return None
+            raise self._error(error, call_id) from error
+        except (Exception, SystemExit) as error:
+            # The function may have left by sys.exit, which modal repeats here and which is no end of the host.
+            raise self._error(error, call_id) from error
 
-    def _no_answer(self, error: OSError, call_id: str | None, *, function: str | None = None) -> UnavailableError:
-        said = str(error) or f"nothing came within {self._answer_seconds:g} s"
-        return UnavailableError(f"Modal does not answer: {said}", function=function or self.app, call_id=call_id)
+    async def _next(self, items: AsyncGenerator[object], call_id: str) -> object:
+        """Return the next item, or None after some silence."""
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS + self._answer_seconds):
+                return await anext(items, None)
+        except TimeoutError as error:
+            raise _no_answer(self._answer_seconds, self.app, call_id) from error
+        except Exception as error:
+            raise self._error(error, call_id) from error
+
+    async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
+        """Return the answer of one request, within the bound; whatever goes wrong becomes ours."""
+
+        async def answer() -> T:
+            try:
+                return await asked
+            except OSError as error:
+                said = f"Modal does not answer: {error}"
+                raise UnavailableError(said, function=function or self.app, call_id=call_id) from error
+            except Exception as error:
+                raise self._error(error, call_id, function=function) from error
+
+        return await _within(self._answer_seconds, answer(), function or self.app, call_id)
 
     def _error(self, error: BaseException, call_id: str | None, *, function: str | None = None) -> RemoteError:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+async def _within(seconds: float, answer: Coroutine[object, object, T], function: str, call_id: str | None) -> T:
+    """Return `answer`, or raise after `seconds`, at once: the client of modal may miss that it was cancelled.
+
+    Cancellation: returns at once as well.
+    """
+    asking = asyncio.ensure_future(answer)
+    asking.add_done_callback(_take_note)
+    try:
+        await asyncio.wait({asking}, timeout=seconds)
+        if not asking.done():
+            raise _no_answer(seconds, function, call_id)
+        return asking.result()
+    finally:
+        asking.cancel()
+
+
+def _take_note(asking: asyncio.Future[T]) -> None:
+    """Ask for an outcome that nobody waits for any more, so that asyncio does not complain."""
+    if not asking.cancelled():
+        asking.exception()
+
+
+def _no_answer(seconds: float, function: str, call_id: str | None) -> UnavailableError:
+    return UnavailableError(
+        f"Modal does not answer: nothing came within {seconds:g} s", function=function, call_id=call_id
+    )
 
 
 def _came_back(error: TimeoutError) -> bool:
