@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from reel_modal.backends.across_loops import end_of
 from reel_modal.backends.base import Finished, failure_of
 from reel_modal.backends.events import EventLog
 from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
@@ -61,13 +63,13 @@ class Submitted:
 @dataclass(slots=True)
 class _Call:
     function: str
-    ended: asyncio.Future[object]
+    ended: Future[object] = field(default_factory=Future)
     task: asyncio.Task[None] | None = None
     events: EventLog = field(default_factory=EventLog)
 
 
 class InMemoryBackend:
-    """Runs scripts instead of functions, in one event loop.
+    """Runs scripts instead of functions, each in the event loop that submitted it.
 
     Args:
         clock: Where the time of the scripts comes from; a `ManualClock` makes tests instant and exact.
@@ -110,7 +112,7 @@ class InMemoryBackend:
         self.submitted.append(Submitted(function, args, dict(kwargs), call_id))
         scripts = self._scripts.get(function) or [Script()]
         script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
-        call = self._calls[call_id] = _Call(function, asyncio.get_running_loop().create_future())
+        call = self._calls[call_id] = _Call(function)
         call.task = asyncio.ensure_future(self._play(script, call, args, kwargs))
         return call_id
 
@@ -118,7 +120,7 @@ class InMemoryBackend:
         """See `Backend.wait`; the time-out is on the backend's clock."""
         call = self._call(call_id)
         if not call.ended.done() and timeout_seconds > 0:
-            await wait_for_tick(self._clock, timeout_seconds, call.ended)
+            await wait_for_tick(self._clock, timeout_seconds, end_of(call.ended))
         if not call.ended.done():
             return None
         if (error := call.ended.exception()) is not None:
@@ -172,7 +174,6 @@ class InMemoryBackend:
             call.ended.set_result(value)
         else:
             call.ended.set_exception(error)
-            call.ended.exception()  # a test may never ask
         call.events.close()
 
     def _call(self, call_id: str) -> _Call:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,42 +26,31 @@ def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Pa
     """What all places read from and publish to."""
     store = tmp_path_factory.mktemp("contract-store")
     make_clip(store / "short.mp4", seconds=1, fps=25, size=(320, 180))
+    make_clip(store / "medium.mp4", seconds=8, fps=25, size=(320, 180))
     make_clip(store / "long.mp4", seconds=60, fps=25, size=(320, 180))
     (store / "garbage.mp4").write_bytes(clips.get("garbage.mp4").read_bytes())
     return store
 
 
 @pytest.fixture(scope="session")
-def contract_scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the jobs of all places have their temporary files."""
-    return tmp_path_factory.mktemp("contract-scratch")
-
-
-@pytest.fixture(scope="session")
-def deployed(shared_plane: LoopbackPlane, contract_store: Path, contract_scratch: Path) -> str:
+def deployed(shared_plane: LoopbackPlane, contract_store: Path) -> str:
     """The app on the plane; its name."""
-    variables = {"REEL_MODAL_STORE_URL": contract_store.as_uri(), "TMPDIR": str(contract_scratch)}
-    shared_plane.create_secret("reel-modal-storage", variables)
+    shared_plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": contract_store.as_uri()})
     deploy(shared_plane)
     return APP
 
 
 @pytest.fixture(params=["memory", "local", "modal"])
 def place(
-    request: pytest.FixtureRequest,
-    contract_store: Path,
-    contract_scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Place]:
+    request: pytest.FixtureRequest, contract_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Place:
     if request.param == "memory":
-        yield Memory()
-        return
+        return Memory()
     if sys.platform != "linux":
         pytest.skip("looks at processes through /proc")
-    monkeypatch.setattr(tempfile, "tempdir", str(contract_scratch))
-    monkeypatch.setenv("TMPDIR", str(contract_scratch))
     if request.param == "local":
-        yield Local(contract_store, contract_scratch)
-    else:
-        app = request.getfixturevalue("deployed")
-        yield Modal(request.getfixturevalue("plane"), contract_store, contract_scratch, app)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        return Local(contract_store, tmp_path)
+    app = request.getfixturevalue("deployed")
+    return Modal(request.getfixturevalue("plane"), contract_store, app)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.jobs import PHASES, event, overlay, rendered
 from tests.processes import children, command, family
 
-from reel_modal import FunctionRegistry, JobOptions, OverlayRequest, Settings
+from reel_modal import FunctionRegistry, JobOptions, OverlayRequest, Settings, probe
 from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
@@ -47,8 +47,12 @@ class Place(ABC):
         """How many jobs were started."""
 
     @abstractmethod
+    def output_frames(self, request: OverlayRequest) -> int | None:
+        """How many frames the output has; None where there is nothing under its key."""
+
     def has_output(self, request: OverlayRequest) -> bool:
         """Whether there is anything under the key of the output."""
+        return self.output_frames(request) is not None
 
     @abstractmethod
     async def left(self) -> list[str]:
@@ -59,15 +63,15 @@ class Memory(Place):
     """Scripts that do what the functions do."""
 
     def __init__(self) -> None:
-        self.published: set[object] = set()
+        self.published: dict[object, int] = {}
         super().__init__(_Scripted(self.published))
 
     def submissions(self) -> int:
         assert isinstance(self.backend, InMemoryBackend)
         return len(self.backend.submitted)
 
-    def has_output(self, request: OverlayRequest) -> bool:
-        return request.output_key in self.published
+    def output_frames(self, request: OverlayRequest) -> int | None:
+        return self.published.get(request.output_key)
 
     async def left(self) -> list[str]:
         assert isinstance(self.backend, InMemoryBackend)
@@ -77,7 +81,7 @@ class Memory(Place):
 class _Scripted(InMemoryBackend):
     """Chooses the script by the input of the request."""
 
-    def __init__(self, published: set[object]) -> None:
+    def __init__(self, published: dict[object, int]) -> None:
         super().__init__()
         self._published = published
 
@@ -89,12 +93,16 @@ class _Scripted(InMemoryBackend):
     def _scripts_by_input(self) -> dict[str, Script]:
         every = [event(2 * index + half, phase) for index, phase in enumerate(PHASES) for half in (1, 2)]
 
-        def publish(payload: Mapping[str, object]) -> dict[str, object]:
-            self._published.add(payload["output_key"])
-            return rendered(payload)
+        def publish(frames: int) -> Callable[[Mapping[str, object]], dict[str, object]]:
+            def answer(payload: Mapping[str, object]) -> dict[str, object]:
+                self._published[payload["output_key"]] = frames
+                return rendered(payload, frames=frames)
+
+            return answer
 
         return {
-            "short.mp4": Script(publish, events=every, seconds=0.2),
+            "short.mp4": Script(publish(25), events=every, seconds=0.2),
+            "medium.mp4": Script(publish(200), events=every, seconds=0.2),
             "long.mp4": Script(events=every[:3], seconds=NEVER),
             "garbage.mp4": Script(error=InvalidMediaError("garbage.mp4 cannot be read as a video")),
             "missing.mp4": Script(error=ObjectNotFoundError("there is no object under 'missing.mp4'")),
@@ -114,8 +122,8 @@ class Local(Place):
         assert isinstance(self.backend, LocalBackend)
         return len(self.backend._calls)
 
-    def has_output(self, request: OverlayRequest) -> bool:
-        return (self._store / request.output_key).exists()
+    def output_frames(self, request: OverlayRequest) -> int | None:
+        return _frames(self._store / request.output_key)
 
     async def left(self) -> list[str]:
         return [*map(command, children() - self._before), *map(str, self._scratch.iterdir()), *_hidden(self._store)]
@@ -124,17 +132,16 @@ class Local(Place):
 class Modal(Place):
     """Containers of the loopback plane, run by Modal's own client and runtime."""
 
-    def __init__(self, plane: LoopbackPlane, store: Path, scratch: Path, app: str) -> None:
+    def __init__(self, plane: LoopbackPlane, store: Path, app: str) -> None:
         super().__init__(ModalBackend(app))
         self._plane = plane
         self._store = store
-        self._scratch = scratch
 
     def submissions(self) -> int:
         return self._plane.count("FunctionMap")
 
-    def has_output(self, request: OverlayRequest) -> bool:
-        return (self._store / request.output_key).exists()
+    def output_frames(self, request: OverlayRequest) -> int | None:
+        return _frames(self._store / request.output_key)
 
     async def left(self) -> list[str]:
         def idle() -> bool:
@@ -144,7 +151,15 @@ class Modal(Place):
         await asyncio.to_thread(self._plane.wait_for, idle)
         pids = [container.pid for container in self._plane.containers() if container.pid is not None]
         started = {child for pid in pids for child in family(pid)}
-        return [*map(command, started), *map(str, self._scratch.iterdir()), *_hidden(self._store)]
+        running = filter(None, map(command, started))
+        return [*running, *map(str, self._plane.temporary_files()), *_hidden(self._store)]
+
+
+def _frames(path: Path) -> int | None:
+    if not path.exists():
+        return None
+    scan = probe(path, scan=True).scan
+    return 0 if scan is None else scan.frame_count
 
 
 def _hidden(store: Path) -> list[str]:

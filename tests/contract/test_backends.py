@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
@@ -11,7 +13,8 @@ import pytest
 from tests.contract.places import Place
 from tests.jobs import PHASES, rendered
 
-from reel_modal import Job, JobOptions, ProgressEvent, RemoteFunction, RenderResult
+from reel_modal import Job, JobOptions, ProgressEvent, RemoteFunction, RenderResult, run_sync
+from reel_modal.backends.base import JobStatus
 from reel_modal.errors import (
     BadInputError,
     InvalidMediaError,
@@ -20,10 +23,13 @@ from reel_modal.errors import (
     JobNotFoundError,
     NotDeployedError,
     ObjectNotFoundError,
+    RemoteError,
     WaitTimeoutError,
 )
 
 R = TypeVar("R")
+
+POINTS = 20
 
 
 async def until(job: Job[R], phase: str) -> None:
@@ -32,6 +38,13 @@ async def until(job: Job[R], phase: str) -> None:
         if event.phase == phase:
             return
     raise AssertionError(f"the job has ended without {phase}")
+
+
+async def ended(job: Job[R]) -> JobStatus:
+    """Return how the job has ended, once it has; whoever cancels a job on Modal has asked for that, no more."""
+    with suppress(RemoteError):
+        await job.result(timeout=30)
+    return await job.status()
 
 
 async def all_events(job: Job[R]) -> list[ProgressEvent]:
@@ -106,6 +119,17 @@ async def test_many_at_once_keep_their_order(place: Place) -> None:
     assert place.submissions() == 3
 
 
+def test_a_job_of_one_loop_is_awaited_in_another(place: Place) -> None:
+    job = run_sync(place.registry()["render_overlay"].submit(place.request()))
+
+    async def elsewhere() -> tuple[int, list[str]]:
+        waiting = asyncio.ensure_future(job.result())
+        events = await all_events(job)
+        return (await waiting).frames, list(dict.fromkeys(event.phase for event in events))
+
+    assert asyncio.run(elsewhere()) == (25, list(PHASES))
+
+
 # Events.
 
 
@@ -168,6 +192,37 @@ async def test_a_job_that_is_cancelled_at_once_never_shows(place: Place) -> None
     assert await job.status() == "cancelled"
     assert await place.left() == []
     assert not place.has_output(request)
+
+
+async def test_cancelling_at_any_point_of_its_life_leaves_nothing(place: Place) -> None:
+    render = place.registry()["render_overlay"]
+    whole = place.request("whole", source="medium.mp4")
+    begun = time.monotonic()
+    frames = (await render(whole)).frames
+    seconds = time.monotonic() - begun
+    found: list[str] = []
+    for point in range(POINTS):
+        request = place.request(f"point-{point}", source="medium.mp4")
+        job = await render.submit(request)
+        if point < len(PHASES):
+            await until(job, PHASES[point])
+        else:
+            # Spread over the life of a job, from its very first moment on.
+            await asyncio.sleep(seconds * (point - len(PHASES)) / (POINTS - len(PHASES)))
+        await job.cancel()
+        if (status := await ended(job)) == "succeeded":
+            assert (await job.result()).frames == frames
+            assert place.has_output(request)
+        else:
+            with pytest.raises(JobCancelledError):
+                await job.result()
+        found.append(status)
+        assert await place.left() == []
+        # Who is cancelled while he publishes has published, or not.
+        assert place.output_frames(request) in {None, frames}
+    assert set(found) <= {"cancelled", "succeeded"}
+    # How many of them depends on how busy the machine is, and on Modal: a container hears of one a second.
+    assert "cancelled" in found
 
 
 async def test_cancelling_a_job_that_has_ended_changes_nothing(place: Place) -> None:

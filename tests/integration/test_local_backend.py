@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from tests.clips import Clips
-from tests.jobs import PHASES, overlay
+from tests.jobs import overlay
 from tests.processes import await_end, children, command, family, with_variable
 
-from reel_modal import FunctionRegistry, Job, OverlayRequest, RemoteFunction, RenderResult, Settings, probe, run_sync
+from reel_modal import FunctionRegistry, Job, OverlayRequest, RemoteFunction, RenderResult, Settings
 from reel_modal.backends import local
 from reel_modal.backends.local import LocalBackend
 from reel_modal.errors import (
@@ -210,38 +210,6 @@ async def test_a_worker_that_does_not_start_is_an_error_and_no_hang(
 # Cancellation.
 
 
-async def test_cancelling_at_any_point_leaves_nothing(store: Path, render: Render) -> None:
-    before = children()
-    begun = time.monotonic()
-    whole = await render(overlay("whole"))
-    seconds = time.monotonic() - begun
-    found: list[str] = []
-    for point in range(20):
-        name = f"point-{point}"
-        job = await render.submit(overlay(name))
-        if point < len(PHASES):
-            await until(job, PHASES[point])
-        else:
-            # Spread over the life of a job, from its very first moment on.
-            await asyncio.sleep(seconds * (point - len(PHASES)) / 16)
-        cancelled_at = time.monotonic()
-        await job.cancel()
-        assert time.monotonic() - cancelled_at < PROMPT_SECONDS
-        assert children() == before
-        found.append(await job.status())
-        output = store / "out" / f"{name}.mp4"
-        assert output.exists() == (found[-1] == "succeeded")
-        if found[-1] == "cancelled":
-            with pytest.raises(JobCancelledError):
-                await job.result()
-        else:
-            scan = probe(output, scan=True).scan
-            assert scan is not None
-            assert scan.frame_count == whole.frames
-    assert set(found) <= {"cancelled", "succeeded"}
-    assert "cancelled" in found  # how many of them depends on how busy the machine is
-
-
 async def test_a_body_in_a_call_that_blocks_is_interrupted(render: Render, use_body: UseBody, store: Path) -> None:
     use_body("with context.reporter.phase('render'):\n    time.sleep(600)")
     job = await render.submit(overlay())
@@ -426,17 +394,6 @@ async def test_no_thread_waits_for_jobs_that_may_never_come(render: Render, clip
 def test_a_number_of_workers_that_cannot_work_is_refused(number: int) -> None:
     with pytest.raises(ConfigError, match=f"max_workers is {number}"):
         LocalBackend(Settings(), max_workers=number)
-
-
-def test_a_job_of_one_loop_is_awaited_in_another(render: Render, clips: Clips, store: Path) -> None:
-    (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
-    job = run_sync(render.submit(overlay()))
-
-    async def elsewhere() -> tuple[int, list[str]]:
-        phases = [event.phase async for event in job.events()]
-        return (await job.result()).frames, list(dict.fromkeys(phases))
-
-    assert asyncio.run(elsewhere()) == (25, list(PHASES))
 
 
 async def test_the_event_loop_goes_on_meanwhile(render: Render) -> None:

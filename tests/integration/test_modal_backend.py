@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import shutil
+import signal
+import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,46 +87,32 @@ def pictures(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
-async def render(settings: Settings, function: str, asked: OverlayRequest | FramingRequest) -> list[str]:
+async def render(asked: OverlayRequest) -> list[str]:
     """The lines of a host; nothing in them says where the job runs."""
-    async with FunctionRegistry(settings) as registry:
-        job = await registry[function].submit(asked)
+    async with FunctionRegistry.from_env() as registry:
+        job = await registry["render_overlay"].submit(asked)
         phases = [event.phase async for event in job.events()]
         result = await job.result()
         assert await job.status() == "succeeded"
-        assert (result.job_id, result.frames) == (asked.job_id, len(pictures_of(settings, asked)))
+        assert (result.job_id, result.frames) == (asked.job_id, 250)
     return list(dict.fromkeys(phases))
 
 
-def output_of(settings: Settings, asked: OverlayRequest | FramingRequest) -> Path:
-    assert settings.store_url is not None
-    return Path(settings.store_url.removeprefix("file://")) / asked.output_key
-
-
-def pictures_of(settings: Settings, asked: OverlayRequest | FramingRequest) -> list[np.ndarray]:
-    return pictures(output_of(settings, asked))
-
-
-async def test_modal_and_this_machine_render_the_same_frames(app: Deployed, clips: Clips) -> None:
+async def test_modal_and_this_machine_render_the_same_frames(
+    app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(clips.get("bikes.mp4"), app.store / "in.mp4")
-    here = Settings.from_env({}, environment="test", store_url=app.store.as_uri())
-    on_modal = request("on-modal", output="out/modal.mp4")
-    locally = request("locally", output="out/local.mp4")
-    assert await render(app.settings, "render_overlay", on_modal) == await render(here, "render_overlay", locally)
-    first, second = pictures_of(app.settings, on_modal), pictures_of(here, locally)
-    assert len(first) == len(second) > 0
-    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
-
-
-async def test_modal_and_this_machine_frame_the_same_with_the_same_sound(app: Deployed, clips: Clips) -> None:
-    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
-    here = Settings.from_env({}, environment="test", store_url=app.store.as_uri())
-    on_modal, locally = framing("on-modal", output="out/reel.mp4"), framing("locally", output="out/local_reel.mp4")
-    assert await render(app.settings, "process_framing", on_modal) == await render(here, "process_framing", locally)
-    first, second = pictures_of(app.settings, on_modal), pictures_of(here, locally)
-    assert len(first) == len(second) == 62  # 2.5 s of 25 a second; halves go to the even count
-    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
-    assert sound(output_of(app.settings, on_modal)) == sound(output_of(here, locally)) != []
+    monkeypatch.setenv("REEL_MODAL_ENVIRONMENT", "test")
+    monkeypatch.setenv("REEL_MODAL_STORE_URL", app.store.as_uri())
+    phases, frames = [], []
+    for enabled in ("true", "false"):
+        monkeypatch.setenv("MODAL_ENABLED", enabled)
+        phases.append(await render(request(f"modal-{enabled}")))
+        frames.append(pictures(app.store / f"out/modal-{enabled}.mp4"))
+    assert phases[0] == phases[1]
+    assert len(frames[0]) == len(frames[1]) == 250
+    assert all(np.array_equal(one, other) for one, other in zip(*frames, strict=True))
+    assert app.plane.count("FunctionMap") == 1
 
 
 async def test_a_container_says_whether_it_was_started_for_the_job(
@@ -179,27 +166,6 @@ async def test_an_app_that_is_not_deployed_is_named(app: Deployed) -> None:
             await registry["render_overlay"].submit(request("nowhere"))
 
 
-def test_a_hundred_first_calls_look_the_function_up_once(app: Deployed) -> None:
-    registry = FunctionRegistry(app.settings)
-    assert app.plane.requests == []
-    function = registry["render_overlay"]
-    gate = threading.Barrier(4)
-
-    async def burst() -> None:
-        await asyncio.gather(*(function.hydrate() for _ in range(25)))
-
-    def in_a_loop_of_its_own() -> None:
-        gate.wait()
-        asyncio.run(burst())
-
-    threads = [threading.Thread(target=in_a_loop_of_its_own) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert app.plane.count("FunctionGet") == 1
-
-
 async def test_a_failed_look_up_is_not_kept(app: Deployed) -> None:
     from grpclib import Status
 
@@ -235,6 +201,50 @@ async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clip
     app.plane.wait_for(lambda: not any(container.call_ids for container in app.plane.containers()))
     assert not (app.store / "out/cancelled.mp4").exists()
     assert app.plane.count("FunctionCallCancel") == 1
+
+
+HOST = """
+import asyncio, sys
+from reel_modal import FunctionRegistry
+from tests.jobs import overlay
+
+async def submit(registry):
+    job = await registry["render_overlay"].submit(overlay("survivor", source="in.mp4", preset="medium"))
+    print(job.id, flush=True)
+    async for event in job.events():
+        print(event.phase, flush=True)
+
+async def attach(registry, job_id):
+    job = registry.attach(job_id)
+    result = await job.result()
+    print(await job.status(), result.job_id, result.frames, flush=True)
+
+registry = FunctionRegistry.from_env()
+asyncio.run(attach(registry, sys.argv[1]) if sys.argv[1:] else submit(registry))
+"""
+
+
+def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    environment = os.environ | {
+        "MODAL_ENABLED": "true",
+        "REEL_MODAL_ENVIRONMENT": "test",
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
+    }
+    command = [sys.executable, "-c", HOST]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        job_id = host.stdout.readline().strip()
+        assert "render" in iter(lambda: host.stdout.readline().strip(), "")  # type: ignore[union-attr]
+        host.kill()
+    assert host.returncode == -signal.SIGKILL
+    assert not (app.store / "out/survivor.mp4").exists()
+    found = subprocess.run(
+        [*command, job_id], env=environment, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert found.stdout == "succeeded survivor 132\n"
+    assert len(pictures(app.store / "out/survivor.mp4")) == 132
+    assert app.plane.count("FunctionMap") == 1
 
 
 async def test_a_job_is_found_again_by_another_registry(app: Deployed, clips: Clips) -> None:

@@ -24,6 +24,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, cast
 
+from reel_modal.backends.across_loops import end_of
 from reel_modal.backends.base import Finished, failure_of
 from reel_modal.backends.events import EventLog
 from reel_modal.backends.messages import Failed, Returned, Task
@@ -206,15 +207,7 @@ class _LocalCall:
 
     async def ended(self, timeout_seconds: float) -> None:
         """Return when the job has ended, or after `timeout_seconds`."""
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell(_: Future[dict[str, object]]) -> None:
-            with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits in it
-                loop.call_soon_threadsafe(ended.set)
-
-        self.outcome.add_done_callback(tell)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), timeout_seconds)
+        await asyncio.wait({end_of(self.outcome)}, timeout=timeout_seconds)
 
     def _end(self, *, value: dict[str, object] | None = None, error: BaseException | None = None) -> None:
         with self._lock:

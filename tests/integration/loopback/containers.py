@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import shutil
 import signal
 import traceback
 from dataclasses import dataclass, field
@@ -105,15 +106,16 @@ class Containers:
         variables |= self.deployments.image_environment(proto.image_id) if proto.image_id else {}
         for secret_id in proto.secret_ids:
             variables |= self.deployments.secrets[secret_id]
-        work = container.folder / "work"
+        work, disk = container.folder / "work", container.folder / "tmp"
         work.mkdir()
+        disk.mkdir()
         with (container.folder / "stdout").open("wb") as out, (container.folder / "stderr").open("wb") as err:
             container.process = await asyncio.create_subprocess_exec(
                 self.python,
                 "-m",
                 "modal._container_entrypoint",
                 cwd=work,
-                env={**variables, **self.variables},
+                env={**variables, "TMPDIR": str(disk), **self.variables},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -123,6 +125,8 @@ class Containers:
                 kill_all(container.id)
             returncode = await container.process.wait()
         kill_all(container.id)
+        # The disk of a container ends with it.
+        await asyncio.to_thread(shutil.rmtree, disk, ignore_errors=True)
         container.ended = True
         container.changes.notify()
         del self.running[container.id]

@@ -179,6 +179,11 @@ class LoopbackPlane:
         ids = [path.name for path in folder.iterdir()] if folder.exists() else []
         return [pid for task_id in ids for pid in processes_of(task_id)]
 
+    def temporary_files(self) -> list[Path]:
+        """What lies in the places for temporary files of the containers that run now."""
+        folders = [container.folder / "tmp" for container in self.containers()]
+        return [path for folder in folders if folder.exists() for path in folder.iterdir()]
+
     def logs(self) -> str:
         """What the containers printed, for a person who wonders why a test failed."""
         files = sorted((self.folder / "containers").glob("*/std*"))
