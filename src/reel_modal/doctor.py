@@ -12,14 +12,14 @@ from importlib import metadata
 
 from reel_modal.config import Settings
 from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder, first_reason
-from reel_modal.errors import ConfigError, FFmpegError, MissingDependencyError
+from reel_modal.errors import ConfigError, FFmpegError, MissingDependencyError, StorageError
 from reel_modal.media import find_ffmpeg
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.storage import Storage
 
 __all__ = ["Finding", "examine"]
 
-_PACKAGES = ("reel-modal", "numpy", "av", "imageio-ffmpeg", "modal", "rich", "stamina")
+_PACKAGES = ("reel-modal", "numpy", "av", "imageio-ffmpeg", "modal", "obstore", "rich", "stamina")
 _TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
 
@@ -112,9 +112,15 @@ def _storage(settings: Settings) -> Finding:
         return Finding("storage", ok=False, detail="no store is set", cure=cure, required=False)
     try:
         store = Storage.from_url(settings.store_url)
+        return Finding("storage", ok=True, detail=store.check())
+    except MissingDependencyError as error:
+        return Finding("storage", ok=False, detail=str(error), cure="pip install obstore")
     except ConfigError as error:
         return Finding("storage", ok=False, detail=str(error), cure="correct REEL_MODAL_STORE_URL")
-    return Finding("storage", ok=True, detail=repr(store))
+    except StorageError as error:
+        # The last part of what it says is what to do.
+        detail, _, cure = str(error).rpartition("; ")
+        return Finding("storage", ok=False, detail=detail, cure=cure)
 
 
 _GPU_CURE = "needs an NVIDIA GPU with NVENC (T4, L4 and A10G have it, A100 and H100 do not) and its driver"

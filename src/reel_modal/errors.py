@@ -17,7 +17,12 @@
     │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg took or gave nothing for too long
     ├── StorageError                     an object could not be read or put in place
     │   ├── InvalidKeyError              (also a ValueError)   a key that could leave its root
-    │   └── ObjectNotFoundError          (also a FileNotFoundError)
+    │   ├── ObjectNotFoundError          (also a FileNotFoundError)
+    │   ├── ObjectExistsError            (also a FileExistsError) there is another one, which was not to be replaced
+    │   ├── ObjectChangedError           another one was put in its place while it was read
+    │   ├── StorageAccessError           the store refuses: credentials, signature, rights, no such bucket
+    │   ├── StorageFullError             no room, in the store or on this machine
+    │   └── StorageUnavailableError      the store does not answer, or too slowly
     ├── JobConflictError                 the same job_id with another request
     ├── BlockingCallError                (also a RuntimeError) a blocking call inside a running event loop
     └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
@@ -64,13 +69,18 @@ __all__ = [
     "MediaError",
     "MissingDependencyError",
     "NotDeployedError",
+    "ObjectChangedError",
+    "ObjectExistsError",
     "ObjectNotFoundError",
     "OutOfMemoryError",
     "OutputMismatchError",
     "ReelModalError",
     "RemoteError",
     "RequestError",
+    "StorageAccessError",
     "StorageError",
+    "StorageFullError",
+    "StorageUnavailableError",
     "UnavailableError",
     "WaitTimeoutError",
     "WorkerCrashedError",
@@ -192,6 +202,26 @@ class InvalidKeyError(StorageError, ValueError):
 
 class ObjectNotFoundError(StorageError, FileNotFoundError):
     """There is no object under this key."""
+
+
+class ObjectExistsError(StorageError, FileExistsError):
+    """There is another object under this key, and it was not to be replaced."""
+
+
+class ObjectChangedError(StorageError):
+    """Another object was put in the place of one while it was read; no two versions were mixed."""
+
+
+class StorageAccessError(StorageError):
+    """The store refuses: the credentials, their signature or rights, or there is no such bucket."""
+
+
+class StorageFullError(StorageError):
+    """There is no room for the bytes, in the store or on this machine; the message says where."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store does not answer, or too slowly; it was asked several times. Another try may do."""
 
 
 class JobConflictError(ReelModalError):

@@ -10,7 +10,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from reel_modal.errors import ConfigError, InvalidKeyError, ObjectNotFoundError, StorageError
+from reel_modal.errors import (
+    ConfigError,
+    InvalidKeyError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
 from reel_modal.storage import FolderStorage, PathStorage, Storage, check_key, publish_file, staging_name
 
 BAD_KEYS = [
@@ -311,7 +318,7 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("s3://bucket/folder", "'s3'.*use file:///folder"),
+        ("ftp://host/folder", "'ftp'.*use file:///folder"),
         ("/srv/media", "scheme ''.*use file:///folder"),
         ("file://srv/media", "'srv'.*three slashes"),
         ("file:///nowhere/at/all", "/nowhere/at/all.*create it"),
@@ -330,3 +337,22 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
 def test_a_wrong_url_is_refused_with_the_cure(url: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Storage.from_url(url)
+
+
+def test_publishing_may_refuse_to_replace_and_then_leaves_both(root: Path, made: Path, elsewhere: Path) -> None:
+    (root / "a.mp4").write_bytes(b"former")
+    far = elsewhere / "made.mp4"
+    far.write_bytes(b"new")
+    for source in (made, far):
+        with pytest.raises(ObjectExistsError, match=r"a\.mp4.*not to be replaced"):
+            FolderStorage(root).publish(source, "a.mp4", existing="refuse")
+        assert (source.read_bytes(), (root / "a.mp4").read_bytes()) == (b"new", b"former")
+        assert FolderStorage(root).publish(source, f"{source.parent.name}.mp4", existing="refuse") == 3
+        assert not source.exists()
+    assert sorted(files(root)) == sorted(["a.mp4", f"{made.parent.name}.mp4", f"{far.parent.name}.mp4"])
+
+
+def test_a_folder_that_may_not_be_written_is_no_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(StorageAccessError, match="change its rights"):
+        FolderStorage(root).check()

@@ -59,7 +59,9 @@ class ImageSpec:
         "av==18.1.0",
         "imageio-ffmpeg==0.8.1",
         "numpy==2.4.6",
+        "obstore==0.12.1",
         "opencv-python-headless==5.0.0.93",
+        "stamina==26.1.0",
         "typing-extensions==4.16.0",
     )
 

@@ -1,0 +1,135 @@
+"""Which store a URL names, and where its credentials come from: the environment, never the URL.
+
+No message here repeats a URL that could hold a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from reel_modal.errors import ConfigError, InvalidKeyError
+from reel_modal.storage.base import Storage
+from reel_modal.storage.folder import FolderStorage
+from reel_modal.storage.keys import check_key
+from reel_modal.storage.objects import ObjectStorage, Patience, memory_store, s3_store
+
+__all__ = ["storage_at"]
+
+_KNOWN: Final = "use file:///folder, s3://bucket/prefix or memory://name"
+_OPTIONS: Final = ("endpoint", "region")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
+
+# Any of these groups lets obstore sign its requests. Without one it would ask the network for a machine's own role
+# and wait for an answer that most machines never get.
+_CREDENTIALS: Final = (
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI",),
+)
+
+
+def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: Patience | None = None) -> Storage:
+    """Return the storage that `url` names; see `Storage.from_url`.
+
+    Args:
+        url: Of the store.
+        env: Where credentials are looked for; default this process's environment.
+        patience: How long a store on the network may take.
+    """
+    try:
+        parts = urlsplit(url)
+        named_user = parts.username is not None or parts.password is not None
+    except ValueError as error:
+        raise ConfigError(f"storage URL {url!r} is no URL: {error}; {_KNOWN}") from error
+    if named_user:
+        raise ConfigError(
+            f"a storage URL ({parts.scheme}://…) must not hold credentials, which end up in logs; set"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment or the Modal secret"
+        )
+    if parts.scheme == "file":
+        return _folder(url, parts)
+    if parts.scheme == "memory":
+        return _memory(parts)
+    if parts.scheme == "s3":
+        return _s3(parts, os.environ if env is None else env, patience or Patience())
+    raise ConfigError(f"storage URL: the scheme {parts.scheme!r} is not known; {_KNOWN}")
+
+
+def _folder(url: str, parts: SplitResult) -> Storage:
+    if parts.netloc not in {"", "localhost"}:
+        raise ConfigError(
+            f"storage URL {url!r} names the host {parts.netloc!r}; write file:///folder with three slashes"
+        )
+    if not url[len("file:") :].startswith("//") or not parts.path.startswith("/"):
+        raise ConfigError(f"storage URL {url!r} has no absolute path; write file:///folder with three slashes")
+    if "?" in url or "#" in url:
+        raise ConfigError(
+            f"storage URL {url!r} has a query or fragment; in a folder's name write %3F for ?, %23 for #"
+        )
+    return FolderStorage(Path(unquote(parts.path)))
+
+
+def _memory(parts: SplitResult) -> Storage:
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError("storage URL: memory:// takes a name and nothing else, such as memory://test")
+    return ObjectStorage(memory_store(parts.netloc), f"memory://{parts.netloc}")
+
+
+def _s3(parts: SplitResult, env: Mapping[str, str], patience: Patience) -> Storage:
+    bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
+    where = f"s3://{bucket}/{prefix}".rstrip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(f"storage URL {where!r}: {bucket!r} is no name of a bucket; write s3://bucket/prefix")
+    if parts.fragment:
+        raise ConfigError(f"storage URL {where!r} has a fragment; in a prefix write %23 for #")
+    if prefix:
+        try:
+            check_key(prefix)
+        except InvalidKeyError as error:
+            raise ConfigError(f"storage URL {where!r}: as a prefix, {error}") from error
+    options = _options(where, parts.query)
+    endpoint = options.get("endpoint")
+    if endpoint is not None and not _is_endpoint(endpoint):
+        raise ConfigError(f"storage URL {where!r}: its endpoint must be http(s)://host[:port] and nothing else")
+    if not any(all(env.get(name) for name in group) for group in _CREDENTIALS):
+        raise ConfigError(
+            f"there are no credentials for {where!r}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and"
+            " AWS_SESSION_TOKEN where they are temporary) in the environment, and in the Modal secret"
+        )
+    store = s3_store(bucket, endpoint=endpoint, region=options.get("region"), patience=patience)
+    return ObjectStorage(store, where, prefix=prefix, patience=patience)
+
+
+def _options(where: str, query: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _OPTIONS or name in found or not value:
+            # Whatever its value is, it may be a secret.
+            raise ConfigError(
+                f"storage URL {where!r}: the option {name!r} is not known, empty or there twice; there are"
+                f" {' and '.join(_OPTIONS)}, and credentials come from the environment"
+            )
+        found[name] = value
+    return found
+
+
+def _is_endpoint(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        plain = parts.username is None and parts.password is None and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return (
+        plain
+        and parts.scheme in {"http", "https"}
+        and bool(parts.hostname)
+        and parts.path in {"", "/"}
+        and not parts.query
+        and not parts.fragment
+    )

@@ -1,0 +1,251 @@
+"""What a network, a disk and a rival do to the storage: nothing lost, nothing half-written, every error named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.object_store import BUCKET, SECRET_KEY, Network, ObjectStore, free_ports
+
+from reel_modal.errors import (
+    ObjectChangedError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+from reel_modal.storage import FolderStorage, Storage
+from reel_modal.storage.objects import Patience
+from reel_modal.storage.urls import storage_at
+
+_MIB = 1 << 20
+HASTY = Patience(
+    connect_seconds=2, silent_seconds=1, request_seconds=3, request_retries=0, attempts=2, retry_seconds=20
+)
+
+UPLOAD = """
+import sys
+from pathlib import Path
+from reel_modal.storage import Storage
+Storage.from_url(sys.argv[1]).publish(Path(sys.argv[2]), "killed.mp4")
+"""
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if sys.platform != "linux" or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small disk needs the right to mount one")
+    yield disk
+    subprocess.run(["/bin/umount", disk], check=True)
+
+
+def made(folder: Path, size: int, name: str = "made.mp4") -> Path:
+    path = folder / name
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_upload_that_is_killed_shows_nothing_and_leaves_the_former_object(s3: ObjectStore, tmp_path: Path) -> None:
+    storage = Storage.from_url(s3.url("killed"))
+    storage.write_bytes("killed.mp4", b"former")
+    source = made(tmp_path, 40 * _MIB)
+    with Network(bytes_per_second=5e6).to(s3.port) as network:
+        command = [sys.executable, "-c", UPLOAD, s3.url("killed", port=network.port), str(source)]
+        uploading = subprocess.Popen(command, env=os.environ | s3.environment)
+        wait_for(lambda: network.passed > 12 * _MIB)
+        uploading.kill()
+        uploading.wait()
+    assert storage.read_bytes("killed.mp4") == b"former"
+    assert source.stat().st_size == 40 * _MIB
+    # What is left is hidden, as S3 leaves it: a rule of the bucket's life cycle removes it (docs/storage.md).
+    assert len(s3.begun_uploads()) == 1
+    assert storage.publish(source, "killed.mp4") == 40 * _MIB
+    assert storage.stat("killed.mp4").bytes == 40 * _MIB
+
+
+def test_a_lost_connection_is_made_again_and_nothing_is_lost(s3: ObjectStore, tmp_path: Path) -> None:
+    data = os.urandom(20 * _MIB)
+    with Network(cut_after_bytes=_MIB, cuts=3).to(s3.port) as network:
+        storage = Storage.from_url(s3.url("lost", port=network.port))
+        source = tmp_path / "made.mp4"
+        source.write_bytes(data)
+        storage.publish(source, "a.mp4")
+        assert storage.fetch("a.mp4", tmp_path).read_bytes() == data
+        assert network.cuts == 0
+
+
+def test_a_connection_that_is_lost_each_time_is_named(s3: ObjectStore, tmp_path: Path) -> None:
+    Storage.from_url(s3.url("lost-always")).publish(made(tmp_path, 2 * _MIB), "a.mp4")
+    with Network(cut_after_bytes=65536, cuts=1000).to(s3.port) as network:
+        storage = storage_at(s3.url("lost-always", port=network.port), patience=HASTY)
+        with pytest.raises(StorageUnavailableError, match=r"did not answer for the object under 'a\.mp4'"):
+            storage.fetch("a.mp4", tmp_path)
+
+
+def test_a_store_that_is_silent_or_away_is_named_within_its_bound(s3: ObjectStore, tmp_path: Path) -> None:
+    with Network(silent=True).to(s3.port) as network:
+        storage = storage_at(s3.url("silent", port=network.port), patience=HASTY)
+        for ask in (lambda: storage.stat("a.mp4"), lambda: storage.publish(made(tmp_path, 100), "a.mp4")):
+            with pytest.raises(StorageUnavailableError, match="look at the endpoint and the network"):
+                ask()
+        network.silent = False
+    away = storage_at(s3.url("away", port=free_ports(1)[0]), patience=HASTY)
+    with pytest.raises(StorageUnavailableError, match="look at the endpoint"):
+        away.check()
+
+
+def test_a_slow_network_is_waited_for_and_one_that_is_too_slow_is_named(s3: ObjectStore, tmp_path: Path) -> None:
+    source = made(tmp_path, 2 * _MIB)
+    data = source.read_bytes()
+    with Network(bytes_per_second=2e6).to(s3.port) as network:
+        slow = s3.url("slow", port=network.port)
+        Storage.from_url(slow).publish(source, "a.mp4")
+        assert Storage.from_url(slow).fetch("a.mp4", tmp_path).read_bytes() == data
+        network.bytes_per_second = 1e5
+        with pytest.raises(StorageUnavailableError, match=r"'a\.mp4'"):
+            storage_at(slow, patience=Patience(request_seconds=0.5, attempts=1)).fetch("a.mp4", tmp_path)
+
+
+def test_a_store_that_refuses_says_why_and_what_to_do(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = s3.url("refused")
+    with pytest.raises(StorageAccessError, match=r"NoSuchBucket.*create the bucket"):
+        Storage.from_url(url.replace(BUCKET, "no-such-bucket")).read_bytes("a.mp4")
+    with pytest.raises(StorageAccessError, match=r"NoSuchBucket.*create the bucket"):
+        Storage.from_url(url.replace(BUCKET, "no-such-bucket")).check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
+    for ask in (
+        lambda: Storage.from_url(url).stat("a.mp4"),
+        lambda: Storage.from_url(url).read_bytes("a.mp4"),
+        lambda: Storage.from_url(url).write_bytes("a.mp4", b""),
+        lambda: Storage.from_url(url).delete("a.mp4"),
+        lambda: Storage.from_url(url).check(),
+    ):
+        with pytest.raises(StorageAccessError, match=r"SignatureDoesNotMatch.*correct AWS_SECRET_ACCESS_KEY"):
+            ask()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NOBODY")
+    with pytest.raises(StorageAccessError, match=r"InvalidAccessKeyId.*correct AWS_ACCESS_KEY_ID"):
+        Storage.from_url(url).stat("a.mp4")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(s3: ObjectStore, tmp_path: Path) -> None:
+    storage = Storage.from_url(s3.url("replaced"))
+    storage.publish(made(tmp_path, 20 * _MIB), "a.mp4")
+    source = storage.open("a.mp4", tmp_path)
+    source.need([(0, 100)])
+    Storage.from_url(s3.url("replaced")).publish(made(tmp_path, 20 * _MIB), "a.mp4")
+    with pytest.raises(ObjectChangedError, match=r"'a\.mp4' was replaced while it was read; begin again"):
+        source.need()
+    storage.delete("a.mp4")
+    with pytest.raises(ObjectNotFoundError):
+        source.need()
+
+
+def test_a_disk_without_room_is_named_before_and_while_it_fills(
+    s3: ObjectStore, tmp_path: Path, full_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage.from_url(s3.url("room"))
+    storage.publish(made(tmp_path, 6 * _MIB), "a.mp4")
+    with pytest.raises(StorageFullError, match=r"needs 6291456 bytes.*TMPDIR"):
+        storage.fetch("a.mp4", full_disk)
+    assert storage.traffic.bytes_in == 0
+    # Another process takes the room after it was looked at.
+    monkeypatch.setattr("reel_modal.storage.ranged.RangedObject._check_room", lambda *_: None)
+    with pytest.raises(StorageFullError, match=r"No space left on device; free some space"):
+        storage.fetch("a.mp4", full_disk)
+
+
+def test_a_store_on_a_full_disk_keeps_the_former_object(tmp_path: Path, full_disk: Path) -> None:
+    storage = FolderStorage(full_disk)
+    storage.write_bytes("a.mp4", b"former")
+    source = made(tmp_path, 6 * _MIB)
+    with pytest.raises(StorageFullError, match="No space left on device; free some space"):
+        storage.publish(source, "a.mp4")
+    with pytest.raises(StorageFullError, match="No space left on device"):
+        storage.write_bytes("b.json", bytes(6 * _MIB))
+    assert [path.name for path in full_disk.iterdir()] == ["a.mp4"]
+    assert storage.read_bytes("a.mp4") == b"former"
+    assert source.stat().st_size == 6 * _MIB
+
+
+def test_a_server_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ObjectStore(tmp_path / "server", "-volume.max=2", "-master.volumeSizeLimitMB=1") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        storage = storage_at(server.url(), patience=HASTY)
+        storage.write_bytes("a.mp4", b"former")
+        # This server calls it an internal error; what is put must be there or be refused.
+        with pytest.raises((StorageUnavailableError, StorageFullError), match="the object under 'new"):  # noqa: PT012
+            for number in range(100):
+                storage.publish(made(tmp_path, 10 * _MIB), f"new/{number}.mp4")
+        with pytest.raises((StorageUnavailableError, StorageFullError)):
+            storage.publish(made(tmp_path, 10 * _MIB), "a.mp4")
+        assert storage.read_bytes("a.mp4") == b"former"
+
+
+def test_200_jobs_at_once_lose_nothing(s3: ObjectStore, tmp_path: Path) -> None:
+    storage = Storage.from_url(s3.url("many"))
+    storage.write_bytes("input.mp4", b"input" * 1000)
+
+    def job(number: int) -> int:
+        workdir = tmp_path / str(number)
+        workdir.mkdir()
+        mine = Storage.from_url(s3.url("many"))  # as a process of its own makes one
+        data = mine.fetch("input.mp4", workdir).read_bytes()
+        output = workdir / "out.mp4"
+        output.write_bytes(data + b"%d" % number)
+        return mine.publish(output, f"out/{number}.mp4", existing="refuse")
+
+    with ThreadPoolExecutor(200) as pool:
+        sizes = list(pool.map(job, range(200)))
+    assert len(sizes) == 200
+    for number in range(200):
+        assert storage.read_bytes(f"out/{number}.mp4") == b"input" * 1000 + b"%d" % number
+    assert storage.check()
+
+
+def test_a_planted_secret_is_in_no_log_error_or_pickle(
+    s3: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", f"token-{SECRET_KEY}")
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    with Network(cut_after_bytes=10, cuts=100).to(s3.port) as network:
+        for url in (s3.url("secret"), s3.url("secret", port=network.port), s3.url("secret", port=free_ports(1)[0])):
+            storage = storage_at(url, patience=HASTY)
+            said.append(repr(storage))
+            for ask in (
+                lambda: storage.fetch("no.mp4", tmp_path),  # noqa: B023 - asked at once
+                lambda: storage.publish(made(tmp_path, 9 * _MIB), "a.mp4"),  # noqa: B023
+                lambda: storage.write_bytes("b.json", b"{}"),  # noqa: B023
+                lambda: storage.check(),  # noqa: B023, PLW0108
+            ):
+                try:
+                    said.append(repr(ask()))
+                except StorageError as error:
+                    said += [*traceback.format_exception(error), repr(pickle.dumps(error))]
+    assert "Traceback" in "".join(said)
+    assert SECRET_KEY not in "".join(said)
+    assert caplog.records
+    assert SECRET_KEY not in caplog.text
+    assert SECRET_KEY not in s3.log.read_text(errors="replace")

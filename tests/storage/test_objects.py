@@ -1,0 +1,282 @@
+"""What every store of objects does, on a real S3 server and in memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
+
+from reel_modal.errors import (
+    ConfigError,
+    InvalidKeyError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from reel_modal.storage import FolderStorage, Storage
+from reel_modal.storage.urls import storage_at
+
+_MIB = 1 << 20
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=["s3", "memory", "folder"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    prefix = f"objects-{next(_numbers)}"
+    if request.param == "memory":
+        return Storage.from_url(f"memory://{prefix}")
+    if request.param == "folder":
+        (tmp_path / "store").mkdir()
+        return FolderStorage(tmp_path / "store")
+    s3: ObjectStore = request.getfixturevalue("s3")
+    return Storage.from_url(s3.url(prefix))
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def made(folder: Path, data: bytes) -> Path:
+    path = folder / "made.mp4"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 1, _MIB, 8 * _MIB, 8 * _MIB + 1, 17 * _MIB])
+def test_what_is_published_is_fetched_whole_and_counted(storage: Storage, workdir: Path, size: int) -> None:
+    data = os.urandom(size)
+    source = made(workdir, data)
+    assert storage.publish(source, "users/7/reel ü+%20&=#.mp4") == size
+    assert not source.exists()
+    assert storage.stat("users/7/reel ü+%20&=#.mp4").bytes == size
+    assert storage.traffic.bytes_out == size
+    before = storage.traffic.bytes_in  # a store whose tags are no checksums was read back
+    assert storage.fetch("users/7/reel ü+%20&=#.mp4", workdir).read_bytes() == data
+    assert storage.traffic.bytes_in - before == size
+
+
+def test_publishing_replaces_unless_it_is_told_to_refuse(storage: Storage, workdir: Path) -> None:
+    storage.publish(made(workdir, b"former"), "a.mp4", existing="refuse")
+    first = storage.stat("a.mp4").version
+    with pytest.raises(ObjectExistsError, match=r"a\.mp4.*not to be replaced"):
+        storage.publish(made(workdir, b"another"), "a.mp4", existing="refuse")
+    assert storage.fetch("a.mp4", workdir).read_bytes() == b"former"
+    storage.publish(made(workdir, b"another"), "a.mp4")
+    assert storage.fetch("a.mp4", workdir).read_bytes() == b"another"
+    assert storage.stat("a.mp4").version != first
+
+
+def test_the_same_bytes_a_second_time_are_no_conflict(s3: ObjectStore, workdir: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    for storage in (Storage.from_url(s3.url("twice")), FolderStorage(tmp_path / "store")):
+        for _ in range(2):  # as after an answer that was lost
+            assert storage.publish(made(workdir, b"the same"), "a.mp4", existing="refuse") == 8
+
+
+def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_meanwhile(
+    s3: ObjectStore, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", 10 * _MIB)
+    storage = Storage.from_url(s3.url("large-refused"))
+    source = made(workdir, bytes(17 * _MIB))
+    looks = 0
+    head = type(storage)._head  # type: ignore[attr-defined]
+
+    def look(self: object, key: str) -> object:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            Storage.from_url(s3.url("large-refused")).write_bytes(key, b"a rival's")
+        return head(self, key)
+
+    monkeypatch.setattr(type(storage), "_head", look)
+    with pytest.raises(ObjectExistsError):
+        storage.publish(source, "a.mp4", existing="refuse")
+    assert storage.read_bytes("a.mp4") == b"a rival's"
+    assert source.exists()
+    assert [path for path in s3.begun_uploads() if "large-refused" in path] == []
+    with pytest.raises(ObjectExistsError):
+        storage.publish(source, "a.mp4", existing="refuse")
+
+
+def test_of_many_that_publish_a_new_object_at_once_one_succeeds(storage: Storage, workdir: Path) -> None:
+    outcomes: list[object] = []
+
+    def publish(number: int) -> None:
+        path = workdir / f"{number}.bin"
+        path.write_bytes(b"%d" % number * 1000)
+        try:
+            outcomes.append(storage.publish(path, "new.mp4", existing="refuse"))
+        except ObjectExistsError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 8
+    assert outcomes.count(1000) == 1
+
+
+def test_what_is_not_there_is_named(storage: Storage, workdir: Path) -> None:
+    for ask in (
+        lambda: storage.stat("no/such.mp4"),
+        lambda: storage.fetch("no/such.mp4", workdir),
+        lambda: storage.read_bytes("no/such.mp4"),
+    ):
+        with pytest.raises(ObjectNotFoundError, match=r"no object under 'no/such\.mp4'"):
+            ask()
+    storage.delete("no/such.mp4")
+
+
+@pytest.mark.parametrize(
+    "key", ["../out.mp4", "/etc/passwd", "a//b.mp4", "users/None/a.mp4", "a\nb.mp4", "a" * 241, ""]
+)
+def test_a_key_that_is_no_plain_path_is_refused_before_the_store_is_asked(
+    storage: Storage, workdir: Path, key: str
+) -> None:
+    source = made(workdir, b"new")
+    for ask in (
+        lambda: storage.stat(key),
+        lambda: storage.open(key, workdir),
+        lambda: storage.publish(source, key),
+        lambda: storage.read_bytes(key),
+        lambda: storage.write_bytes(key, b""),
+        lambda: storage.delete(key),
+    ):
+        with pytest.raises(InvalidKeyError):
+            ask()
+    assert source.read_bytes() == b"new"
+
+
+def test_a_small_object_is_read_and_written_in_one_step_and_a_large_one_refused(
+    storage: Storage, workdir: Path
+) -> None:
+    storage.write_bytes("a/b/note.json", b"{}")
+    storage.write_bytes("a/b/note.json", b"[]")
+    assert storage.read_bytes("a/b/note.json") == b"[]"
+    storage.delete("a/b/note.json")
+    with pytest.raises(ObjectNotFoundError):
+        storage.read_bytes("a/b/note.json")
+    storage.publish(made(workdir, bytes(16 * _MIB + 1)), "large.mp4")
+    with pytest.raises(StorageError, match="fetch it into a file"):
+        storage.read_bytes("large.mp4")
+
+
+def test_a_part_of_an_object_is_fetched_and_the_rest_is_not(s3: ObjectStore, workdir: Path) -> None:
+    storage = Storage.from_url(s3.url("parts"))
+    data = os.urandom(40 * _MIB + 17)
+    storage.publish(made(workdir, data), "match.mp4")
+    source = storage.open("match.mp4", workdir)
+    assert (storage.traffic.bytes_in, source.whole) == (0, False)
+    with source.file() as file:
+        file.seek(-17, os.SEEK_END)
+        assert file.read() == data[-17:]
+        file.seek(20 * _MIB - 5)
+        assert file.read(10) == data[20 * _MIB - 5 : 20 * _MIB + 5]
+        assert file.tell() == 20 * _MIB + 5
+    assert storage.traffic.bytes_in == 2 * _MIB + 17
+    source.need([(3 * _MIB + 1, 5 * _MIB)])
+    assert storage.traffic.bytes_in == 4 * _MIB + 17
+    with source.path.open("rb") as file:
+        file.seek(3 * _MIB + 1)
+        assert file.read(2 * _MIB - 1) == data[3 * _MIB + 1 : 5 * _MIB]
+    source.need([(3 * _MIB, 4 * _MIB), (100 * _MIB, 200 * _MIB)])
+    assert storage.traffic.bytes_in == 4 * _MIB + 17
+    source.need()
+    assert source.whole
+    assert source.path.read_bytes() == data
+    assert storage.traffic.bytes_in == len(data)
+
+
+def test_a_local_object_is_read_where_it_lies(tmp_path: Path, workdir: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"bytes")
+    source = FolderStorage(tmp_path).open("a.mp4", workdir)
+    with source.file() as file:
+        assert file.read() == b"bytes"
+    assert (source.path, source.whole) == (tmp_path / "a.mp4", True)
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_signed_url_gives_the_object_to_a_browser_until_it_expires(s3: ObjectStore, workdir: Path) -> None:
+    storage = Storage.from_url(s3.url("signed"))
+    put = httpx.put(storage.signed_url("a.mp4", method="PUT"), content=b"from a browser")
+    assert put.status_code == httpx.codes.OK
+    assert storage.read_bytes("a.mp4") == b"from a browser"
+    storage.publish(made(workdir, b"picture"), "b.mp4")
+    got = httpx.get(storage.signed_url("b.mp4"))
+    assert (got.content, got.headers["Content-Type"]) == (b"picture", "video/mp4")
+    url = storage.signed_url("b.mp4", seconds=1)
+    threading.Event().wait(2.1)  # the store's clock, in whole seconds
+    late = httpx.get(url)
+    assert (late.status_code, "expired" in late.text) == (httpx.codes.FORBIDDEN, True)
+    assert SECRET_KEY not in url
+    for seconds in (0, 8 * 86_400):
+        with pytest.raises(ConfigError, match="seven days"):
+            storage.signed_url("b.mp4", seconds=seconds)
+
+
+def test_a_store_without_urls_says_so(tmp_path: Path) -> None:
+    for storage in (FolderStorage(tmp_path), Storage.from_url("memory://urls")):
+        with pytest.raises(ConfigError, match="your own routes"):
+            storage.signed_url("a.mp4")
+
+
+def test_memory_is_one_store_for_each_name_in_the_process(workdir: Path) -> None:
+    Storage.from_url("memory://one").write_bytes("a", b"1")
+    assert Storage.from_url("memory://one").read_bytes("a") == b"1"
+    with pytest.raises(ObjectNotFoundError):
+        Storage.from_url("memory://other").read_bytes("a")
+
+
+def test_a_store_says_what_it_is_and_no_secret(s3: ObjectStore, tmp_path: Path) -> None:
+    storage = Storage.from_url(s3.url("said/prefix"))
+    assert repr(storage) == "ObjectStorage('s3://reels-test/said/prefix')"
+    assert storage.check() == "s3://reels-test/said/prefix, answers, and is empty"
+    storage.write_bytes("a", b"")
+    assert storage.check() == "s3://reels-test/said/prefix, answers"
+    assert "GB free" in FolderStorage(tmp_path).check()
+    assert SECRET_KEY not in str(vars(storage))
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (f"s3://{ACCESS_KEY}:{SECRET_KEY}@bucket/", "must not hold credentials.*AWS_SECRET_ACCESS_KEY"),
+        (f"s3://bucket/?secret_access_key={SECRET_KEY}", "option 'secret_access_key' is not known"),
+        (f"s3://bucket/?endpoint=https://u:{SECRET_KEY}@host", "endpoint must be"),
+        ("s3://bucket/?endpoint=host:9000", "endpoint must be"),
+        ("s3://bucket/?endpoint=http://host/path", "endpoint must be"),
+        ("s3://bucket/?region=", "'region'.*empty"),
+        ("s3://bucket/?region=a&region=b", "'region'.*twice"),
+        ("s3:///prefix", "no name of a bucket"),
+        ("s3://Bucket/", "no name of a bucket"),
+        ("s3://bucket/../other", "as a prefix"),
+        ("s3://bucket/a#b", "fragment"),
+        ("memory://a/b", "a name and nothing else"),
+        (f"gs://user:{SECRET_KEY}@bucket", "must not hold credentials"),
+        ("gs://bucket", "'gs' is not known"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_the_cure_and_without_the_secret(url: str, problem: str) -> None:
+    env = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    with pytest.raises(ConfigError, match=problem) as caught:
+        storage_at(url, env=env)
+    assert SECRET_KEY not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "env", [{}, {"AWS_ACCESS_KEY_ID": "a"}, {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": ""}]
+)
+def test_a_bucket_without_credentials_is_refused_before_anything_is_asked(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"no credentials for 's3://bucket/a'.*Modal secret"):
+        storage_at("s3://bucket/a", env=env)
