@@ -9,6 +9,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from reel_modal.version import VERSION
+
 if TYPE_CHECKING:
     from reel_modal.blocking import run_sync
     from reel_modal.client import FunctionRegistry, RemoteFunction
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     )
     from reel_modal.storage import Storage
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ColorTags",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reel_modal import __version__
+from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import ConfigError, FFmpegNotFoundError, MissingDependencyError, ReelModalError, RequestError
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     timings.add_argument("--file", type=Path, help="default REEL_MODAL_TIMINGS, then the user's data directory")
     timings.add_argument("--json", action="store_true", help="print JSON")
     timings.set_defaults(command=_timings)
+
+    deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and prove what is there")
+    add_deploy_arguments(deploy)
+    deploy.set_defaults(command=_deploy)
 
     demo = commands.add_parser("demo", help="make a highlight and a reel of a real clip and show them")
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
@@ -194,6 +199,12 @@ def _timings(arguments: argparse.Namespace) -> int:
     else:
         _say(f"no job has finished yet, so plans use published figures; looked in {history.path}")
     return 0
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    from reel_modal.deploy.command import run
+
+    return run(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,8 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from copy import copy
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 from weakref import WeakValueDictionary
 
 from reel_modal.backends.base import Backend
@@ -24,6 +23,8 @@ from reel_modal.blocking import run_in_this_thread, run_sync
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError
 from reel_modal.experience import Experience
+from reel_modal.functions.contract import local_contract
+from reel_modal.functions.requests import REQUESTS, Request
 from reel_modal.functions.specs import app_name, load_specs
 from reel_modal.job import Job, JobOptions
 from reel_modal.progress import ProgressUpdate
@@ -33,6 +34,7 @@ from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult
 from reel_modal.single_flight import SingleFlight
+from reel_modal.verification import Check, verify_deployment
 
 __all__ = ["Check", "FunctionRegistry", "RemoteFunction", "function_of"]
 
@@ -334,24 +336,6 @@ class _Submissions(Generic[R]):
                     del self._known[job_id]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What `FunctionRegistry.verify` found of one function.
-
-    Attributes:
-        function: Its name.
-        error: What is wrong; None when it is there.
-    """
-
-    function: str
-    error: RemoteError | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the function can be called."""
-        return self.error is None
-
-
 class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     """The render functions of this package by name; `MODAL_ENABLED` decides where they run.
 
@@ -389,7 +373,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         self.settings: Settings = settings or Settings.from_env()
         app = app_name(self.settings)
         if backend is None:
-            backend = ModalBackend(app) if self.settings.modal_enabled else LocalBackend(self.settings)
+            modal_enabled, on_drift = self.settings.modal_enabled, self.settings.on_drift
+            backend = ModalBackend(app, on_drift=on_drift) if modal_enabled else LocalBackend(self.settings)
         self.backend: Backend = backend
         learns = history is not None or isinstance(backend, (LocalBackend, ModalBackend))
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
@@ -407,7 +392,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 ),
                 clock=clock,
             )
-            for name, request_type in _REQUESTS.items()
+            for name, request_type in REQUESTS.items()
         }
 
     @classmethod
@@ -452,10 +437,18 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         return self._functions[function].job(call_id)
 
     async def verify(self) -> list[Check]:
-        """Look every function up, and say of each whether it is there.
+        """Look every function up again, and say of each whether it is there and was deployed by this version.
+
+        On this machine there is nothing to differ.
 
         Cancellation: changes nothing.
         """
+        if isinstance(self.backend, ModalBackend):
+            try:
+                contract = await asyncio.to_thread(local_contract)
+                return list((await verify_deployment(self.backend, contract, self._functions)).checks)
+            except RemoteError as error:
+                return [Check(name, error) for name in self._functions]
         return list(await asyncio.gather(*map(self._check, self._functions)))
 
     async def close(self) -> None:
@@ -478,31 +471,19 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         return Check(name)
 
 
-class _Request(Protocol):
-    @property
-    def job_id(self) -> str: ...
-    def to_dict(self) -> dict[str, object]: ...
-    def request_hash(self) -> str: ...
-
-
 def function_of(request: object) -> str:
     """Return the name of the function that takes `request`.
 
     Raises:
         RequestError: There is none.
     """
-    for name, request_type in _REQUESTS.items():
+    for name, request_type in REQUESTS.items():
         if isinstance(request, request_type):
             return name
     raise RequestError("", f"no function takes a {type(request).__name__}")
 
 
-Q = TypeVar("Q", bound=_Request)
-
-_REQUESTS: Final[Mapping[str, type[_Request]]] = {
-    "render_overlay": OverlayRequest,
-    "process_framing": FramingRequest,
-}
+Q = TypeVar("Q", bound=Request)
 
 
 def _render_function(

@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from reel_modal.errors import ConfigError
 
-__all__ = ["MediaLimits", "Settings"]
+__all__ = ["MediaLimits", "OnDrift", "Settings"]
+
+OnDrift: TypeAlias = Literal["warn", "error", "off"]
+"""What a host does when the deployment is not of its own version: log it, refuse to submit, or not look."""
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off", ""})
@@ -42,12 +45,15 @@ class Settings:
     Attributes:
         modal_enabled: Run jobs on Modal (True) or on this machine (False). `MODAL_ENABLED`.
         app: Base name of the Modal app. `REEL_MODAL_APP`.
-        environment: Modal environment; None is the profile's own. `REEL_MODAL_ENVIRONMENT`.
+        environment: Which deployment: production (as None), staging, development or test, each an app of its own.
+            Modal's own environments are another thing, chosen by `MODAL_ENVIRONMENT`. `REEL_MODAL_ENVIRONMENT`.
         store_url: Where media lie, such as `file:///srv/media`. `REEL_MODAL_STORE_URL`.
         ffmpeg: Path of the ffmpeg to use; None looks on PATH, then in imageio-ffmpeg. `REEL_MODAL_FFMPEG`.
         budget_usd: Most that one job may cost by estimate; None sets no bound. `REEL_MODAL_BUDGET_USD`.
         timings: File that remembers what finished jobs took, or `off` to write none; None is a file in the user's
             data directory. `REEL_MODAL_TIMINGS`.
+        on_drift: What to do at first use of a function whose deployment is not of this host's version.
+            `REEL_MODAL_ON_DRIFT`.
         stall_seconds: Longest that ffmpeg may neither take nor give data. Generous: a slow disk is no fault.
         limits: What an untrusted input may declare.
     """
@@ -59,6 +65,7 @@ class Settings:
     ffmpeg: str | None = None
     budget_usd: float | None = None
     timings: str | None = None
+    on_drift: OnDrift = "warn"
     stall_seconds: float = 60.0
     limits: MediaLimits = MediaLimits()
 
@@ -74,12 +81,13 @@ class Settings:
         ffmpeg: str | None = None,
         budget_usd: float | None = None,
         timings: str | None = None,
+        on_drift: OnDrift | None = None,
     ) -> Settings:
         """Read the settings from `env` (default: this process's environment); an argument wins over it.
 
         Raises:
-            ConfigError: A variable has a value that is not of its type, or the budget is no positive number;
-                the message names it.
+            ConfigError: A variable has a value that is not of its type or not known, or the budget is no positive
+                number; the message names it.
 
         Example:
             >>> Settings.from_env({"MODAL_ENABLED": "true"}).modal_enabled
@@ -100,6 +108,7 @@ class Settings:
             ffmpeg=ffmpeg or source.get("REEL_MODAL_FFMPEG") or None,
             budget_usd=budget_usd,
             timings=timings or source.get("REEL_MODAL_TIMINGS") or None,
+            on_drift=on_drift or _on_drift(source),
         )
 
 
@@ -113,6 +122,14 @@ def _boolean(source: Mapping[str, str], name: str, *, default: bool) -> bool:
     if word in _FALSE:
         return False
     raise ConfigError(f"{name}={raw!r} is neither true nor false; write true, false, 1, 0, yes, no, on or off")
+
+
+def _on_drift(source: Mapping[str, str]) -> OnDrift:
+    raw = source.get("REEL_MODAL_ON_DRIFT", "").strip().lower() or "warn"
+    for known in get_args(OnDrift):
+        if raw == known:
+            return known  # type: ignore[no-any-return] # get_args forgets which words it gave
+    raise ConfigError(f"REEL_MODAL_ON_DRIFT={raw!r} is not known; write {', '.join(get_args(OnDrift))}")
 
 
 def _dollars(source: Mapping[str, str], name: str) -> float | None:

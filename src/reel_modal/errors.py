@@ -23,10 +23,12 @@
     │   ├── StorageAccessError           the store refuses: credentials, signature, rights, no such bucket
     │   ├── StorageFullError             no room, in the store or on this machine
     │   └── StorageUnavailableError      the store does not answer, or too slowly
+    ├── DeploymentError                  a deployment was not made; says what to do next
     ├── JobConflictError                 the same job_id with another request
     ├── BlockingCallError                (also a RuntimeError) a blocking call inside a running event loop
     └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
         ├── NotDeployedError             no such app, function or environment
+        ├── DeploymentDriftError         what is deployed is not what this host knows
         ├── AuthError                    no token, or one that is refused
         ├── FunctionTimeoutError         the function used up its own time-out
         ├── WaitTimeoutError             (also a TimeoutError) the caller's wait ended; the job goes on
@@ -51,6 +53,8 @@ __all__ = [
     "BadInputError",
     "BlockingCallError",
     "ConfigError",
+    "DeploymentDriftError",
+    "DeploymentError",
     "EncoderUnavailableError",
     "FFmpegError",
     "FFmpegNotFoundError",
@@ -224,6 +228,25 @@ class StorageUnavailableError(StorageError):
     """The store does not answer, or too slowly; it was asked several times. Another try may do."""
 
 
+class DeploymentError(ReelModalError):
+    """A deployment was not made, or nobody knows whether it was.
+
+    Attributes:
+        kind: A short, stable word for the reason, for scripts.
+        message: What went wrong.
+        cure: What to do next.
+    """
+
+    def __init__(self, kind: str, message: str, cure: str) -> None:
+        super().__init__(kind, message, cure)
+        self.kind = kind
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}\nnext: {self.cure}"
+
+
 class JobConflictError(ReelModalError):
     """A job id is in use for another request."""
 
@@ -271,6 +294,26 @@ class NotDeployedError(RemoteError):
 
     kind = "not_deployed"
     user_message = "Video rendering is not set up on the server yet."
+
+
+class DeploymentDriftError(RemoteError):
+    """What is deployed was made from another version or other resources than this host knows.
+
+    Attributes:
+        differences: What is not the same, a line each.
+    """
+
+    kind = "drift"
+    user_message = "The server and its video renderer are not of the same version."
+
+    def __init__(
+        self, message: str, *, function: str, call_id: str | None = None, differences: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, function=function, call_id=call_id)
+        self.differences: tuple[str, ...] = tuple(differences)
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *self.differences])
 
 
 class AuthError(RemoteError):

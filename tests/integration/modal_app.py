@@ -61,13 +61,18 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("app")
     store = folder / "store"
     store.mkdir()
-    installed = [requirement.partition("==")[0] for requirement in ImageSpec().pip]
-    python = only_packages(folder / "python", ["modal", *map(_here, installed)])
+    python = image_python(folder / "python")
     with LoopbackPlane(folder / "plane", container_python=python, container_limit=8) as plane:
         plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": store.as_uri()})
         deploy(plane)
         yield Deployed(plane, store)
     assert not plane.processes()
+
+
+def image_python(folder: Path) -> Path:
+    """Make a Python with modal and what the image installs."""
+    installed = [requirement.partition("==")[0] for requirement in ImageSpec().pip]
+    return only_packages(folder, ["modal", *map(_here, installed)])
 
 
 def _here(package: str) -> str:

@@ -20,7 +20,15 @@ from tests.integration.modal_app import APP, Deployed, app_plane
 
 from reel_modal.client import FunctionRegistry
 from reel_modal.config import Settings
-from reel_modal.errors import AuthError, BadInputError, InvalidMediaError, JobCancelledError, NotDeployedError
+from reel_modal.errors import (
+    AuthError,
+    BadInputError,
+    DeploymentDriftError,
+    InvalidMediaError,
+    JobCancelledError,
+    NotDeployedError,
+)
+from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
 from reel_modal.schema import FramingRequest, OverlayRequest
 
@@ -131,7 +139,7 @@ async def test_a_container_says_whether_it_was_started_for_the_job(
 
 def test_the_table_is_what_is_deployed(app: Deployed) -> None:
     deployed = app.plane.functions(APP)
-    assert set(deployed) == set(SPECS)
+    assert set(deployed) == {*SPECS, local_contract({}).name}
     for name, spec in SPECS.items():
         there = deployed[name]
         assert (there.gpus, there.cpu, there.memory_mib) == (spec.gpu, spec.cpu, spec.memory_mb)
@@ -148,6 +156,63 @@ async def test_an_input_that_is_refused_comes_back_as_what_the_body_raised(app: 
             await registry["render_overlay"](request("garbage", source="garbage.mp4"))
     assert isinstance(caught.value.__cause__, InvalidMediaError)
     assert not (app.store / "out/garbage.mp4").exists()
+
+
+async def test_a_host_of_another_version_says_so_once_and_at_the_cost_of_one_request(
+    app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = FunctionRegistry(app.settings)
+    await registry["render_overlay"].hydrate()
+    assert caplog.messages == []
+    monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_GPU", "L4")
+    other = FunctionRegistry(app.settings)
+    await other["render_overlay"].hydrate()
+    await other["process_framing"].hydrate()
+    await other["render_overlay"].hydrate()
+    there, here = local_contract({}).name, local_contract().name
+    assert [message.splitlines()[1:] for message in caplog.messages] == [
+        ["  gpu: T4 is deployed, L4 is here", f"  contract: {there} is deployed, {here} is here"],
+        [f"  contract: {there} is deployed, {here} is here"],
+    ]
+    assert (app.plane.count("FunctionGet"), app.plane.count("AppGetOrCreate")) == (3, 2)
+
+
+async def test_a_host_can_refuse_to_work_with_another_version(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = replace(app.settings, on_drift="error")
+    monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS", "60")
+    async with FunctionRegistry(strict) as registry:
+        with pytest.raises(DeploymentDriftError) as caught:
+            await registry["render_overlay"].submit(request("strict"))
+        assert caught.value.differences[0] == "timeout_seconds: 600 is deployed, 60 is here"
+        (check,) = [check for check in await registry.verify() if check.function == "render_overlay"]
+        assert isinstance(check.error, DeploymentDriftError)
+        assert app.plane.count("FunctionMap") == 0
+        # It is looked at again, so a deploy cures it without a restart.
+        monkeypatch.delenv("REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS")
+        await registry["render_overlay"].hydrate()
+        assert all(check.ok for check in await registry.verify())
+
+
+async def test_whether_the_versions_fit_is_not_asked_where_nobody_wants_to_know(
+    app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_GPU", "L4")
+    await FunctionRegistry(replace(app.settings, on_drift="off"))["render_overlay"].hydrate()
+    here = Settings(store_url=app.settings.store_url, on_drift="error")
+    await FunctionRegistry(here)["render_overlay"].hydrate()
+    assert (app.plane.count("AppGetOrCreate"), caplog.messages) == (0, [])
+
+
+async def test_when_nobody_can_say_which_version_is_deployed_jobs_run_and_the_log_says_so(
+    app: Deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    from grpclib import Status
+
+    app.plane.faults.fail("AppGetOrCreate", Status.PERMISSION_DENIED, times=2)
+    await FunctionRegistry(app.settings)["render_overlay"].hydrate()
+    assert "it is not known whether render_overlay was deployed by this version" in caplog.text
+    with pytest.raises(AuthError):
+        await FunctionRegistry(replace(app.settings, on_drift="error"))["render_overlay"].hydrate()
 
 
 async def test_a_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:

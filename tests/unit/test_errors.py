@@ -9,7 +9,14 @@ import re
 import pytest
 
 from reel_modal import errors
-from reel_modal.errors import FFmpegError, ReelModalError, RemoteError, RequestError
+from reel_modal.errors import (
+    DeploymentDriftError,
+    DeploymentError,
+    FFmpegError,
+    ReelModalError,
+    RemoteError,
+    RequestError,
+)
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 REMOTE = [error for error in CLASSES if issubclass(error, RemoteError)]
@@ -24,6 +31,10 @@ def example(error: type[ReelModalError]) -> ReelModalError:
         return error(
             "ffmpeg failed", command=["ffmpeg", "-i", "in.mp4"], exit_status=-9, frame_index=7, stderr_tail="Killed\n"
         )
+    if issubclass(error, DeploymentError):
+        return error("auth", "the token is refused", "get another")
+    if issubclass(error, DeploymentDriftError):
+        return error("differs", function="render_overlay", differences=("gpu: T4 is deployed, L4 is here",))
     if issubclass(error, RemoteError):
         return error("no answer", function="render_overlay", call_id="fc-1")
     return error("frame 3 is too small")

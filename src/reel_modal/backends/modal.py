@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reel_modal.backends.base import Finished
+from reel_modal.backends.drift import HeldApp, compare_with_held, drift_error, held_row, read_app
+from reel_modal.config import OnDrift
 from reel_modal.errors import JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
+from reel_modal.functions.contract import Contract, Difference, local_contract
 from reel_modal.functions.specs import EVENTS_QUEUE
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.single_flight import SingleFlight
@@ -22,7 +25,7 @@ from reel_modal.single_flight import SingleFlight
 if TYPE_CHECKING:
     import modal
 
-__all__ = ["ModalBackend"]
+__all__ = ["ModalBackend", "answered", "load_modal"]
 
 T = TypeVar("T")
 
@@ -45,6 +48,9 @@ class ModalBackend:
         environment: Modal's environment; None is the profile's own.
         client: Default: modal's own, made from its configuration on first use.
         answer_seconds: Longest for one answer of Modal's API.
+        on_drift: What to do when a function that is looked up was not deployed from `contract`: "warn" logs it,
+            "error" raises, "off" does not look. Looking costs one request, once for the whole app.
+        contract: What this host expects to be deployed.
     """
 
     name: str = "modal"
@@ -56,6 +62,8 @@ class ModalBackend:
         environment: str | None = None,
         client: modal.Client | None = None,
         answer_seconds: float = _ANSWER_SECONDS,
+        on_drift: OnDrift = "off",
+        contract: Callable[[], Contract] = local_contract,
     ) -> None:
         self.app: Final = app
         self._environment = environment
@@ -65,6 +73,9 @@ class ModalBackend:
         self._handles: dict[str, SingleFlight[modal.Function[..., Any, Any]]] = {}
         self._calls: dict[str, modal.FunctionCall[Any]] = {}
         self._queue: SingleFlight[modal.Queue] = SingleFlight()
+        self._on_drift = on_drift
+        self._contract = contract
+        self._held: SingleFlight[HeldApp] = SingleFlight()
 
     def __repr__(self) -> str:
         return f"ModalBackend({self.app!r})"
@@ -81,6 +92,7 @@ class ModalBackend:
         except NotDeployedError:
             # Stopped and deployed again, an app has new ids; nothing was started under the old ones.
             self._flight(function).forget(handle)
+            self._held = SingleFlight()
             call = await self._spawn(await self._handle(function), function, args, kwargs)
         with self._lock:
             self._calls[call.object_id] = call
@@ -124,6 +136,34 @@ class ModalBackend:
     async def close(self) -> None:
         """Jobs on Modal go on; there is nothing to give back."""
 
+    async def held_app(self) -> HeldApp:
+        """Ask Modal what the app is now.
+
+        Raises:
+            RemoteError: It is not deployed, or nobody could be asked.
+        """
+        await load_modal()
+        asked = read_app(self.app, environment=self._environment, client=self._client)
+        return await self._answer(asked, function=self.app)
+
+    async def held_row(self, function: str) -> dict[str, str]:
+        """Ask Modal which resources a function has now: `gpu`, `cpu`, `memory_mb`, `timeout_seconds`, `retries`.
+
+        Raises:
+            RemoteError: It is not deployed, or nobody could be asked.
+        """
+        return await self._row(await self._find(function), function)
+
+    async def ask_container(self, contract: str, *, timeout_seconds: float) -> dict[str, str]:
+        """Start a small container of the deployment and return what it says of itself; see `functions.app.contract`.
+
+        Raises:
+            RemoteError: It did not start or did not answer in time.
+        """
+        handle = await self._find(contract)
+        said: dict[str, str] = await answered(handle.remote.aio(), timeout_seconds, function=f"{self.app}/{contract}")
+        return said
+
     async def _has_ended(self, call_id: str) -> bool:
         try:
             return await self.wait(call_id, 0) is not None
@@ -151,7 +191,40 @@ class ModalBackend:
             return self._handles.setdefault(function, SingleFlight())
 
     async def _look_up(self, function: str) -> modal.Function[..., Any, Any]:
-        await _load_modal()
+        handle = await self._find(function)
+        if self._on_drift != "off":
+            await self._look_for_drift(handle, function)
+        return handle
+
+    async def _look_for_drift(self, handle: modal.Function[..., Any, Any], function: str) -> None:
+        try:
+            drift = drift_error(await self._differences(handle, function), self.app, function)
+        except RemoteError as error:
+            if self._on_drift == "error":
+                raise
+            _log.warning("it is not known whether %s was deployed by this version: %s", function, error)
+            return
+        if drift is None:
+            return
+        if self._on_drift == "error":
+            # It is asked again when somebody tries again, perhaps after a deploy.
+            self._held = SingleFlight()
+            raise drift
+        _log.warning("%s", drift)
+
+    async def _differences(self, handle: modal.Function[..., Any, Any], function: str) -> list[Difference]:
+        here = await asyncio.to_thread(self._contract)
+        app = await self._held.get(self.held_app)
+        found = compare_with_held(await self._row(handle, function), here.functions.get(function, {}))
+        if app.contract != here.name:
+            found.append(Difference("contract", app.contract or "none", here.name))
+        return found
+
+    async def _row(self, handle: modal.Function[..., Any, Any], function: str) -> dict[str, str]:
+        return await self._answer(held_row(handle), function=f"{self.app}/{function}")
+
+    async def _find(self, function: str) -> modal.Function[..., Any, Any]:
+        await load_modal()
         import modal
 
         handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
@@ -162,7 +235,7 @@ class ModalBackend:
         return await self._queue.get(self._make_queue)
 
     async def _make_queue(self) -> modal.Queue:
-        await _load_modal()
+        await load_modal()
         import modal
 
         news = modal.Queue.from_name(
@@ -176,7 +249,7 @@ class ModalBackend:
             call = self._calls.get(call_id)
         if call is not None:
             return call
-        await _load_modal()
+        await load_modal()
         import modal
 
         with self._lock:
@@ -204,23 +277,32 @@ class ModalBackend:
             raise self._error(error, call_id) from error
 
     async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
-        """Return the answer of one request, within the bound; whatever goes wrong becomes ours."""
-
-        async def answer() -> T:
-            try:
-                return await asked
-            except OSError as error:
-                said = f"Modal does not answer: {error}"
-                raise UnavailableError(said, function=function or self.app, call_id=call_id) from error
-            except Exception as error:
-                raise self._error(error, call_id, function=function) from error
-
-        return await _within(self._answer_seconds, answer(), function or self.app, call_id)
+        return await answered(asked, self._answer_seconds, function=function or self.app, call_id=call_id)
 
     def _error(self, error: BaseException, call_id: str | None, *, function: str | None = None) -> RemoteError:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+async def answered(asked: Awaitable[T], seconds: float, *, function: str, call_id: str | None = None) -> T:
+    """Return the answer of one request to Modal; whatever goes wrong becomes ours.
+
+    Raises:
+        RemoteError: Modal refused, or nothing came within `seconds`.
+    """
+
+    async def answer() -> T:
+        try:
+            return await asked
+        except OSError as error:
+            raise UnavailableError(f"Modal does not answer: {error}", function=function, call_id=call_id) from error
+        except Exception as error:
+            from reel_modal.backends.modal_errors import remote_error
+
+            raise remote_error(error, function=function, call_id=call_id) from error
+
+    return await _within(seconds, answer(), function, call_id)
 
 
 async def _within(seconds: float, answer: Coroutine[object, object, T], function: str, call_id: str | None) -> T:
@@ -259,6 +341,6 @@ def _came_back(error: TimeoutError) -> bool:
     return bool(error.args) or hasattr(error, "__line_cache__")
 
 
-async def _load_modal() -> None:
+async def load_modal() -> None:
     """Import modal in a thread, so that the event loop goes on meanwhile."""
     await asyncio.to_thread(import_module, "modal")

@@ -6,16 +6,21 @@ It must hold no work of its own, and nothing of this package imports it: a host 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import modal
 
 from reel_modal.config import Settings
-from reel_modal.functions.specs import FunctionSpec, ImageSpec, app_name, load_specs
+from reel_modal.functions.contract import Contract, local_contract, source_hash
+from reel_modal.functions.specs import FunctionSpec, ImageSpec, app_name, chosen_functions, load_specs
 
 __all__ = ["app"]
 
 _SPECS = load_specs()
+_CHOSEN = chosen_functions()
+# In a container it is what was deployed, not what the container's own environment would give.
+_CONTRACT = local_contract() if modal.is_local() else Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
 
 app: modal.App = modal.App(app_name(Settings.from_env()))
 
@@ -29,13 +34,17 @@ def _image(spec: ImageSpec) -> modal.Image:
     )
 
 
-def _options(spec: FunctionSpec) -> dict[str, Any]:
-    """Return the table's row in modal's words."""
+def _environment() -> dict[str, str | None]:
     # The container imports this module again, and must come to the same app.
     same = {name: os.environ[name] for name in ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT") if name in os.environ}
+    return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json()}
+
+
+def _options(spec: FunctionSpec) -> dict[str, Any]:
+    """Return the table's row in modal's words."""
     return {
         "image": _image(spec.image),
-        "env": same,
+        "env": _environment(),
         "gpu": list(spec.gpu) if len(spec.gpu) > 1 else next(iter(spec.gpu), None),
         "cpu": spec.cpu,
         "memory": spec.memory_mb,
@@ -48,7 +57,12 @@ def _options(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-@app.function(**_options(_SPECS["render_overlay"]))
+def _function(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a function of the table, unless this deployment leaves it out."""
+    return app.function(**_options(_SPECS[name])) if name in _CHOSEN else lambda body: body
+
+
+@_function("render_overlay")
 def render_overlay(request: dict[str, object]) -> dict[str, object]:
     """Draw highlights; `request` is `OverlayRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
     from reel_modal.functions.container import run_in_container
@@ -56,7 +70,7 @@ def render_overlay(request: dict[str, object]) -> dict[str, object]:
     return run_in_container("render_overlay", request)
 
 
-@app.function(**_options(_SPECS["process_framing"]))
+@_function("process_framing")
 def process_framing(request: dict[str, object]) -> dict[str, object]:
     """Crop, trim and retime; `request` is `FramingRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
     from reel_modal.functions.container import run_in_container
@@ -64,9 +78,26 @@ def process_framing(request: dict[str, object]) -> dict[str, object]:
     return run_in_container("process_framing", request)
 
 
-@app.function(**_options(_SPECS["apply_upscale"]))
+@_function("apply_upscale")
 def apply_upscale(request: dict[str, object]) -> dict[str, object]:
     """Upscale; `request` is `UpscaleRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
     from reel_modal.functions.container import run_in_container
 
     return run_in_container("apply_upscale", request)
+
+
+@app.function(
+    name=_CONTRACT.name,
+    image=_image(ImageSpec()),
+    env=_environment(),
+    cpu=0.25,
+    memory=512,
+    timeout=60,
+    max_containers=1,
+    scaledown_window=2,
+)
+def contract() -> dict[str, str]:
+    """Say what this deployment was made from, and which source and bodies its containers really have."""
+    from reel_modal.functions.bodies import NAMES
+
+    return {"contract": _CONTRACT.to_json(), "source": source_hash(), "bodies": ", ".join(sorted(NAMES))}

@@ -14,7 +14,15 @@ from typing import Final, TypeVar
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
 
-__all__ = ["EVENTS_QUEUE", "SPECS", "FunctionSpec", "ImageSpec", "app_name", "load_specs"]
+__all__ = [
+    "EVENTS_QUEUE",
+    "SPECS",
+    "FunctionSpec",
+    "ImageSpec",
+    "app_name",
+    "chosen_functions",
+    "load_specs",
+]
 
 T = TypeVar("T")
 
@@ -143,6 +151,18 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
             secrets=_read(source, "REEL_MODAL_SECRETS", _names, spec.secrets),
         )
     return specs
+
+
+def chosen_functions(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the functions that a deployment has: those that REEL_MODAL_FUNCTIONS names, or all.
+
+    Raises:
+        ConfigError: One of them is not known.
+    """
+    names = _read(os.environ if env is None else env, "REEL_MODAL_FUNCTIONS", _names, tuple(SPECS))
+    if unknown := [name for name in names if name not in SPECS]:
+        raise ConfigError(f"REEL_MODAL_FUNCTIONS: there is no {', '.join(unknown)}; there are {', '.join(SPECS)}")
+    return names
 
 
 def _read(source: Mapping[str, str], variable: str, read: Callable[[str], T], default: T) -> T:

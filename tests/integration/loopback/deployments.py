@@ -165,6 +165,19 @@ class Deployments:
         app = self.deployed(request.name, environment)
         return api_pb2.AppGetByDeploymentNameResponse(app_id=app.id if app else "", environment_name=environment)
 
+    async def app_get_or_create(self, request: api_pb2.AppGetOrCreateRequest) -> api_pb2.AppGetOrCreateResponse:
+        environment = self.environment(request.environment_name)
+        app = self.deployed(request.app_name, environment)
+        if app is None and request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
+            app = App(request.app_name, environment, api_pb2.APP_STATE_DEPLOYED)
+            self.apps[app.id] = app
+        if app is None:
+            raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found in environment '{environment}'")
+        return api_pb2.AppGetOrCreateResponse(app_id=app.id, handle_metadata=_described(app))
+
+    async def app_get_info(self, request: api_pb2.AppGetInfoRequest) -> api_pb2.AppGetInfoResponse:
+        return api_pb2.AppGetInfoResponse(info=_described(self._app(request.app_id)))
+
     async def app_create(self, request: api_pb2.AppCreateRequest) -> api_pb2.AppCreateResponse:
         app = App(
             request.description,
@@ -307,7 +320,7 @@ class Deployments:
         image_id = f"im-{digest[:22]}"
         image = self.images.setdefault(image_id, _Image(request.image))
         metadata = api_pb2.ImageMetadata(image_builder_version=request.builder_version, python_version_info="3.11")
-        image.failure = self.faults.takes_build()
+        image.failure = self.faults.build_failure
         if image.built and image.failure is None and not request.force_build:
             return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_SUCCESS, metadata=metadata)
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
@@ -388,6 +401,17 @@ class Deployments:
         if name:
             self.named_secrets[environment, name] = secret
         return secret
+
+
+def _described(app: App) -> api_pb2.AppHandleMetadata:
+    lifecycle = api_pb2.AppLifecycle(app_state=app.state, version=app.deployments)
+    return api_pb2.AppHandleMetadata(
+        app_id=app.id,
+        description=app.name,
+        environment_name=app.environment,
+        lifecycle=lifecycle,
+        functions=app.function_ids,
+    )
 
 
 def _page(app: App) -> str:

@@ -95,7 +95,7 @@ class Faults:
             self._lost_outputs += times
 
     def fail_image_build(self, reason: str, log: tuple[str, ...] = ()) -> None:
-        """Let the next image fail to build, cached or not, after it streamed `log`."""
+        """Let images fail to build, cached or not, after they streamed `log`, until `clear`."""
         with self._lock:
             self._build_failure = (reason, log)
 
@@ -128,11 +128,11 @@ class Faults:
             self._lost_outputs -= lost
             return lost
 
-    def takes_build(self) -> tuple[str, tuple[str, ...]] | None:
-        """The reason and the log of a build that must fail, once."""
+    @property
+    def build_failure(self) -> tuple[str, tuple[str, ...]] | None:
+        """The reason and the log of the builds that must fail."""
         with self._lock:
-            failure, self._build_failure = self._build_failure, None
-            return failure
+            return self._build_failure
 
     def _add(self, fault: _Fault) -> None:
         with self._lock:

@@ -44,15 +44,15 @@ def fresh(plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Take faults and records of other tests away from `plane`, and let modal's own settings point at it."""
     for name, value in plane.environment().items():
         monkeypatch.setenv(name, value)
-    _forget_client()
+    forget_client()
     plane.reset()
     yield
-    _forget_client()
+    forget_client()
     plane.reset()
     assert not plane.take_errors(), "the plane itself failed"
 
 
-def _forget_client() -> None:
+def forget_client() -> None:
     """Close the client that modal keeps for the process, so that the next use reads the settings again."""
     from modal._utils.async_utils import synchronizer
     from modal.client import _Client

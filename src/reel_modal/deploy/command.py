@@ -1,0 +1,192 @@
+"""The command `python -m reel_modal.deploy`: look, plan, ask, try, publish, verify; each step ends it when it fails.
+
+Data go to stdout, all else to stderr, and both to a log. It must not know how any of the steps is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from platformdirs import user_log_path
+
+from reel_modal.backends.modal import ModalBackend, load_modal
+from reel_modal.config import Settings
+from reel_modal.deploy.account import check_account, check_secrets, hide_tokens
+from reel_modal.deploy.console import Console, Redactor
+from reel_modal.deploy.options import add_arguments
+from reel_modal.deploy.outcome import DONE, FAILED, INTERRUPTED, USAGE, deployment_error, exit_status, explained
+from reel_modal.deploy.plan import Plan, make_plan
+from reel_modal.deploy.publishing import Deployment, publish
+from reel_modal.errors import ConfigError, ReelModalError
+from reel_modal.functions.contract import local_contract
+from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, load_specs
+from reel_modal.pricing import load_rates
+from reel_modal.verification import Verification, verify_deployment
+
+__all__ = ["main", "run"]
+
+_ANSWER_SECONDS: Final = 60.0
+_CONTAINER_SECONDS: Final = 180.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reel_modal.deploy",
+        description="Deploy the render functions to Modal, and prove what is there.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with options that `add_arguments` has read."""
+    redact = Redactor(os.environ)
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = arguments.log_file or user_log_path("reel-modal") / f"deploy-{now}-{os.getpid()}.log"
+    try:
+        console = Console(path.absolute(), redact)
+    except ConfigError as error:
+        failure = explained(error)
+        print(f"error: {redact(str(failure))}", file=sys.stderr)  # noqa: T201 - the console is what failed
+        return exit_status(failure)
+    with console:
+        try:
+            return _Command(arguments, console).run()
+        except KeyboardInterrupt:
+            console.say("interrupted; --verify-only says what serves now")
+            return INTERRUPTED
+        except ReelModalError as error:
+            failure = explained(error)
+            if arguments.json:
+                said = {"kind": failure.kind, "message": redact(failure.message), "next": failure.cure}
+                console.data(json.dumps({"ok": False, "error": said}))
+            console.say(f"error: {failure.message}\nnext: {failure.cure}")
+            return exit_status(failure)
+        finally:
+            console.say(f"log: {console.log_path}")
+
+
+class _Command:
+    """One run of the command: what was asked for, and the steps."""
+
+    def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
+        self._arguments = arguments
+        self._console = console
+        self._settings = Settings.from_env(app=arguments.app, environment=arguments.environment)
+        self._app = app_name(self._settings)
+        self._environment = self._settings.environment or "production"
+        specs = load_specs()
+        self._specs = [specs[name] for name in arguments.only or chosen_functions()]
+        self._names = tuple(spec.name for spec in self._specs)
+        self._answer_seconds = min(_ANSWER_SECONDS, arguments.timeout)
+
+    def run(self) -> int:
+        """Do what was asked for and return the exit status."""
+        if self._arguments.verify_only:
+            return self._verify()
+        if self._arguments.dry_run:
+            return self._dry_run()
+        there = asyncio.run(self._look(ask_container=False))
+        plan = self._plan(there)
+        self._console.say(plan.to_text())
+        if (status := self._ask(plan)) != DONE:
+            return status
+        asyncio.run(self._check_secrets())
+        if not self._arguments.no_preflight:
+            self._try()
+        self._publish()
+        return self._verify()
+
+    def _dry_run(self) -> int:
+        try:
+            there = asyncio.run(self._look(ask_container=True))
+        except ReelModalError:
+            # What would be deployed is known without an answer; what is deployed is not.
+            self._show(self._plan(None))
+            raise
+        self._show(self._plan(there))
+        return DONE
+
+    def _show(self, plan: Plan) -> None:
+        self._console.data(json.dumps(plan.to_dict()) if self._arguments.json else plan.to_text())
+
+    def _plan(self, there: Verification | None) -> Plan:
+        return make_plan(self._app, self._environment, self._specs, load_rates(), there)
+
+    def _ask(self, plan: Plan) -> int:
+        reasons = [f"{self._app} is in production"] if self._environment == "production" else []
+        if plan.taken_away:
+            reasons.append(f"{', '.join(plan.taken_away)} would be taken away from {self._app}")
+        if not reasons or self._arguments.yes:
+            return DONE
+        why = "; ".join(reasons)
+        if not sys.stdin.isatty():
+            self._console.say(f"error: {why}\nnext: add --yes when that is meant; nobody is here to ask")
+            return USAGE
+        if self._console.ask(f"{why}. Deploy? [y/N]"):
+            return DONE
+        self._console.say("nothing was deployed")
+        return FAILED
+
+    def _try(self) -> None:
+        from reel_modal.deploy.interpreters import image_interpreter
+        from reel_modal.deploy.preflight import Interpreter, run_preflight
+
+        by_image: dict[ImageSpec, list[str]] = {}
+        for spec in self._specs:
+            by_image.setdefault(spec.image, []).append(spec.name)
+        for image, names in by_image.items():
+            given = self._arguments.preflight_python
+            # As it was given: what a virtual environment has hangs on the name of its Python, not on the file.
+            python = Interpreter(given.absolute()) if given else image_interpreter(image, self._console)
+            run_preflight(python, names, self._deployment().variables(), self._console)
+
+    def _deployment(self) -> Deployment:
+        return Deployment(
+            environment=self._environment,
+            app=self._settings.app,
+            functions=self._names,
+            tag=self._arguments.tag,
+            strategy=self._arguments.strategy,
+            timeout_seconds=self._arguments.timeout,
+        )
+
+    def _publish(self) -> None:
+        self._console.say(f"deploying {self._app} ({self._environment})")
+        self._console.say(f"deployed: {publish(self._deployment(), self._console)}")
+
+    def _verify(self) -> int:
+        there = asyncio.run(self._look(ask_container=True))
+        if self._arguments.json:
+            self._console.data(json.dumps(there.to_dict()))
+        else:
+            self._console.data(there.to_text())
+        if not there.ok:
+            self._console.say(f"next: {deployment_error('drift', '').cure}")
+        return DONE if there.ok else FAILED
+
+    async def _look(self, *, ask_container: bool) -> Verification:
+        await self._open()
+        return await verify_deployment(
+            ModalBackend(self._app, answer_seconds=self._answer_seconds),
+            local_contract(),
+            self._names,
+            ask_container=ask_container,
+            container_seconds=min(_CONTAINER_SECONDS, self._arguments.timeout),
+        )
+
+    async def _open(self) -> None:
+        await load_modal()
+        hide_tokens(self._console.redact)
+        await check_account(self._answer_seconds)
+
+    async def _check_secrets(self) -> None:
+        await check_secrets((name for spec in self._specs for name in spec.secrets), self._answer_seconds)

@@ -1,0 +1,143 @@
+"""What a person sees of a deploy: on a screen of any encoding, in a UTF-8 log, and never with a secret in it.
+
+It must not know what it shows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TextIO
+
+from reel_modal.errors import ConfigError
+
+__all__ = ["Console", "Redactor"]
+
+_READABLE: Final = "reel_modal.readable"
+# What modal prints, for screens that cannot show it.
+_PLAIN: Final = {
+    "✓": "+",
+    "✗": "x",
+    "├": "|",
+    "└": "`",
+    "│": "|",
+    "─": "-",
+    "🔨": "*",
+    "🎉": "",
+    "…": "...",
+    "→": "->",
+}
+
+_SECRET_NAME: Final = re.compile(r"(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_|$)")
+_TOKEN: Final = re.compile(r"\b(?:ak|as)-[A-Za-z0-9-]{8,}")
+_PASSWORD_IN_URL: Final = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_SHORTEST: Final = 8
+_HIDDEN: Final = "[hidden]"
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_READABLE, _readable)
+
+
+class Redactor:
+    """Takes secrets out of text: Modal's tokens, passwords in URLs, and every value that it was told of.
+
+    Args:
+        env: Values of variables whose names speak of a key, token, secret or password are secrets.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._values: set[str] = set()
+        for name, value in env.items():
+            # REEL_MODAL_SECRETS holds names.
+            if _SECRET_NAME.search(name.upper()) and not name.startswith("REEL_MODAL_"):
+                self.hide(value)
+
+    def hide(self, value: str | None) -> None:
+        """Hide `value` from now on, line by line; what is shorter than eight characters would hide words."""
+        for line in (value or "").splitlines():
+            if len(line.strip()) >= _SHORTEST:
+                self._values.add(line.strip())
+
+    def __call__(self, text: str) -> str:
+        """Return `text` without secrets."""
+        for value in sorted(self._values, key=len, reverse=True):
+            text = text.replace(value, _HIDDEN)
+        return _PASSWORD_IN_URL.sub(_HIDDEN, _TOKEN.sub(_HIDDEN, text))
+
+
+class Console:
+    """Writes to stdout, stderr and the log at once; safe across threads.
+
+    Args:
+        log_path: The log; its folder is made. One of a former deploy is replaced.
+        redact: What takes secrets out.
+
+    Raises:
+        ConfigError: The log cannot be written.
+    """
+
+    def __init__(self, log_path: Path, redact: Redactor) -> None:
+        self.log_path: Path = log_path
+        self.redact: Redactor = redact
+        self._lock = threading.Lock()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors=_READABLE, line_buffering=True)
+        try:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._log = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="\n")  # noqa: SIM115, PTH123
+        except OSError as error:
+            raise ConfigError(f"the log {str(log_path)!r} cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
+
+    def data(self, text: str) -> None:
+        """Write what was asked for, to stdout."""
+        self._write(sys.stdout, text)
+
+    def say(self, text: str) -> None:
+        """Write a message, to stderr."""
+        self._write(sys.stderr, text)
+
+    def ask(self, question: str) -> bool:
+        """Ask a person; only `y` or `yes` is one."""
+        self.say(question)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        clean = self.redact(text)
+        with self._lock:
+            self._log.write(clean + "\n")
+            self._log.flush()
+            # A screen that was closed, or a pipe that nobody reads, must not end a deploy.
+            with contextlib.suppress(OSError, ValueError):
+                print(clean, file=stream, flush=True)
+
+
+def columns(rows: Iterable[Iterable[str]]) -> str:
+    """Return `rows` as a table of plain text: the first row is its head."""
+    table = [list(row) for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

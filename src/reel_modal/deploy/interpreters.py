@@ -1,0 +1,93 @@
+"""Makes a Python with what the image installs and nothing else, once for each list of packages.
+
+It must not know what is tried in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_cache_path
+
+from reel_modal.deploy.console import Console
+from reel_modal.deploy.outcome import deployment_error
+from reel_modal.deploy.preflight import Interpreter
+from reel_modal.functions.specs import ImageSpec
+
+__all__ = ["image_interpreter"]
+
+_INSTALL_SECONDS: Final = 1800.0
+_TAIL_LINES: Final = 15
+
+
+def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None = None) -> Interpreter:
+    """Return the interpreter for `image`; the first time it is made, which takes as long as pip takes.
+
+    Debian packages are not installed here: ffmpeg is the one that this machine has.
+
+    Args:
+        image: What is installed.
+        console: Where it is told.
+        cache: Where interpreters are kept; default the user's cache.
+
+    Raises:
+        DeploymentError: pip could not install the packages.
+    """
+    base = _base_python(image.python_version, console)
+    wanted = [f"modal=={metadata.version('modal')}", *image.pip]
+    digest = hashlib.sha256("\n".join([str(base), image.python_version, *wanted]).encode()).hexdigest()[:16]
+    folder = (cache or user_cache_path("reel-modal") / "preflight") / digest
+    python = Path("Scripts", "python.exe") if sys.platform == "win32" else Path("bin", "python")
+    if not folder.exists():
+        console.say(f"trial: installing what the image has into {folder}; this is done once")
+        building = folder.with_name(f"{digest}.{os.getpid()}")
+        try:
+            _run([base, "-m", "venv", building], "a virtual environment could not be made")
+            pip: list[str | Path] = [
+                building / python,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ]
+            _run([*pip, *image.pip], "pip could not install the image's packages")
+            # Modal brings its client into a container on a path of its own; so a body that uses what only modal
+            # needs is found out.
+            _run([*pip, "--target", building / "modal", wanted[0]], "pip could not install modal")
+            building.rename(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return Interpreter(folder / python, folder / "modal")
+
+
+def _base_python(version: str, console: Console) -> Path:
+    if sys.version_info[:2] == tuple(map(int, re.findall(r"\d+", version)[:2])):
+        return Path(sys.executable)
+    if (found := shutil.which(f"python{version}")) is not None:
+        return Path(found)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    console.say(f"trial: the image has Python {version}, which is not on PATH; it is tried with {here} instead")
+    return Path(sys.executable)
+
+
+def _run(command: Iterable[str | Path], problem: str) -> None:
+    words = [str(part) for part in command]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_INSTALL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise deployment_error("preflight", f"{problem} within {_INSTALL_SECONDS:g} s") from error
+    if done.returncode != 0:
+        tail = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()[-_TAIL_LINES:])
+        raise deployment_error("preflight", f"{problem}:\n{tail}")

@@ -1,0 +1,140 @@
+"""What a second of a container costs: Modal's published prices, dated, and changed by an environment variable.
+
+Pure: it must not know which function asks, nor what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from reel_modal.errors import ConfigError
+
+__all__ = ["PUBLISHED_RATES", "Rates", "canonical_gpu", "load_rates"]
+
+_SAME_GPU: Final = {"A10": "A10G", "A100": "A100-40GB"}
+_MIB_PER_GIB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """US dollars a second.
+
+    Attributes:
+        dated: When the prices were in force, as YYYY-MM-DD, or what else they are.
+        source: Where they were read.
+        gpus: Of one GPU, by its canonical name.
+        cpu_core: Of one physical core that is reserved.
+        memory_gib: Of one GiB that is reserved.
+    """
+
+    dated: str
+    source: str
+    gpus: Mapping[str, float]
+    cpu_core: float
+    memory_gib: float
+
+    def usd_per_second(self, *, gpu: str | None, cpu: float, memory_mb: float) -> float:
+        """Return what one container costs a second while it is there.
+
+        Args:
+            gpu: Such as `T4` or `A100-80GB:2`; None for none.
+            cpu: Cores that are reserved. Using more costs more.
+            memory_mb: MiB that are reserved. Using more costs more.
+
+        Raises:
+            ConfigError: No price of this GPU is known.
+
+        Example:
+            >>> f"{3600 * PUBLISHED_RATES.usd_per_second(gpu='T4', cpu=4, memory_mb=4096):.2f}"
+            '0.81'
+        """
+        kind, _, count = canonical_gpu(gpu or "none").partition(":")
+        dollars = self.cpu_core * cpu + self.memory_gib * memory_mb / _MIB_PER_GIB
+        if kind == "NONE":
+            return dollars
+        if kind not in self.gpus or not (count.isdigit() or not count):
+            raise ConfigError(
+                f"no price of the GPU {gpu!r} is known; give it in dollars a second: REEL_MODAL_RATES={kind}=0.001"
+            )
+        return dollars + self.gpus[kind] * int(count or 1)
+
+
+PUBLISHED_RATES: Final = Rates(
+    # As several public records quote that page between 2026-07-28 and 2026-09-27; they agree on every figure, and
+    # RTX PRO 6000 and B300 are in one alone. A region that is chosen costs 1.15 to 1.75 times as much, a machine that
+    # is never taken away 3 times: these functions ask for neither.
+    dated="2026-09-27",
+    source="modal.com/pricing",
+    gpus=MappingProxyType(
+        {
+            "T4": 0.000164,
+            "L4": 0.000222,
+            "A10G": 0.000306,
+            "L40S": 0.000542,
+            "A100-40GB": 0.000583,
+            "A100-80GB": 0.000694,
+            "RTX-PRO-6000": 0.000842,
+            "H100": 0.001097,
+            "H200": 0.001261,
+            "B200": 0.001736,
+            "B300": 0.001972,
+        }
+    ),
+    cpu_core=0.0000131,
+    memory_gib=0.00000222,
+)
+
+
+def load_rates(env: Mapping[str, str] | None = None) -> Rates:
+    """Return the published rates with those that `REEL_MODAL_RATES` gives in their place.
+
+    Args:
+        env: Default: this process's environment. The variable is a list in dollars a second, such as
+            `T4=0.00015,cpu=0.00001,memory=0.000002`.
+
+    Raises:
+        ConfigError: It cannot be read.
+
+    Example:
+        >>> load_rates({"REEL_MODAL_RATES": "T4=0.0001"}).gpus["T4"]
+        0.0001
+    """
+    text = (os.environ if env is None else env).get("REEL_MODAL_RATES", "").strip()
+    if not text:
+        return PUBLISHED_RATES
+    gpus, others = dict(PUBLISHED_RATES.gpus), {"CPU": PUBLISHED_RATES.cpu_core, "MEMORY": PUBLISHED_RATES.memory_gib}
+    for part in text.split(","):
+        name, _, dollars = part.partition("=")
+        kind = canonical_gpu(name)
+        try:
+            rate = float(dollars)
+        except ValueError:
+            rate = -1.0
+        if not kind or not 0 <= rate < float("inf"):
+            raise ConfigError(f"REEL_MODAL_RATES: {part!r} is no price; write T4=0.000164, cpu=… or memory=…")
+        (others if kind in others else gpus)[kind] = rate
+    return replace(
+        PUBLISHED_RATES,
+        dated="as set",
+        source=f"REEL_MODAL_RATES, else {PUBLISHED_RATES.source} of {PUBLISHED_RATES.dated}",
+        gpus=MappingProxyType(gpus),
+        cpu_core=others["CPU"],
+        memory_gib=others["MEMORY"],
+    )
+
+
+def canonical_gpu(gpu: str) -> str:
+    """Return the one spelling of a GPU's name that may have several; a count above 1 stays behind it.
+
+    Example:
+        >>> canonical_gpu("a10:2")
+        'A10G:2'
+    """
+    # H100! asks for that very card instead of a better one at its price.
+    kind, _, count = gpu.strip().upper().replace("!", "").partition(":")
+    kind = _SAME_GPU.get(kind, kind)
+    return kind if count in {"", "1"} else f"{kind}:{count}"

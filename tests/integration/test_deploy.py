@@ -1,0 +1,394 @@
+"""`python -m reel_modal.deploy` as a person uses it, against Modal's control plane on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.integration.modal_app import Deployed, image_python
+
+import reel_modal
+from reel_modal.deploy.command import main
+from reel_modal.functions.contract import local_contract
+from reel_modal.functions.specs import SPECS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+APP = "deploys-test"
+NAME = ("--app", "deploys", "--environment", "test")
+QUICK = (*NAME, "--no-preflight")
+L4 = {"REEL_MODAL_RENDER_OVERLAY_GPU": "L4"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployed, Path]]:
+    """A plane on which nothing is deployed, and a Python with what the image installs, which its containers have."""
+    from tests.integration.loopback.plane import LoopbackPlane
+
+    folder = tmp_path_factory.mktemp("deploys")
+    python = image_python(folder / "python")
+    with LoopbackPlane(folder / "plane", container_python=python) as plane:
+        plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": folder.as_uri()})
+        yield Deployed(plane, folder), python
+    assert not plane.processes()
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Deploys:
+    """The command, the plane that it talks to, and what is needed around it."""
+
+    def __init__(self, plane_of: Deployed, python: Path, folder: Path) -> None:
+        self.plane, self.python, self.folder = plane_of.plane, python, folder
+        self.log = folder / "deploy.log"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "reel_modal.deploy", "--log-file", str(self.log), *arguments]
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        return {**os.environ, **self.plane.environment(), **variables}
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment(**variables),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding=variables.get("PYTHONIOENCODING", "utf-8"),
+            timeout=100,
+            check=False,
+        )
+
+    def here(self, *arguments: str, **variables: str) -> Done:
+        """The same in this process, where modal is loaded already."""
+        from tests.integration.loopback.fixtures import forget_client
+
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            forget_client()
+            try:
+                status = main(["--log-file", str(self.log), *arguments])
+            except SystemExit as left:  # how argparse ends a process
+                status = int(str(left.code))
+        return Done(status, out.getvalue(), err.getvalue())
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def publishes(self) -> int:
+        """How often the app was published in this test."""
+        return self.plane.count("AppPublish")
+
+    def gpu(self) -> tuple[str, ...]:
+        return self.plane.functions(APP)["render_overlay"].gpus
+
+
+@pytest.fixture
+def deploys(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
+    """The command, with nothing deployed under its name."""
+    from tests.integration.loopback.fixtures import fresh
+
+    deployed, python = shared
+    if deployed.plane.functions(APP):
+        deployed.plane.stop_app(APP)
+    with fresh(deployed.plane, monkeypatch):
+        yield Deploys(deployed, python, tmp_path)
+
+
+@pytest.fixture
+def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
+    """The command, with a first version that serves."""
+    from tests.integration.loopback.fixtures import fresh
+    from tests.integration.modal_app import deploy
+
+    deployed, python = shared
+    there = deployed.plane.functions(APP)
+    if set(there) != {*SPECS, local_contract({}).name} or there["render_overlay"].gpus != ("T4",):
+        deploy(deployed.plane, REEL_MODAL_APP="deploys")
+    with fresh(deployed.plane, monkeypatch):
+        yield Deploys(deployed, python, tmp_path)
+
+
+def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
+    done = deploys.run(*NAME, "--preflight-python", str(deploys.python), "--tag", "v1")
+    assert done.returncode == 0, done.stderr
+    assert "trial: render_overlay made 25 frames" in done.stderr
+    assert "trial: process_framing made" in done.stderr
+    assert "Created Function render_overlay" in done.stderr
+    assert done.stdout.splitlines() == [f"{APP}: version 1", *lines_of_a_clean_one()]
+    assert set(deploys.plane.functions(APP)) == {*SPECS, local_contract({}).name}
+    (published,) = [request for rpc, request in deploys.plane.requests if rpc == "AppPublish"]
+    assert published.deployment_tag == "v1"
+
+    assert deploys.here(*NAME, "--verify-only").returncode == 0
+    changed = deploys.here(*NAME, "--verify-only", **L4)
+    expected = [line for line in lines_of_a_clean_one() if not line.startswith("render_overlay")]
+    assert changed.returncode == 1
+    assert sorted(changed.stdout.splitlines()) == sorted(
+        [f"{APP}: version 1", "render_overlay: gpu: T4 is deployed, L4 is here", *expected]
+    )
+
+    again = deploys.here(*QUICK, **L4)
+    assert (again.returncode, deploys.gpu()) == (0, ("L4",))
+    clean = deploys.here(*NAME, "--verify-only", "--json", **L4)
+    said = json.loads(clean.stdout)
+    assert (clean.returncode, said["ok"], said["version"]) == (0, True, 2)
+
+
+def lines_of_a_clean_one() -> list[str]:
+    from reel_modal.functions.bodies import NAMES
+
+    return [f"{name}: ok" + ("" if name in NAMES else ", but it has no body and refuses every job") for name in SPECS]
+
+
+@pytest.mark.parametrize(("encoding", "into_file"), [("cp1252", "stdout"), ("ascii", "stderr")])
+def test_no_screen_stops_a_deploy(deploys: Deploys, encoding: str, into_file: str) -> None:
+    path = deploys.folder / "screen.txt"
+    streams: dict[str, int] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with path.open("wb") as file:
+        done = subprocess.run(
+            deploys.command(*QUICK),
+            env=deploys.environment(PYTHONIOENCODING=encoding),
+            stdin=subprocess.DEVNULL,
+            timeout=100,
+            check=False,
+            **{**streams, into_file: file.fileno()},  # type: ignore[call-overload]
+        )
+    shown = "".join(part.decode(encoding) for part in (done.stdout, done.stderr, path.read_bytes()) if part)
+    assert (done.returncode, deploys.publishes()) == (0, 1), shown
+    assert "render_overlay: ok" in shown
+    assert "+ App deployed" in shown
+    assert "✓ App deployed" in deploys.log.read_text(encoding="utf-8")
+
+
+def test_a_deploy_that_is_killed_half_way_leaves_the_former_version(first: Deploys) -> None:
+    first.plane.faults.hang("FunctionCreate")
+    process = first.start(*QUICK, **L4)
+    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
+    process.kill()
+    # The pipes are closed only when the process that sends the deployment has ended as well.
+    process.communicate(timeout=30)
+    first.plane.faults.clear()
+    assert (first.publishes(), first.gpu()) == (0, ("T4",))
+    after = first.here(*NAME, "--verify-only", **L4)
+    assert after.returncode == 1
+    assert "render_overlay: gpu: T4 is deployed, L4 is here" in after.stdout
+
+
+def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
+    first.plane.faults.hang("FunctionCreate")
+    process = first.start(*QUICK, **L4)
+    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in words) == (130, False)
+    assert "interrupted; --verify-only says what serves now" in words
+    assert (first.publishes(), first.gpu()) == (0, ("T4",))
+
+
+def test_a_deploy_that_is_never_answered_ends_in_time_and_says_what_serves(first: Deploys) -> None:
+    first.plane.faults.hang("AppPublish")
+    late = first.here(*QUICK, "--timeout", "6", **L4)
+    assert late.returncode == 1
+    assert "the deployment was not through after 6 s, and was ended" in late.stderr
+    assert "a deployment is published by its last request, so the former version should serve on" in late.stderr
+    first.plane.faults.hang("*")
+    silent = first.here(*QUICK, "--timeout", "2")
+    assert silent.returncode == 1
+    assert "Modal does not answer: nothing came within 2 s" in silent.stderr
+    assert "next: look at the network" in silent.stderr
+
+
+def test_a_service_that_is_away_for_a_moment_does_not_matter(first: Deploys) -> None:
+    from grpclib import Status
+
+    for rpc in ("AppGetOrCreate", "FunctionCreate", "AppPublish"):
+        first.plane.faults.fail(rpc, Status.UNAVAILABLE, times=2)
+    done = first.here(*QUICK, **L4)
+    assert done.returncode == 0, done.stderr
+    assert (first.plane.count("AppPublish"), first.gpu()) == (3, ("L4",))
+
+
+def test_a_function_that_is_missing_is_named_and_taking_one_away_is_asked_about(first: Deploys) -> None:
+    refused = first.here(*QUICK, "--only", "render_overlay")
+    assert refused.returncode == 2
+    assert f"apply_upscale, process_framing would be taken away from {APP}" in refused.stderr
+    assert "next: add --yes when that is meant" in refused.stderr
+    assert first.publishes() == 0
+    assert first.here(*QUICK, "--only", "render_overlay", "--yes").returncode == 0
+    missing = first.here(*NAME, "--verify-only")
+    assert missing.returncode == 1
+    assert "render_overlay: ok\nprocess_framing: is not deployed\n" in missing.stdout
+    assert first.here(*NAME, "--verify-only", "--only", "render_overlay").returncode == 0
+    first.plane.stop_app(APP)
+    nothing = first.here(*NAME, "--verify-only", "--json")
+    said = json.loads(nothing.stdout)
+    assert (nothing.returncode, said["ok"], said["version"]) == (1, False, None)
+    assert said["functions"]["render_overlay"] == {"ok": False, "deployed": False, "differences": []}
+
+
+def test_what_is_not_set_up_is_found_before_anything_is_sent(deploys: Deploys) -> None:
+    wrong = deploys.here(*QUICK, MODAL_TOKEN_SECRET="as-wrong-secret")  # noqa: S106
+    assert (wrong.returncode, "next: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET" in wrong.stderr) == (3, True)
+    none = deploys.run(*QUICK, "--json", MODAL_TOKEN_ID="", MODAL_TOKEN_SECRET="")
+    assert (none.returncode, json.loads(none.stdout)["error"]["kind"]) == (3, "auth")
+    absent = deploys.here(*QUICK, REEL_MODAL_SECRETS="reel-modal-storage,my-bucket")
+    assert (absent.returncode, "Modal has no secret my-bucket" in absent.stderr) == (3, True)
+    assert "modal secret create" in absent.stderr
+    deploys.plane.create_secret("other", {"ANOTHER_KEY": "x"})
+    keyless = deploys.here(*QUICK, REEL_MODAL_SECRETS="other")
+    assert "none of the secrets other has the key REEL_MODAL_STORE_URL" in keyless.stderr
+    nowhere = deploys.here(*QUICK, MODAL_ENVIRONMENT="nowhere")
+    assert (nowhere.returncode, "Modal has no environment 'nowhere'" in nowhere.stderr) == (3, True)
+    assert deploys.plane.count("FunctionPrecreate") == 0
+    assert not any("Traceback" in each.stderr for each in (wrong, none, absent, keyless, nowhere))
+
+
+def test_no_secret_reaches_a_screen_a_log_or_an_error(deploys: Deploys) -> None:
+    planted = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+planted", "STORE_PASSWORD": "correct horse battery"}
+    token = deploys.plane.environment()
+    words = [*planted.values(), token["MODAL_TOKEN_ID"], token["MODAL_TOKEN_SECRET"], "ak-Zz09Zz09Zz09"]
+    echoed = tuple(f"+ export X={word} https://user:{word}@bucket\n" for word in words)
+    deploys.plane.faults.fail_image_build(f"exit status 1 with {words[0]}", log=(*echoed, "ERROR: no such package\n"))
+    failed = deploys.run(*QUICK, **planted)
+    log = deploys.log.read_text(encoding="utf-8")
+    assert failed.returncode == 1
+    assert "the build said last:" in failed.stderr
+    assert "ERROR: no such package" in failed.stderr
+    assert "next: nothing was published" in failed.stderr
+    for word in words:
+        assert all(word not in shown for shown in (failed.stdout, failed.stderr, log)), word
+    assert "[hidden]" in log
+    assert deploys.plane.functions(APP) == {}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the package that a test may spoil."""
+    package = Path(reel_modal.__file__).parent
+    copy = tmp_path / "source" / "reel_modal"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def test_the_trial_finds_what_a_gpu_would_trip_over(deploys: Deploys, source: Path) -> None:
+    python = ("--preflight-python", str(deploys.python))
+    body = source / "functions" / "render_overlay.py"
+    whole = body.read_text()
+    body.write_text(whole.replace("media = probe(source", "media = probbe(source"))
+    misspelt = deploys.run(*NAME, *python, PYTHONPATH=str(source.parent))
+    assert misspelt.returncode == 1
+    assert "render_overlay fails where only the image's packages are" in misspelt.stderr
+    assert "NameError: name 'probbe' is not defined" in misspelt.stderr
+    body.write_text(f"import platformdirs\n{whole.replace('from __future__ import annotations', '')}")
+    missing = deploys.run(*NAME, *python, "--only", "render_overlay", PYTHONPATH=str(source.parent))
+    assert missing.returncode == 1
+    assert "No module named 'platformdirs'" in missing.stderr
+    assert "next: nothing was published, the former version serves on" in missing.stderr
+    assert deploys.plane.count("FunctionPrecreate") == 0
+
+
+def test_a_host_of_another_source_is_told_apart_by_what_runs(deploys: Deploys, source: Path) -> None:
+    with (source / "media.py").open("a") as file:
+        file.write("# changed\n")
+    assert deploys.run(*QUICK, PYTHONPATH=str(source.parent)).returncode == 0
+    other, here = local_contract({}, package=source).source, local_contract({}).source
+    found = deploys.here(*NAME, "--verify-only")
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[1:] == [f"{name}: source: {other} is deployed, {here} is here" for name in SPECS]
+
+
+def test_a_deployment_whose_containers_do_not_answer_is_not_called_good(first: Deploys) -> None:
+    first.plane.faults.hang("FunctionMap")
+    silent = first.here(*NAME, "--verify-only", "--timeout", "4")
+    assert silent.returncode == 1
+    assert "what really runs could not be asked" in silent.stdout
+
+
+def test_a_dry_run_is_a_table_and_changes_nothing(first: Deploys) -> None:
+    table = first.here(*NAME, "--dry-run", REEL_MODAL_SECRETS="none", **L4)
+    assert table.returncode == 0, table.stderr
+    rows = {line.split()[0]: line.split() for line in table.stdout.splitlines() if line}
+    assert rows["render_overlay"][1:9] == ["L4", "4", "4096", "MiB", "600", "s", "0", rows["image"][1][:-1]]
+    assert (rows["render_overlay"][9:], rows["process_framing"][1]) == (["none", "1.02"], "none")
+    assert "render_overlay: gpu: T4 becomes L4" in table.stdout
+    assert "process_framing: secrets: reel-modal-storage becomes none" in table.stdout
+    said = json.loads(first.here(*NAME, "--dry-run", "--json").stdout)
+    assert (said["version"] >= 1, said["functions"][0]["changes"]) == (True, [])
+    blind = first.run(*NAME, "--dry-run", MODAL_TOKEN_ID="", MODAL_TOKEN_SECRET="")
+    assert (blind.returncode, "what is deployed now is not known" in blind.stdout) == (3, True)
+    assert first.publishes() == 0
+
+
+def test_production_is_asked_about_on_a_terminal_and_needs_yes_off_one(deploys: Deploys) -> None:
+    production = ("--app", "deploys", "--environment", "production", "--no-preflight")
+    off = deploys.here(*production)
+    assert (off.returncode, "deploys is in production" in off.stderr) == (2, True)
+    assert [ask_on_a_terminal(deploys, production, answer) for answer in (b"\n", b"y\n")] == [1, 0]
+    assert deploys.publishes() == 1
+    deploys.plane.stop_app("deploys")
+
+
+def ask_on_a_terminal(deploys: Deploys, arguments: tuple[str, ...], answer: bytes) -> int:
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        deploys.command(*arguments), env=deploys.environment(), stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    seen = b""
+    while chunk := read_terminal(screen):
+        seen += chunk
+        if seen.endswith(b"Deploy? [y/N]\r\n"):
+            os.write(screen, answer)
+    os.close(screen)
+    return process.wait(timeout=60)
+
+
+def read_terminal(screen: int) -> bytes:
+    try:
+        return os.read(screen, 65536)
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--only", "dance"), 2, "invalid choice: 'dance'"),
+        (("--tag", "not a tag"), 2, "write letters, digits"),
+        (("--timeout", "-1"), 2, "invalid"),
+        (("--environment", "moon"), 3, "use one of production, staging, development, test"),
+        (("--log-file", "/proc/nowhere/deploy.log"), 3, "cannot be written"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(
+    deploys: Deploys, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    done = deploys.here(*arguments, "--dry-run")
+    assert (done.returncode, words in done.stderr) == (status, True)
+    assert deploys.plane.requests == []

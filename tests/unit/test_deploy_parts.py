@@ -1,0 +1,133 @@
+"""The parts of the deploy command that need no control plane: secrets, screens, tables, the image's interpreter."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reel_modal.deploy.console import Console, Redactor, columns
+from reel_modal.deploy.interpreters import image_interpreter
+from reel_modal.deploy.outcome import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
+from reel_modal.deploy.plan import make_plan
+from reel_modal.deploy.preflight import TRIALS
+from reel_modal.errors import AuthError, ConfigError, DeploymentError, UnavailableError
+from reel_modal.functions.bodies import NAMES
+from reel_modal.functions.specs import SPECS, ImageSpec
+from reel_modal.pricing import PUBLISHED_RATES
+
+
+def test_every_body_is_tried_before_a_deploy() -> None:
+    assert set(TRIALS) == NAMES
+
+
+def test_secrets_are_taken_out_wherever_they_are() -> None:
+    redact = Redactor(
+        {
+            "AWS_SECRET_ACCESS_KEY": "abcdefgh1234",
+            "db_password": "first line\nsecond line\n",
+            "API_KEY": "short",
+            "REEL_MODAL_SECRETS": "reel-modal-storage",
+            "PATH": "/usr/bin:/usr/local/bin",
+        }
+    )
+    assert redact("x=abcdefgh1234, first line / second line") == "x=[hidden], [hidden] / [hidden]"
+    assert (
+        redact("s3://key:word@host/a, as-0123456789abcdef ak-0123456789") == "s3://[hidden]@host/a, [hidden] [hidden]"
+    )
+    assert (
+        redact("reel-modal-storage short /usr/bin:/usr/local/bin")
+        == "reel-modal-storage short /usr/bin:/usr/local/bin"
+    )
+    assert redact("ask-me basket-case as-is") == "ask-me basket-case as-is"
+    redact.hide("a later secret")
+    redact.hide(None)
+    assert redact("a later secret") == "[hidden]"
+
+
+def test_a_screen_that_lacks_letters_gets_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(screen, encoding="ascii", newline="\n"))
+    with Console(tmp_path / "logs" / "deploy.log", Redactor({})) as console:
+        console.say("✓ Köln └── 🔨 done… \udcff")
+    assert screen.getvalue() == b"+ K?ln `-- * done... ?\n"
+    log = tmp_path / "logs" / "deploy.log"
+    assert log.read_text(encoding="utf-8") == "✓ Köln └── 🔨 done… \\udcff\n"
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_a_screen_that_is_closed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    with Console(tmp_path / "deploy.log", Redactor({})) as console:
+        console.data("seen by the log alone")
+    assert (tmp_path / "deploy.log").read_text() == "seen by the log alone\n"
+
+
+def test_a_log_that_cannot_be_written_is_a_setting_to_correct(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"deploy\.log' cannot be written"):
+        Console(tmp_path / "file" / "deploy.log", Redactor({}))
+
+
+def test_a_table_lines_up() -> None:
+    assert columns([("name", "n"), ("a", "10"), ("longer", "")]) == "name    n\n------  --\na       10\nlonger"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "cure"),
+    [
+        (AuthError("no token", function="modal"), NOT_CONFIGURED, "MODAL_TOKEN_ID"),
+        (ConfigError("bad"), NOT_CONFIGURED, "correct the variable"),
+        (UnavailableError("away", function="modal"), FAILED, "try again"),
+        (deployment_error("secret", "gone"), NOT_CONFIGURED, "modal secret create"),
+        (deployment_error("something new", "what"), FAILED, "--verify-only"),
+    ],
+)
+def test_every_failure_says_what_to_do_next(error: Exception, status: int, cure: str) -> None:
+    failure = explained(error)  # type: ignore[arg-type]
+    assert (exit_status(failure), cure in failure.cure) == (status, True)
+
+
+def test_a_plan_without_an_answer_says_that_it_has_none() -> None:
+    plan = make_plan("reel-modal", "production", SPECS.values(), PUBLISHED_RATES, None)
+    assert "reel-modal (production) could not be asked about" in plan.to_text()
+    assert "render_overlay: what is deployed now is not known" in plan.to_text()
+    assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542], abs=1e-4)
+
+
+def test_the_image_s_interpreter_has_what_the_image_installs_and_is_made_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    image = ImageSpec(python_version=version, apt=(), pip=("typing-extensions==4.16.0",))
+    with Console(tmp_path / "deploy.log", Redactor({})) as console:
+        made = image_interpreter(image, console, cache=tmp_path / "cache")
+        again = image_interpreter(image, console, cache=tmp_path / "cache")
+        with pytest.raises(DeploymentError, match="pip could not install the image's packages"):
+            image_interpreter(
+                ImageSpec(python_version=version, pip=("typing-extensions==0.0.0.1",)),
+                console,
+                cache=tmp_path / "cache",
+            )
+    assert made == again
+    assert capsys.readouterr().err.count("this is done once") == 2
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [made.python.parent.parent.name]
+
+    def imports(module: str, *paths: Path | None) -> bool:
+        done = subprocess.run(
+            [made.python, "-s", "-P", "-c", f"import {module}"],
+            env={"PYTHONPATH": ":".join(str(path) for path in paths if path)},
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode == 0
+
+    assert imports("typing_extensions")
+    assert not imports("modal")
+    assert imports("modal", made.modal_path)
+    assert not imports("platformdirs", made.modal_path)
