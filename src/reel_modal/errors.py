@@ -8,7 +8,8 @@
     ├── MissingDependencyError           (also an ImportError) a library does not load here; names the cure
     ├── MediaError
     │   ├── InvalidMediaError            the file is no video that we accept: unreadable, hostile, too large
-    │   └── OutputMismatchError          what was encoded is not what was asked for
+    │   ├── OutputMismatchError          what was encoded is not what was asked for
+    │   └── SpliceError                  its unchanged parts cannot be copied; functions then render all of it
     ├── FrameError                       (also a ValueError)   a frame of another shape or layout
     │   └── FrameTypeError               (also a TypeError)    a frame that is not a uint8 array
     ├── FFmpegError                      ffmpeg failed: command, exit status, frame and the tail of its words
@@ -81,6 +82,7 @@ __all__ = [
     "ReelModalError",
     "RemoteError",
     "RequestError",
+    "SpliceError",
     "StorageAccessError",
     "StorageError",
     "StorageFullError",
@@ -130,6 +132,13 @@ class InvalidMediaError(MediaError):
 
 class OutputMismatchError(MediaError):
     """What came out is not what was asked for: another number of frames, another size, another length."""
+
+
+class SpliceError(MediaError):
+    """Parts of a video cannot be copied beside new ones, or what came of it is not right.
+
+    The functions of this library render the whole clip then, and say why in the result.
+    """
 
 
 class FrameError(ReelModalError, ValueError):

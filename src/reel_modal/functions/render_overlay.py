@@ -5,13 +5,16 @@ It must know nothing of where it runs; all that it may touch comes with the `Job
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.frames import Planes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import OverlayRequest, RenderResult
@@ -43,7 +46,20 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         media = probe(source, settings=context.settings)
-    made, degraded = _render(request, context, media)
+    overlay = OverlayRenderer(request, media.size, media.color)
+    output = context.workdir / f"output{Path(request.output_key).suffix}"
+    plan, made = render_smart(
+        media,
+        overlay.changed_intervals,
+        output,
+        request.encode,
+        draw=lambda planes, seconds: _draw(overlay, planes, seconds),
+        context=context,
+        function=NAME,
+    )
+    degraded: list[str] = []
+    if made is None:
+        made, degraded = _render(request, context, media, overlay, output)
     size_bytes = verify_and_publish(made, request.output_key, context)
     return RenderResult(
         job_id=request.job_id,
@@ -56,12 +72,22 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         bytes=size_bytes,
         engine="opencv-yuv420p",
         encoder=made.encoder,
+        plan=plan.kind,
+        reason=plan.reason,
+        frames_copied=plan.frames_copied,
         seconds_by_phase=dict(context.reporter.seconds_by_phase),
         degraded=(*degraded, *made.degraded),
     )
 
 
-def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[str]]:
+def _draw(overlay: OverlayRenderer, planes: Planes, seconds: Fraction) -> None:
+    if overlay.active(seconds):
+        overlay.render(planes, seconds)
+
+
+def _render(
+    request: OverlayRequest, context: JobContext, media: MediaInfo, overlay: OverlayRenderer, output: Path
+) -> tuple[PipeResult, list[str]]:
     """Draw on every frame that a region changes; the others go through as they are."""
     # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
     # repeating and dropping keeps the picture in step with the sound.
@@ -69,9 +95,8 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     reader = FrameReader(
         media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", settings=context.settings
     )
-    overlay = OverlayRenderer(request, media.size, media.color)
     pipe = FramePipe(
-        context.workdir / f"output{Path(request.output_key).suffix}",
+        output,
         size=media.size,
         fps=media.fps,
         pixel_format="yuv420p",
@@ -86,9 +111,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     with reader, pipe, context.reporter.phase("render", media.expected_frames) as advance:
         for frame in reader:
             context.raise_if_cancelled(NAME)
-            seconds = frame.pts_seconds - media.start_seconds
-            if overlay.active(seconds):
-                overlay.render(frame.planes, seconds)
+            _draw(overlay, frame.planes, frame.pts_seconds - media.start_seconds)
             pipe.write(frame)
             advance(frame.index + 1)
     return pipe.result, not_kept(media, reader.broken_packets, fps=media.fps)

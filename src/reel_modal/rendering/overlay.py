@@ -83,6 +83,11 @@ class OverlayRenderer:
         self._chroma_grid = CHROMA_CENTER if color.chroma_location == "center" else CHROMA_LEFT
         self._color = color
 
+    @property
+    def changed_intervals(self) -> tuple[tuple[Fraction, Fraction], ...]:
+        """First and last moment, both inclusive, of each region that is drawn; outside of all nothing changes."""
+        return tuple(track.interval for track in self._tracks if track.enabled)
+
     def active(self, seconds: Fraction) -> bool:
         """Whether anything is drawn at `seconds`; when not, the frame is to go through as it is."""
         return any(track.at(seconds) is not None for track in self._tracks)

@@ -53,8 +53,7 @@ class RegionTrack:
 
     def __init__(self, region: HighlightRegion, frame_size: tuple[int, int], style: OverlayStyle) -> None:
         width, height = region.video_size or frame_size
-        self._start = region.start_seconds
-        self._end = region.end_seconds
+        self.interval: tuple[Fraction, Fraction] = (region.start_seconds, region.end_seconds)
         self._fade = style.fade_seconds
         scale = (frame_size[0] / width, frame_size[1] / height)
         self._track = Track(
@@ -63,11 +62,12 @@ class RegionTrack:
             style.interpolation,
         )
         self._colors = [keyframe.color for keyframe in region.keyframes]
-        self._enabled = region.enabled
+        self.enabled: bool = region.enabled
 
     def at(self, seconds: Fraction) -> EllipseState | None:
         """Return what is drawn at `seconds`, None outside of the region; its start and end are inside."""
-        if not self._enabled or not self._start <= seconds <= self._end:
+        start, end = self.interval
+        if not self.enabled or not start <= seconds <= end:
             return None
         strength = self._strength(seconds)
         if strength <= 0:
@@ -88,7 +88,8 @@ class RegionTrack:
     def _strength(self, seconds: Fraction) -> float:
         if self._fade <= 0:
             return 1.0
-        return min(1.0, float(min(seconds - self._start, self._end - seconds) / self._fade))
+        start, end = self.interval
+        return min(1.0, float(min(seconds - start, end - seconds) / self._fade))
 
 
 def _point(keyframe: HighlightKeyframe, scale: tuple[float, float]) -> Point:

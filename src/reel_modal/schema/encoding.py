@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from reel_modal.bounds import not_empty, within
-from reel_modal.parsing import Record, integer, text
+from reel_modal.parsing import Record, integer, text, truth
 from reel_modal.schema.reading import build
 
 __all__ = ["EncodeOptions"]
@@ -25,11 +25,13 @@ class EncodeOptions:
         encoder: `auto` (NVENC where it starts, else libx264) or ffmpeg's name of one.
         quality: 0 (best) to 51; x264's crf or NVENC's cq.
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
+        smart: Whether what does not change is copied from the source, bit for bit, where that is possible.
     """
 
     encoder: str = "auto"
     quality: int = 23
     preset: str = "fast"
+    smart: bool = True
 
     def __post_init__(self) -> None:
         not_empty("encoder", self.encoder)
@@ -44,10 +46,11 @@ class EncodeOptions:
             "encoder": record.take_or("auto", text, "encoder"),
             "quality": record.take_or(23, integer, "quality", "crf"),
             "preset": record.take_or("fast", text, "preset"),
+            "smart": record.take_or(True, truth, "smart"),  # noqa: FBT003
         }
         record.finish()
         return build(cls, path, encode)
 
     def to_dict(self) -> dict[str, object]:
         """Return the options for JSON."""
-        return {"encoder": self.encoder, "quality": self.quality, "preset": self.preset}
+        return {"encoder": self.encoder, "quality": self.quality, "preset": self.preset, "smart": self.smart}

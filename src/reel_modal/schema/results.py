@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias, get_args
 
 from reel_modal.parsing import (
     Raw,
     Record,
+    any_text,
     anything,
     decode,
     integer,
@@ -25,7 +26,10 @@ from reel_modal.parsing import (
 )
 from reel_modal.schema.reading import build
 
-__all__ = ["RenderResult"]
+__all__ = ["RenderPlanKind", "RenderResult"]
+
+RenderPlanKind: TypeAlias = Literal["smart", "full"]
+"""How much of a clip is rendered: what changes, or all of it."""
 
 _MOST_NOTES: Final = 1000
 
@@ -45,6 +49,9 @@ class RenderResult:
         bytes: Size of the object.
         engine: What did the per-frame work.
         encoder: ffmpeg's name of the encoder.
+        plan: `smart` where packets of the source were copied beside new ones, `full` where every frame was rendered.
+        reason: Why the plan is `full`; empty where it is `smart`.
+        frames_copied: Frames that are the source's own, bit for bit; the others were rendered.
         seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
         degraded: What is not as asked, a sentence each; empty when all is.
         cold_start: Whether a container was started for the job; None where that is not known.
@@ -62,6 +69,9 @@ class RenderResult:
     encoder: str
     seconds_by_phase: Mapping[str, float]
     degraded: tuple[str, ...] = ()
+    plan: RenderPlanKind = "full"
+    reason: str = ""
+    frames_copied: int = 0
     cold_start: bool | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -79,6 +89,9 @@ class RenderResult:
             "bytes": self.bytes,
             "engine": self.engine,
             "encoder": self.encoder,
+            "plan": self.plan,
+            "reason": self.reason,
+            "frames_copied": self.frames_copied,
             "seconds_by_phase": dict(self.seconds_by_phase),
             "degraded": list(self.degraded),
             "cold_start": self.cold_start,
@@ -102,6 +115,9 @@ class RenderResult:
             "duration_seconds": record.take(seconds, "duration_seconds"),
             "seconds_by_phase": phases.numbers(),
             "degraded": record.take(items(text, _MOST_NOTES), "degraded"),
+            "plan": record.take_or("full", one_of(*get_args(RenderPlanKind)), "plan"),
+            "reason": record.take_or("", any_text, "reason"),
+            "frames_copied": record.take_or(0, integer, "frames_copied"),
             "cold_start": record.take_or(None, truth, "cold_start"),
         }
         record.finish()

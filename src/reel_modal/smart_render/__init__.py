@@ -1,0 +1,128 @@
+"""Renders the seconds of a clip that change and copies the rest, packet by packet, bit for bit.
+
+It must know neither what is drawn nor where the file goes: a render function says which moments change and draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from reel_modal.config import Settings
+from reel_modal.errors import SpliceError
+from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.media import MediaInfo
+from reel_modal.schema import EncodeOptions
+from reel_modal.smart_render.checking import check_splice
+from reel_modal.smart_render.packets import read_picture
+from reel_modal.smart_render.planning import Interval, RenderPlan, Window, plan_packets
+from reel_modal.smart_render.splicing import SUFFIXES, splice_packets
+from reel_modal.smart_render.windows import Draw, encode_windows
+from reel_modal.storage import publish_file, staging_name
+
+__all__ = ["Draw", "Interval", "RenderPlan", "Window", "plan", "splice"]
+
+_ENCODERS = frozenset({"auto", "libx264"})
+_MOST_RENDERED = Fraction(9, 10)
+
+
+def plan(
+    media: MediaInfo,
+    changed_intervals: Iterable[Interval],
+    *,
+    output: Path,
+    encode: EncodeOptions,
+    trim: tuple[Fraction, Fraction | None] | None = None,
+) -> RenderPlan:
+    """Say which packets of `media` can be copied where only `changed_intervals` are drawn on.
+
+    Args:
+        media: The clip; all its packets are read, none is decoded.
+        changed_intervals: First and last moment of each change, both inclusive, in seconds from the first picture on.
+        output: The name of the output; its suffix chooses the container.
+        encode: What the request wants of the encoder.
+        trim: First moment that is kept and first that is not, in seconds from the first picture on; None keeps all.
+
+    Returns:
+        The plan; of the kind `full`, with a reason, where copying would not be right or not worth it.
+
+    Raises:
+        InvalidMediaError: The file cannot be read.
+
+    Example:
+        >>> media = probe("clip.mp4")
+        >>> plan(media, [(Fraction(3), Fraction(5))], output=Path("out.mp4"), encode=EncodeOptions()).frames_copied
+        2580
+    """
+    if not encode.smart:
+        return RenderPlan.full("the request asks for it")
+    if encode.encoder not in _ENCODERS:
+        return RenderPlan.full(f"the request asks for the encoder {encode.encoder}; libx264 can be spliced")
+    if output.suffix.lower() not in SUFFIXES:
+        return RenderPlan.full(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
+    try:
+        picture = read_picture(media)
+        made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
+    except SpliceError as error:
+        return RenderPlan.full(str(error))
+    if made.frames_rendered > _MOST_RENDERED * (made.frames_rendered + made.frames_copied):
+        return RenderPlan.full(f"{made.frames_rendered} of its pictures would have to be rendered anyway")
+    return replace(made, picture=picture)
+
+
+def splice(
+    made: RenderPlan,
+    output: Path,
+    *,
+    encode: EncodeOptions,
+    draw: Draw | None,
+    settings: Settings,
+    advance: Callable[[int], None],
+) -> PipeResult:
+    """Make `output` as planned: whole and looked at, or not at all.
+
+    Args:
+        made: A plan of the kind `smart`, from `plan`.
+        output: The final name.
+        encode: Quality and preset of what is made anew.
+        draw: Draws on each picture that is made anew; None leaves them as they are.
+        settings: Which ffmpeg, limits, and how long it may stall.
+        advance: Called after each new frame with the frames done; may raise to stop.
+
+    Raises:
+        SpliceError: The plan is none for a splice, or what came of it is not right; nothing is left.
+        EncoderUnavailableError: libx264 does not start here.
+        FFmpegError: Encoding failed.
+    """
+    picture = made.picture
+    if picture is None:
+        raise SpliceError(made.reason or "the plan is not of a file")
+    windows, staged = None, staging_name(output)
+    try:
+        if made.windows:
+            windows = encode_windows(
+                made, picture, output.parent, encode=encode, draw=draw, settings=settings, advance=advance
+            )
+        spliced = splice_packets(made, picture, windows, staged)
+        check_splice(made, picture, spliced, settings)
+        size_bytes = publish_file(staged, output)
+    finally:
+        staged.unlink(missing_ok=True)
+        if windows is not None:
+            windows.path.unlink(missing_ok=True)
+    first, end = made.kept[0] + made.hidden, made.kept[1]
+    times, media = picture.times, picture.media
+    last = times.seconds[end] if end < len(times.seconds) else times.seconds[-1] + 1 / media.fps
+    return PipeResult(
+        path=output,
+        frames=end - first,
+        size=media.size,
+        fps=media.fps,
+        duration_seconds=last - times.seconds[first],
+        bytes=size_bytes,
+        encoder="libx264" if windows is not None else "copy",
+        command=() if windows is None else windows.command,
+        degraded=spliced.left_out,
+    )

@@ -1,0 +1,125 @@
+"""Reads every packet of a picture, as far as a splice must know it: times and kinds, without the data.
+
+It must not know what changes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from reel_modal.errors import SpliceError
+from reel_modal.media import MediaInfo
+from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps
+from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, decoding_times
+from reel_modal.untrusted import opened, packets_of
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["Picture", "read_picture"]
+
+_CONTAINERS: Final = frozenset({"mov", "mp4", "matroska"})
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that can be spliced.
+
+    Attributes:
+        media: The file.
+        table: Its packets.
+        shown_pts: Their `pts` in the order of showing.
+        times: When they are due in the output.
+        sets: All its parameter sets, those within packets too.
+        sps: What its sequence parameter sets say that concerns an encoder, one for all.
+        bits_per_pixel: Mean size of a coded pixel.
+    """
+
+    media: MediaInfo
+    table: PacketTable
+    shown_pts: Sequence[int]
+    times: PictureTimes
+    sets: ParameterSets
+    sps: Sps
+    bits_per_pixel: float
+
+
+def read_picture(media: MediaInfo) -> Picture:
+    """Read the packets of the picture of `media`, all of them, without decoding.
+
+    Raises:
+        SpliceError: It is coded in a way that is not spliced here; the message says how.
+        InvalidMediaError: The file cannot be read to its end.
+    """
+    if media.codec != "h264":
+        raise SpliceError(f"its codec is {media.codec}; only h264 can be spliced")
+    if not _CONTAINERS & set(media.format.split(",")):
+        raise SpliceError(f"its container is {media.format}; only MP4, MOV and Matroska can be spliced")
+    with opened(media.path) as container:
+        stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
+        sets = ParameterSets.parse(stream.codec_context.extradata or b"")
+        reading = _Reading(sets)
+        for packet in packets_of(container, stream):
+            if packet.size:
+                reading.take(packet)
+        tick_seconds = stream.time_base or Fraction(1)
+    if all(reading.hidden):
+        raise SpliceError("no picture of it is shown")
+    dts = reading.dts if reading.dts_known else decoding_times(reading.pts)
+    table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds)
+    pixels = media.coded_size[0] * media.coded_size[1] * len(table)
+    sps = _common([Sps.parse(unit) for unit in reading.sets.sps])
+    times = PictureTimes.of(table, media.fps)
+    if min(at for at, hidden in zip(table.pts, table.hidden, strict=True) if not hidden) * tick_seconds != (
+        media.start_seconds
+    ):
+        raise SpliceError("its first picture does not decode")
+    return Picture(
+        media, table, array("q", sorted(table.pts)), times, reading.sets, sps, 8 * reading.size_bytes / pixels
+    )
+
+
+class _Reading:
+    """Gathers what packets say."""
+
+    def __init__(self, sets: ParameterSets) -> None:
+        self.sets = sets
+        self.pts = array("q")
+        self.dts = array("q")
+        self.idr = bytearray()
+        self.hidden = bytearray()
+        self.size_bytes = 0
+        self.dts_known = True
+
+    def take(self, packet: Packet[VideoStream]) -> None:
+        """Take the next packet."""
+        if packet.pts is None:
+            raise SpliceError("one of its packets has no time")
+        if packet.has_sidedata("new_extradata"):
+            raise SpliceError("its parameter sets change in mid-stream")
+        if packet.is_corrupt:
+            raise SpliceError("one of its packets is damaged")
+        unit = PictureUnit.parse(memoryview(packet), self.sets.length_size)
+        if unit.sets:
+            self.sets = self.sets.with_units(unit.sets)
+        self.pts.append(packet.pts)
+        self.dts.append(packet.pts if packet.dts is None else packet.dts)
+        self.dts_known = self.dts_known and packet.dts is not None
+        self.idr.append(unit.idr)
+        self.hidden.append(packet.is_discard)
+        self.size_bytes += packet.size
+
+
+def _common(all_sps: Sequence[Sps]) -> Sps:
+    """Return the one sequence parameter set that an encoder must follow."""
+    first = all_sps[0]
+    if first.profile is None or any(sps.profile != first.profile for sps in all_sps):
+        raise SpliceError(
+            "it is not 8-bit 4:2:0 of whole frames in one of the profiles baseline, main and high, all through"
+        )
+    return max(all_sps, key=lambda sps: (sps.level_idc, sps.reference_frames))

@@ -1,0 +1,127 @@
+"""The packets of a picture as a table, and when each is due in a splice.
+
+Pure; it must not know files, nor what changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final, Self
+
+from reel_modal.timestamps import PacketTimes, choose_rate
+
+__all__ = ["PacketTable", "PictureTimes", "decoding_times"]
+
+# A millisecond is what Matroska keeps of a time; more than its rounding is no constant rate.
+_JITTER_SECONDS: Final = Fraction(15, 10_000)
+_LEAST_TICKS_A_SECOND: Final = 10_000
+_SAME: Final = Fraction(1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketTable:
+    """The packets of a picture in the order of decoding.
+
+    Attributes:
+        pts: When each is shown, in ticks.
+        dts: When each is decoded, in ticks.
+        idr: 1 where it begins anew, and nothing behind it refers to anything before it; else 0.
+        hidden: 1 where it is decoded but not shown, by an edit list; else 0.
+        tick_seconds: The time base.
+    """
+
+    pts: Sequence[int]
+    dts: Sequence[int]
+    idr: Sequence[int]
+    hidden: Sequence[int]
+    tick_seconds: Fraction
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def longest_run(self) -> int:
+        """Most packets from one that begins anew to the next."""
+        starts = [place for place, idr in enumerate(self.idr) if idr]
+        return max(after - before for before, after in pairwise([*starts, len(self)]))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTimes:
+    """When the pictures and packets of a splice are due, in ticks of its own time base.
+
+    Attributes:
+        pts: By rank.
+        dts: By place in the order of decoding.
+        seconds: By rank, from the first picture that is shown; what a change is asked for at.
+        tick_seconds: The time base.
+        constant: Whether all are evenly spaced, exactly.
+    """
+
+    pts: Sequence[int]
+    dts: Sequence[int]
+    seconds: Sequence[Fraction]
+    tick_seconds: Fraction
+    constant: bool
+
+    @classmethod
+    def of(cls, table: PacketTable, fps: Fraction) -> Self:
+        """Take the times of `table`; a constant rate whose times a container has rounded gets exact ones.
+
+        Args:
+            table: The packets.
+            fps: The rate by the probe, which counts where the times agree with it.
+        """
+        order = sorted(range(len(table)), key=table.pts.__getitem__)
+        pts = [table.pts[place] for place in order]
+        first = next(rank for rank, place in enumerate(order) if not table.hidden[place])
+        tick = table.tick_seconds
+        if _even(pts) and _even(table.dts):
+            exact = 1 / fps if len(pts) > 1 and abs((pts[1] - pts[0]) * tick * fps - 1) < _SAME else None
+            step = exact or (pts[1] - pts[0] if len(pts) > 1 else 1) * tick
+            return cls(pts, table.dts, [(rank - first) * step for rank in range(len(pts))], tick, constant=True)
+        shown = PacketTimes(tuple(pts), len(pts), 0, tick)
+        rate = choose_rate(shown, [fps])
+        start = pts[first] * tick
+        allowed = _JITTER_SECONDS + tick
+        late = max(abs(at * tick - start - (rank - first) / rate) for rank, at in enumerate(pts))
+        if not shown.evenly_spaced or late > allowed:
+            seconds = [(at - pts[first]) * tick for at in pts]
+            return cls(pts, table.dts, seconds, tick, constant=False)
+        return cls._on_grid(start, rate, first, len(pts), _reorder_depth(order))
+
+    @classmethod
+    def _on_grid(cls, start: Fraction, rate: Fraction, first: int, count: int, depth: int) -> Self:
+        scale = 1
+        while rate.numerator * scale < _LEAST_TICKS_A_SECOND:
+            scale *= 2
+        tick, step = Fraction(1, rate.numerator * scale), rate.denominator * scale
+        begin = round(start / tick) - first * step
+        pts = [begin + rank * step for rank in range(count)]
+        dts = [at - depth * step for at in pts]
+        return cls(pts, dts, [(rank - first) / rate for rank in range(count)], tick, constant=True)
+
+
+def decoding_times(pts: Sequence[int]) -> list[int]:
+    """Return decoding times for packets of a container that keeps none, such as Matroska: as late as can be.
+
+    Args:
+        pts: When each is shown, in ticks, in the order of decoding.
+    """
+    order = sorted(range(len(pts)), key=pts.__getitem__)
+    depth = _reorder_depth(order)
+    shown = [pts[place] for place in order]
+    usual = max(1, (shown[-1] - shown[0]) // max(1, len(shown) - 1))
+    return [shown[0] - usual * (depth - place) for place in range(depth)] + shown[: len(shown) - depth]
+
+
+def _reorder_depth(order: Sequence[int]) -> int:
+    """Return by how many places a packet is decoded late, at most."""
+    return max(place - rank for rank, place in enumerate(order))
+
+
+def _even(ticks: Sequence[int]) -> bool:
+    return len({after - before for before, after in pairwise(ticks)}) <= 1

@@ -1,0 +1,240 @@
+"""The pictures of a plan's windows: decoded, drawn on, and encoded to match those around them.
+
+It must not know how the new packets come into the output, nor what is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from reel_modal.config import Settings
+from reel_modal.errors import SpliceError
+from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
+from reel_modal.frames import Planes, U8Array, frame_bytes, plane_views
+from reel_modal.in_process import copy_planes
+from reel_modal.media import MediaInfo
+from reel_modal.schema import EncodeOptions
+from reel_modal.smart_render.packets import Picture
+from reel_modal.smart_render.planning import RenderPlan, Window
+from reel_modal.untrusted import decoder_pixels, opened, packets_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+__all__ = ["Draw", "decoder_for", "encode_windows", "matching_quality"]
+
+Draw: TypeAlias = Callable[[Planes, Fraction], None]
+"""Draws on upright yuv420p planes, in place, what is seen at a moment: seconds from the first picture on."""
+
+_ENCODER: Final = "libx264"
+_FORMATS: Final = frozenset({"yuv420p", "yuvj420p"})
+# Of a source with a tenth of a bit for each pixel, what x264 makes at this quality cannot be told apart in motion;
+# a source that spends twice as much keeps more, which takes about six steps of the quantizer.
+_QUALITY: Final = 17
+_BEST_QUALITY: Final = 8
+_USUAL_BITS_PER_PIXEL: Final = 0.1
+_MOST_B_FRAMES: Final = 3
+_MOST_KEYINT: Final = 250
+# More cost much time and save little; fewer than the source has fit into every decoder that takes the source.
+_MOST_REFERENCES: Final = 4
+
+
+def encode_windows(
+    plan: RenderPlan,
+    picture: Picture,
+    folder: Path,
+    *,
+    encode: EncodeOptions,
+    draw: Draw | None,
+    settings: Settings,
+    advance: Callable[[int], None],
+) -> PipeResult:
+    """Make one file of all new pictures, each window beginning with a picture that depends on none before it.
+
+    Args:
+        plan: Which pictures.
+        picture: Where they come from.
+        folder: Where the file is made.
+        encode: Quality and preset; the quality is raised to what the source has.
+        draw: What is done to each picture; None encodes them as they are.
+        settings: Which ffmpeg, limits, and how long it may stall.
+        advance: Called after each frame with the frames done; may raise to stop.
+
+    Raises:
+        EncoderUnavailableError: libx264 does not start here.
+        SpliceError: A picture does not decode, or has another format.
+        FFmpegError: Encoding failed.
+    """
+    media = picture.media
+    ratio = media.sample_aspect_ratio
+    pipe = FramePipe(
+        folder / "windows.mp4",
+        size=media.coded_size,
+        fps=media.fps,
+        pixel_format="yuv420p",
+        encoder=_ENCODER,
+        quality=min(encode.quality, matching_quality(picture.bits_per_pixel)),
+        preset=encode.preset,
+        encoder_options=_options(plan, picture),
+        color=media.color,
+        sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
+        odd_size="error",
+        settings=settings,
+    )
+    canvas = _Canvas(media, draw)
+    with pipe:
+        for window in plan.windows:
+            for frame in _decoded(picture, window, settings):
+                pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
+                advance(pipe.frames_written)
+    return pipe.result
+
+
+def matching_quality(bits_per_pixel: float) -> int:
+    """Return x264's crf that loses no more than a source of this size can show: 17, and less where it is rich."""
+    richer = math.log2(max(bits_per_pixel / _USUAL_BITS_PER_PIXEL, 1))
+    return max(_BEST_QUALITY, round(_QUALITY - 6 * richer))
+
+
+def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
+    """Return a decoder of H.264 that stands on no file."""
+    from av.codec.context import CodecContext
+
+    decoder = CodecContext.create("h264", "r")
+    decoder.extradata = extradata
+    decoder.options = {"max_pixels": str(decoder_pixels(settings.limits))}
+    return decoder
+
+
+def _options(plan: RenderPlan, picture: Picture) -> dict[str, str]:
+    """Return the options with which x264 writes what stands beside the source's own pictures."""
+    sps = picture.sps
+    # x264 declares at least two references beside B-frames, and four beside a pyramid of them.
+    depth = 0 if sps.profile == "baseline" or sps.reference_frames < 2 else plan.reorder_depth
+    parameters = {
+        "sps-id": picture.sets.free_id(),
+        "open-gop": 0,
+        "keyint": min(_MOST_KEYINT, picture.table.longest_run),
+        "ref": min(_MOST_REFERENCES, max(1, sps.reference_frames)),
+        "bframes": _MOST_B_FRAMES if depth else 0,
+        "b-pyramid": "normal" if depth > 1 and sps.reference_frames >= 4 else "none",
+        "level": sps.level_idc,
+        # x264 declares the lowest profile that has what it uses.
+        "cabac": int(sps.profile != "baseline"),
+        "8x8dct": int(sps.profile == "high"),
+    }
+    starts, written = [], 0
+    for window in plan.windows:
+        # Half a frame early: the first picture at or after it is the one.
+        starts.append(f"{float(max(written - Fraction(1, 2), Fraction(0)) / picture.media.fps):.6f}")
+        written += window.kept[1] - window.kept[0]
+    return {
+        "profile:v": sps.profile or "high",
+        "force_key_frames": ",".join(starts),
+        "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
+    }
+
+
+class _Canvas:
+    """Memory of one frame as it is stored, and of one as it is seen."""
+
+    def __init__(self, media: MediaInfo, draw: Draw | None) -> None:
+        self._draw = draw
+        self._orientation = media.orientation
+        self._upright = media.orientation.rotation_degrees == 0 and not media.orientation.mirrored
+        self._stored: U8Array = np.empty(frame_bytes("yuv420p", media.coded_size), np.uint8)
+        self._planes = plane_views(self._stored, "yuv420p", media.coded_size)
+        self._seen: U8Array = np.empty_like(self._stored)
+        self._seen_planes = plane_views(self._seen, "yuv420p", media.size)
+
+    def drawn(self, frame: VideoFrame, seconds: Fraction) -> U8Array:
+        """Return the samples of `frame`, stored as they were, with what is drawn at `seconds`."""
+        copy_planes(frame, self._planes)
+        if self._draw is None:
+            return self._stored
+        if self._upright:
+            self._draw(self._planes, seconds)
+            return self._stored
+        _copy(self._orientation.turn(self._planes), self._seen_planes)
+        self._draw(self._seen_planes, seconds)
+        _copy(self._orientation.turn_back(self._seen_planes), self._planes)
+        return self._stored
+
+
+def _copy(source: Planes, target: Planes) -> None:
+    for old, new in zip(source, target, strict=True):
+        np.copyto(new, old)
+
+
+def _decoded(picture: Picture, window: Window, settings: Settings) -> Iterator[VideoFrame]:
+    """Yield the pictures of `window` that are kept, in the order of showing; `pts` is their rank.
+
+    Raises:
+        SpliceError: One is missing, or has another format.
+    """
+    expected = window.kept[0]
+    with closing(_decode_from(picture, window, settings)) as frames:
+        for frame in frames:
+            rank = frame.pts
+            if rank is None or rank < expected:
+                continue
+            if rank >= window.kept[1]:
+                break
+            if rank != expected or frame.is_corrupt:
+                raise SpliceError(f"picture {expected} of it does not decode")
+            if frame.format.name not in _FORMATS or (frame.width, frame.height) != picture.media.coded_size:
+                raise SpliceError("its pictures change their size or format")
+            yield frame
+            expected += 1
+    if expected != window.kept[1]:
+        raise SpliceError(f"picture {expected} of it does not decode")
+
+
+def _decode_from(picture: Picture, window: Window, settings: Settings) -> Generator[VideoFrame]:
+    """Decode from the picture with which `window` must begin to its end, whatever an edit list hides."""
+    from av.error import FFmpegError
+    from av.packet import Packet
+
+    with opened(picture.media.path) as container:
+        stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
+        decoder = decoder_for(stream.codec_context.extradata or b"", settings)
+        decoder.thread_type = "AUTO"
+        packets = _packets_from(container, stream, picture.table.pts[window.decode_from])
+        try:
+            for stored in islice(packets, window.end - window.decode_from):
+                packet = Packet(bytes(stored))
+                packet.pts = bisect_left(picture.shown_pts, stored.pts or 0)
+                yield from decoder.decode(packet)
+            yield from decoder.decode(None)
+        except FFmpegError as error:
+            raise SpliceError(f"a picture of it does not decode: {error.strerror}") from error
+
+
+def _packets_from(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of `stream` from the one that is shown at `pts` on, which decoding can begin with."""
+    container.seek(pts, stream=stream)
+    packets = packets_of(container, stream)
+    first = next(packets)
+    early = [first]
+    if first.pts is None or first.pts > pts:  # some indexes lead too far
+        container.seek(0)
+        early = []
+        packets = packets_of(container, stream)
+    found = False
+    for packet in chain(early, packets):
+        found = found or packet.pts == pts
+        if found and packet.size:
+            yield packet

@@ -1,0 +1,287 @@
+"""Clips of every structure that a splice meets, and what must hold of whatever is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from tests.clips import RECIPES, Clips, ffmpeg
+
+from reel_modal.config import Settings
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.frames import Frame, U8Array, plane_views
+from reel_modal.functions import render_overlay
+from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.media import MediaInfo, find_ffmpeg, probe
+from reel_modal.progress import ProgressEvent
+from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
+from reel_modal.smart_render.h264 import ParameterSets
+from reel_modal.smart_render.packets import read_picture
+from reel_modal.smart_render.planning import RenderPlan, plan_packets
+from reel_modal.storage import PathStorage
+from reel_modal.testing import make_clip
+
+SIZE = (192, 108)
+FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
+
+
+def x264(*options: str, **settings: object) -> Callable[[Clips, Path], None]:
+    """A recipe of a clip of four seconds by x264."""
+
+    def make(_: Clips, path: Path) -> None:
+        encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "24", *options)
+        make_clip(path, **{"size": SIZE, "seconds": 4, "encoder": encoder, **settings})  # type: ignore[arg-type]
+
+    return make
+
+
+def remade(source: str, *options: str, before: Sequence[str] = ()) -> Callable[[Clips, Path], None]:
+    """A recipe that copies the packets of another clip."""
+
+    def make(clips: Clips, path: Path) -> None:
+        ffmpeg(*before, "-i", clips.get(source), "-c", "copy", *options, path)
+
+    return make
+
+
+def _uneven(clips: Clips, path: Path) -> None:
+    """Every third picture is missing in the second half."""
+    ffmpeg(
+        *("-i", clips.get("spliced.mp4"), "-vf", r"select=lt(t\,2)+mod(n\,3)", "-fps_mode", "passthrough"),
+        *("-c:v", "libx264", "-preset", "veryfast", "-g", "24", "-c:a", "copy", path),
+    )
+
+
+def _late(clips: Clips, path: Path) -> None:
+    """The picture begins half a second after the sound."""
+    clip = clips.get("spliced.mp4")
+    ffmpeg("-itsoffset", "0.5", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
+
+
+STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
+    "spliced.mp4": x264(audio_seconds=4),
+    "gop12.mp4": x264("-g", "12"),
+    "gop48.mp4": x264("-g", "48"),
+    "gop250.mp4": x264("-g", "250"),
+    "no_b.mp4": x264("-bf", "0"),
+    "no_pyramid.mp4": x264("-x264-params", "b-pyramid=none:bframes=2"),
+    "pyramid.mp4": x264("-x264-params", "b-pyramid=normal:bframes=5:b-adapt=0"),
+    "intra.mp4": x264("-g", "1"),
+    "sixteen_references.mp4": x264("-x264-params", "ref=16:bframes=8"),
+    "one_reference.mp4": x264("-x264-params", "ref=1:bframes=0"),
+    "baseline.mp4": x264("-profile:v", "baseline"),
+    "main.mp4": x264("-profile:v", "main"),
+    "sliced.mp4": x264("-x264-params", "slices=4"),
+    "open_gop.mp4": x264("-x264-params", "open-gop=1:bframes=3:b-adapt=0"),
+    "refreshed.mp4": x264("-x264-params", "intra-refresh=1"),
+    "ntsc.mp4": x264(fps=Fraction(30000, 1001)),
+    "fps50.mp4": x264(fps=50, seconds=2),
+    "fps59_94.mp4": x264(fps=Fraction(60000, 1001), seconds=2),
+    "stereo.mp4": x264(audio_seconds=4, options=("-ac", "2")),
+    "uneven.mp4": _uneven,
+    "cut.mp4": remade("spliced.mp4", before=("-ss", "0.5")),
+    "late.mp4": _late,
+    "rotated_90.mp4": remade("spliced.mp4", before=("-display_rotation", "-90")),
+    "rotated_180.mp4": remade("spliced.mp4", before=("-display_rotation", "180")),
+    "mirrored_turned.mp4": remade("spliced.mp4", before=("-display_rotation", "-90", "-display_hflip")),
+    "fragmented.mp4": remade("spliced.mp4", "-movflags", "frag_keyframe+empty_moov"),
+    "short_lengths.mp4": x264(),
+    "quicktime.mov": remade("spliced.mp4"),
+    "matroska.mkv": remade("spliced.mp4"),
+    "ntsc.mkv": remade("ntsc.mp4"),
+    "other_ids.mp4": x264("-x264-params", "sps-id=1"),
+    "repeated_sets.mp4": x264("-bsf:v", "dump_extra=freq=keyframe"),
+    "avc3.mp4": x264("-x264-params", "repeat-headers=1", "-tag:v", "avc3"),
+    "anamorphic_spliced.mp4": x264("-vf", "setsar=4/3"),
+    "full_range_spliced.mp4": x264(
+        "-vf", "scale=out_range=pc:out_color_matrix=bt709", options=("-color_range", "pc", "-colorspace", "bt709")
+    ),
+    "interlaced.mp4": x264("-x264-params", "tff=1", "-flags", "+ildct+ilme"),
+    "high10.mp4": x264(pixel_format="yuv420p10le"),
+    "high422.mp4": x264(pixel_format="yuv422p"),
+    "hevc.mp4": x264("-c:v", "libx265", "-x265-params", "log-level=none", seconds=1),
+    "stream_spliced.ts": remade("spliced.mp4"),
+}
+RECIPES.update(STRUCTURES)
+
+
+@dataclass
+class Rendering:
+    """One run of `render_overlay`, and what went through it."""
+
+    source: Path
+    path: Path
+    result: RenderResult
+    request: OverlayRequest
+    drawn: list[bytes]
+    events: list[ProgressEvent]
+
+    @property
+    def media(self) -> MediaInfo:
+        return probe(self.source)
+
+    @property
+    def plan(self) -> RenderPlan:
+        picture = read_picture(self.media)
+        changed = OverlayRenderer(self.request, self.media.size, self.media.color).changed_intervals
+        return plan_packets(picture.table, picture.times, changed)
+
+
+def regions(*spans: tuple[float, float]) -> tuple[HighlightRegion, ...]:
+    key = HighlightKeyframe(time_seconds=Fraction(0), x=0.4, y=0.4, radius_x=0.2, radius_y=0.3)
+    return tuple(
+        HighlightRegion(
+            id=str(number),
+            start_seconds=Fraction(str(start)),
+            end_seconds=Fraction(str(end)),
+            keyframes=(key,),
+            video_size=(1, 1),
+        )
+        for number, (start, end) in enumerate(spans)
+    )
+
+
+class RecordingPipe(FramePipe):
+    """A pipe that keeps what is written."""
+
+    written: list[bytes] = []
+
+    def write(self, frame: object) -> None:
+        self.written.append(bytes(frame.data if isinstance(frame, Frame) else frame))  # type: ignore[arg-type]
+        super().write(frame)  # type: ignore[arg-type]
+
+
+def render(
+    source: Path,
+    folder: Path,
+    *spans: tuple[float, float],
+    output: str = "out.mp4",
+    encode: EncodeOptions = FAST,
+) -> Rendering:
+    request = OverlayRequest(
+        job_id="j",
+        user_id="u",
+        input_key=str(source),
+        output_key=str(folder / output),
+        regions=regions(*spans),
+        encode=encode,
+    )
+    workdir = folder / "work"
+    workdir.mkdir(exist_ok=True)
+    events: list[ProgressEvent] = []
+    context = JobContext(storage=PathStorage(), workdir=workdir, reporter=Reporter(events.append, interval_seconds=0))
+    RecordingPipe.written = []
+    result = render_overlay.run(request, context)
+    assert not list(workdir.iterdir())
+    return Rendering(source, folder / output, result, request, RecordingPipe.written, events)
+
+
+def check(made: Rendering) -> None:
+    """Assert all that must hold of a spliced clip."""
+    plan, media = made.plan, made.media
+    assert (made.result.plan, made.result.reason) == ("smart", "")
+    assert made.result.frames_copied == plan.frames_copied
+    old, new = packets(made.source), packets(made.path)
+    assert len(old) == len(new)
+    for start, end in plan.copied:
+        assert new[start:end] == old[start:end]
+    shown_old, shown_new = shown(made.source), shown(made.path)
+    copied = {rank - plan.hidden for start, end in plan.copied for rank in range(start, end)}
+    assert len(shown_new) == len(shown_old) == made.result.frames
+    changed = [rank for rank, (a, b) in enumerate(zip(shown_old, shown_new, strict=True)) if a != b]
+    assert not copied & set(changed)
+    assert quiet(made.path) == ""
+    check_times(made.source, made.path, media)
+    assert made.drawn == list(expected_pictures(made, plan))
+    check_sets(made)
+
+
+def check_times(source: Path, path: Path, media: MediaInfo) -> None:
+    """Assert that pictures are shown when they were, and a constant rate is one in the sample table too."""
+    with av.open(str(source)) as before, av.open(str(path)) as after:
+        old, new = before.streams.video[0], after.streams.video[0]
+        assert (new.codec_tag, new.codec_context.profile) == ("avc1", old.codec_context.profile)
+        if read_picture(media).times.constant:
+            assert len(sample_durations(path)) == 1
+            assert new.average_rate == media.fps
+        times = [[p.pts * s.time_base for p in c.demux(s) if p.size] for c, s in ((before, old), (after, new))]  # type: ignore[operator]
+    first = [min(values) for values in times]
+    # Matroska keeps milliseconds.
+    late = max(abs((a - first[0]) - (b - first[1])) for a, b in zip(sorted(times[0]), sorted(times[1]), strict=True))
+    assert late <= (Fraction(1, 1000) if source.suffix == ".mkv" else 0)
+
+
+def check_sets(made: Rendering) -> None:
+    with av.open(str(made.source)) as before, av.open(str(made.path)) as after:
+        old, new = (ParameterSets.parse(c.streams.video[0].codec_context.extradata or b"") for c in (before, after))
+    assert set(old.sps) <= set(new.sps)
+    assert set(old.pps) <= set(new.pps)
+    assert new.length_size == old.length_size
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [hashlib.md5(bytes(p)).digest() for p in container.demux(video=0) if p.size]  # noqa: S324
+
+
+def shown(path: Path) -> list[bytes]:
+    """The pictures that a player shows, each by a hash of its samples."""
+    with av.open(str(path)) as container:
+        return [hashlib.md5(frame.to_ndarray().tobytes()).digest() for frame in container.decode(video=0)]  # noqa: S324
+
+
+def quiet(path: Path) -> str:
+    """What ffmpeg has to say while it decodes all of `path`."""
+    command = [find_ffmpeg(Settings()).path, "-v", "warning", "-i", str(path), "-f", "null", "-"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
+
+
+def expected_pictures(made: Rendering, plan: RenderPlan) -> Iterator[bytes]:
+    """What the full renderer draws on the pictures of the windows, as they are stored."""
+    media, times = made.media, read_picture(made.media).times
+    overlay = OverlayRenderer(made.request, media.size, media.color)
+    wanted = {rank for window in plan.windows for rank in range(*window.kept)}
+    with FrameReader(media, pixel_format="yuv420p") as reader:
+        for frame in reader:
+            rank = frame.index + plan.hidden
+            if rank in wanted:
+                if overlay.active(times.seconds[rank]):
+                    overlay.render(frame.planes, times.seconds[rank])
+                stored = media.orientation.turn_back(frame.planes)
+                yield b"".join(np.ascontiguousarray(plane).tobytes() for plane in stored)
+
+
+def sample_durations(path: Path) -> list[tuple[int, int]]:
+    """(count, ticks) of each run in the time-to-sample box of the first video track (ISO/IEC 14496-12, 8.6.1.2)."""
+    data = path.read_bytes()
+    for track in boxes(boxes_of(data, b"moov"), b"trak"):
+        media = boxes_of(track, b"mdia")
+        if boxes_of(media, b"hdlr")[8:12] == b"vide":
+            table = boxes_of(boxes_of(boxes_of(media, b"minf"), b"stbl"), b"stts")
+            return [
+                struct.unpack(">II", table[8 + 8 * n : 16 + 8 * n]) for n in range(int.from_bytes(table[4:8], "big"))
+            ]  # type: ignore[misc]
+    raise AssertionError("no video track")
+
+
+def boxes(data: bytes, kind: bytes) -> Iterator[bytes]:
+    place = 0
+    while place + 8 <= len(data):
+        size, name, head = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
+        if name == kind:
+            yield data[place + head : place + size]
+        place += size or len(data)
+
+
+def boxes_of(data: bytes, kind: bytes) -> bytes:
+    return next(boxes(data, kind))
