@@ -6,9 +6,10 @@ import hashlib
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ from tests.clips import RECIPES, Clips, ffmpeg
 
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import Frame, U8Array, plane_views
+from reel_modal.frames import Frame
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import JobContext, Reporter
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
@@ -152,7 +153,7 @@ def regions(*spans: tuple[float, float]) -> tuple[HighlightRegion, ...]:
 class RecordingPipe(FramePipe):
     """A pipe that keeps what is written."""
 
-    written: list[bytes] = []
+    written: ClassVar[list[bytes]] = []
 
     def write(self, frame: object) -> None:
         self.written.append(bytes(frame.data if isinstance(frame, Frame) else frame))  # type: ignore[arg-type]
