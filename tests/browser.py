@@ -96,6 +96,31 @@ class Page:
             }})"""
         )
 
+    async def resize(self, width_px: int, height_px: int) -> None:
+        """Show the page on a screen of this size."""
+        await self._call(
+            "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False
+        )
+
+    async def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
+        """Scroll to an element and press the mouse on it, at these shares of its width and height."""
+        x, y = await self.run(
+            f"""(() => {{
+              const node = document.querySelector({json.dumps(selector)});
+              node.scrollIntoView({{block: "center", behavior: "instant"}});
+              const box = node.getBoundingClientRect();
+              return [box.left + box.width * {across}, box.top + box.height * {down}];
+            }})()"""
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            await self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    async def press(self, key: str) -> None:
+        """Press and release a key, by the name that a page knows it by; whatever has the focus gets it."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        await self._call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, **text)
+        await self._call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
+
     async def screenshot(self, path: Path) -> None:
         """Write what the page shows as a PNG."""
         answer = await self._call("Page.captureScreenshot", format="png")
