@@ -30,6 +30,7 @@ from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, pro
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.schema import RenderResult
+from reel_modal.shared_watch import SharedWatch
 
 __all__ = ["Job", "JobOptions"]
 
@@ -97,7 +98,7 @@ class Job(Generic[R]):
         self._options = options
         self._clock = clock
         self._started_at = None if attached else clock.monotonic()
-        self._reports = reports
+        self._watch = SharedWatch(self.events if reports else _no_events, self._end, clock)
         self._experience = experience
         self._learned = attached  # whoever submitted it has the whole story
 
@@ -163,7 +164,7 @@ class Job(Generic[R]):
         """Yield what to show of the job: planned until its first event, then measured, never backwards.
 
         The last update is `complete` or `error`; it raises nothing of the job's own. Any number may listen, and who
-        comes late starts where the job is.
+        comes late starts where the job is. While nobody can be asked it goes on, and says that there are no news.
 
         Args:
             plan: What is expected; default what the registry's history has learned of the function, or without one
@@ -175,13 +176,12 @@ class Job(Generic[R]):
 
         Cancellation: ends this listener; the job goes on.
         """
-        done = asyncio.ensure_future(self._outcome(None))
-        try:
+        async with self._watch.listening() as (events, end):
             if plan is None and self._experience is not None:
                 plan = await self._experience.plan()
             updates = progress_of(
-                self._backend.events(self._call_id) if self._reports else _no_events(),
-                done,
+                events,
+                end,
                 started_at=self._started_at,
                 plan=plan,
                 clock=self._clock,
@@ -190,11 +190,6 @@ class Job(Generic[R]):
             async with aclosing(updates):
                 async for update in updates:
                     yield update
-        finally:
-            done.cancel()
-            await asyncio.wait({done})
-            if not done.cancelled():
-                done.exception()  # the last update told it
 
     async def cancel(self) -> None:
         """End the job and everything that it started; of one that has ended, nothing changes.
@@ -205,6 +200,16 @@ class Job(Generic[R]):
         Cancellation: may leave the job running.
         """
         await self._backend.cancel(self._call_id)
+
+    async def _end(self) -> Finished:
+        """Wait for the outcome, however long nobody can be asked: a network that drops is no end of a job."""
+        while True:
+            try:
+                return await self._outcome(None)
+            except JobNotFoundError:
+                raise
+            except UnavailableError:
+                await self._clock.sleep(_BACKOFF_SECONDS)
 
     async def _outcome_within(self, timeout_seconds: float | None) -> Finished:
         """Wait, and leave a backend that is silent for longer than its answer could still matter."""

@@ -24,6 +24,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
 from reel_modal.contrib.starlette import progress_events, progress_socket
+from reel_modal.errors import ConfigError
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase, progress_of
 
 PLAN = ProgressPlan.weighted(startup_seconds=1, work=[WorkPhase("fetch", 1), WorkPhase("render", 8)])
@@ -252,3 +253,11 @@ def test_a_missing_starlette_is_named_with_its_cure() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "MissingDependencyError: starlette does not load here" in done.stderr
     assert 'pip install "reel-modal[starlette]"' in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+async def test_an_impossible_pause_is_refused(host: Host, seconds: float) -> None:
+    with pytest.raises(ConfigError, match="retry_seconds"):
+        progress_events(
+            Request({"type": "http", "headers": [], "query_string": b""}), host.updates(), retry_seconds=seconds
+        )

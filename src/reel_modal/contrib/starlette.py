@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from reel_modal.errors import MissingDependencyError
+from reel_modal.errors import ConfigError, MissingDependencyError
 from reel_modal.progress import ProgressUpdate
 from reel_modal.progress.owned_task import OwnedTask
 
@@ -29,6 +29,7 @@ except ImportError as _error:
 __all__ = ["progress_events", "progress_socket"]
 
 _RETRY_SECONDS: Final = 1.0
+_LONGEST_RETRY_SECONDS: Final = 3600.0
 _NEARLY_COMPLETE: Final = 99.99
 _ID: Final = re.compile(r"(\d{1,12})-(\d{1,2}\.\d{2}|100\.00)(-end)?", re.ASCII)
 
@@ -49,6 +50,9 @@ def progress_events(
             not a `track`, which would end the work.
         retry_seconds: How long the browser waits before it reconnects.
 
+    Raises:
+        ConfigError: `retry_seconds` is negative or no number.
+
     Returns:
         A response that streams until the last update, or 204 for a browser that has had it.
 
@@ -59,6 +63,8 @@ def progress_events(
         ...     job = registry.attach(request.path_params["job_id"])
         ...     return progress_events(request, job.progress())
     """
+    if not 0 <= retry_seconds <= _LONGEST_RETRY_SECONDS:
+        raise ConfigError(f"retry_seconds is {retry_seconds!r}; 0 to {_LONGEST_RETRY_SECONDS:g} is wanted")
     asked = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
     seen = _Seen.parse(asked)
     if seen.ended:

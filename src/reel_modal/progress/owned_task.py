@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 __all__ = ["OwnedTask"]
@@ -42,7 +43,8 @@ class OwnedTask(Generic[T]):
         if _running_loop() is self._loop:
             self.future.cancel()
         else:  # the garbage collector runs in any thread
-            self._loop.call_soon_threadsafe(self.future.cancel)
+            with suppress(RuntimeError):  # the loop was closed just now
+                self._loop.call_soon_threadsafe(self.future.cancel)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

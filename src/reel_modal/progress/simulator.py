@@ -120,7 +120,7 @@ class ProgressSimulator(AsyncIterator[ProgressUpdate]):
         5 Sending to cloud GPU...
     """
 
-    __slots__ = ("_clock", "_curve", "_interval_seconds", "_plan", "_progress")
+    __slots__ = ("_clock", "_closed", "_curve", "_interval_seconds", "_plan", "_progress")
 
     def __init__(
         self,
@@ -135,11 +135,18 @@ class ProgressSimulator(AsyncIterator[ProgressUpdate]):
         self._clock = clock
         self._interval_seconds = check_interval(interval_seconds)
         self._progress: SimulatedProgress | None = None
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
 
+    async def aclose(self) -> None:
+        """End the stream, as `contextlib.aclosing` asks for; there is nothing that would run on without it."""
+        self._closed = True
+
     async def __anext__(self) -> ProgressUpdate:
+        if self._closed:
+            raise StopAsyncIteration
         if self._progress is None:
             # The time runs from the first update on, not from the construction.
             now = self._clock.monotonic()

@@ -217,7 +217,7 @@ class TimingHistory:
         except _UNUSABLE as error:
             _log.warning("no timings can be read from %s, so published figures are used: %s", self.path, error)
         if cold is None:
-            cold = last is None or self._wall_clock() - last > self._warm_seconds
+            cold = last is None or abs(self._wall_clock() - last) > self._warm_seconds
         startup = _startup_of(timings, cold=cold) or published_startup(gpu, cold=cold)
         if work_size is None:
             work = typical_work(timings) if timings else typical_published_work(function, gpu)
@@ -297,7 +297,8 @@ class TimingHistory:
         last = connection.execute(
             "SELECT max(finished_at) FROM jobs WHERE function = ? AND gpu = ?", (timing.function, timing.gpu)
         ).fetchone()[0]
-        return last is None or submitted_at - last > self._warm_seconds
+        # A last job that is far in the future tells of a clock that was wrong, and of no container.
+        return last is None or abs(submitted_at - last) > self._warm_seconds
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import aclosing
 from itertools import pairwise
 
 import pytest
@@ -105,3 +106,10 @@ async def test_nothing_runs_when_nobody_asks() -> None:
 def test_an_impossible_interval_is_refused(interval: float) -> None:
     with pytest.raises(ConfigError, match="interval_seconds"):
         ProgressSimulator(interval_seconds=interval)
+
+
+async def test_it_can_be_closed_like_any_stream() -> None:
+    simulator = ProgressSimulator()
+    async with aclosing(simulator):
+        assert (await anext(simulator)).percent == 5
+    assert [update async for update in simulator] == []

@@ -208,6 +208,73 @@ def test_an_unwritable_place_stops_no_job(tmp_path: Path, caplog: pytest.LogCapt
     assert "the timing of a job was not kept" in caplog.text
 
 
+def test_a_clock_that_was_wrong_makes_no_container_warm(history: TimingHistory, wall: Wall) -> None:
+    wall.now += 400 * 86400
+    history.record(timing(30.0, startup_seconds=20.0, cold=True))
+    history.record(timing(30.0, startup_seconds=0.5, cold=False))
+    wall.now -= 400 * 86400
+    assert plan(history).startup_seconds == 20
+    history.record(timing(30.0, startup_seconds=22.0))
+    (known,) = history.summary()
+    assert known.cold_startup is not None
+    assert known.cold_startup.jobs == 2
+
+
+FULL = """
+import logging, resource, sys
+from reel_modal.progress.timing_history import JobTiming, TimingHistory
+logging.basicConfig(level=logging.WARNING)
+history = TimingHistory(sys.argv[1])
+timing = JobTiming(function="f" * 2000, gpu="T4", size=(64, 36), frames=10, startup_seconds=1.0,
+                   seconds_by_phase={"render": 2.0})
+history.record(timing)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+for _ in range(50):
+    history.record(timing)
+print(history.plan("f" * 2000, gpu="T4", size=(64, 36), frames=10).processing_seconds)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX stand in for a full disk")
+def test_a_full_disk_stops_no_job_and_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "timings"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the timing of a job was not kept" in done.stderr
+    assert float(done.stdout) == pytest.approx(2.0)
+    assert TimingHistory(path).summary()[0].jobs >= 1
+    TimingHistory(path).record(timing(1.0, function="g"))  # with room again, it goes on
+    assert [known.function for known in TimingHistory(path).summary()] == ["f" * 2000, "g"]
+
+
+def test_a_writer_that_is_killed_leaves_a_file_that_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "timings"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RECORDS, "T4", "100000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "REEL_MODAL_TIMINGS": str(path)},
+    )
+    with process:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        history = TimingHistory(path)
+        while not history.summary() or history.summary()[0].jobs < 20:
+            assert process.poll() is None
+        process.kill()
+    before = history.summary()[0].jobs
+    history.record(timing(1.0, function="f"))
+    assert history.summary()[0].jobs == before + 1
+
+
 RECORDS = """
 import logging, sys
 from reel_modal.progress.timing_history import JobTiming, TimingHistory
