@@ -6,7 +6,15 @@ import os
 import platform
 from datetime import UTC, datetime
 
-from benchmarks import framing_speed, many_simulators, memory, overlay_speed, pipe_overhead, progress_accuracy
+from benchmarks import (
+    framing_speed,
+    many_simulators,
+    memory,
+    overlay_speed,
+    pipe_overhead,
+    progress_accuracy,
+    registry_overhead,
+)
 from benchmarks.harness import OUT
 from reel_modal.config import Settings
 from reel_modal.media import find_ffmpeg
@@ -18,6 +26,7 @@ CONTESTS = {
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,
     "Ten thousand simulators": many_simulators,
+    "Registry": registry_overhead,
 }
 
 

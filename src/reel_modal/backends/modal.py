@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from reel_modal.backends.answers import answered, no_answer, within
 from reel_modal.backends.base import Finished
 from reel_modal.backends.drift import HeldApp, compare_with_held, drift_error, held_row, read_app
 from reel_modal.config import OnDrift
@@ -104,17 +105,19 @@ class ModalBackend:
         """See `Backend.wait`."""
         call = await self._call(call_id)
         bound = timeout_seconds + self._answer_seconds
-        return await _within(bound, self._outcome(call, call_id, timeout_seconds), self.app, call_id)
+        return await within(
+            bound, lambda: self._outcome(call, call_id, timeout_seconds), function=self.app, call_id=call_id
+        )
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`."""
         call = await self._call(call_id)
-        await self._answer(call.cancel.aio(), call_id)
+        await self._answer(call.cancel.aio, call_id)
 
     async def events_so_far(self, call_id: str) -> int:
         """See `Backend.events_so_far`."""
         news = await self._events_queue()
-        return await self._answer(news.len.aio(partition=call_id), call_id)
+        return await self._answer(lambda: news.len.aio(partition=call_id), call_id)
 
     async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
         """See `Backend.events`; what was read stays for other listeners, until the partition expires."""
@@ -143,8 +146,7 @@ class ModalBackend:
             RemoteError: It is not deployed, or nobody could be asked.
         """
         await load_modal()
-        asked = read_app(self.app, environment=self._environment, client=self._client)
-        return await self._answer(asked, function=self.app)
+        return await self._answer(lambda: read_app(self.app, environment=self._environment, client=self._client))
 
     async def held_row(self, function: str) -> dict[str, str]:
         """Ask Modal which resources a function has now: `gpu`, `cpu`, `memory_mb`, `timeout_seconds`, `retries`.
@@ -161,7 +163,7 @@ class ModalBackend:
             RemoteError: It did not start or did not answer in time.
         """
         handle = await self._find(contract)
-        said: dict[str, str] = await answered(handle.remote.aio(), timeout_seconds, function=f"{self.app}/{contract}")
+        said: dict[str, str] = await answered(handle.remote.aio, timeout_seconds, function=f"{self.app}/{contract}")
         return said
 
     async def _has_ended(self, call_id: str) -> bool:
@@ -181,7 +183,7 @@ class ModalBackend:
         args: tuple[object, ...],
         kwargs: Mapping[str, object],
     ) -> modal.FunctionCall[Any]:
-        return await self._answer(handle.spawn.aio(*args, **kwargs), function=function)
+        return await self._answer(lambda: handle.spawn.aio(*args, **kwargs), function=function)
 
     async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
         return await self._flight(function).get(lambda: self._look_up(function))
@@ -221,14 +223,14 @@ class ModalBackend:
         return found
 
     async def _row(self, handle: modal.Function[..., Any, Any], function: str) -> dict[str, str]:
-        return await self._answer(held_row(handle), function=f"{self.app}/{function}")
+        return await self._answer(lambda: held_row(handle), function=f"{self.app}/{function}")
 
     async def _find(self, function: str) -> modal.Function[..., Any, Any]:
         await load_modal()
         import modal
 
         handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
-        await self._answer(handle.hydrate.aio(), function=f"{self.app}/{function}")
+        await self._answer(handle.hydrate.aio, function=f"{self.app}/{function}")
         return handle
 
     async def _events_queue(self) -> modal.Queue:
@@ -241,7 +243,7 @@ class ModalBackend:
         news = modal.Queue.from_name(
             EVENTS_QUEUE, environment_name=self._environment, create_if_missing=True, client=self._client
         )
-        await self._answer(news.hydrate.aio(), function=EVENTS_QUEUE)
+        await self._answer(news.hydrate.aio, function=EVENTS_QUEUE)
         return news
 
     async def _call(self, call_id: str) -> modal.FunctionCall[Any]:
@@ -272,65 +274,19 @@ class ModalBackend:
             async with asyncio.timeout(_IDLE_SECONDS + self._answer_seconds):
                 return await anext(items, None)
         except TimeoutError as error:
-            raise _no_answer(self._answer_seconds, self.app, call_id) from error
+            raise no_answer(self._answer_seconds, self.app, call_id) from error
         except Exception as error:
             raise self._error(error, call_id) from error
 
-    async def _answer(self, asked: Awaitable[T], call_id: str | None = None, *, function: str | None = None) -> T:
-        return await answered(asked, self._answer_seconds, function=function or self.app, call_id=call_id)
+    async def _answer(
+        self, ask: Callable[[], Awaitable[T]], call_id: str | None = None, *, function: str | None = None
+    ) -> T:
+        return await answered(ask, self._answer_seconds, function=function or self.app, call_id=call_id)
 
     def _error(self, error: BaseException, call_id: str | None, *, function: str | None = None) -> RemoteError:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
-
-
-async def answered(asked: Awaitable[T], seconds: float, *, function: str, call_id: str | None = None) -> T:
-    """Return the answer of one request to Modal; whatever goes wrong becomes ours.
-
-    Raises:
-        RemoteError: Modal refused, or nothing came within `seconds`.
-    """
-
-    async def answer() -> T:
-        try:
-            return await asked
-        except OSError as error:
-            raise UnavailableError(f"Modal does not answer: {error}", function=function, call_id=call_id) from error
-        except Exception as error:
-            from reel_modal.backends.modal_errors import remote_error
-
-            raise remote_error(error, function=function, call_id=call_id) from error
-
-    return await _within(seconds, answer(), function, call_id)
-
-
-async def _within(seconds: float, answer: Coroutine[object, object, T], function: str, call_id: str | None) -> T:
-    """Return `answer`, or raise after `seconds`, at once: the client of modal may miss that it was cancelled.
-
-    Cancellation: returns at once as well.
-    """
-    asking = asyncio.ensure_future(answer)
-    asking.add_done_callback(_take_note)
-    try:
-        await asyncio.wait({asking}, timeout=seconds)
-        if not asking.done():
-            raise _no_answer(seconds, function, call_id)
-        return asking.result()
-    finally:
-        asking.cancel()
-
-
-def _take_note(asking: asyncio.Future[T]) -> None:
-    """Ask for an outcome that nobody waits for any more, so that asyncio does not complain."""
-    if not asking.cancelled():
-        asking.exception()
-
-
-def _no_answer(seconds: float, function: str, call_id: str | None) -> UnavailableError:
-    return UnavailableError(
-        f"Modal does not answer: nothing came within {seconds:g} s", function=function, call_id=call_id
-    )
 
 
 def _came_back(error: TimeoutError) -> bool:

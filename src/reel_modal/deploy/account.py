@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from reel_modal.backends.modal import answered
+from reel_modal.backends.answers import answered
 from reel_modal.deploy.console import Redactor
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.errors import NotDeployedError
@@ -36,12 +36,12 @@ async def check_account(seconds: float) -> None:
     import modal
     from modal.config import config
 
-    await answered(modal.Client.from_env.aio(), seconds, function="modal")
+    await answered(modal.Client.from_env.aio, seconds, function="modal")
     environment = config.get("environment")
     if not environment:
         return
     try:
-        await answered(modal.Environment.from_name(environment).hydrate.aio(), seconds, function="modal")
+        await answered(modal.Environment.from_name(environment).hydrate.aio, seconds, function="modal")
     except NotDeployedError as error:
         raise deployment_error("environment", f"Modal has no environment {environment!r}") from error
 
@@ -66,12 +66,12 @@ async def _has_store(name: str, seconds: float) -> bool | None:
     import modal
 
     try:
-        await answered(modal.Secret.from_name(name).hydrate.aio(), seconds, function=name)
+        await answered(modal.Secret.from_name(name).hydrate.aio, seconds, function=name)
     except NotDeployedError:
         return None
     try:
         with_store = modal.Secret.from_name(name, required_keys=[_STORE])
-        await answered(with_store.hydrate.aio(), seconds, function=name)
+        await answered(with_store.hydrate.aio, seconds, function=name)
     except NotDeployedError:
         return False
     return True
