@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.integration.sample_app import APP, sample
 
-from reel_modal import Job, RemoteFunction
+from reel_modal import Job, ProgressPlan, RemoteFunction
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import FunctionError, JobCancelledError, UnavailableError, WaitTimeoutError
 
@@ -140,6 +141,18 @@ async def test_no_call_blocks_the_loop_while_the_control_plane_is_slow(app: Loop
         assert time.monotonic() - begun > 5 * SLOW_SECONDS
     # A call that blocks waits for one answer at least.
     assert max(pauses) < SLOW_SECONDS
+
+
+# What is shown of it.
+
+
+async def test_a_function_that_reports_nothing_is_shown_by_the_plan(app: LoopbackPlane) -> None:
+    job = await RemoteFunction.from_modal(APP, "work", work).submit("shown", 2.0)
+    plan = ProgressPlan.from_benchmarks(startup_seconds=0.2, processing_seconds=2.0)
+    seen = [update async for update in job.progress(plan, interval_seconds=0.1)]
+    assert [phase for phase, _ in groupby(update.phase for update in seen)][-2:] == ["processing", "complete"]
+    assert all(later.progress >= earlier.progress for earlier, later in pairwise(seen))
+    assert (await job.result()).startswith("ta-")
 
 
 # A function that ends as none should.

@@ -14,6 +14,7 @@ import pytest
 from tests.jobs import overlay, rendered
 
 from reel_modal import FunctionRegistry, Job, RemoteFunction, RenderResult, Settings, experience
+from reel_modal.backends.base import Finished
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import BlockingCallError, RemoteError
@@ -128,6 +129,35 @@ async def test_nobody_knows_how_long_a_job_took_that_nobody_watched(
     attached = registry.attach(late.id)
     await attached.result()
     assert history.summary() == []
+
+
+async def test_whoever_sees_the_end_of_a_job_knows_how_long_it_took(
+    history: TimingHistory, clock: ManualClock
+) -> None:
+    job = await submit(host(history, clock, seconds=30.4))
+    await clock.advance(9)
+    waiting = asyncio.ensure_future(job.result())
+    await run_on(clock, waiting, seconds=40)
+    summary = known(history)
+    assert summary.cold_startup is not None
+    assert summary.cold_startup.seconds == pytest.approx(33)  # all but the 0.4 s that its phases took
+
+
+async def test_the_wait_for_a_turn_is_no_start(
+    history: TimingHistory, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = InMemoryBackend.wait
+
+    async def wait(self: InMemoryBackend, call_id: str, timeout_seconds: float) -> Finished | None:
+        end = await once(self, call_id, timeout_seconds)
+        return end and Finished(end.value, queued_seconds=2.5)
+
+    monkeypatch.setattr(InMemoryBackend, "wait", wait)
+    job = await submit(host(history, clock))
+    await run_on(clock, asyncio.ensure_future(job.result()))
+    summary = known(history)
+    assert summary.cold_startup is not None
+    assert summary.cold_startup.seconds == pytest.approx(0.5)
 
 
 async def test_a_job_that_is_awaited_at_once_may_have_ended(history: TimingHistory, clock: ManualClock) -> None:
