@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.integration.modal_app import Deployed, image_python
+from tests.integration.modal_app import Deployed, deploy, image_python
 
 import reel_modal
 from reel_modal.deploy.command import main
@@ -124,7 +124,6 @@ def deploys(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.M
 def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
     """The command, with a first version that serves."""
     from tests.integration.loopback.fixtures import fresh
-    from tests.integration.modal_app import deploy
 
     deployed, python = shared
     there = deployed.plane.functions(APP)
@@ -204,6 +203,9 @@ def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
     first.plane.faults.hang("FunctionCreate")
     process = first.start(*QUICK, **L4)
     first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
+    assert process.stderr is not None
+    # What it says is on the screen while it runs.
+    assert any("deploying deploys-test (test)" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in words) == (130, False)
@@ -284,6 +286,9 @@ def test_no_secret_reaches_a_screen_a_log_or_an_error(deploys: Deploys) -> None:
     for word in words:
         assert all(word not in shown for shown in (failed.stdout, failed.stderr, log)), word
     assert "[hidden]" in log
+    machine = deploys.here(*QUICK, "--json", **planted)
+    assert json.loads(machine.stdout)["error"]["kind"] == "image"
+    assert not any(word in machine.stdout + machine.stderr for word in words)
     assert deploys.plane.functions(APP) == {}
 
 
@@ -311,6 +316,39 @@ def test_the_trial_finds_what_a_gpu_would_trip_over(deploys: Deploys, source: Pa
     assert "No module named 'platformdirs'" in missing.stderr
     assert "next: nothing was published, the former version serves on" in missing.stderr
     assert deploys.plane.count("FunctionPrecreate") == 0
+
+
+def test_a_rollback_takes_the_contract_along(first: Deploys) -> None:
+    assert first.here(*QUICK, **L4).returncode == 0
+    command = [sys.executable, "-m", "modal", "app", "rollback", APP]
+    subprocess.run(command, env=first.environment(), capture_output=True, timeout=60, check=True)
+    assert first.gpu() == ("T4",)
+    newer = first.here(*NAME, "--verify-only", **L4)
+    assert (newer.returncode, "render_overlay: gpu: T4 is deployed, L4 is here" in newer.stdout) == (1, True)
+    assert first.here(*NAME, "--verify-only").returncode == 0
+
+
+def test_a_deployment_without_a_contract_is_not_taken_for_this_one(deploys: Deploys, source: Path) -> None:
+    app = source / "functions" / "app.py"
+    app.write_text(app.read_text().partition("@app.function(\n    name=_CONTRACT.name")[0])
+    deploy(deploys.plane, REEL_MODAL_APP="deploys", PYTHONPATH=str(source.parent))
+    assert set(deploys.plane.functions(APP)) == set(SPECS)
+    found = deploys.here(*NAME, "--verify-only")
+    here = local_contract({}).name
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[1:] == [f"{name}: contract: none is deployed, {here} is here" for name in SPECS]
+
+
+def test_the_package_s_own_command_line_does_the_same(deploys: Deploys) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "reel_modal", "deploy", *NAME, "--verify-only", "--log-file", str(deploys.log)],
+        env=deploys.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, f"{APP}: nothing is deployed")
 
 
 def test_a_host_of_another_source_is_told_apart_by_what_runs(deploys: Deploys, source: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,7 +46,7 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
         redact("reel-modal-storage short /usr/bin:/usr/local/bin")
         == "reel-modal-storage short /usr/bin:/usr/local/bin"
     )
-    assert redact("ask-me basket-case as-is") == "ask-me basket-case as-is"
+    assert redact("ask-me basket-case as-is as-configured") == "ask-me basket-case as-is as-configured"
     redact.hide("a later secret")
     redact.hide(None)
     assert redact("a later secret") == "[hidden]"
@@ -100,34 +104,43 @@ def test_a_plan_without_an_answer_says_that_it_has_none() -> None:
     assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542], abs=1e-4)
 
 
+def wheel(folder: Path, name: str, version: str) -> None:
+    """Write a package of one empty module, so that pip needs no network."""
+    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
+    files = {
+        f"{module}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
+
+
 def test_the_image_s_interpreter_has_what_the_image_installs_and_is_made_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    image = ImageSpec(python_version=version, apt=(), pip=("typing-extensions==4.16.0",))
+    wheel(tmp_path, "modal", metadata.version("modal"))
+    wheel(tmp_path, "in-the-image", "1.2")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    cache = tmp_path / "cache"
+    image = ImageSpec(python_version=f"{sys.version_info.major}.{sys.version_info.minor}", pip=("in-the-image==1.2",))
     with Console(tmp_path / "deploy.log", Redactor({})) as console:
-        made = image_interpreter(image, console, cache=tmp_path / "cache")
-        again = image_interpreter(image, console, cache=tmp_path / "cache")
-        with pytest.raises(DeploymentError, match="pip could not install the image's packages"):
-            image_interpreter(
-                ImageSpec(python_version=version, pip=("typing-extensions==0.0.0.1",)),
-                console,
-                cache=tmp_path / "cache",
-            )
-    assert made == again
+        made = image_interpreter(image, console, cache=cache)
+        assert image_interpreter(image, console, cache=cache) == made
+        with pytest.raises(DeploymentError, match=r"could not install the image's packages:(.|\n)*in-the-image==1.3"):
+            image_interpreter(replace(image, pip=("in-the-image==1.3",)), console, cache=cache)
     assert capsys.readouterr().err.count("this is done once") == 2
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [made.python.parent.parent.name]
+    assert [path.name for path in cache.iterdir()] == [made.python.parent.parent.name]
 
     def imports(module: str, *paths: Path | None) -> bool:
-        done = subprocess.run(
-            [made.python, "-s", "-P", "-c", f"import {module}"],
-            env={"PYTHONPATH": ":".join(str(path) for path in paths if path)},
-            capture_output=True,
-            check=False,
-        )
-        return done.returncode == 0
+        command = [made.python, "-s", "-P", "-c", f"import {module}"]
+        known = {"PYTHONPATH": os.pathsep.join(str(path) for path in paths)}
+        return subprocess.run(command, env=known, capture_output=True, check=False).returncode == 0
 
-    assert imports("typing_extensions")
-    assert not imports("modal")
+    assert imports("in_the_image")
     assert imports("modal", made.modal_path)
-    assert not imports("platformdirs", made.modal_path)
+    assert not imports("modal")
+    assert not imports("rich", made.modal_path)

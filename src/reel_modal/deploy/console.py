@@ -37,7 +37,7 @@ _PLAIN: Final = {
 }
 
 _SECRET_NAME: Final = re.compile(r"(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_|$)")
-_TOKEN: Final = re.compile(r"\b(?:ak|as)-[A-Za-z0-9-]{8,}")
+_TOKEN: Final = re.compile(r"\b(?:ak|as)-(?=[A-Za-z]*\d)[A-Za-z0-9]{10,}")
 _PASSWORD_IN_URL: Final = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 _SHORTEST: Final = 8
 _HIDDEN: Final = "[hidden]"

@@ -141,5 +141,4 @@ class _Step:
             **self.variables,
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "PYTHONUTF8": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }

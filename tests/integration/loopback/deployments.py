@@ -163,7 +163,11 @@ class Deployments:
     ) -> api_pb2.AppGetByDeploymentNameResponse:
         environment = self.environment(request.environment_name)
         app = self.deployed(request.name, environment)
-        return api_pb2.AppGetByDeploymentNameResponse(app_id=app.id if app else "", environment_name=environment)
+        if app is None:
+            return api_pb2.AppGetByDeploymentNameResponse(environment_name=environment)
+        return api_pb2.AppGetByDeploymentNameResponse(
+            app_id=app.id, environment_name=environment, lifecycle=_described(app).lifecycle
+        )
 
     async def app_get_or_create(self, request: api_pb2.AppGetOrCreateRequest) -> api_pb2.AppGetOrCreateResponse:
         environment = self.environment(request.environment_name)
@@ -199,17 +203,29 @@ class Deployments:
         app.state, app.deployment_tag = request.app_state, request.deployment_tag
         app.name = request.name or app.name
         app.tags = dict(request.tags)
-        removed = set(app.function_ids.values()) - set(request.function_ids.values())
-        app.function_ids = dict(request.function_ids)
+        self._publish(app, dict(request.function_ids), dict(request.definition_ids))
+        return api_pb2.AppPublishResponse(url=_page(app), deployed_at=time.time())
+
+    def _publish(self, app: App, function_ids: dict[str, str], definition_ids: dict[str, str]) -> None:
+        removed = set(app.function_ids.values()) - set(function_ids.values())
+        app.function_ids = function_ids
         app.deployments += 1
-        for function_id in request.function_ids.values():
+        app.versions[app.deployments] = (function_ids, definition_ids)
+        for function_id in function_ids.values():
             function = self.functions[function_id]
-            function.live = self.definitions[request.definition_ids[function_id]]
+            function.live = self.definitions[definition_ids[function_id]]
             self.on_change(function)
         for function_id in removed:
             self.functions[function_id].live = None
             self.on_change(self.functions[function_id])
-        return api_pb2.AppPublishResponse(url=_page(app), deployed_at=time.time())
+
+    async def app_rollback(self, request: api_pb2.AppRollbackRequest) -> api_pb2.AppRollbackResponse:
+        app = self._app(request.app_id)
+        version = request.version if request.version > 0 else app.deployments + request.version
+        if version not in app.versions:
+            raise GRPCError(Status.NOT_FOUND, f"App '{app.name}' has no version {version}")
+        self._publish(app, *app.versions[version])
+        return api_pb2.AppRollbackResponse(url=_page(app), deployed_at=time.time())
 
     async def app_client_disconnect(self, request: api_pb2.AppClientDisconnectRequest) -> Empty:
         app = self._app(request.app_id)

@@ -36,6 +36,8 @@ class App:
     tags: dict[str, str] = field(default_factory=dict)
     deployment_tag: str = ""
     deployments: int = 0
+    # What each deployment published, by version: ids of functions by name, ids of definitions by function.
+    versions: dict[int, tuple[dict[str, str], dict[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
