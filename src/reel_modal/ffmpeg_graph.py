@@ -25,13 +25,16 @@ from reel_modal.sound import Sound
 from reel_modal.storage import publish_file, staging_name
 from reel_modal.untrusted import file_url, input_arguments
 
-__all__ = ["GraphEdit", "encode_graph", "suits", "time_expression"]
+__all__ = ["LEEWAY_SECONDS", "ROUNDED_FRAMES", "GraphEdit", "encode_graph", "suits", "time_expression"]
 
-_STEADY: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
-# What is decoded before the first moment that is kept: the picture that is still to be seen then.
-_EARLIER_SECONDS: Final = 5
 _SEEK_MARGIN_SECONDS: Final = 15
+LEEWAY_SECONDS: Final = Fraction(1, 1000)
+"""By how much earlier than a picture reading begins, since ffmpeg rounds times."""
+
+ROUNDED_FRAMES: Final = Fraction(1, 4)
+"""How far a time may be from that of an evenly spaced picture, in frames, and be taken for its rounding."""
+
 # Pictures that are due halfway between two frames go to the later one; this keeps rounding from deciding.
 _TIE_FRAMES: Final = 1e-4
 _TICKS: Final = "settb=1/100000000"
@@ -44,6 +47,7 @@ class GraphEdit:
     Attributes:
         media: The source, one that `suits`.
         timeline: Its moments in the output.
+        first_seconds: Time of the first picture that is seen, on the source's own clock.
         fps: Of the output.
         frame_count: Of the output.
         window: (left, top, width, height) of the part of the upright picture that is kept, in whole pixels, even.
@@ -53,6 +57,7 @@ class GraphEdit:
 
     media: MediaInfo
     timeline: Timeline
+    first_seconds: Fraction
     fps: Fraction
     frame_count: int
     window: tuple[int, int, int, int]
@@ -176,8 +181,7 @@ def _arguments(
 ) -> tuple[str, ...]:
     """Return the command line between ffmpeg's own options and the name of the output."""
     container_start = edit.media.container_start_seconds
-    begin = edit.media.start_seconds + edit.timeline.source_start
-    skipped = max(Fraction(0), begin - container_start - _SEEK_MARGIN_SECONDS)
+    skipped = max(Fraction(0), edit.first_seconds - container_start - _SEEK_MARGIN_SECONDS)
     # ffmpeg counts from where it begins to read.
     graph = _graph(edit, origin=edit.media.start_seconds - container_start - skipped)
     arguments = ["-noautorotate", *(("-ss", seconds_text(skipped)) if skipped else ())]
@@ -202,14 +206,14 @@ def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
         origin: The time that ffmpeg gives to the first picture of the source.
     """
     line, media, (left, top, width, height) = edit.timeline, edit.media, edit.window
-    bounds = [f"start={seconds_text(origin + line.source_start - _EARLIER_SECONDS)}"]
+    bounds = [f"start={seconds_text(origin + edit.first_seconds - media.start_seconds - LEEWAY_SECONDS)}"]
     if line.source_end is not None:
         bounds.append(f"end={seconds_text(origin + line.source_end)}")
     moved = [f"trim={':'.join(bounds)}", _TICKS, f"setpts='{time_expression(edit, origin)}'"]
-    frames = [f"fps=fps={edit.fps.numerator}/{edit.fps.denominator}:start_time=0:round=near"]
-    picture = list(media.orientation.filters())
-    if picture:
-        picture.append("sidedata=mode=delete:type=DISPLAYMATRIX")
+    # A last picture that begins in a frame is the last that it shows, however little of that is left.
+    frames = [f"fps=fps={edit.fps.numerator}/{edit.fps.denominator}:start_time=0:round=near:eof_action=pass"]
+    # Whatever turns the picture is done here; players would do it again.
+    picture = [*media.orientation.filters(), "sidedata=mode=delete:type=DISPLAYMATRIX"]
     if (left, top, width, height) != (0, 0, *media.size):
         picture.append(f"crop={width}:{height}:{left}:{top}:exact=1")
     place = media.chroma_origin if is_420(media.pixel_format) else None
@@ -229,18 +233,18 @@ def time_expression(edit: GraphEdit, origin: Fraction) -> str:
         edit: What is done.
         origin: The time that ffmpeg gives to the first picture of the source.
     """
-    source = f"(T-{float(origin)!r})"
-    if edit.media.constant_rate:
-        # The exact times of evenly spaced pictures, whatever the container has rounded.
-        rate = float(edit.media.fps)
-        source = f"floor({source}*{rate!r}+0.5)/{rate!r}"
+    # The exact times of evenly spaced pictures, whatever the container has rounded.
+    rate = float(edit.media.fps)
+    nearest = "floor(ld(1)+0.5)"
     pieces = list(edit.timeline.pieces)
     mapped = ""
     for piece in reversed(pieces):
         moment = f"{float(piece.output_start)!r}+(ld(0)-{float(piece.source_start)!r})/{float(piece.speed)!r}"
         end = None if piece is pieces[-1] else piece.source_end
         mapped = moment if end is None else f"if(lt(ld(0),{float(end)!r}),{moment},{mapped})"
-    return f"(st(0,{source})*0+{mapped}+{float(_TIE_FRAMES / edit.fps)!r})/TB"
+    source = f"if(lt(abs(ld(1)-{nearest}),{float(ROUNDED_FRAMES)!r}),{nearest},ld(1))/{rate!r}"
+    take = f"st(1,(T-{float(origin)!r})*{rate!r})*0+st(0,{source})*0"
+    return f"({take}+{mapped}+{float(_TIE_FRAMES / edit.fps)!r})/TB"
 
 
 def _told(color: ColorTags) -> tuple[str, ...]:
@@ -251,12 +255,13 @@ def _told(color: ColorTags) -> tuple[str, ...]:
 def suits(media: MediaInfo, *, scaled: bool) -> bool:
     """Whether the graph can do all of it.
 
-    ffmpeg's own clock can be trusted on some files alone: a stream's may jump, and then it guesses. And its scaler
-    leaves chroma where it is, though a turned picture has it elsewhere, unless it has to scale.
+    ffmpeg's own clock can be trusted on some files alone: a stream's may jump, and then it guesses. Where pictures
+    come unevenly it may have none for the first frame. And its scaler leaves chroma where it is, though a turned
+    picture has it elsewhere, unless it has to scale.
 
     Args:
         media: The source.
         scaled: Whether the part that is kept changes its size.
     """
-    steady = bool(_STEADY & set(media.format.split(",")))
+    steady = media.has_index and media.constant_rate
     return steady and (scaled or media.chroma_origin == CHROMA_ORIGIN["left"])

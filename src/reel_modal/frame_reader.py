@@ -26,10 +26,9 @@ from reel_modal.untrusted import input_arguments
 
 __all__ = ["FrameReader"]
 
-# A seek goes to a keyframe well before the wanted time, in containers whose index can be trusted; frames are
-# then dropped by their timestamps, so that a seek can be too early but never wrong.
+# A seek goes to a keyframe well before the wanted time; frames are then dropped by their timestamps, so that it can
+# be too early but never wrong.
 _SEEK_MARGIN_SECONDS: Final = 15
-_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 
 
 class FrameReader:
@@ -205,7 +204,7 @@ class FrameReader:
 
     def _seek_seconds(self) -> Fraction | None:
         """Return where reading may begin, on the source's own clock; None is the beginning of the file."""
-        if self._start is None or not _SEEKABLE & set(self.media.format.split(",")):
+        if self._start is None or not self.media.has_index:
             return None
         target = self._start - _SEEK_MARGIN_SECONDS
         return target if target > self.media.container_start_seconds else None

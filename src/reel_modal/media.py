@@ -22,7 +22,7 @@ from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.orientation import Orientation
-from reel_modal.timestamps import PacketTimes, choose_rate
+from reel_modal.timestamps import PacketTimes, choose_rate, last_shown
 from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ __all__ = [
     "MediaInfo",
     "MediaScan",
     "find_ffmpeg",
+    "picture_shown_at",
     "probe",
     "scan_packets",
 ]
 
+_INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _VERSION_SECONDS: Final = 30.0
 _NEWEST: Final = (999,)
 _MICROSECONDS: Final = 1_000_000
@@ -157,6 +159,11 @@ class MediaInfo:
         return None if self.duration_seconds is None else max(1, round(self.duration_seconds * self.fps))
 
     @property
+    def has_index(self) -> bool:
+        """Whether the container has an index of times that can be trusted, for seeks."""
+        return bool(_INDEXED & set(self.format.split(",")))
+
+    @property
     def chroma_origin(self) -> tuple[float, float]:
         """Where the first chroma sample lies in the upright picture, read as 4:2:0: luma pixels from left and top.
 
@@ -249,6 +256,23 @@ def scan_packets(path: Path, *, start_seconds: Fraction | None = None) -> MediaS
         times = times.since(start_seconds)
     rate = choose_rate(times, claims)
     return MediaScan(times.count, times.span_seconds(rate), rate, times.evenly_spaced)
+
+
+def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
+    """Return the time of the picture that is on the screen at `seconds`, both on the file's clock.
+
+    Nothing is decoded, and where the file has an index, little of it is read. None where no picture comes so early.
+
+    Raises:
+        InvalidMediaError: The file cannot be read.
+    """
+    with opened(media.path) as container:
+        stream = _picture(container, media.path)
+        time_base = stream.time_base or Fraction(1)
+        if media.has_index:
+            container.seek(int(seconds * _MICROSECONDS))
+        last = last_shown(packets_of(container, stream), int(seconds / time_base))
+    return None if last is None else last * time_base
 
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:

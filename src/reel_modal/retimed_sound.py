@@ -32,7 +32,6 @@ _JOIN_SECONDS: Final = Fraction(5, 1000)
 # What a stretched piece hears before it begins, so that its first window is whole.
 _RUN_UP_SECONDS: Final = Fraction(1, 10)
 _SEEK_MARGIN_SECONDS: Final = 15
-_SEEKABLE: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _USUAL_RATE_HZ: Final = 48000
 _HIGHEST_RATE_HZ: Final = 96000
 _SAMPLE_BYTES: Final = 4
@@ -74,17 +73,21 @@ def sound_for(
     raw = ("-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", "pipe:0")
     command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoded_as(target), file_url(path))
     process = FFmpegProcess(command, feeds=True, stall_seconds=settings.stall_seconds)
+    finished = False
     try:
         for samples in sound:
             check()
             process.write(np.ascontiguousarray(samples).data.cast("B"))
         if process.finish(lambda: output_size(path)) != 0:
             raise process.error("the sound could not be encoded")
+        finished = True
     except BrokenPipeError as error:
         raise process.error("ffmpeg ended before all of the sound was written") from error
     finally:
         sound.close()
         process.kill()
+        if not finished:
+            path.unlink(missing_ok=True)
     return FinishedSound(path, tuple(_notes(media)))
 
 
@@ -186,7 +189,7 @@ class SoundReader:
         )
         seek: tuple[str, ...] = ()
         target = origin - _SEEK_MARGIN_SECONDS - self._media.container_start_seconds
-        if target > 0 and _SEEKABLE & set(self._media.format.split(",")):
+        if target > 0 and self._media.has_index:
             seek = ("-ss", seconds_text(target))
         return (
             *(find_ffmpeg(self._settings).path, *QUIET, "-copyts", *seek),
@@ -224,7 +227,8 @@ def retimed(reader: SoundReader, timeline: Timeline, length_seconds: Fraction) -
             following = parts[index + 1].piece if index + 1 < len(parts) else None
             left, tail = part.count, []
             for samples in _piece_samples(reader, part, following):
-                yield over.fade_in(samples[:left])
+                if left:
+                    yield over.fade_in(samples[:left])
                 tail.append(samples[left:])
                 left -= min(left, len(samples))
             over = _Overlap(np.concatenate(tail))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["PacketTimes", "choose_rate", "same_rate"]
+__all__ = ["PacketTimes", "choose_rate", "last_shown", "same_rate"]
 
 # 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
@@ -110,6 +110,20 @@ class PacketTimes:
             return self.count / rate
         last = self.last_duration_ticks * self.tick_seconds or 1 / rate
         return (self.ticks[-1] - self.ticks[0]) * self.tick_seconds + last
+
+
+def last_shown(packets: Iterable[Packet[VideoStream]], tick: int) -> int | None:
+    """Return the time in ticks of the last of `packets` that is shown at or before `tick`, None where there is none.
+
+    No more of them are taken than it needs: a picture is never shown before it is decoded.
+    """
+    last = None
+    for packet in packets:
+        if packet.pts is not None and packet.pts <= tick and _is_shown(packet):
+            last = packet.pts if last is None else max(last, packet.pts)
+        if packet.dts is not None and packet.dts > tick:
+            break
+    return last
 
 
 def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:

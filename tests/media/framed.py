@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 from reel_modal.config import Settings
 from reel_modal.functions import process_framing
-from reel_modal.functions.context import CancellationToken, JobContext
-from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult
+from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.progress import ProgressEvent
+from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment
 from reel_modal.storage import PathStorage
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
@@ -37,19 +39,33 @@ def request_for(source: Path, output: Path, **fields: object) -> FramingRequest:
     return FramingRequest(**given)  # type: ignore[arg-type]
 
 
-def run(request: FramingRequest, workdir: Path, *, cancellation: CancellationToken | None = None) -> RenderResult:
-    """Run the body in `workdir`, in which nothing may be left."""
+def speeds(*rows: tuple[object, object, object]) -> tuple[SpeedSegment, ...]:
+    """Segments out of (start, end, speed)."""
+    return tuple(
+        SpeedSegment(start_seconds=Fraction(str(a)), end_seconds=Fraction(str(b)), speed=Fraction(str(v)))
+        for a, b, v in rows
+    )
+
+
+def run(
+    request: FramingRequest,
+    workdir: Path,
+    *,
+    cancellation: CancellationToken | None = None,
+    send: Callable[[ProgressEvent], None] | None = None,
+) -> RenderResult:
+    """Run the body in `workdir`, in which nothing is left where it succeeds."""
     workdir.mkdir(exist_ok=True)
     context = JobContext(
         storage=PathStorage(),
         workdir=workdir,
         settings=Settings(),
+        reporter=Reporter(send or [].append, interval_seconds=0),
         cancellation=cancellation or CancellationToken(),
     )
-    try:
-        return process_framing.run(request, context)
-    finally:
-        assert list(workdir.iterdir()) == []
+    result = process_framing.run(request, context)
+    assert list(workdir.iterdir()) == []
+    return result
 
 
 def framed(source: Path, folder: Path, **fields: object) -> tuple[RenderResult, Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
-from tests.media.framed import FAITHFUL, crops, framed, request_for, run
+from tests.media.framed import FAITHFUL, crops, framed, request_for, run, speeds
 
 from reel_modal import FramePipe, FrameReader
 from reel_modal.errors import RequestError
@@ -19,7 +19,7 @@ from reel_modal.frames import ColorTags, Planes, frame_bytes, plane_views
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.media import probe
 from reel_modal.rendering.framing import CropTrack, FramingRenderer, Layout
-from reel_modal.schema import FramingRequest, SpeedSegment
+from reel_modal.schema import FramingRequest
 
 F = Fraction
 SIZE = (640, 360)
@@ -192,11 +192,8 @@ def pictures(path: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("size", [(120, 96), (150, 120), (200, 160), (320, 256)])
 def test_both_engines_make_the_same_pictures(clips: Clips, tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     """The same edit twice; a crop that moves by a billionth of a pixel is cut picture by picture."""
-    speeds = (
-        SpeedSegment(start_seconds=F("0.2"), end_seconds=F("0.6"), speed=F(1, 2)),
-        SpeedSegment(start_seconds=F("0.6"), end_seconds=F("1.2"), speed=F(2)),
-    )
-    edit = {"segments": speeds, "trim_start_seconds": F("0.113"), "trim_end_seconds": F("1.3")}
+    segments = speeds(("0.2", "0.6", "0.5"), ("0.6", "1.2", 2))
+    edit = {"segments": segments, "trim_start_seconds": F("0.113"), "trim_end_seconds": F("1.3")}
     made = []
     for shift in (0, 1e-9):
         crop = crops((0, 8, 6, 150, 120), (9, 8 + shift, 6, 150, 120))
@@ -220,7 +217,7 @@ def test_the_result_says_who_made_the_frames_and_the_plan_decides(clips: Clips) 
         return FramingPlan.of(request, probe(request.input_key), Settings()).engine
 
     still = crops((0, 20, 10, 90, 160))
-    slowed = (SpeedSegment(start_seconds=F(0), end_seconds=F(1), speed=F(1, 2)),)
+    slowed = speeds((0, 1, "0.5"))
     assert engine("25.mp4", crop=still) == "ffmpeg-graph"
     assert engine("25.mp4", crop=still, segments=slowed) == "ffmpeg-graph"
     assert engine("25.mp4", crop=still, segments=slowed, slow_motion="blend") == "opencv-yuv420p"
@@ -275,7 +272,7 @@ def numbers(path: Path) -> list[float]:
 
 @pytest.mark.parametrize("shift", [0, 1e-9])
 @pytest.mark.parametrize(
-    ("speeds", "start", "end"),
+    ("segments", "start", "end"),
     [
         ([(0, 1, "0.5"), (1, 2, 2)], 0, None),
         ([("0.2", "0.4", "0.25"), ("0.4", "0.6", 4), ("1.1", "1.4", "0.1")], "0.12", "1.88"),
@@ -284,13 +281,11 @@ def numbers(path: Path) -> list[float]:
     ],
 )
 def test_no_picture_is_lost_or_doubled_at_the_borders_of_segments(
-    tmp_path: Path, speeds: list[tuple[object, object, object]], start: object, end: object, shift: float
+    tmp_path: Path, segments: list[tuple[object, object, object]], start: object, end: object, shift: float
 ) -> None:
     source = numbered(tmp_path)
     fields = {
-        "segments": tuple(
-            SpeedSegment(start_seconds=F(str(a)), end_seconds=F(str(b)), speed=F(str(v))) for a, b, v in speeds
-        ),
+        "segments": speeds(*segments),
         "trim_start_seconds": F(str(start)),
         "trim_end_seconds": None if end is None else F(str(end)),
         "crop": crops((0, 0, 0, 30, 30), (9, shift, 0, 30, 30)),
@@ -308,7 +303,7 @@ def test_no_picture_is_lost_or_doubled_at_the_borders_of_segments(
 
 def test_blending_mixes_the_two_pictures_around_a_frame(tmp_path: Path) -> None:
     source = numbered(tmp_path)
-    slowed = (SpeedSegment(start_seconds=F(0), end_seconds=F(1), speed=F(1, 4)),)
+    slowed = speeds((0, 1, "0.25"))
     request = request_for(
         source,
         tmp_path / "out.mp4",

@@ -13,7 +13,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import RequestError
 from reel_modal.ffmpeg_graph import suits
 from reel_modal.frames import ColorTags
-from reel_modal.media import MediaInfo, scan_packets
+from reel_modal.media import MediaInfo, picture_shown_at, scan_packets
 from reel_modal.orientation import Orientation
 from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
 from reel_modal.rendering.resampling import Window
@@ -28,6 +28,8 @@ Engine: TypeAlias = Literal["opencv-yuv420p", "ffmpeg-graph"]
 # A window that is cut at whole pixels may be off by this and is still the one that was asked for.
 _SAME_PX: Final = 0.25
 _MOST_GRAPH_PIECES: Final = 50
+# In fewer there may be no picture whose time is one of a frame, and ffmpeg makes none then.
+_FEWEST_GRAPH_FRAMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class FramingPlan:
     Attributes:
         media: The source, turned as the request asks.
         timeline: Its moments in the output.
+        first_seconds: Time of the first picture that is seen, on the source's own clock.
         fps: Of the output.
         frame_count: Of the output.
         layout: Where the crop goes.
@@ -49,6 +52,7 @@ class FramingPlan:
 
     media: MediaInfo
     timeline: Timeline
+    first_seconds: Fraction
     fps: Fraction
     frame_count: int
     layout: Layout
@@ -69,7 +73,7 @@ class FramingPlan:
         media = _turned(media, request.rotation_degrees)
         if request.outside == "refuse":
             request.check_crops(media.size)
-        length = _length(request, media, settings)
+        media, length = _measured(request, media, settings)
         timeline = request.timeline(length)
         fps = request.fps or media.fps
         track = CropTrack(request, media.size)
@@ -77,13 +81,15 @@ class FramingPlan:
         layout = Layout(media.sample_aspect_ratio, size, request.fit)
         still = _still(track, layout, timeline)
         repeats = request.slow_motion == "repeat" or all(piece.speed >= 1 for piece in timeline.pieces)
-        simple = repeats and len(timeline.pieces) <= _MOST_GRAPH_PIECES
+        frame_count = timeline.frame_count(fps)
+        simple = repeats and len(timeline.pieces) <= _MOST_GRAPH_PIECES and frame_count >= _FEWEST_GRAPH_FRAMES
         graph = still is not None and simple and suits(media, scaled=still[2:] != size)
         return cls(
             media=media,
             timeline=timeline,
+            first_seconds=_first_seconds(media, timeline),
             fps=fps,
-            frame_count=timeline.frame_count(fps),
+            frame_count=frame_count,
             layout=layout,
             track=track,
             color=color_for_height(media.color, media.size[1], size[1]),
@@ -109,17 +115,27 @@ def _turned(media: MediaInfo, degrees: int) -> MediaInfo:
     )
 
 
-def _length(request: FramingRequest, media: MediaInfo, settings: Settings) -> Fraction:
-    """Return how long the picture lasts, as exactly as the request needs it.
+def _measured(request: FramingRequest, media: MediaInfo, settings: Settings) -> tuple[MediaInfo, Fraction]:
+    """Return the clip and how long its picture lasts, as exactly as the request needs it.
 
     A trim that ends well within what the headers say makes it needless to read the whole file.
     """
     said, end = media.duration_seconds, request.trim_end_seconds
     if said is not None and end is not None and end <= said - 1 / media.fps:
-        return said
+        return media, said
     scan = media.scan or scan_packets(media.path, start_seconds=media.start_seconds)
     check_length(scan.duration_seconds, media.path, settings.limits)
-    return scan.duration_seconds
+    # A rate may change later than a probe has looked.
+    steady = media.constant_rate and scan.constant_rate
+    return replace(media, scan=scan, constant_rate=steady), scan.duration_seconds
+
+
+def _first_seconds(media: MediaInfo, timeline: Timeline) -> Fraction:
+    """Return when the picture comes that is on the screen at the first moment that is kept."""
+    if timeline.source_start == 0:
+        return media.start_seconds
+    moment = media.start_seconds + timeline.source_start
+    return max(media.start_seconds, picture_shown_at(media, moment) or media.start_seconds)
 
 
 def _still(track: CropTrack, layout: Layout, timeline: Timeline) -> tuple[int, int, int, int] | None:

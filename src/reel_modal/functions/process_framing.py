@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from reel_modal.errors import InvalidMediaError
-from reel_modal.ffmpeg_graph import GraphEdit, encode_graph
+from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
@@ -33,10 +33,8 @@ __all__ = ["NAME", "run"]
 
 NAME: Final = "process_framing"
 
-# Before the first moment that is kept lies the picture that is still to be seen then. Where pictures come
-# unevenly, it may be long before.
-_EARLIER_FRAMES: Final = 2
-_EARLIER_SECONDS: Final = 5
+# Behind the last moment that is kept comes the picture that the last one is blended with.
+_LATER_FRAMES: Final = 2
 
 
 def run(request: FramingRequest, context: JobContext) -> RenderResult:
@@ -58,13 +56,18 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         StorageError: The input could not be fetched or the output not put in place.
 
     Cancellation:
-        Raises JobCancelledError between two frames; nothing is published and no process is left.
+        Raises JobCancelledError between two frames, or before the output is verified; nothing is published, and no
+        process or file is left.
     """
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = FramingPlan.of(request, probe(source, settings=context.settings), context.settings)
     made, notes = _render(request, context, plan)
-    size_bytes = verify_and_publish(made, request.output_key, context)
+    try:
+        context.raise_if_cancelled(NAME)
+        size_bytes = verify_and_publish(made, request.output_key, context)
+    finally:
+        made.path.unlink(missing_ok=True)
     return RenderResult(
         job_id=request.job_id,
         function=NAME,
@@ -96,9 +99,11 @@ def _render(request: FramingRequest, context: JobContext, plan: FramingPlan) -> 
                 check=lambda: context.raise_if_cancelled(NAME),
             )
         make = _in_one_graph if plan.engine == "ffmpeg-graph" else _frame_by_frame
-        made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
-    if isinstance(sound, FinishedSound):
-        sound.path.unlink(missing_ok=True)
+        try:
+            made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
+        finally:
+            if isinstance(sound, FinishedSound):
+                sound.path.unlink(missing_ok=True)
     chosen = plan.fps if request.fps is None else None
     further = len(plan.media.audio) - 1 if request.audio else 0
     if further > 0:
@@ -127,6 +132,7 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
     edit = GraphEdit(
         media=job.plan.media,
         timeline=job.plan.timeline,
+        first_seconds=job.plan.first_seconds,
         fps=job.plan.fps,
         frame_count=job.plan.frame_count,
         window=job.plan.still or (0, 0, *job.plan.media.size),
@@ -183,10 +189,8 @@ def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResu
 def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     """Return the reader of the pictures that are kept, and of those around them that may be seen."""
     media, line = plan.media, plan.timeline
-    around = _EARLIER_FRAMES / media.fps
-    earlier = around if media.constant_rate else Fraction(_EARLIER_SECONDS)
-    start = media.start_seconds + line.source_start - earlier if line.source_start > 0 else None
-    end = None if line.source_end is None else media.start_seconds + line.source_end + around
+    start = plan.first_seconds - LEEWAY_SECONDS if line.source_start > 0 else None
+    end = None if line.source_end is None else media.start_seconds + line.source_end + _LATER_FRAMES / media.fps
     # A render function has a process of its own, so it may decode in it.
     return FrameReader(
         media, pixel_format="yuv420p", start=start, end=end, decoder="in_process", settings=context.settings
@@ -199,7 +203,7 @@ def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[str]:
     if filled >= plan.frame_count or end is None or not plan.media.constant_rate:
         return []
     missing = end - last - 1 / plan.media.fps
-    if missing <= _EARLIER_FRAMES / plan.media.fps:
+    if missing <= _LATER_FRAMES / plan.media.fps:
         return []
     return [f"the last picture of the source was shown for its last {float(missing):.2f} s, which do not decode"]
 
@@ -226,7 +230,9 @@ class _Picture:
         self.seconds = frame.pts_seconds - self._media.start_seconds
         if self._media.constant_rate:
             # The exact times of evenly spaced pictures, whatever the container has rounded.
-            self.seconds = round(self.seconds * self._media.fps) / self._media.fps
+            number = round(self.seconds * self._media.fps)
+            if abs(self.seconds * self._media.fps - number) < ROUNDED_FRAMES:
+                self.seconds = number / self._media.fps
 
     def mixed(self, newer: _Picture, share: float) -> U8Array:
         """Return this picture in the output's size, with `share` of the newer one in it."""
