@@ -12,10 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from reel_modal.errors import ConfigError
 from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
-from reel_modal.progress.timings import HERE, JobTiming
+from reel_modal.progress.timings import HERE
 from reel_modal.schema import RenderResult
 
 __all__ = ["Experience"]
@@ -57,12 +56,7 @@ class Experience:
         """
         startup = max(seconds - sum(result.seconds_by_phase.values()), 0.0)
         cold = True if self._gpu == HERE else result.cold_start
-        try:
-            timing = JobTiming.of(result, gpu=self._gpu, startup_seconds=startup, cold=cold)
-        except ConfigError as error:
-            _log.warning("the timing of job %s was not kept: %s", result.job_id, error)
-            return
-        await self._in_time(partial(self._history.record, timing))
+        await self._in_time(partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold))
 
     async def _in_time(self, work: Callable[[], T]) -> T | None:
         future = asyncio.get_running_loop().run_in_executor(None, work)

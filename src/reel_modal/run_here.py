@@ -18,7 +18,7 @@ from reel_modal.functions.context import JobContext, Reporter
 from reel_modal.media import probe
 from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
-from reel_modal.progress.timings import HERE, JobTiming
+from reel_modal.progress.timings import HERE
 from reel_modal.schema import OverlayRequest, RenderResult
 from reel_modal.storage import PathStorage
 from reel_modal.terminal import progress_bar
@@ -54,7 +54,7 @@ def run_here(
         result = run(request, context)
     seconds, duration = time.monotonic() - started, float(result.duration_seconds)
     # No process was started for it: that is the warm start of this machine.
-    history.record(JobTiming.of(result, gpu=HERE, startup_seconds=0.0, cold=False))
+    history.learn(result, gpu=HERE, startup_seconds=0.0, cold=False)
     speed = f"{result.frames / seconds:.1f} fps, {duration / seconds:.2f} times real time"
     return result, f"{result.frames} frames, {duration:.2f} s of video, rendered in {seconds:.2f} s: {speed}"
 

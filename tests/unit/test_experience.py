@@ -195,6 +195,15 @@ async def test_a_result_without_sense_is_a_result_all_the_same(
     assert "the timing of job job was not kept" in caplog.text
 
 
+async def test_copied_frames_are_no_measure(history: TimingHistory, clock: ManualClock) -> None:
+    for copied in (25, 15):
+        value = {"plan": "smart", "reason": "", "frames_copied": copied}
+        registry = host(history, clock, result=lambda request, value=value: {**rendered(request), **value})
+        await run_on(clock, asyncio.ensure_future((await submit(registry)).result()))
+    summary = known(history)
+    assert (summary.jobs, summary.seconds_per_frame) == (1, pytest.approx(0.04))  # 0.4 s for the ten rendered ones
+
+
 async def test_a_locked_file_keeps_nobody_waiting(
     history: TimingHistory, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 
 import platformdirs
 
-from reel_modal.errors import ReelModalError
+from reel_modal.errors import ConfigError, ReelModalError
 from reel_modal.progress.plan import ProgressPlan
 from reel_modal.progress.timings import (
     HERE,
@@ -38,6 +38,7 @@ from reel_modal.progress.timings import (
     units_of,
     work_from,
 )
+from reel_modal.schema import RenderResult
 
 __all__ = ["JobTiming", "TimingHistory", "TimingSummary"]
 
@@ -155,6 +156,24 @@ class TimingHistory:
         self._warm_seconds = warm_seconds
         self._wall_clock = wall_clock
 
+    def learn(self, result: RenderResult, *, gpu: str, startup_seconds: float, cold: bool | None = None) -> None:
+        """Remember the job of `result`, unless it teaches nothing: all was copied, or the figures make no sense.
+
+        Args:
+            result: What the job has made.
+            gpu: Such as `T4`; `cpu` for a container without one, `local` for this machine.
+            startup_seconds: From the submission to the first line of the function.
+            cold: Whether something had to be started for it; None lets the pause before it tell.
+        """
+        if 0 < result.frames == result.frames_copied:
+            return
+        try:
+            timing = JobTiming.of(result, gpu=gpu, startup_seconds=startup_seconds, cold=cold)
+        except ConfigError as error:
+            _log.warning("the timing of job %s was not kept: %s", result.job_id, error)
+            return
+        self.record(timing)
+
     def record(self, timing: JobTiming) -> None:
         """Remember a job that has just finished; a file that cannot be written is a warning in the log."""
         if self.path is None:
@@ -201,7 +220,7 @@ class TimingHistory:
             function: Such as `render_overlay`.
             gpu: Such as `T4`; `cpu` for a container without one, `local` for this machine.
             size: (width, height) of its frames in pixels.
-            frames: How many it will make. Without the one or the other, a job of the usual length is expected.
+            frames: How many it will render. Without the one or the other, a job of the usual length is expected.
             cold: Whether a container has to be started; None lets the pause since the last job tell.
 
         Raises:

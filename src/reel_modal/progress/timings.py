@@ -58,7 +58,7 @@ class JobTiming:
         function: Such as `render_overlay`.
         gpu: Such as `T4`; `cpu` for a container without one, `local` for this machine.
         size: (width, height) of its frames in pixels.
-        frames: How many it made.
+        frames: How many it rendered; those that were copied take next to no time.
         startup_seconds: From the submission to the first line of the function.
         seconds_by_phase: Of the function's phases, in their order.
         cold: Whether a container had to be started for it; None where nobody knows, then the pause since the job
@@ -88,13 +88,13 @@ class JobTiming:
         """Return what the job of `result` took.
 
         Raises:
-            ConfigError: A figure makes no sense.
+            ConfigError: A figure makes no sense, or nothing was rendered.
         """
         return cls(
             function=result.function,
             gpu=gpu,
             size=result.size,
-            frames=result.frames,
+            frames=result.frames - result.frames_copied,
             startup_seconds=startup_seconds,
             seconds_by_phase=result.seconds_by_phase,
             cold=cold,
