@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OverlayStyle,
         RenderResult,
         SpeedSegment,
+        UpscaleRequest,
     )
     from reel_modal.storage import Storage
 
@@ -65,6 +66,7 @@ __all__ = [
     "Settings",
     "SpeedSegment",
     "Storage",
+    "UpscaleRequest",
     "__version__",
     "probe",
     "run_sync",
@@ -99,6 +101,7 @@ _HOME = {
     "Settings": "config",
     "SpeedSegment": "schema",
     "Storage": "storage",
+    "UpscaleRequest": "schema",
     "probe": "media",
     "run_sync": "blocking",
 }

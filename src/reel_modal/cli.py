@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 from reel_modal import __version__
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
-from reel_modal.errors import ConfigError, FFmpegNotFoundError, MissingDependencyError, ReelModalError, RequestError
+from reel_modal.errors import (
+    ConfigError,
+    FFmpegNotFoundError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+    ReelModalError,
+    RequestError,
+)
 
 if TYPE_CHECKING:
     from reel_modal.schema import EncodeOptions, RenderResult
@@ -37,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RequestError as error:
         _say(f"error: {error}")
         return _USAGE
-    except (ConfigError, FFmpegNotFoundError, MissingDependencyError) as error:
+    except (ConfigError, FFmpegNotFoundError, MissingDependencyError, ProviderUnavailableError) as error:
         _say(f"error: {error}")
         return _NOT_CONFIGURED
     except ReelModalError as error:
@@ -59,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     framing.add_argument("--spec", type=Path, required=True, help="JSON: crop keyframes, or a whole request")
     _add_rendering(framing, _process_framing)
 
+    upscale = commands.add_parser("apply-upscale", help="make a clip two or four times as large, or of a larger size")
+    size = upscale.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=int, choices=(2, 4), help="times as wide and as high")
+    size.add_argument("--size", metavar="WxH", help="pixels of the output, even, such as 1920x1080")
+    upscale.add_argument("--model", help="small, large, or the path or URL of an ONNX file; default by the device")
+    upscale.add_argument("--model-sha256", help="of that file; a URL needs it")
+    upscale.add_argument("--provider", choices=("cpu", "cuda"), help="default REEL_MODAL_UPSCALE_PROVIDER, then cpu")
+    upscale.add_argument(
+        "--allow-cpu", action="store_true", help="where the GPU is not there, use the CPU and say so"
+    )
+    _add_rendering(upscale, _apply_upscale)
+
     look = commands.add_parser("probe", help="say what a video is")
     look.add_argument("input", type=Path, metavar="IN")
     look.add_argument("--scan", action="store_true", help="count the packets instead of believing the header")
@@ -78,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add_deploy_arguments(deploy)
     deploy.set_defaults(command=_deploy)
 
-    demo = commands.add_parser("demo", help="make a highlight and a reel of a real clip and show them")
+    demo = commands.add_parser("demo", help="make a highlight, a reel and a larger clip of real ones and show them")
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
     demo.set_defaults(command=_demo)
     return parser
@@ -118,15 +137,41 @@ def _process_framing(arguments: argparse.Namespace) -> int:
     return _answer(arguments, *run_here(process_framing.run, request))
 
 
-def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
-    """Return the request in the file `path`: whole, but with IN and OUT as its keys, or its list `name` alone."""
-    raw = _read_json(path, name)
-    ours = {
+def _apply_upscale(arguments: argparse.Namespace) -> int:
+    from reel_modal.functions import apply_upscale
+    from reel_modal.run_here import run_here
+    from reel_modal.schema import UpscaleRequest
+
+    asked = {name: getattr(arguments, name) for name in ("scale", "model", "model_sha256", "provider", "allow_cpu")}
+    if arguments.size is not None:
+        asked["output_size"] = _sides(arguments.size)
+    request = UpscaleRequest.parse(asked | _ours(arguments))
+    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
+    return _answer(arguments, *run_here(apply_upscale.run, request))
+
+
+def _sides(text: str) -> list[int]:
+    """Return width and height out of `1920x1080`."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise RequestError("output_size", f"is {text!r}; write the width and the height, such as 1920x1080")
+    return [int(width), int(height)]
+
+
+def _ours(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the fields of a request that the command line decides."""
+    return {
         "job_id": "cli",
         "user_id": "cli",
         "input_key": str(arguments.input),
         "output_key": str(arguments.output),
     }
+
+
+def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
+    """Return the request in the file `path`: whole, but with IN and OUT as its keys, or its list `name` alone."""
+    raw = _read_json(path, name)
+    ours = _ours(arguments)
     if isinstance(raw, list):
         return {name: raw, **ours}
     replaced = {*ours, "jobId", "userId", "inputKey", "outputKey"}
@@ -208,8 +253,15 @@ def _deploy(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from reel_modal.demo import demo_framing, demo_overlay, write_contact_sheet, write_reel_sheet
-    from reel_modal.functions import process_framing, render_overlay
+    from reel_modal.demo import (
+        demo_framing,
+        demo_overlay,
+        demo_upscale,
+        write_contact_sheet,
+        write_detail_sheet,
+        write_reel_sheet,
+    )
+    from reel_modal.functions import apply_upscale, process_framing, render_overlay
     from reel_modal.run_here import run_here
 
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -223,6 +275,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     sheet = arguments.output / "crop_and_reel.png"
     write_reel_sheet(framing, sheet)
     print(f"{sheet}: what the crop follows above, the reel below")
+    larger = demo_upscale(arguments.output / "larger.mp4")
+    _show_result(*run_here(apply_upscale.run, larger))
+    sheet = arguments.output / "cubic_and_larger.png"
+    write_detail_sheet(larger, sheet)
+    print(f"{sheet}: enlarged by cubics above, by the network below")
     return 0
 
 

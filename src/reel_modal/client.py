@@ -32,7 +32,7 @@ from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
-from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult
+from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 from reel_modal.single_flight import SingleFlight
 from reel_modal.verification import Check, verify_deployment
 
@@ -408,6 +408,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     def __getitem__(self, name: Literal["render_overlay"]) -> RemoteFunction[[OverlayRequest], RenderResult]: ...
     @overload
     def __getitem__(self, name: Literal["process_framing"]) -> RemoteFunction[[FramingRequest], RenderResult]: ...
+    @overload
+    def __getitem__(self, name: Literal["apply_upscale"]) -> RemoteFunction[[UpscaleRequest], RenderResult]: ...
     @overload
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]: ...
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]:

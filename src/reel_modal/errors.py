@@ -16,6 +16,8 @@
     │   ├── FFmpegNotFoundError          no ffmpeg at all
     │   ├── EncoderUnavailableError      this encoder does not start on this machine
     │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg took or gave nothing for too long
+    ├── InvalidModelError                a network's file is none, not the one that was meant, or of no use here
+    ├── ProviderUnavailableError         the device that was asked for cannot run the network
     ├── StorageError                     an object could not be read or put in place
     │   ├── InvalidKeyError              (also a ValueError)   a key that could leave its root
     │   ├── ObjectNotFoundError          (also a FileNotFoundError)
@@ -66,6 +68,7 @@ __all__ = [
     "FunctionTimeoutError",
     "InvalidKeyError",
     "InvalidMediaError",
+    "InvalidModelError",
     "JobCancelledError",
     "JobConflictError",
     "JobNotFoundError",
@@ -79,6 +82,7 @@ __all__ = [
     "ObjectNotFoundError",
     "OutOfMemoryError",
     "OutputMismatchError",
+    "ProviderUnavailableError",
     "ReelModalError",
     "RemoteError",
     "RequestError",
@@ -203,6 +207,14 @@ class EncoderUnavailableError(FFmpegError):
 
 class FFmpegStalledError(FFmpegError, TimeoutError):
     """ffmpeg neither took nor gave data for longer than the stall limit, and was ended."""
+
+
+class InvalidModelError(ReelModalError):
+    """A network cannot be used: its file is none, not the one that was meant, or it does not fit what is asked."""
+
+
+class ProviderUnavailableError(ReelModalError):
+    """The device that was asked for cannot run the network, and nobody allowed another one."""
 
 
 class StorageError(ReelModalError):

@@ -31,10 +31,10 @@ from reel_modal.filters import (
 from reel_modal.frame_reader import FrameReader
 from reel_modal.frames import (
     BT709,
+    AnyPlanes,
     ColorTags,
     Frame,
     PixelFormat,
-    Planes,
     U8Array,
     fit_edges,
     frame_bytes,
@@ -48,7 +48,7 @@ from reel_modal.untrusted import file_url
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 
-Writable: TypeAlias = Frame | U8Array | Planes | Buffer
+Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
 """What `FramePipe.write` takes: see there."""
 
 _FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
@@ -163,7 +163,7 @@ class FramePipe:
         self._audio_start_seconds = (
             None if audio_start_seconds is None else exact_fraction(audio_start_seconds, "audio_start_seconds")
         )
-        self._color = color or (ColorTags() if pixel_format in {"yuv420p", "gray8"} else BT709)
+        self._color = color or (ColorTags() if pixel_format in {"yuv420p", "yuv420p10le", "gray8"} else BT709)
         self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
         if self._sample_aspect_ratio <= 0:
             raise ConfigError(f"sample_aspect_ratio is {sample_aspect_ratio!r}; it must be above 0")
@@ -225,8 +225,8 @@ class FramePipe:
         Args:
             frame: A `Frame` of this size and format; or an array: uint8, (H, W, 3) for bgr24 and rgb24,
                 (H, W) for gray8; for yuv420p the planes (Y, U, V), or OpenCV's (H * 3 / 2, W), or all bytes
-                flat; or a bytes-like object of exactly one frame. C-contiguous memory is written without
-                a copy, and can be changed as soon as this returns.
+                flat; for yuv420p10le the same in uint16; or a bytes-like object of exactly one frame.
+                C-contiguous memory is written without a copy, and can be changed as soon as this returns.
 
         Raises:
             FrameError: The shape or length is another; nothing of the frame was written.

@@ -69,14 +69,14 @@ def even_size(size: tuple[int, int], odd: Literal["pad", "crop", "error"]) -> tu
 
 
 def to_yuv_filters(pixel_format: PixelFormat, color: ColorTags) -> list[str]:
-    """Return the filters from what is written to yuv420p; RGB is converted to the matrix of `color`."""
+    """Return the filters from what is written to 4:2:0 of as many bits; RGB is converted to the matrix of `color`."""
     filters = []
     if pixel_format in {"bgr24", "rgb24"}:
         matrix = color.matrix or "bt709"
         filters.append(
             f"scale=out_color_matrix={_SWS_MATRIX.get(matrix, matrix)}:out_range={color.range or 'tv'}:flags=bicubic"
         )
-    return [*filters, "format=yuv420p"]
+    return [*filters, f"format={'yuv420p10le' if pixel_format == 'yuv420p10le' else 'yuv420p'}"]
 
 
 def chroma_options(source: tuple[float, float] | None, target: tuple[float, float]) -> list[str]:

@@ -22,7 +22,9 @@ from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 __all__ = [
     "BT709",
     "CHROMA_ORIGIN",
+    "AnyPlanes",
     "ColorTags",
+    "DeepPlanes",
     "Frame",
     "PixelFormat",
     "Planes",
@@ -38,12 +40,18 @@ __all__ = [
     "raw_bytes",
 ]
 
-PixelFormat: TypeAlias = Literal["bgr24", "rgb24", "yuv420p", "gray8"]
+PixelFormat: TypeAlias = Literal["bgr24", "rgb24", "yuv420p", "gray8", "yuv420p10le"]
 """The layouts that frames travel in; the names are ffmpeg's, but `gray8`, which ffmpeg calls `gray`."""
 
 U8Array: TypeAlias = npt.NDArray[np.uint8]
 Planes: TypeAlias = tuple[U8Array, ...]
 """The planes of one frame: `(Y, U, V)` for yuv420p, else the one packed array."""
+
+DeepPlanes: TypeAlias = tuple[npt.NDArray[np.uint16], ...]
+"""`(Y, U, V)` of a yuv420p10le frame: 0 to 1023 in the low bits."""
+
+AnyPlanes: TypeAlias = tuple[npt.NDArray[np.uint8 | np.uint16], ...]
+"""The planes of a frame of any format."""
 
 # ffmpeg reads a rate's terms up to this and takes the nearest such rate for any other (libavutil/parseutils.c).
 _LARGEST_TERM: Final = 1_001_000
@@ -51,6 +59,9 @@ _NTSC_TOLERANCE: Final = Fraction(5, 1000)
 # Players take an untagged picture of at least this height for BT.709, a smaller one for BT.601.
 _HD_HEIGHT_PX: Final = 720
 _CHANNELS: Final[dict[str, int]] = {"bgr24": 3, "rgb24": 3, "gray8": 1}
+_U8: Final = np.dtype(np.uint8)
+_PLANAR: Final[dict[str, int]] = {"yuv420p": 1, "yuv420p10le": 2}
+"""The planar formats, and the bytes of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +128,22 @@ class Frame:
 
     @property
     def planes(self) -> Planes:
-        """Views into `data`: for yuv420p Y (H, W), U and V ((H+1)//2, (W+1)//2); else one array."""
+        """Views into `data`: for yuv420p Y (H, W), U and V ((H+1)//2, (W+1)//2); else one array.
+
+        For yuv420p10le they are the bytes of the rows, two a sample; `deep_planes` are its samples.
+        """
         return plane_views(self.data, self.pixel_format, self.size)
+
+    @property
+    def deep_planes(self) -> DeepPlanes:
+        """Views into the `data` of a yuv420p10le frame: uint16, Y (H, W), U and V ((H+1)//2, (W+1)//2).
+
+        Raises:
+            ConfigError: The frame has 8 bits; use `planes`.
+        """
+        if self.pixel_format != "yuv420p10le":
+            raise ConfigError(f"a {self.pixel_format} frame has samples of 8 bits; use frame.planes")
+        return tuple(plane.view("<u2") for plane in self.planes)
 
     @property
     def image(self) -> U8Array:
@@ -127,8 +152,8 @@ class Frame:
         Raises:
             ConfigError: The frame is planar; use `planes`.
         """
-        if self.pixel_format == "yuv420p":
-            raise ConfigError("a yuv420p frame has planes, no single image; use frame.planes")
+        if self.pixel_format in _PLANAR:
+            raise ConfigError(f"a {self.pixel_format} frame has planes, no single image; use frame.planes")
         return self.planes[0]
 
     def copy(self) -> Frame:
@@ -142,7 +167,7 @@ def frame_bytes(pixel_format: PixelFormat, size: tuple[int, int]) -> int:
     Raises:
         ConfigError: The pixel format is not one that frames travel in, or the size has no pixels.
     """
-    return sum(math.prod(shape) for shape in plane_shapes(pixel_format, size))
+    return sum(math.prod(shape) for shape in _byte_shapes(pixel_format, size))
 
 
 def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int]) -> Planes:
@@ -152,9 +177,12 @@ def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int])
         data: uint8, (frame_bytes,), C-contiguous.
         pixel_format: How `data` is laid out.
         size: (width, height) in pixels.
+
+    Returns:
+        The planes; those of yuv420p10le as bytes, two a sample.
     """
     views, start = [], 0
-    for shape in plane_shapes(pixel_format, size):
+    for shape in _byte_shapes(pixel_format, size):
         end = start + math.prod(shape)
         views.append(data[start:end].reshape(shape))
         start = end
@@ -204,7 +232,10 @@ def _meant_rate(value: float) -> Fraction:
 
 
 def raw_bytes(
-    frame: Frame | U8Array | Planes | Buffer, pixel_format: PixelFormat, size: tuple[int, int], index: int
+    frame: Frame | U8Array | AnyPlanes | Buffer,
+    pixel_format: PixelFormat,
+    size: tuple[int, int],
+    index: int,
 ) -> list[memoryview]:
     """Return the bytes of `frame` in the order of `pixel_format`, checked, without copying contiguous memory.
 
@@ -225,13 +256,13 @@ def raw_bytes(
             got = f"{frame.pixel_format} of {frame.size[0]}x{frame.size[1]}"
             raise FrameError(f"frame {index} is {got}; {wanted} is wanted")
         return [_array_bytes(frame.data, ((frame_bytes(pixel_format, size),),), index)]
-    planes = plane_shapes(pixel_format, size)
+    planes, kind = plane_shapes(pixel_format, size), _element_type(pixel_format)
     if isinstance(frame, tuple):
         if len(frame) != len(planes):
             raise FrameError(f"frame {index} has {len(frame)} planes; {wanted} has {len(planes)}")
-        return [_array_bytes(plane, (shape,), index) for plane, shape in zip(frame, planes, strict=True)]
+        return [_array_bytes(plane, (shape,), index, kind) for plane, shape in zip(frame, planes, strict=True)]
     if isinstance(frame, np.ndarray):
-        return [_array_bytes(frame, _whole_shapes(pixel_format, size), index)]
+        return [_array_bytes(frame, _whole_shapes(pixel_format, size), index, kind)]
     try:
         view = memoryview(frame)
     except TypeError as error:
@@ -257,9 +288,11 @@ def fit_edges(
         size: (width, height) that they have.
         wanted: (width, height) that is wanted.
     """
+    kind = _element_type(pixel_format)
     planes = plane_views(np.frombuffer(b"".join(chunks), np.uint8), pixel_format, size)
     fitted = []
-    for plane, shape in zip(planes, plane_shapes(pixel_format, wanted), strict=True):
+    for rows, shape in zip(planes, plane_shapes(pixel_format, wanted), strict=True):
+        plane = rows.view(kind)
         missing = [(0, max(0, want - have)) for have, want in zip(plane.shape, shape, strict=True)]
         whole = np.pad(plane, missing, mode="edge")[: shape[0], : shape[1]]
         fitted.append(np.ascontiguousarray(whole).data.cast("B"))
@@ -267,7 +300,7 @@ def fit_edges(
 
 
 def plane_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple[int, ...]]:
-    """Return the shape of each plane of a frame of `size` (width, height).
+    """Return the shape of each plane of a frame of `size` (width, height), in samples.
 
     Raises:
         ConfigError: The pixel format is not one that frames travel in, or the size has no pixels.
@@ -279,18 +312,28 @@ def plane_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple
     if len(size) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in size):
         raise ConfigError(f"size {size!r} must be (width, height), whole numbers of at least 1 pixel")
     width, height = size
-    if pixel_format == "yuv420p":
+    if pixel_format in _PLANAR:
         chroma = ((height + 1) // 2, (width + 1) // 2)
         return [(height, width), chroma, chroma]
     channels = _CHANNELS[pixel_format]
     return [(height, width)] if channels == 1 else [(height, width, channels)]
 
 
+def _byte_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """Return the same shapes in bytes: what lies in a raw frame."""
+    shapes = plane_shapes(pixel_format, size)
+    return [(*shape[:-1], shape[-1] * _element_type(pixel_format).itemsize) for shape in shapes]
+
+
+def _element_type(pixel_format: PixelFormat) -> np.dtype[np.uint8 | np.uint16]:
+    return np.dtype("<u2") if _PLANAR.get(pixel_format) == 2 else np.dtype(np.uint8)
+
+
 def _whole_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """Return the shapes in which one array may hold a whole frame."""
     width, height = size
-    flat = (frame_bytes(pixel_format, size),)
-    if pixel_format != "yuv420p":
+    flat = (sum(math.prod(shape) for shape in plane_shapes(pixel_format, size)),)
+    if pixel_format not in _PLANAR:
         return (plane_shapes(pixel_format, size)[0], flat)
     even = width % 2 == 0 and height % 2 == 0
     return ((height * 3 // 2, width), flat) if even else (flat,)
@@ -300,13 +343,16 @@ def _no_frame(thing: object, index: int) -> FrameTypeError:
     return FrameTypeError(f"frame {index} is a {type(thing).__name__}, not a uint8 array or bytes")
 
 
-def _array_bytes(array: object, shapes: tuple[tuple[int, ...], ...], index: int) -> memoryview:
+def _array_bytes(
+    array: object, shapes: tuple[tuple[int, ...], ...], index: int, kind: np.dtype[np.uint8 | np.uint16] = _U8
+) -> memoryview:
     """Return the bytes of `array` in the order that it shows, copied only where it is strided."""
     if not isinstance(array, np.ndarray):
         raise _no_frame(array, index)
-    if array.dtype != np.uint8:
+    if array.dtype != kind:
         raise FrameTypeError(
-            f"frame {index} is an array of {array.dtype}; uint8 is wanted (scale 0..1 floats by 255 and convert them)"
+            f"frame {index} is an array of {array.dtype}; {kind} is wanted (scale 0..1 floats by"
+            f" {255 if kind == _U8 else 1023} and convert them)"
         )
     if array.shape not in shapes:
         wanted = " or ".join(str(shape) for shape in shapes)

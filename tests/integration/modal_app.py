@@ -14,7 +14,7 @@ import pytest
 from tests.integration.loopback.interpreters import only_packages
 
 from reel_modal.config import Settings
-from reel_modal.functions.specs import ImageSpec
+from reel_modal.functions.specs import SPECS
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -70,8 +70,9 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 def image_python(folder: Path) -> Path:
-    """Make a Python with modal and what the image installs."""
-    installed = [requirement.partition("==")[0] for requirement in ImageSpec().pip]
+    """Make a Python with modal and what the images install."""
+    wanted = dict.fromkeys(requirement for spec in SPECS.values() for requirement in spec.image.pip_without_gpu)
+    installed = [requirement.partition("==")[0] for requirement in wanted]
     return only_packages(folder, ["modal", *map(_here, installed)])
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.clips import Clips
 
 from reel_modal.media import probe
+from reel_modal.testing import make_clip
 
 REGIONS = [
     {
@@ -277,7 +278,56 @@ def test_doctor_says_what_is_usable_and_how_to_cure_what_is_not() -> None:
     assert (broken.returncode, "cure: pip install imageio-ffmpeg" in broken.stdout) == (3, True)
 
 
-def test_the_demo_makes_two_clips_and_a_picture_of_each(tmp_path: Path) -> None:
+def test_doctor_runs_a_network_on_each_device() -> None:
+    said = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert said["onnxruntime"]["ok"]
+    assert said["upscale on cpu"] == {
+        "name": "upscale on cpu",
+        "ok": True,
+        "detail": "onnxruntime-cpu fp32 small-x2",
+        "cure": "",
+        "required": True,
+    }
+    assert not said["upscale on cuda"]["required"]
+    if not said["upscale on cuda"]["ok"]:
+        assert "onnxruntime-gpu[cuda,cudnn]" in said["upscale on cuda"]["cure"]
+        asked = run("doctor", REEL_MODAL_UPSCALE_PROVIDER="cuda")
+        assert (asked.returncode, "MISSING  upscale on cuda" in asked.stdout) == (3, True)
+
+
+def test_apply_upscale_writes_the_clip_and_says_so(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
+    out = tmp_path / "out.mp4"
+    done = run("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264")
+    assert (done.returncode, probe(out).size) == (0, (192, 128)), done.stderr
+    assert done.stdout.startswith(f"{out}: 10 frames, 0.40 s of video, rendered in ")
+    assert "192x128, onnxruntime-cpu fp32 small-x2, libx264" in done.stdout
+    arguments = ("--size", "240x160", "--model", "large", "--encoder", "libx264", "--json")
+    said = json.loads(run("apply-upscale", source, out, *arguments).stdout)
+    assert (said["width"], said["height"], said["engine"]) == (240, 160, "onnxruntime-cpu fp32 large-x4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ((), 2, "one of the arguments --scale --size is required"),
+        (("--scale", "2", "--size", "8x8"), 2, "not allowed with argument"),
+        (("--size", "big"), 2, "write the width and the height, such as 1920x1080"),
+        (("--size", "24x16"), 2, "process_framing makes clips smaller"),
+        (("--scale", "2", "--model", "huge"), 1, "there is no model 'huge'"),
+        (("--scale", "2", "--provider", "cuda"), 3, "the GPU was asked for"),
+    ],
+)
+def test_an_upscaling_that_cannot_be_says_why(
+    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
+    done = run("apply-upscale", source, tmp_path / "out.mp4", *arguments)
+    assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_the_demo_makes_three_clips_and_a_picture_of_each(tmp_path: Path) -> None:
     done = run("demo", "--output", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     made = probe(tmp_path / "demo" / "highlight.mp4", scan=True)
@@ -288,5 +338,8 @@ def test_the_demo_makes_two_clips_and_a_picture_of_each(tmp_path: Path) -> None:
     assert reel.scan is not None
     assert (reel.size, reel.scan.frame_count, len(reel.audio)) == ((810, 1440), 118, 1)
     assert "118 frames, 4.72 s of video" in done.stdout
-    for name in ("before_and_after.png", "crop_and_reel.png"):
+    larger = probe(tmp_path / "demo" / "larger.mp4", scan=True)
+    assert larger.scan is not None
+    assert (larger.size, larger.scan.frame_count) == ((704, 576), 120)
+    for name in ("before_and_after.png", "crop_and_reel.png", "cubic_and_larger.png"):
         assert (tmp_path / "demo" / name).read_bytes().startswith(b"\x89PNG")

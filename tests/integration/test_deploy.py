@@ -310,10 +310,10 @@ def test_the_trial_finds_what_a_gpu_would_trip_over(deploys: Deploys, source: Pa
     assert misspelt.returncode == 1
     assert "render_overlay fails where only the image's packages are" in misspelt.stderr
     assert "NameError: name 'probbe' is not defined" in misspelt.stderr
-    body.write_text(f"import platformdirs\n{whole.replace('from __future__ import annotations', '')}")
+    body.write_text(f"import uvicorn\n{whole.replace('from __future__ import annotations', '')}")
     missing = deploys.run(*NAME, *python, "--only", "render_overlay", PYTHONPATH=str(source.parent))
     assert missing.returncode == 1
-    assert "No module named 'platformdirs'" in missing.stderr
+    assert "No module named 'uvicorn'" in missing.stderr
     assert "next: nothing was published, the former version serves on" in missing.stderr
     assert deploys.plane.count("FunctionPrecreate") == 0
 

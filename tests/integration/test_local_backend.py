@@ -467,9 +467,6 @@ async def test_a_store_that_is_not_set_is_named() -> None:
 
 
 async def test_a_function_without_a_body_refuses(backend: LocalBackend) -> None:
-    upscale: RemoteFunction[[dict[str, object]], object] = RemoteFunction("apply_upscale", backend)
-    with pytest.raises(BadInputError, match="'apply_upscale' has no body in this version"):
-        await upscale({"job_id": "j"})
     unknown: RemoteFunction[[dict[str, object]], object] = RemoteFunction("thumbnail", backend)
     with pytest.raises(NotDeployedError, match="there are apply_upscale, process_framing, render_overlay"):
         await unknown({"job_id": "j"})

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -510,6 +511,26 @@ def test_every_pixel_format_and_every_form_of_a_frame_arrives(tmp_path: Path, pi
         assert np.array_equal(frame, read[0])
     if pixel_format in {"yuv420p", "gray8"}:
         assert np.array_equal(read[0], flat)  # ffv1 is lossless, and neither is converted on the way
+
+
+@pytest.mark.parametrize("decoder", ["process", "in_process"])
+@pytest.mark.parametrize("size", [(320, 180), (37, 21)])
+def test_ten_bit_frames_go_out_and_come_back(
+    size: tuple[int, int], decoder: Literal["process", "in_process"], tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    planes = tuple(draw.integers(64, 940, shape).astype(np.uint16) for shape in plane_shapes("yuv420p10le", size))
+    path = tmp_path / "out.mkv"
+    with FramePipe(path, size=size, fps=25, pixel_format="yuv420p10le", encoder="ffv1") as pipe:
+        pipe.write(planes)
+        pipe.write(np.concatenate([plane.ravel() for plane in planes]))
+    assert (probe(path).bit_depth, probe(path).pixel_format) == (10, "yuv420p10le")
+    with FrameReader(path, pixel_format="yuv420p10le", decoder=decoder) as reader:
+        frames = [frame.copy() for frame in reader]
+    assert len(frames) == 2
+    for frame in frames:
+        for plane, again in zip(planes, frame.deep_planes, strict=True):
+            np.testing.assert_array_equal(again[: plane.shape[0], : plane.shape[1]], plane)
 
 
 def test_memory_with_gaps_is_written_as_it_looks(tmp_path: Path) -> None:

@@ -272,3 +272,48 @@ def test_an_untagged_picture_is_read_as_players_read_it() -> None:
     assert matrix_or_assumed(ColorTags(), 719) == "smpte170m"
     assert matrix_or_assumed(ColorTags(), 720) == "bt709"
     assert matrix_or_assumed(BT709, 240) == "bt709"
+
+
+def deep_planes(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shapes = ((height, width), ((height + 1) // 2, (width + 1) // 2), ((height + 1) // 2, (width + 1) // 2))
+    draw = np.random.default_rng(3)
+    y, u, v = (draw.integers(0, 1024, shape).astype(np.uint16) for shape in shapes)
+    return y, u, v
+
+
+def test_ten_bit_frames_have_two_bytes_a_sample() -> None:
+    assert frame_bytes("yuv420p10le", (6, 4)) == 2 * (24 + 6 + 6)
+    assert plane_shapes("yuv420p10le", (5, 3)) == [(3, 5), (2, 3), (2, 3)]
+
+
+def test_ten_bit_planes_are_written_and_seen_as_samples() -> None:
+    planes = deep_planes(6, 4)
+    chunks = raw_bytes(planes, "yuv420p10le", (6, 4), 0)
+    data = np.frombuffer(b"".join(chunks), np.uint8)
+    frame = Frame(data, (6, 4), "yuv420p10le", Fraction(0), 0)
+    for plane, again in zip(planes, frame.deep_planes, strict=True):
+        np.testing.assert_array_equal(plane, again)
+    flat = np.concatenate([plane.ravel() for plane in planes])
+    assert b"".join(raw_bytes(flat, "yuv420p10le", (6, 4), 0)) == data.tobytes()
+    assert b"".join(raw_bytes(frame, "yuv420p10le", (6, 4), 0)) == data.tobytes()
+    with pytest.raises(ConfigError, match="has planes, no single image"):
+        _ = frame.image
+
+
+def test_planes_of_eight_bits_are_refused_for_ten_and_the_other_way_round() -> None:
+    shallow = tuple(plane.astype(np.uint8) for plane in deep_planes(6, 4))
+    with pytest.raises(FrameTypeError, match=r"uint8; uint16 is wanted .* by 1023"):
+        raw_bytes(shallow, "yuv420p10le", (6, 4), 0)
+    with pytest.raises(FrameTypeError, match=r"uint16; uint8 is wanted .* by 255"):
+        raw_bytes(deep_planes(6, 4), "yuv420p", (6, 4), 0)
+    frame = Frame(np.zeros(36, np.uint8), (6, 4), "yuv420p", Fraction(0), 0)
+    with pytest.raises(ConfigError, match="samples of 8 bits"):
+        _ = frame.deep_planes
+
+
+def test_edges_of_ten_bit_frames_are_fitted_by_samples() -> None:
+    planes = deep_planes(5, 3)
+    chunks = fit_edges(raw_bytes(planes, "yuv420p10le", (5, 3), 0), "yuv420p10le", (5, 3), (6, 4))
+    frame = Frame(np.frombuffer(b"".join(chunks), np.uint8), (6, 4), "yuv420p10le", Fraction(0), 0)
+    np.testing.assert_array_equal(frame.deep_planes[0], np.pad(planes[0], ((0, 1), (0, 1)), mode="edge"))
+    np.testing.assert_array_equal(frame.deep_planes[1], planes[1])

@@ -29,6 +29,14 @@ def test_cpu_and_memory_are_stated_and_every_package_is_pinned() -> None:
         assert not any(requirement.startswith("opencv-python==") for requirement in spec.image.pip)
 
 
+def test_the_image_of_the_gpu_has_onnx_runtime_for_it_and_a_trial_the_one_for_cpus() -> None:
+    image = SPECS["apply_upscale"].image
+    assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in image.pip
+    assert "onnxruntime==1.31.1" in image.pip_without_gpu
+    assert len(image.pip) == len(image.pip_without_gpu)
+    assert not any("onnxruntime" in requirement for requirement in SPECS["render_overlay"].image.pip)
+
+
 def test_without_variables_the_table_is_as_it_is() -> None:
     assert load_specs({}) == dict(SPECS)
     assert load_specs({"REEL_MODAL_RENDER_OVERLAY_GPU": "  "}) == dict(SPECS)

@@ -16,6 +16,7 @@ from reel_modal.errors import (
     FunctionError,
     InvalidKeyError,
     InvalidMediaError,
+    InvalidModelError,
     JobCancelledError,
     ObjectNotFoundError,
     OutOfMemoryError,
@@ -30,7 +31,9 @@ __all__ = ["Backend", "Finished", "JobStatus", "failure_of"]
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "unknown"]
 """`unknown` says that nobody could be asked, and is never an end."""
 
-_REFUSALS: Final = (RequestError, InvalidMediaError, ConfigError, InvalidKeyError, ObjectNotFoundError)
+_REFUSALS: Final = (
+    *(RequestError, InvalidMediaError, InvalidModelError, ConfigError, InvalidKeyError, ObjectNotFoundError),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _TAIL_LINES: Final = 15
 def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None = None) -> Interpreter:
     """Return the interpreter for `image`; the first time it is made, which takes as long as pip takes.
 
-    Debian packages are not installed here: ffmpeg is the one that this machine has.
+    Debian packages are not installed here: ffmpeg is the one that this machine has. Nor are CUDA's libraries.
 
     Args:
         image: What is installed.
@@ -43,7 +43,7 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
         DeploymentError: pip could not install the packages.
     """
     base = _base_python(image.python_version, console)
-    wanted = [f"modal=={metadata.version('modal')}", *image.pip]
+    wanted = [f"modal=={metadata.version('modal')}", *image.pip_without_gpu]
     digest = hashlib.sha256("\n".join([str(base), image.python_version, *wanted]).encode()).hexdigest()[:16]
     folder = (cache or user_cache_path("reel-modal") / "preflight") / digest
     python = Path("Scripts", "python.exe") if sys.platform == "win32" else Path("bin", "python")
@@ -60,7 +60,7 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
                 "--quiet",
                 "--disable-pip-version-check",
             ]
-            _run([*pip, *image.pip], "pip could not install the image's packages")
+            _run([*pip, *image.pip_without_gpu], "pip could not install the image's packages")
             # Modal brings its client into a container on a path of its own; so a body that uses what only modal
             # needs is found out.
             _run([*pip, "--target", building / "modal", wanted[0]], "pip could not install modal")

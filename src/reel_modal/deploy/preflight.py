@@ -18,7 +18,7 @@ from typing import Final
 
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
-from reel_modal.schema import FramingRequest, OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
 from reel_modal.testing import make_clip
 
 __all__ = ["TRIALS", "Interpreter", "run_preflight"]
@@ -42,9 +42,15 @@ def _framing(keys: Mapping[str, str]) -> dict[str, object]:
     return FramingRequest.parse({**keys, "crop": crop, "segments": segments, "trimStart": 0.1}).to_dict()
 
 
+def _upscale(keys: Mapping[str, str]) -> dict[str, object]:
+    # There is no GPU here: what is tried is that body and network are there and load.
+    return UpscaleRequest.parse({**keys, "scale": 2, "provider": "cpu"}).to_dict()
+
+
 TRIALS: Final[Mapping[str, Callable[[Mapping[str, str]], dict[str, object]]]] = {
     "render_overlay": _overlay,
     "process_framing": _framing,
+    "apply_upscale": _upscale,
 }
 """For each body a request that goes through its frames and its sound."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import modal
+from modal.file_pattern_matcher import FilePatternMatcher
 
 from reel_modal.config import Settings
 from reel_modal.functions.contract import Contract, local_contract, source_hash
@@ -30,7 +31,8 @@ def _image(spec: ImageSpec) -> modal.Image:
         modal.Image.debian_slim(python_version=spec.python_version)
         .apt_install(*spec.apt)
         .pip_install(*spec.pip)
-        .add_local_python_source("reel_modal")
+        # The networks travel along; by itself modal takes Python files alone.
+        .add_local_python_source("reel_modal", ignore=~FilePatternMatcher("**/*.py", "**/*.onnx"))
     )
 
 
@@ -44,7 +46,8 @@ def _options(spec: FunctionSpec) -> dict[str, Any]:
     """Return the table's row in modal's words."""
     return {
         "image": _image(spec.image),
-        "env": _environment(),
+        # A GPU that is paid for and does not start is an error, not a slow job.
+        "env": {**_environment(), **({"REEL_MODAL_UPSCALE_PROVIDER": "cuda"} if spec.gpu else {})},
         "gpu": list(spec.gpu) if len(spec.gpu) > 1 else next(iter(spec.gpu), None),
         "cpu": spec.cpu,
         "memory": spec.memory_mb,

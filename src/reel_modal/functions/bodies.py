@@ -34,9 +34,17 @@ def _process_framing(payload: Mapping[str, object], context: JobContext) -> Rend
     return process_framing.run(FramingRequest.parse(payload), context)
 
 
+def _apply_upscale(payload: Mapping[str, object], context: JobContext) -> RenderResult:
+    from reel_modal.functions import apply_upscale
+    from reel_modal.schema import UpscaleRequest
+
+    return apply_upscale.run(UpscaleRequest.parse(payload), context)
+
+
 _BODIES: Mapping[str, Callable[[Mapping[str, object], JobContext], RenderResult]] = {
     "render_overlay": _render_overlay,
     "process_framing": _process_framing,
+    "apply_upscale": _apply_upscale,
 }
 NAMES = frozenset(_BODIES)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from reel_modal.schema import FramingRequest, OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
 
 __all__ = ["REQUESTS", "Request"]
 
@@ -32,5 +32,5 @@ class Request(Protocol):
 
 
 REQUESTS: Final[Mapping[str, type[Request]]] = MappingProxyType(
-    {"render_overlay": OverlayRequest, "process_framing": FramingRequest}
+    {"render_overlay": OverlayRequest, "process_framing": FramingRequest, "apply_upscale": UpscaleRequest}
 )

@@ -73,6 +73,20 @@ class ImageSpec:
         "typing-extensions==4.16.0",
     )
 
+    @property
+    def pip_without_gpu(self) -> tuple[str, ...]:
+        """The packages for a trial of the image on a machine without a GPU: CUDA's libraries take gigabytes."""
+        return tuple(requirement.replace(_ON_GPU, "onnxruntime") for requirement in self.pip)
+
+
+_ON_GPU: Final = "onnxruntime-gpu[cuda,cudnn]"
+
+_GPU_IMAGE: Final = replace(
+    ImageSpec(),
+    # ONNX Runtime with CUDA 13; its extras bring CUDA's and cuDNN's libraries, so the image needs none of NVIDIA's.
+    pip=(*ImageSpec().pip, f"{_ON_GPU}==1.31.1", "platformdirs==4.14.8"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
@@ -114,7 +128,10 @@ SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
             FunctionSpec("render_overlay", gpu=("T4",), cpu=4, memory_mb=4096, timeout_seconds=600),
             # No GPU: 180 frames took 16.6 s on a T4 and 10.9 s on a CPU container, at a sixth of the price.
             FunctionSpec("process_framing", gpu=(), cpu=4, memory_mb=4096, timeout_seconds=600),
-            FunctionSpec("apply_upscale", gpu=("A10G",), cpu=4, memory_mb=8192, timeout_seconds=900),
+            # An encoder of four cores beside the GPU: the A10G's NVENC takes the frames, where ffmpeg has it.
+            FunctionSpec(
+                "apply_upscale", gpu=("A10G",), cpu=4, memory_mb=8192, timeout_seconds=900, image=_GPU_IMAGE
+            ),
         )
     }
 )

@@ -9,7 +9,7 @@ from typing import Final
 
 from reel_modal.frames import ColorTags, matrix_or_assumed
 
-__all__ = ["yuv_of"]
+__all__ = ["luma_weights", "yuv_of"]
 
 # Kr and Kb of ITU-R BT.601, BT.709, BT.2020, SMPTE 240M and FCC.
 _LUMA_WEIGHTS: Final = {
@@ -32,12 +32,17 @@ def yuv_of(color: str, tags: ColorTags, height: int) -> tuple[int, int, int]:
         height: Of the picture that players see, in pixels.
     """
     red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    red_weight, blue_weight = _LUMA_WEIGHTS.get(matrix_or_assumed(tags, height), _LUMA_WEIGHTS["bt709"])
+    red_weight, blue_weight = luma_weights(tags, height)
     luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
     u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
     if tags.range == "pc":
         return round(255 * luma), _byte(128 + 255 * u), _byte(128 + 255 * v)
     return round(16 + 219 * luma), _byte(128 + 224 * u), _byte(128 + 224 * v)
+
+
+def luma_weights(tags: ColorTags, height: int) -> tuple[float, float]:
+    """Return how much red and blue count in the luma of a frame; an untagged matrix is assumed by the height."""
+    return _LUMA_WEIGHTS.get(matrix_or_assumed(tags, height), _LUMA_WEIGHTS["bt709"])
 
 
 def _byte(value: float) -> int:

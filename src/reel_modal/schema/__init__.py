@@ -17,6 +17,7 @@ from reel_modal.schema.overlay import (
 )
 from reel_modal.schema.results import RenderResult
 from reel_modal.schema.timeline import Piece, Timeline
+from reel_modal.schema.upscale import UpscaleRequest
 
 __all__ = [
     "CropKeyframe",
@@ -35,4 +36,5 @@ __all__ = [
     "SlowMotion",
     "SpeedSegment",
     "Timeline",
+    "UpscaleRequest",
 ]

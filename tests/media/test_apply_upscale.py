@@ -1,0 +1,301 @@
+"""The function body from a clip to a larger clip: frames, sound, colours, depths, devices, ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from tests.clips import Clips, real
+from tests.networks import graph, repeating
+from tests.processes import children
+
+from reel_modal.config import Settings
+from reel_modal.errors import (
+    FFmpegError,
+    InvalidModelError,
+    JobCancelledError,
+    ProviderUnavailableError,
+    RequestError,
+)
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.functions import apply_upscale
+from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.functions.upscale_plan import UpscalePlan
+from reel_modal.inference import available_providers
+from reel_modal.media import MediaInfo, probe
+from reel_modal.onnx_graph import Node
+from reel_modal.progress import ProgressEvent
+from reel_modal.schema import EncodeOptions, RenderResult, UpscaleRequest
+from reel_modal.storage import PathStorage
+from reel_modal.testing import make_clip
+
+FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=10)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() == before
+    assert not {"reel_modal-decode", "reel_modal-infer"} & {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 x 64 pixels, ten frames, with sound."""
+    path = tmp_path_factory.mktemp("small") / "clip.mp4"
+    return make_clip(path, size=(96, 64), seconds=0.4, audio_seconds=0.4)
+
+
+def ask(source: Path, target: Path, **fields: object) -> UpscaleRequest:
+    size = {} if "output_size" in fields else {"scale": 2}
+    request = UpscaleRequest.parse(
+        {"job_id": "j", "user_id": "u", "input_key": str(source), "output_key": str(target), **size, **fields}
+    )
+    return dataclasses.replace(request, encode=FAST)
+
+
+def enlarge(source: Path, folder: Path, **fields: object) -> tuple[RenderResult, MediaInfo]:
+    target = folder / f"large{source.suffix}"
+    workdir = folder / "work"
+    workdir.mkdir(exist_ok=True)
+    result = apply_upscale.run(ask(source, target, **fields), JobContext(storage=PathStorage(), workdir=workdir))
+    return result, probe(target, scan=True)
+
+
+def sound_hash(path: Path) -> tuple[int, str]:
+    """How many packets of sound there are, and a hash of what is in them."""
+    digest, count = hashlib.sha256(), 0
+    with av.open(str(path)) as container:
+        for packet in container.demux(audio=0):
+            if packet.size:
+                digest.update(bytes(packet))
+                count += 1
+    return count, digest.hexdigest()
+
+
+def times(path: Path) -> list[Fraction]:
+    with FrameReader(path, pixel_format="gray8") as reader:
+        return [frame.pts_seconds - reader.media.start_seconds for frame in reader]
+
+
+@pytest.mark.parametrize("name", ["with_sound.mp4", "29_97.mp4", "59_94.mp4", "late_video.mkv"])
+def test_every_frame_at_its_time_and_the_sound_untouched(name: str, clips: Clips, tmp_path: Path) -> None:
+    source = clips.get(name)
+    result, made = enlarge(source, tmp_path)
+    before = probe(source, scan=True)
+    assert before.scan
+    assert made.scan
+    assert result.frames == made.scan.frame_count == before.scan.frame_count
+    assert made.size == result.size == (640, 360)
+    step = Fraction(1, 500)  # what containers round to
+    larger = tmp_path / f"large{source.suffix}"
+    assert all(abs(a - b) <= step for a, b in zip(times(source), times(larger), strict=True))
+    assert result.engine == "onnxruntime-cpu fp32 small-x2"
+    assert result.degraded == ()
+    assert bool(made.audio) == bool(before.audio)
+    if before.audio and name == "with_sound.mp4":
+        assert sound_hash(larger) == sound_hash(source)
+
+
+def test_the_picture_is_nearer_to_a_large_original_than_cubics_come(tmp_path: Path) -> None:
+    with FrameReader(real("bikes.mp4"), pixel_format="yuv420p", end=0.2) as reader:
+        originals = [frame.planes[0].copy() for frame in reader]
+    source = tmp_path / "small.mkv"
+    smaller = FrameReader(real("bikes.mp4"), pixel_format="yuv420p", end=0.2, size=(320, 136))
+    small = []
+    with smaller, FramePipe(source, size=(320, 136), fps=25, pixel_format="yuv420p", encoder="ffv1") as pipe:
+        for frame in smaller:
+            small.append(frame.planes[0].copy())
+            pipe.write(frame)
+    target = tmp_path / "large.mkv"
+    request = dataclasses.replace(ask(source, target), encode=EncodeOptions(encoder="ffv1"))
+    apply_upscale.run(request, JobContext(storage=PathStorage(), workdir=tmp_path))
+    with FrameReader(target, pixel_format="yuv420p") as reader:
+        made = [frame.planes[0].copy() for frame in reader]
+    assert len(made) == len(originals) == 5
+    for was, less, now in zip(originals, small, made, strict=True):
+        cubic = cv2.resize(less, (640, 272), interpolation=cv2.INTER_CUBIC)
+        assert squared_error(now, was) < 0.9 * squared_error(cubic, was)
+
+
+def squared_error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a.astype(float) - b) ** 2).mean())
+
+
+@pytest.mark.parametrize("name", ["odd.webm", "turned_90.mp4"])
+def test_odd_and_turned_clips(name: str, clips: Clips, tmp_path: Path) -> None:
+    source = clips.get(name)
+    before = probe(source)
+    target = tmp_path / "large.mp4"
+    work = tmp_path / "work"
+    work.mkdir()
+    result = apply_upscale.run(ask(source, target), JobContext(storage=PathStorage(), workdir=work))
+    assert result.size == probe(target).size == (2 * before.size[0], 2 * before.size[1])
+
+
+def test_ten_bits_stay_ten_bits(clips: Clips, tmp_path: Path) -> None:
+    result, made = enlarge(clips.get("10bit.mp4"), tmp_path)
+    assert (made.bit_depth, made.pixel_format) == (10, "yuv420p10le")
+    assert result.degraded == ()
+    with FrameReader(tmp_path / "large.mp4", pixel_format="yuv420p10le") as reader:
+        levels = np.unique(next(iter(reader)).deep_planes[0] % 4)
+    assert len(levels) == 4
+
+
+def test_full_range_and_tags_go_along(clips: Clips, tmp_path: Path) -> None:
+    source = clips.get("full_range.mp4")
+    _, made = enlarge(source, tmp_path)
+    assert (made.color.range, made.color.matrix) == ("pc", "bt709")
+
+    def mean(path: Path) -> float:
+        with FrameReader(path, pixel_format="yuv420p") as reader:
+            return float(next(iter(reader)).planes[0].mean())
+
+    assert abs(mean(source) - mean(tmp_path / "large.mp4")) < 1
+
+
+def test_an_untagged_clip_that_grows_into_hd_is_not_read_in_another_matrix(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "sd.mp4", size=(640, 400), seconds=0.08)
+    assert probe(source).color.matrix is None
+    _, made = enlarge(source, tmp_path)
+    assert made.size == (1280, 800)
+    assert made.color.matrix == "smpte170m"
+
+
+@pytest.mark.parametrize("size", [(120, 80), (192, 128), (240, 160)])
+def test_any_size_by_one_resize(size: tuple[int, int], clip: Path, tmp_path: Path) -> None:
+    result, made = enlarge(clip, tmp_path, output_size=list(size))
+    assert result.size == made.size == size
+    assert result.engine.endswith("small-x4" if size == (240, 160) else "small-x2")
+
+
+def test_another_shape_is_shown_undistorted(clip: Path, tmp_path: Path) -> None:
+    _, made = enlarge(clip, tmp_path, output_size=[192, 192])
+    assert made.size == (192, 192)
+    assert made.sample_aspect_ratio == Fraction(3, 2)
+
+
+def test_pixels_that_are_not_square_stay_so(clips: Clips, tmp_path: Path) -> None:
+    _, made = enlarge(clips.get("anamorphic.mp4"), tmp_path)
+    assert made.sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_a_model_of_ones_own_from_a_path(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(repeating(3).to_bytes())
+    result, made = enlarge(clip, tmp_path, model=str(path))
+    assert result.engine == "onnxruntime-cpu fp32 mine"
+    assert made.size == (192, 128)
+
+
+def test_a_model_of_another_scale_is_followed_by_a_resize(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "thrice.onnx"
+    path.write_bytes(repeating(1, 3).to_bytes())
+    _, made = enlarge(clip, tmp_path, model=str(path))
+    assert made.size == (192, 128)
+
+
+def test_broken_packets_are_named_and_the_frames_are_all_there(clips: Clips, tmp_path: Path) -> None:
+    result, _ = enlarge(clips.get("broken_packets.mp4"), tmp_path)
+    assert result.frames == 50
+    assert any("packets of the source could not be decoded" in note for note in result.degraded)
+
+
+@pytest.mark.skipif("cuda" in available_providers(), reason="this ONNX Runtime has CUDA")
+class TestWithoutAGpu:
+    def test_a_gpu_that_is_asked_for_is_an_error(self, clip: Path, tmp_path: Path) -> None:
+        with pytest.raises(ProviderUnavailableError):
+            enlarge(clip, tmp_path, provider="cuda")
+        assert not (tmp_path / "large.mp4").exists()
+
+    def test_a_gpu_that_the_settings_ask_for_is_an_error(self, clip: Path, tmp_path: Path) -> None:
+        settings = Settings.from_env({"REEL_MODAL_UPSCALE_PROVIDER": "cuda"})
+        with pytest.raises(ProviderUnavailableError):
+            UpscalePlan.of(ask(clip, tmp_path / "x.mp4"), probe(clip), settings)
+
+    def test_the_cpu_does_it_where_it_may_and_the_result_says_so(self, clip: Path, tmp_path: Path) -> None:
+        result, _ = enlarge(clip, tmp_path, provider="cuda", allow_cpu=True)
+        assert result.engine == "onnxruntime-cpu fp32 small-x2"
+        assert any(note.startswith("the CPU did the work of the GPU") for note in result.degraded)
+
+
+def test_a_request_that_does_not_fit_the_clip_is_refused(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="process_framing makes clips smaller"):
+        enlarge(clip, tmp_path, output_size=[96, 62])
+
+
+def test_progress_counts_frames_and_ends_whole(clip: Path, tmp_path: Path) -> None:
+    events: list[ProgressEvent] = []
+    context = JobContext(
+        storage=PathStorage(), workdir=tmp_path, reporter=Reporter(events.append, interval_seconds=0)
+    )
+    apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
+    render = [event.done for event in events if event.phase == "render"]
+    assert render == sorted(render)
+    assert (render[0], render[-1], events[-1].phase) == (0, 10, "publish")
+
+
+def test_a_cancelled_job_leaves_no_file_no_thread_no_process(clip: Path, tmp_path: Path) -> None:
+    token = CancellationToken()
+
+    def cancel(event: ProgressEvent) -> None:
+        if event.phase == "render" and event.done >= 3:
+            token.cancel()
+
+    context = JobContext(
+        storage=PathStorage(), workdir=tmp_path, reporter=Reporter(cancel, interval_seconds=0), cancellation=token
+    )
+    with pytest.raises(JobCancelledError):
+        apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_fails_in_the_middle_is_the_error_of_the_job(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "logarithm.onnx"
+    nodes = [Node("Sub", ("x", "x"), ("a",)), Node("Log", ("a",), ("y",))]
+    path.write_bytes(graph(nodes, {}).to_bytes())
+    with pytest.raises(InvalidModelError, match="NaN or infinity"):
+        enlarge(clip, tmp_path, model=str(path))
+    assert not (tmp_path / "large.mp4").exists()
+
+
+def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> None:
+    request = dataclasses.replace(
+        ask(clip, tmp_path / "large.mp4"),
+        encode=EncodeOptions(encoder="libx264", preset="fast"),
+    )
+    plan = UpscalePlan.of(request, probe(clip), Settings())
+    killed = False
+
+    def kill(event: ProgressEvent) -> None:
+        nonlocal killed
+        if event.phase == "render" and event.done == 3 and not killed:
+            killed = True
+            for child in children():
+                os.kill(child, signal.SIGKILL)
+
+    context = JobContext(storage=PathStorage(), workdir=tmp_path, reporter=Reporter(kill, interval_seconds=0))
+    with pytest.raises(FFmpegError):
+        apply_upscale.upscale(plan, request, context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_overlap(clip: Path, tmp_path: Path) -> None:
+    request = ask(clip, tmp_path / "large.mp4")
+    plan = UpscalePlan.of(request, probe(clip), Settings())
+    made, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=PathStorage(), workdir=tmp_path))
+    assert made.frames == 10
+    assert 0 < stages.infer <= stages.wall
+    assert 0 < stages.decode <= stages.wall
+    assert 0 < stages.encode <= stages.wall

@@ -1,0 +1,89 @@
+"""ONNX files, read and written; ONNX Runtime itself is the judge of what is written."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import resources
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.networks import graph, repeating
+
+from reel_modal.errors import InvalidModelError
+from reel_modal.onnx_graph import Graph, Node, Port
+from reel_modal.upscale_model import BUNDLED
+
+
+def test_a_graph_comes_back_whole() -> None:
+    attributes = {"i": 3, "negative": -7, "f": 0.5, "s": "CRD", "ints": (1, -2, 300), "floats": (0.25, 2.0)}
+    weights = {
+        "single": np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+        "half": np.array([0.5], np.float16),
+        "long": np.array([-1, 1 << 40]),
+        "scalar": np.array(2.5, np.float32),
+    }
+    ports = Port("x", "uint8", ("n", 1, 4, "w")), Port("y", "float32", ("n",))
+    asked = Graph(
+        (Node("Op", ("x", "", "half"), ("y",), attributes, name="first", domain="own"),),
+        weights, ports[:1], ports[1:], 17, {"key": "väl"},
+    )  # fmt: skip
+    found = Graph.parse(asked.to_bytes())
+    assert found.nodes == asked.nodes
+    assert (found.inputs, found.outputs, found.opset, found.metadata) == (ports[:1], ports[1:], 17, {"key": "väl"})
+    assert set(found.weights) == set(weights)
+    for name, value in weights.items():
+        assert found.weights[name].dtype == value.dtype
+        np.testing.assert_array_equal(found.weights[name], value)
+    assert found.to_bytes() == asked.to_bytes()
+
+
+def test_a_constant_within_a_node_comes_back() -> None:
+    value = np.array([[1, 2], [3, 4]], np.float32)
+    found = Graph.parse(graph([Node("Constant", (), ("y",), {"value": value})], {}).to_bytes())
+    np.testing.assert_array_equal(found.nodes[0].attributes["value"], value)
+
+
+def test_onnx_runtime_runs_what_is_written() -> None:
+    session = onnxruntime.InferenceSession(repeating(1).to_bytes(), providers=["CPUExecutionProvider"])
+    picture = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    (large,) = session.run(None, {"x": picture})
+    np.testing.assert_array_equal(large[0, 0], picture[0, 0].repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_networks_of_the_package_are_read_and_written_byte_for_byte(name: str) -> None:
+    data = resources.files("reel_modal").joinpath("models", f"{name}.onnx").read_bytes()
+    assert Graph.parse(data).to_bytes() == data
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_onnx_file_is_refused_as_such(data: bytes) -> None:
+    with pytest.raises(InvalidModelError):
+        Graph.parse(data)
+
+
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(data: st.DataObject) -> None:
+    whole = bytearray(repeating(1).to_bytes())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InvalidModelError):
+        Graph.parse(bytes(whole))
+
+
+def test_weights_in_another_file_are_refused_by_name() -> None:
+    core = graph([Node("Identity", ("x",), ("y",))], {"kernel": np.zeros(1, np.float32)}).to_bytes()
+    # The field `data_location`, 14, set to EXTERNAL, at the end of the one tensor.
+    tensor = b"\x08\x01\x10\x01\x42\x06kernel\x4a\x04\0\0\0\0"
+    assert core.count(tensor) == 1
+    longer = core.replace(
+        b"\x2a" + bytes([len(tensor)]) + tensor, b"\x2a" + bytes([len(tensor) + 2]) + tensor + b"\x70\x01"
+    )
+    start = longer.index(b"reel_modal") + len(b"reel_modal")
+    assert longer[start] == 0x3A
+    longer = longer[: start + 1] + bytes([longer[start + 1] + 2]) + longer[start + 2 :]
+    with pytest.raises(InvalidModelError, match="'kernel' lie in another file"):
+        Graph.parse(longer)

@@ -1,0 +1,119 @@
+"""How far a network looks, by the graph, against what ONNX Runtime shows: change one pixel, see what changes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+from tests.networks import SAME, graph, repeating
+
+from reel_modal.errors import InvalidModelError
+from reel_modal.onnx_graph import Attribute, Graph, Node
+from reel_modal.receptive_field import reach_of
+from reel_modal.upscale_model import BUNDLED, UpscaleModel
+
+SIDE = 64
+
+
+def conv(source: str, target: str, side: int = 3, **attributes: Attribute) -> Node:
+    pad = side // 2
+    shape = {"kernel_shape": (side, side), "pads": (pad, pad, pad, pad)}
+    return Node("Conv", (source, f"k{side}"), (target,), {**shape, **attributes})
+
+
+def ones(*sides: int) -> dict[str, np.ndarray]:
+    return {f"k{side}": np.ones((1, 1, side, side), np.float32) for side in sides}
+
+
+def seen(core: Graph) -> tuple[int, int]:
+    """The most input pixels between a changed one and an output pixel that changes with it, and the scale."""
+    session = onnxruntime.InferenceSession(core.to_bytes(), providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(0).random((1, 1, SIDE, SIDE), np.float32)
+    changed = picture.copy()
+    at = SIDE // 2
+    changed[0, 0, at, at] += 1
+    name = core.inputs[0].name
+    before, after = (session.run(None, {name: each})[0] for each in (picture, changed))
+    scale = before.shape[2] // SIDE
+    rows, columns = np.nonzero((before != after)[0, 0])
+    return int(np.abs(np.concatenate([rows, columns]) // scale - at).max()), scale
+
+
+CASES = {
+    "one convolution": graph([conv("x", "y", 5)], ones(5)),
+    "three in a row": graph(
+        [conv("x", "a"), conv("a", "b", 5), Node("Relu", ("b",), ("c",)), conv("c", "y")], ones(3, 5)
+    ),
+    "dilated": graph([conv("x", "y", dilations=(2, 2), pads=(2, 2, 2, 2))], ones(3)),
+    "branches": graph(
+        [conv("x", "a", 5), conv("a", "b", 5), conv("x", "c"), Node("Add", ("b", "c"), ("y",))], ones(3, 5)
+    ),
+    "nearest, then a convolution": graph(
+        [Node("Resize", ("x", "", "twice"), ("a",), {"mode": "nearest"}), conv("a", "y", 5)],
+        {**ones(5), "twice": np.array([1, 1, 2, 2], np.float32)},
+    ),
+    "cubic": graph(
+        [Node("Resize", ("x", "", "thrice"), ("y",), {"mode": "cubic"})],
+        {"thrice": np.array([1, 1, 3, 3], np.float32)},
+    ),
+    "transposed": graph(
+        [
+            Node(
+                "ConvTranspose",
+                ("x", "k4"),
+                ("y",),
+                {"kernel_shape": (4, 4), "strides": (2, 2), "pads": (1, 1, 1, 1)},
+            )
+        ],
+        ones(4),
+    ),
+    "repeating": repeating(1, 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_reach_covers_what_is_seen(name: str) -> None:
+    core = CASES[name]
+    reach = reach_of(core)
+    radius, scale = seen(core)
+    assert reach.scale == scale
+    assert radius <= reach.halo <= radius + 1
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_manifest_of_a_network_of_the_package_says_its_reach(name: str) -> None:
+    model = UpscaleModel.load(name)
+    reach = reach_of(model.core)
+    assert (model.manifest.halo, model.manifest.scale) == (reach.halo, reach.scale)
+    assert seen(model.core)[0] == reach.halo
+
+
+def test_there_and_back_again() -> None:
+    core = graph(
+        [
+            conv("x", "a", strides=(2, 2)),
+            Node(
+                "ConvTranspose",
+                ("a", "k4"),
+                ("y",),
+                {"kernel_shape": (4, 4), "strides": (2, 2), "pads": (1, 1, 1, 1)},
+            ),
+        ],
+        ones(3, 4),
+    )
+    radius, _ = seen(core)
+    assert radius <= math.ceil(reach_of(core).radius)
+
+
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "InstanceNormalization", "MatMul"])
+def test_what_looks_everywhere_is_named(op: str) -> None:
+    with pytest.raises(InvalidModelError, match=f"how far {op} looks is not known"):
+        reach_of(graph([Node(op, ("x",), ("y",))], {}))
+
+
+def test_a_kernel_that_is_computed_cannot_be_measured() -> None:
+    nodes = [Node("Identity", ("x",), ("k",)), Node("Conv", ("x", "k"), ("y",), {"pads": SAME["pads"]})]
+    with pytest.raises(InvalidModelError, match="kernel that can be measured"):
+        reach_of(graph(nodes, {}))
