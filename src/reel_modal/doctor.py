@@ -5,10 +5,13 @@ It must change nothing.
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -23,6 +26,7 @@ from reel_modal.errors import (
     ProviderUnavailableError,
     StorageError,
 )
+from reel_modal.functions.specs import app_name
 from reel_modal.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
 from reel_modal.media import find_ffmpeg
 from reel_modal.rendering.opencv import load_cv2
@@ -32,6 +36,11 @@ from reel_modal.upscale_model import UpscaleModel
 __all__ = ["Finding", "examine"]
 
 _PACKAGES = ("reel-modal", "numpy", "av", "imageio-ffmpeg", "modal", "obstore", "rich", "stamina")
+_TOKEN = ("token_id", "token_secret")
+_SIGN_IN = (
+    "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; then `reel-modal deploy --verify-only` asks"
+    " Modal whether it takes them"
+)
 _TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
 
@@ -61,7 +70,50 @@ class Finding:
 def examine(settings: Settings | None = None) -> list[Finding]:
     """Look at everything that the library uses on this machine."""
     settings = settings or Settings.from_env()
-    return [_python(), *_packages(), _opencv(), *_networks(settings), *_ffmpeg(settings), _storage(settings)]
+    return [
+        _python(),
+        *_packages(),
+        _opencv(),
+        *_networks(settings),
+        *_ffmpeg(settings),
+        _storage(settings),
+        modal_token(settings, os.environ),
+    ]
+
+
+def modal_token(settings: Settings, env: Mapping[str, str]) -> Finding:
+    """Say where modal will find its token, by its own rules and without asking anybody; never what it is."""
+    required = settings.modal_enabled
+    try:
+        app = app_name(settings)
+        profile, found = _profile(env)
+    except (ConfigError, OSError, ValueError) as error:
+        cure = "correct what is named, or run `modal token new`"
+        return Finding("modal token", ok=False, detail=str(error), cure=cure, required=required)
+    # A variable wins over the file, each for itself.
+    places = {name: f"MODAL_{name.upper()}" for name in _TOKEN if env.get(f"MODAL_{name.upper()}")}
+    places |= {name: profile for name in _TOKEN if name not in places and found.get(name)}
+    missing = [name for name in _TOKEN if name not in places]
+    if missing:
+        detail = f"no {' and no '.join(missing)} in the environment or in {profile}"
+        return Finding("modal token", ok=False, detail=detail, cure=_SIGN_IN, required=required)
+    detail = f"found in {' and '.join(dict.fromkeys(places.values()))}, not tried; jobs go to the app {app}"
+    return Finding("modal token", ok=True, detail=detail, required=required)
+
+
+def _profile(env: Mapping[str, str]) -> tuple[str, Mapping[str, object]]:
+    """Return the profile of modal's configuration that is in force, in words and as it is there."""
+    path = Path(env.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml")
+    profiles: dict[str, dict[str, object]] = {}
+    if path.exists():
+        try:
+            profiles = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+    active = [name for name, values in profiles.items() if isinstance(values, dict) and values.get("active") is True]
+    name = env.get("MODAL_PROFILE") or next(iter(active), "default")
+    values = profiles.get(name, {})
+    return f"profile {name!r} of {path}", values if isinstance(values, dict) else {}
 
 
 def _python() -> Finding:

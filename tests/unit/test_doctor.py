@@ -1,0 +1,75 @@
+"""Where doctor finds modal's token: by modal's own rules, without a word of what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reel_modal.config import Settings
+from reel_modal.doctor import Finding, modal_token
+
+VARIABLES = {"MODAL_TOKEN_ID": "ak-secret", "MODAL_TOKEN_SECRET": "as-secret"}
+FILE = """
+[work]
+token_id = "ak-secret"
+token_secret = "as-secret"
+active = true
+
+[half]
+token_id = "ak-secret"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "modal.toml"
+    path.write_text(FILE)
+    return path
+
+
+def look(env: dict[str, str], **settings: object) -> Finding:
+    finding = modal_token(Settings(**settings), env)  # type: ignore[arg-type]
+    assert "-secret" not in str(finding.to_dict())
+    return finding
+
+
+def test_variables_win_and_the_app_is_named(config: Path) -> None:
+    finding = look(VARIABLES | {"MODAL_CONFIG_PATH": str(config)}, environment="staging")
+    assert finding.ok
+    assert finding.detail == (
+        "found in MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, not tried; jobs go to the app reel-modal-staging"
+    )
+
+
+def test_the_active_profile_of_the_file_is_named(config: Path) -> None:
+    finding = look({"MODAL_CONFIG_PATH": str(config)})
+    assert finding.ok
+    assert f"profile 'work' of {config}" in finding.detail
+
+
+@pytest.mark.parametrize("profile", ["half", "absent"])
+def test_a_profile_without_a_token_is_a_lack_with_its_cure(config: Path, profile: str) -> None:
+    finding = look({"MODAL_CONFIG_PATH": str(config), "MODAL_PROFILE": profile})
+    assert not finding.ok
+    assert "no token_secret" in finding.detail
+    assert f"profile {profile!r}" in finding.detail
+    assert "modal token new" in finding.cure
+
+
+def test_half_of_it_may_come_from_the_environment(config: Path) -> None:
+    env = {"MODAL_CONFIG_PATH": str(config), "MODAL_PROFILE": "half", "MODAL_TOKEN_SECRET": "as-secret"}
+    assert look(env).ok
+
+
+def test_without_a_token_only_a_host_that_uses_modal_lacks_something(tmp_path: Path) -> None:
+    env = {"MODAL_CONFIG_PATH": str(tmp_path / "absent.toml")}
+    assert [look(env, modal_enabled=enabled).required for enabled in (False, True)] == [False, True]
+    assert not look(env).ok
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "modal.toml"
+    path.write_text("not toml")
+    assert str(path) in look({"MODAL_CONFIG_PATH": str(path)}).detail
+    assert "REEL_MODAL_ENVIRONMENT='prod'" in look(VARIABLES, environment="prod").detail
