@@ -19,6 +19,7 @@ from reel_modal.encoders import choose_encoder
 from reel_modal.errors import (
     ConfigError,
     FFmpegError,
+    FrameError,
     OutputMismatchError,
 )
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
@@ -42,6 +43,7 @@ from reel_modal.frames import (
     raw_bytes,
 )
 from reel_modal.media import find_ffmpeg, scan_packets
+from reel_modal.packet_times import set_times
 from reel_modal.sound import Sound, SoundSource
 from reel_modal.storage import publish_file, staging_name
 from reel_modal.untrusted import file_url
@@ -63,11 +65,12 @@ class PipeResult:
         frames: Frames in it, as counted in the file.
         size: (width, height) of the encoded picture in pixels.
         fps: Exact frame rate.
-        duration_seconds: frames / fps.
+        duration_seconds: frames / fps, or where frames had times, the last of them and one frame.
         bytes: Size of the file.
         encoder: ffmpeg's name of the encoder that was used.
         command: The encoding command line.
         degraded: What is not as asked, a sentence each; empty when all is.
+        constant_rate: Whether frames are evenly spaced; false where they were written with times of their own.
     """
 
     path: Path
@@ -79,6 +82,7 @@ class PipeResult:
     encoder: str
     command: tuple[str, ...]
     degraded: tuple[str, ...] = ()
+    constant_rate: bool = True
 
 
 class FramePipe:
@@ -90,7 +94,8 @@ class FramePipe:
     Args:
         path: The final name; its suffix chooses the container. An existing file is replaced at the end.
         size: (width, height) of the frames in pixels.
-        fps: Frames a second. A float near an NTSC rate means that rate, see `frame_rate`.
+        fps: Frames a second. A float near an NTSC rate means that rate, see `frame_rate`. Where frames are
+            written with times, what the encoder takes for the rate, and how long the last frame is shown.
         pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
             colour conversion.
         encoder: `auto` (NVENC where it starts, else libx264, said in the result) or ffmpeg's name of one.
@@ -171,6 +176,7 @@ class FramePipe:
         named = {**self._encoder_options, **self._metadata}
         _check_words(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
+        self._seconds: list[Fraction] = []
         self._process: FFmpegProcess | None = None
         self._ended: bool = False
         self._failure: FFmpegError | None = None
@@ -219,7 +225,7 @@ class FramePipe:
             raise
         return self
 
-    def write(self, frame: Writable) -> None:
+    def write(self, frame: Writable, *, seconds: Fraction | None = None) -> None:
         """Write one frame.
 
         Args:
@@ -227,9 +233,12 @@ class FramePipe:
                 (H, W) for gray8; for yuv420p the planes (Y, U, V), or OpenCV's (H * 3 / 2, W), or all bytes
                 flat; for yuv420p10le the same in uint16; or a bytes-like object of exactly one frame.
                 C-contiguous memory is written without a copy, and can be changed as soon as this returns.
+            seconds: When the frame is shown, from the first one on, for a video of a variable rate; either all
+                frames have a time, which rises, or none.
 
         Raises:
-            FrameError: The shape or length is another; nothing of the frame was written.
+            FrameError: The shape or length is another, or the time is not behind the last one's; nothing of the
+                frame was written.
             FrameTypeError: It is no uint8 array and not bytes-like.
             FFmpegError: ffmpeg has ended; with its last words.
         """
@@ -237,6 +246,14 @@ class FramePipe:
             raise self._failure
         if self._process is None or self._ended:
             raise ConfigError("write frames inside the `with` block of the FramePipe")
+        if (seconds is None) == bool(self._seconds) and self.frames_written:
+            raise FrameError(
+                f"frame {self.frames_written} has {'no' if seconds is None else 'a'} time, unlike others"
+            )
+        if seconds is not None and self._seconds and seconds <= self._seconds[-1]:
+            raise FrameError(
+                f"frame {self.frames_written} is at {float(seconds):g} s, not behind {float(self._seconds[-1]):g} s"
+            )
         chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
         if self._encoded_size != self.size:
             chunks = fit_edges(chunks, self.pixel_format, self.size, self._encoded_size)
@@ -255,6 +272,8 @@ class FramePipe:
             )
             raise
         self.frames_written += 1
+        if seconds is not None:
+            self._seconds.append(seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -281,6 +300,10 @@ class FramePipe:
         if self.frames_written == 0:
             raise FFmpegError("no frame was written, so there is no video", command=process.command, frame_index=0)
         self._end(process, self._video_path, "ffmpeg failed while it finished the video")
+        if self._seconds:
+            timed = self._stage()
+            set_times(self._video_path, timed, self._seconds, 1 / self.fps, self._muxer_options())
+            self._video_path = timed
         finished = self._video_path if self._sound is None else self._add_sound(self._sound)
         frames = scan_packets(finished).frame_count
         if frames != self.frames_written:
@@ -294,12 +317,17 @@ class FramePipe:
             frames=frames,
             size=self._encoded_size,
             fps=self.fps,
-            duration_seconds=frames / self.fps,
+            duration_seconds=self._length_seconds,
             bytes=size_bytes,
             encoder=self._choice.name,
             command=process.command,
             degraded=self._degraded(),
+            constant_rate=not self._seconds,
         )
+
+    @property
+    def _length_seconds(self) -> Fraction:
+        return self._seconds[-1] + 1 / self.fps if self._seconds else self.frames_written / self.fps
 
     def _end(self, process: FFmpegProcess, output: Path, message: str) -> None:
         """Wait for a process that has all its input, and raise unless it succeeded."""
@@ -335,14 +363,16 @@ class FramePipe:
 
     def _finishing_arguments(self) -> tuple[str, ...]:
         """Return the options of whichever command writes the final file."""
-        arguments: list[str] = []
-        if self.path.suffix.lower() in _FASTSTART:
-            # Without use_metadata_tags the muxer drops every key that it has no box for.
-            flags = "+faststart+use_metadata_tags" if self._metadata else "+faststart"
-            arguments += ["-movflags", flags]
+        arguments = [word for key, value in self._muxer_options().items() for word in (f"-{key}", value)]
         for key, value in self._metadata.items():
             arguments += ["-metadata", f"{key}={value}"]
         return tuple(arguments)
+
+    def _muxer_options(self) -> dict[str, str]:
+        if self.path.suffix.lower() not in _FASTSTART:
+            return {}
+        # Without use_metadata_tags the muxer drops every key that it has no box for.
+        return {"movflags": "+faststart+use_metadata_tags" if self._metadata else "+faststart"}
 
     def _find_sound(self) -> Sound | None:
         if self._audio_from is None or not isinstance(self._audio_from, Path):
@@ -354,7 +384,7 @@ class FramePipe:
         target = self._stage()
         command = (
             *(self._ffmpeg, *QUIET, "-y", "-i", file_url(self._video_path)),
-            *sound.input_arguments(self.frames_written / self.fps),
+            *sound.input_arguments(self._length_seconds),
             *("-map", "0:v:0", "-c:v", "copy", *sound.output_arguments(target), "-map_metadata", "-1"),
             *(*self._finishing_arguments(), file_url(target)),
         )

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 import pytest
 from tests.processes import children
@@ -33,6 +35,7 @@ from reel_modal.errors import (
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import ColorTags, PixelFormat, plane_shapes
 from reel_modal.media import find_ffmpeg, probe
+from reel_modal.testing import make_clip
 
 SIZE = (64, 48)
 BLACK = np.zeros((48, 64, 3), np.uint8)
@@ -606,3 +609,48 @@ def test_a_pipe_is_used_once_and_inside_its_block(tmp_path: Path) -> None:
         pipe.write(BLACK)
     with pytest.raises(ConfigError, match="writes one file"), pipe:
         pytest.fail("the block was entered twice")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("sound", [False, True])
+def test_frames_are_shown_at_the_times_that_they_were_written_with(sound: bool, suffix: str, tmp_path: Path) -> None:
+    audio = make_clip(tmp_path / "sound.mp4", seconds=2, audio_seconds=2) if sound else None
+    asked = [Fraction(0), *accumulate(Fraction(1 + number * 7 % 5, 50) for number in range(29))]
+    path = tmp_path / f"out{suffix}"
+    # B-frames, so that the order of decoding is another than that of showing.
+    options = {"bf": "3", "b_strategy": "0"}
+    pipe = FramePipe(
+        path, size=SIZE, fps=25, pixel_format="gray8", encoder="libx264", encoder_options=options, audio_from=audio,
+        metadata={"title": "Uneven"},
+    )  # fmt: skip
+    with pipe:
+        for number, seconds in enumerate(asked):
+            pipe.write(np.full((48, 64), 20 + 7 * number, np.uint8), seconds=seconds)
+    assert pipe.result.duration_seconds == asked[-1] + Fraction(1, 25)
+    assert not pipe.result.constant_rate
+    with FrameReader(path, pixel_format="gray8") as reader:
+        found = [(frame.pts_seconds - reader.media.start_seconds, int(frame.image.mean())) for frame in reader]
+    assert len(found) == len(asked)
+    for number, (seconds, (shown, level)) in enumerate(zip(asked, found, strict=True)):
+        assert abs(shown - seconds) <= (0 if suffix == ".mp4" else Fraction(1, 1000))
+        assert abs(level - (20 + 7 * number)) <= 2
+    assert bool(probe(path).audio) == sound
+    with av.open(str(path)) as container:
+        assert container.metadata["title"] == "Uneven"
+    assert sorted(tmp_path.iterdir()) == sorted([path, *([audio] if audio else [])])
+
+
+def test_times_are_for_all_frames_or_none_and_rise(tmp_path: Path) -> None:
+    frame = np.zeros((48, 64), np.uint8)
+    with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
+        pipe.write(frame, seconds=Fraction(0))
+        with pytest.raises(FrameError, match="frame 1 has no time, unlike others"):
+            pipe.write(frame)
+        with pytest.raises(FrameError, match="frame 1 is at 0 s, not behind 0 s"):
+            pipe.write(frame, seconds=Fraction(0))
+        pipe.write(frame, seconds=Fraction(1, 3))
+    assert pipe.result.frames == 2
+    with FramePipe(tmp_path / "other.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
+        pipe.write(frame)
+        with pytest.raises(FrameError, match="frame 1 has a time, unlike others"):
+            pipe.write(frame, seconds=Fraction(1))

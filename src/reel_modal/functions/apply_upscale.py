@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import verify_and_publish
 from reel_modal.functions.upscale_plan import UpscalePlan
-from reel_modal.media import probe
+from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.upscale import SamplePlanes
 from reel_modal.schema import RenderResult, UpscaleRequest
@@ -26,6 +27,7 @@ from reel_modal.schema import RenderResult, UpscaleRequest
 __all__ = ["NAME", "StageSeconds", "run", "upscale"]
 
 NAME: Final = "apply_upscale"
+_TICK_SECONDS: Final = Fraction(1, 90_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,11 @@ def upscale(
         The file, what of the source is not in it, and what each stage took.
     """
     media = plan.media
+    # Evenly spaced frames are read on the grid of their rate, which fills what does not decode. Others are each
+    # enlarged once, and keep their times.
+    fps = media.fps if media.constant_rate else None
     reader = FrameReader(
-        media, pixel_format=plan.pixel_format, fps=media.fps, decoder="in_process", settings=context.settings
+        media, pixel_format=plan.pixel_format, fps=fps, decoder="in_process", settings=context.settings
     )
     pipe = FramePipe(
         context.workdir / f"output{Path(request.output_key).suffix}",
@@ -117,28 +122,46 @@ def upscale(
     decoding = Ahead(_frames(reader, plan), depth=2 * plan.at_once, name="decode")
     inferring = Ahead(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
     encoding = 0.0
-    with pipe, context.reporter.phase("render", media.expected_frames) as advance, reader, decoding, inferring:
+    frames = media.expected_frames if fps is not None else scan_packets(media.path).frame_count
+    with pipe, context.reporter.phase("render", frames) as advance, reader, decoding, inferring:
         for number, (detail, frame) in enumerate(inferring, 1):
             context.raise_if_cancelled(NAME)
             begun = time.monotonic()
-            pipe.write(plan.renderer.finished(detail, frame))
+            pipe.write(plan.renderer.finished(detail, frame.planes), seconds=frame.seconds)
             encoding += time.monotonic() - begun
             advance(number)
     wall = time.monotonic() - started
-    notes = not_kept(media, reader.broken_packets, fps=media.fps, bits=plan.bits)
+    notes = not_kept(media, reader.broken_packets, fps=None, bits=plan.bits)
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
 
 
-def _frames(reader: FrameReader, plan: UpscalePlan) -> Iterator[SamplePlanes]:
-    """Yield the planes of each frame, in memory of their own."""
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """The planes of a frame, and its time from the first one on where times are kept one by one."""
+
+    planes: SamplePlanes
+    seconds: Fraction | None
+
+
+def _frames(reader: FrameReader, plan: UpscalePlan) -> Iterator[_Timed]:
+    """Yield each frame, in memory of its own."""
+    first = latest = None
     for frame in reader:
         copy = frame.copy()
         y, u, v = copy.planes if plan.bits == 8 else copy.deep_planes
-        yield y, u, v
+        seconds = None
+        if reader.fps is None:
+            first = frame.pts_seconds if first is None else first
+            seconds = frame.pts_seconds - first
+            if latest is not None:  # a careless muxer may write two frames at one time
+                seconds = max(seconds, latest + _TICK_SECONDS)
+            latest = seconds
+        yield _Timed((y, u, v), seconds)
 
 
-def _enlarged(frames: Iterable[SamplePlanes], plan: UpscalePlan) -> Iterator[tuple[Samples, SamplePlanes]]:
+def _enlarged(frames: Iterable[_Timed], plan: UpscalePlan) -> Iterator[tuple[Samples, _Timed]]:
     """Yield what the network makes of each frame, with the frame."""
     source = iter(frames)
     while together := list(islice(source, plan.at_once)):
-        yield from zip(plan.renderer.detail(together), together, strict=True)
+        detail = plan.renderer.detail([frame.planes for frame in together])
+        yield from zip(detail, together, strict=True)

@@ -1,0 +1,79 @@
+"""Gives the frames of an encoded video times of their own, without touching their data.
+
+It must not know who encoded it, nor what the frames show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from reel_modal.errors import OutputMismatchError
+from reel_modal.untrusted import file_url, opened, packets_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["set_times"]
+
+# MPEG's clock; times that need a finer one than containers keep are rounded to it.
+_MPEG_HZ: Final = 90_000
+_FINEST_HZ: Final = 1_000_000
+
+
+def set_times(
+    source: Path,
+    target: Path,
+    seconds: Sequence[Fraction],
+    last_seconds: Fraction,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Write the video `source` as `target`, its frame k shown from `seconds[k]` on.
+
+    Args:
+        source: A video of one stream, as an encoder wrote it.
+        target: Its suffix chooses the container.
+        seconds: Of each frame in the order in which they are shown, from the first on, rising.
+        last_seconds: How long the last frame is shown.
+        options: Of the container's muxer, such as `{"movflags": "+faststart"}`.
+
+    Raises:
+        OutputMismatchError: The video has another number of frames.
+        InvalidMediaError: The file cannot be read or written.
+    """
+    import av
+
+    hertz = math.lcm(*(moment.denominator for moment in seconds))
+    hertz = hertz if hertz <= _FINEST_HZ else _MPEG_HZ
+    ticks = [round(moment * hertz) for moment in seconds]
+    with opened(source) as video:
+        coded = [packet.pts or 0 for packet in _packets(video, video.streams.video[0])]
+    if len(coded) != len(ticks):
+        raise OutputMismatchError(f"{len(ticks)} frames were written to the encoder but {len(coded)} are in its file")
+    rank = {pts: number for number, pts in enumerate(sorted(coded))}
+    # Decoding times rise from packet to packet and are never behind the time of their frame: as many frames late as
+    # the frame that comes earliest before its turn.
+    delay = max(number - rank[pts] for number, pts in enumerate(coded))
+    lengths = [later - tick for tick, later in pairwise([*ticks, ticks[-1] + round(last_seconds * hertz)])]
+    with opened(source) as video, av.open(file_url(target), "w", options=dict(options or {})) as output:
+        output.metadata.update(video.metadata)
+        written = output.add_stream_from_template(video.streams.video[0])
+        written.time_base = Fraction(1, hertz)
+        for number, packet in enumerate(_packets(video, video.streams.video[0])):
+            frame = rank[packet.pts or 0]
+            packet.dts = ticks[number - delay] if number >= delay else ticks[0] - (delay - number)
+            packet.pts, packet.duration = ticks[frame], lengths[frame]
+            packet.time_base = Fraction(1, hertz)
+            packet.stream = written
+            output.mux(packet)
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of `stream` without the empty one at the end."""
+    yield from (packet for packet in packets_of(container, stream) if packet.size)
