@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import Clips
-from tests.integration.modal_app import APP, Deployed, app_plane
+from tests.integration.modal_app import APP, Deployed, app_plane, deploy
 
 from reel_modal.client import FunctionRegistry
 from reel_modal.config import Settings
@@ -146,7 +146,28 @@ def test_the_table_is_what_is_deployed(app: Deployed) -> None:
         assert (there.timeout_seconds, there.retries) == (spec.timeout_seconds, spec.retries)
         # Behind the named ones comes the one that carries `env`.
         assert (there.max_containers, there.secrets[:-1]) == (spec.max_containers, spec.secrets)
-        assert any("ffmpeg" in line for line in there.image_commands)
+        assert there.startup_timeout_seconds == spec.startup_timeout_seconds
+        assert there.scaledown_window_seconds == spec.scaledown_window_seconds
+        image = "\n".join(there.image_commands)
+        assert f"FROM python:{spec.image.python_version}" in image
+        assert all(package in image for package in (*spec.image.apt, *spec.image.pip))
+        assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in there.mounted_files)
+
+
+def test_a_person_changes_resources_by_the_environment_of_a_deploy(app: Deployed) -> None:
+    deploy(
+        app.plane,
+        REEL_MODAL_APP="another",
+        REEL_MODAL_APPLY_UPSCALE_GPU="L40S, A10G:2",
+        REEL_MODAL_RENDER_OVERLAY_GPU="none",
+        REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS="1200",
+        REEL_MODAL_PROCESS_FRAMING_CPU="0.5",
+    )
+    deployed = app.plane.functions("another-test")
+    assert deployed["apply_upscale"].gpus == ("L40S", "A10G:2")
+    assert (deployed["render_overlay"].gpus, deployed["render_overlay"].timeout_seconds) == ((), 1200)
+    assert deployed["process_framing"].cpu == 0.5
+    app.plane.stop_app("another-test")
 
 
 async def test_an_input_that_is_refused_comes_back_as_what_the_body_raised(app: Deployed, clips: Clips) -> None:
@@ -274,7 +295,7 @@ from reel_modal import FunctionRegistry
 from tests.jobs import overlay
 
 async def submit(registry):
-    job = await registry["render_overlay"].submit(overlay("survivor", source="in.mp4", preset="medium"))
+    job = await registry["render_overlay"].submit(overlay("survivor", source="in.mp4", preset="slow"))
     print(job.id, flush=True)
     async for event in job.events():
         print(event.phase, flush=True)
@@ -290,7 +311,7 @@ asyncio.run(attach(registry, sys.argv[1]) if sys.argv[1:] else submit(registry))
 
 
 def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips: Clips) -> None:
-    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    shutil.copy(clips.get("bikes.mp4"), app.store / "in.mp4")
     environment = os.environ | {
         "MODAL_ENABLED": "true",
         "REEL_MODAL_ENVIRONMENT": "test",
@@ -307,8 +328,8 @@ def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips:
     found = subprocess.run(
         [*command, job_id], env=environment, capture_output=True, text=True, timeout=100, check=True
     )
-    assert found.stdout == "succeeded survivor 132\n"
-    assert len(pictures(app.store / "out/survivor.mp4")) == 132
+    assert found.stdout == "succeeded survivor 250\n"
+    assert len(pictures(app.store / "out/survivor.mp4")) == 250
     assert app.plane.count("FunctionMap") == 1
 
 
