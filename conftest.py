@@ -7,28 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import platformdirs
 import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
 from reel_modal.testing import make_clip
 
-# Neither a test nor a process that it starts remembers anything, unless it names a file of its own.
-os.environ["REEL_MODAL_TIMINGS"] = "off"
+# Neither a test nor a process that it starts remembers anything, unless it names a file of its own. One that takes
+# that variable away writes into this folder, not into the user's, and is told so.
+_DATA = TemporaryDirectory(prefix="data-of-tests-")
+os.environ |= {"REEL_MODAL_TIMINGS": "off", "XDG_DATA_HOME": _DATA.name}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _data_directory_of_the_user() -> Iterator[None]:
+def _data_directory() -> Iterator[None]:
     """Fail where a test has written into it."""
-    folder = platformdirs.user_data_path("reel_modal", appauthor=False)
-    before = _times(folder)
     yield
-    assert _times(folder) == before, f"a test has changed {folder}"  # noqa: S101
-
-
-def _times(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    written = [str(path) for path in Path(_DATA.name).rglob("*")]
+    _DATA.cleanup()
+    assert written == [], "a test has written into the user's data directory"  # noqa: S101
 
 
 def _folder(namespace: dict[str, object]) -> None:

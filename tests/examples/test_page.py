@@ -114,7 +114,7 @@ async def test_a_cancelled_export_says_so(page: Page) -> None:
 async def test_everything_fits_a_phone_and_works_by_keyboard(page: Page) -> None:
     await page.resize(390, 844)
     assert await page.run("document.documentElement.scrollWidth === document.documentElement.clientWidth")
-    small = "[...document.querySelectorAll('button, select, input')].filter((one) => one.offsetHeight < 44).length"
+    small = "[...document.querySelectorAll('button, select, input')].filter((one) => one.offsetHeight && one.offsetHeight < 44).length"
     assert await page.run(small) == 0
     await page.run("document.body.focus()")
     await page.press("Tab")
