@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test lint types bench docs format clean
+.PHONY: setup demo example test lint types bench bench-gpu docs format clean
 
 setup: $(READY)
 
@@ -34,6 +34,10 @@ types: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
+
+# What runs is whatever Python has onnxruntime-gpu: nothing is installed, nothing is fetched.
+bench-gpu:
+	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.upscale_gpu
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

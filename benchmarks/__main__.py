@@ -14,6 +14,8 @@ from benchmarks import (
     pipe_overhead,
     progress_accuracy,
     registry_overhead,
+    upscale_quality,
+    upscale_speed,
 )
 from benchmarks.harness import OUT
 from reel_modal.config import Settings
@@ -27,6 +29,8 @@ CONTESTS = {
     "Accuracy of progress": progress_accuracy,
     "Ten thousand simulators": many_simulators,
     "Registry": registry_overhead,
+    "apply_upscale: quality": upscale_quality,
+    "apply_upscale: speed": upscale_speed,
 }
 
 

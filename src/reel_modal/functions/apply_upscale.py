@@ -38,7 +38,7 @@ class StageSeconds:
         decode: Frames out of the file.
         infer: The network.
         encode: Chroma, the last resize, and frames into ffmpeg, waits for it included.
-        wall: From the first frame that is wanted to the last that is encoded.
+        wall: From the first frame that is wanted to the file finished.
     """
 
     decode: float
@@ -118,12 +118,12 @@ def upscale(
         sample_aspect_ratio=plan.sample_aspect_ratio,
         settings=context.settings,
     )
-    started = time.monotonic()
     decoding = Ahead(_frames(reader, plan), depth=2 * plan.at_once, name="decode")
     inferring = Ahead(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
     encoding = 0.0
     frames = media.expected_frames if fps is not None else scan_packets(media.path).frame_count
     with pipe, context.reporter.phase("render", frames) as advance, reader, decoding, inferring:
+        started = time.monotonic()
         for number, (detail, frame) in enumerate(inferring, 1):
             context.raise_if_cancelled(NAME)
             begun = time.monotonic()
