@@ -65,7 +65,7 @@ def learn(net: LumaNet, pools: list[list[Tensor]], held: list[list[Tensor]], arg
         log.write(f"# {vars(arguments)}; {sum(p.numel() for p in net.parameters())} weights while training\n")
         log.write("step\tcpu_seconds\tl1_levels\tclean_psnr_db\tcoded_psnr_db\n")
         total = 0.0
-        for step in range(1, arguments.steps + 1):
+        for step in range(1, (arguments.until or arguments.steps) + 1):
             warm = min(1.0, step / 200)
             cosine = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
             optimiser.param_groups[0]["lr"] = arguments.rate * warm * max(cosine, 0.005)
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, required=True)
     parser.add_argument("--blocks", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True, help=f"a multiple of {EVERY}")
+    parser.add_argument("--until", type=int, help="stop after so many of the steps")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--clip", type=float, default=math.inf, help="longest gradient; wide nets need one")

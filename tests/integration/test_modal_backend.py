@@ -27,10 +27,12 @@ from reel_modal.errors import (
     InvalidMediaError,
     JobCancelledError,
     NotDeployedError,
+    RemoteError,
 )
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
-from reel_modal.schema import FramingRequest, OverlayRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -121,6 +123,30 @@ async def test_modal_and_this_machine_render_the_same_frames(
     assert len(frames[0]) == len(frames[1]) == 250
     assert all(np.array_equal(one, other) for one, other in zip(*frames, strict=True))
     assert app.plane.count("FunctionMap") == 1
+
+
+def larger(output: str, **fields: object) -> UpscaleRequest:
+    asked = {"jobId": output, "userId": "u", "inputKey": "in.mp4", "outputKey": output, "scale": 2, **fields}
+    return UpscaleRequest.parse(asked)
+
+
+async def test_modal_and_this_machine_enlarge_the_same_frames(app: Deployed) -> None:
+    make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
+    async with FunctionRegistry(app.settings) as there:
+        result = await there["apply_upscale"](larger("out/there.mp4", provider="cpu"))
+    async with FunctionRegistry(replace(app.settings, modal_enabled=False)) as here:
+        await here["apply_upscale"](larger("out/here.mp4"))
+    assert (result.size, result.frames, result.engine) == ((192, 128), 10, "onnxruntime-cpu fp32 small-x2")
+    frames = [pictures(app.store / f"out/{name}.mp4") for name in ("there", "here")]
+    assert all(np.array_equal(one, other) for one, other in zip(*frames, strict=True))
+
+
+async def test_a_container_that_is_paid_for_its_gpu_does_not_go_on_without_it(app: Deployed) -> None:
+    make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.2)
+    async with FunctionRegistry(app.settings) as registry:
+        with pytest.raises(RemoteError, match="the GPU was asked for"):
+            await registry["apply_upscale"](larger("out/gpu.mp4"))
+    assert not (app.store / "out/gpu.mp4").exists()
 
 
 async def test_a_container_says_whether_it_was_started_for_the_job(

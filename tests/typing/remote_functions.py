@@ -14,6 +14,7 @@ from reel_modal import (
     RemoteFunction,
     RenderResult,
     Settings,
+    UpscaleRequest,
     run_sync,
 )
 from reel_modal.backends.base import Backend, JobStatus
@@ -74,6 +75,8 @@ async def every_function(overlay: OverlayRequest, framing: FramingRequest) -> No
     assert_type(registry["process_framing"], RemoteFunction[[FramingRequest], RenderResult])
     assert_type(await registry["process_framing"](framing), RenderResult)
     await registry["process_framing"](overlay)  # pyright: ignore[reportArgumentType]
+    assert_type(registry["apply_upscale"], RemoteFunction[[UpscaleRequest], RenderResult])
+    await registry["apply_upscale"](framing)  # pyright: ignore[reportArgumentType]
 
 
 async def wrong(request: OverlayRequest) -> None:
