@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.integration.modal_app import Deployed, deploy, image_python
+from tests.processes import await_end, family
 
 import reel_modal
 from reel_modal.deploy.command import main
@@ -98,6 +99,7 @@ class Deploys:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def publishes(self) -> int:
@@ -152,7 +154,8 @@ def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
         [f"{APP}: version 1", "render_overlay: gpu: T4 is deployed, L4 is here", *expected]
     )
 
-    again = deploys.here(*QUICK, **L4)
+    again = deploys.here(*QUICK, "--strategy", "recreate", **L4)
+    assert deploys.plane.count("TaskList") > 0
     assert (again.returncode, deploys.gpu()) == (0, ("L4",))
     clean = deploys.here(*NAME, "--verify-only", "--json", **L4)
     said = json.loads(clean.stdout)
@@ -189,9 +192,10 @@ def test_a_deploy_that_is_killed_half_way_leaves_the_former_version(first: Deplo
     first.plane.faults.hang("FunctionCreate")
     process = first.start(*QUICK, **L4)
     first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
+    sender = family(process.pid)
     process.kill()
-    # The pipes are closed only when the process that sends the deployment has ended as well.
     process.communicate(timeout=30)
+    await_end(sender, 10)
     first.plane.faults.clear()
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
     after = first.here(*NAME, "--verify-only", **L4)
@@ -206,18 +210,21 @@ def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
     assert process.stderr is not None
     # What it says is on the screen while it runs.
     assert any("deploying deploys-test (test)" in line for line in process.stderr)
-    process.send_signal(signal.SIGINT)
+    sender = family(process.pid)
+    # A terminal sends it to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in words) == (130, False)
     assert "interrupted; --verify-only says what serves now" in words
+    await_end(sender, 10)
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
 
 
 def test_a_deploy_that_is_never_answered_ends_in_time_and_says_what_serves(first: Deploys) -> None:
     first.plane.faults.hang("AppPublish")
-    late = first.here(*QUICK, "--timeout", "6", **L4)
+    late = first.here(*QUICK, "--timeout", "8", **L4)
     assert late.returncode == 1
-    assert "the deployment was not through after 6 s, and was ended" in late.stderr
+    assert "the deployment was not through after 8 s, and was ended" in late.stderr
     assert "a deployment is published by its last request, so the former version should serve on" in late.stderr
     first.plane.faults.hang("*")
     silent = first.here(*QUICK, "--timeout", "2")
@@ -241,6 +248,9 @@ def test_a_function_that_is_missing_is_named_and_taking_one_away_is_asked_about(
     assert refused.returncode == 2
     assert f"apply_upscale, process_framing would be taken away from {APP}" in refused.stderr
     assert "next: add --yes when that is meant" in refused.stderr
+    assert (
+        json.loads(first.here(*QUICK, "--only", "render_overlay", "--json").stdout)["error"]["kind"] == "unconfirmed"
+    )
     assert first.publishes() == 0
     assert first.here(*QUICK, "--only", "render_overlay", "--yes").returncode == 0
     missing = first.here(*NAME, "--verify-only")
@@ -363,7 +373,7 @@ def test_a_host_of_another_source_is_told_apart_by_what_runs(deploys: Deploys, s
 
 def test_a_deployment_whose_containers_do_not_answer_is_not_called_good(first: Deploys) -> None:
     first.plane.faults.hang("FunctionMap")
-    silent = first.here(*NAME, "--verify-only", "--timeout", "4")
+    silent = first.here(*NAME, "--verify-only", "--timeout", "8")
     assert silent.returncode == 1
     assert "what really runs could not be asked" in silent.stdout
 

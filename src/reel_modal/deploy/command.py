@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -21,10 +22,10 @@ from reel_modal.config import Settings
 from reel_modal.deploy.account import check_account, check_secrets, hide_tokens
 from reel_modal.deploy.console import Console, Redactor
 from reel_modal.deploy.options import add_arguments
-from reel_modal.deploy.outcome import DONE, FAILED, INTERRUPTED, USAGE, deployment_error, exit_status, explained
+from reel_modal.deploy.outcome import DONE, FAILED, INTERRUPTED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import Plan, make_plan
 from reel_modal.deploy.publishing import Deployment, publish
-from reel_modal.errors import ConfigError, ReelModalError
+from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, load_specs
 from reel_modal.pricing import load_rates
@@ -64,14 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
             console.say("interrupted; --verify-only says what serves now")
             return INTERRUPTED
         except ReelModalError as error:
-            failure = explained(error)
-            if arguments.json:
-                said = {"kind": failure.kind, "message": redact(failure.message), "next": failure.cure}
-                console.data(json.dumps({"ok": False, "error": said}))
-            console.say(f"error: {failure.message}\nnext: {failure.cure}")
-            return exit_status(failure)
+            return _failed(explained(error), console, as_json=arguments.json)
+        except Exception:  # noqa: BLE001 - a fault of this package; its traceback may hold a secret as well
+            return _failed(deployment_error("unexpected", traceback.format_exc()), console, as_json=arguments.json)
         finally:
             console.say(f"log: {console.log_path}")
+
+
+def _failed(failure: DeploymentError, console: Console, *, as_json: bool) -> int:
+    if as_json:
+        # Before it is JSON, whose quotes and escapes a secret would not be found behind.
+        said = {"kind": failure.kind, "message": console.redact(failure.message), "next": failure.cure}
+        console.data(json.dumps({"ok": False, "error": said}))
+    console.say(f"error: {failure}")
+    return exit_status(failure)
 
 
 class _Command:
@@ -97,8 +104,9 @@ class _Command:
         there = asyncio.run(self._look(ask_container=False))
         plan = self._plan(there)
         self._console.say(plan.to_text())
-        if (status := self._ask(plan)) != DONE:
-            return status
+        if not self._agreed(plan):
+            self._console.say("nothing was deployed")
+            return FAILED
         asyncio.run(self._check_secrets())
         if not self._arguments.no_preflight:
             self._try()
@@ -107,7 +115,10 @@ class _Command:
 
     def _dry_run(self) -> int:
         try:
-            there = asyncio.run(self._look(ask_container=True))
+            there = asyncio.run(self._look(ask_container=False))
+            if not there.ok and there.held is not None:
+                # Something differs, and a container knows what.
+                there = asyncio.run(self._look(ask_container=True))
         except ReelModalError:
             # What would be deployed is known without an answer; what is deployed is not.
             self._show(self._plan(None))
@@ -121,20 +132,15 @@ class _Command:
     def _plan(self, there: Verification | None) -> Plan:
         return make_plan(self._app, self._environment, self._specs, load_rates(), there)
 
-    def _ask(self, plan: Plan) -> int:
+    def _agreed(self, plan: Plan) -> bool:
         reasons = [f"{self._app} is in production"] if self._environment == "production" else []
         if plan.taken_away:
             reasons.append(f"{', '.join(plan.taken_away)} would be taken away from {self._app}")
         if not reasons or self._arguments.yes:
-            return DONE
-        why = "; ".join(reasons)
+            return True
         if not sys.stdin.isatty():
-            self._console.say(f"error: {why}\nnext: add --yes when that is meant; nobody is here to ask")
-            return USAGE
-        if self._console.ask(f"{why}. Deploy? [y/N]"):
-            return DONE
-        self._console.say("nothing was deployed")
-        return FAILED
+            raise deployment_error("unconfirmed", "; ".join(reasons))
+        return self._console.ask(f"{'; '.join(reasons)}. Deploy? [y/N]")
 
     def _try(self) -> None:
         from reel_modal.deploy.interpreters import image_interpreter

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from reel_modal.errors import ConfigError, DeploymentError, ReelModalError, RemoteError
+from reel_modal.errors import (
+    ConfigError,
+    DeploymentError,
+    FFmpegError,
+    MissingDependencyError,
+    ReelModalError,
+    RemoteError,
+)
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONFIGURED", "USAGE", "deployment_error", "exit_status", "explained"]
 
@@ -23,6 +30,7 @@ _CURES: Final = {
     "secret": "make it with `modal secret create NAME REEL_MODAL_STORE_URL=…`, or name another in REEL_MODAL_SECRETS",
     "environment": "see `modal environment list`, and set MODAL_ENVIRONMENT to one of them or unset it",
     "not_deployed": f"{_UNTOUCHED}; make what is missing on Modal",
+    "unconfirmed": "add --yes when that is meant; nobody is here to ask",
     "preflight": f"{_UNTOUCHED}; correct it and try again, or leave the trial out with --no-preflight",
     "image": f"{_UNTOUCHED}; correct the image in functions/specs.py",
     "unavailable": "look at the network and at status.modal.com, then try again; nothing that served was changed",
@@ -45,9 +53,13 @@ def explained(error: ReelModalError) -> DeploymentError:
         return error
     if isinstance(error, RemoteError):
         return deployment_error(error.kind, str(error))
+    if isinstance(error, (FFmpegError, MissingDependencyError)):
+        return deployment_error("preflight", str(error))
     return deployment_error("config" if isinstance(error, ConfigError) else "unexpected", str(error))
 
 
 def exit_status(error: DeploymentError) -> int:
     """Return the exit status that says so."""
+    if error.kind == "unconfirmed":
+        return USAGE
     return NOT_CONFIGURED if error.kind in _NOT_SET_UP else FAILED
