@@ -57,7 +57,7 @@ def test_what_is_no_contract_is_refused(text: str) -> None:
         Contract.from_json(text)
 
 
-def test_the_source_is_every_python_file_whatever_its_line_ends(tmp_path: Path) -> None:
+def test_the_source_is_every_file_that_is_sent_whatever_its_line_ends(tmp_path: Path) -> None:
     copy = tmp_path / "reel_modal"
     shutil.copytree(PACKAGE, copy)
     assert source_hash(copy) == source_hash(PACKAGE)
@@ -66,6 +66,10 @@ def test_the_source_is_every_python_file_whatever_its_line_ends(tmp_path: Path) 
     (copy / "notes.txt").write_text("not sent")
     assert source_hash(copy) == source_hash(PACKAGE)
     part.write_bytes(part.read_bytes() + b"#")
+    assert source_hash(copy) != source_hash(PACKAGE)
+    shutil.copytree(PACKAGE, copy, dirs_exist_ok=True)
+    network = next(copy.rglob("*.onnx"))
+    network.write_bytes(network.read_bytes() + b"\0")
     assert source_hash(copy) != source_hash(PACKAGE)
     shutil.copytree(PACKAGE, copy, dirs_exist_ok=True)
     (copy / "rendering" / "overlay.py").rename(copy / "rendering" / "overlaid.py")

@@ -14,7 +14,14 @@ from modal.file_pattern_matcher import FilePatternMatcher
 
 from reel_modal.config import Settings
 from reel_modal.functions.contract import Contract, local_contract, source_hash
-from reel_modal.functions.specs import FunctionSpec, ImageSpec, app_name, chosen_functions, load_specs
+from reel_modal.functions.specs import (
+    SHIPPED_SUFFIXES,
+    FunctionSpec,
+    ImageSpec,
+    app_name,
+    chosen_functions,
+    load_specs,
+)
 
 __all__ = ["app"]
 
@@ -31,8 +38,10 @@ def _image(spec: ImageSpec) -> modal.Image:
         modal.Image.debian_slim(python_version=spec.python_version)
         .apt_install(*spec.apt)
         .pip_install(*spec.pip)
-        # The networks travel along; by itself modal takes Python files alone.
-        .add_local_python_source("reel_modal", ignore=~FilePatternMatcher("**/*.py", "**/*.onnx"))
+        # By itself modal takes Python files alone.
+        .add_local_python_source(
+            "reel_modal", ignore=~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
+        )
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from reel_modal.functions.requests import REQUESTS
-from reel_modal.functions.specs import FunctionSpec, ImageSpec, load_specs
+from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, load_specs
 from reel_modal.schema import RenderResult
 from reel_modal.version import VERSION
 
@@ -126,13 +126,16 @@ def _apart(old: str, new: str) -> tuple[str, str]:
 
 
 def source_hash(package: Path = _PACKAGE) -> str:
-    """Return a hash of the Python files of the package, which are what a deployment sends.
+    """Return a hash of the files of the package that a deployment sends.
 
-    Line ends do not count, so that the same commit has the same hash on every system.
+    Line ends of code do not count, so that the same commit has the same hash on every system.
     """
     digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(package).as_posix(), path) for path in package.rglob("*.py")):
-        content = path.read_bytes().replace(b"\r\n", b"\n")
+    files = (path for path in package.rglob("*") if path.suffix in SHIPPED_SUFFIXES)
+    for name, path in sorted((path.relative_to(package).as_posix(), path) for path in files):
+        content = path.read_bytes()
+        if path.suffix == ".py":
+            content = content.replace(b"\r\n", b"\n")
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:_HASH_LENGTH]

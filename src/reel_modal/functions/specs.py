@@ -16,6 +16,7 @@ from reel_modal.errors import ConfigError
 
 __all__ = [
     "EVENTS_QUEUE",
+    "SHIPPED_SUFFIXES",
     "SPECS",
     "FunctionSpec",
     "ImageSpec",
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 EVENTS_QUEUE: Final = "reel-modal-events"
 """The one named `modal.Queue` that carries the events of all jobs, a partition a call."""
+
+SHIPPED_SUFFIXES: Final = (".py", ".onnx")
+"""Which files of this package a deployment sends: its code and its networks."""
 
 _SUFFIXES: Final = {"production": "", "staging": "-staging", "development": "-development", "test": "-test"}
 
