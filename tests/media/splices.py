@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from typing import ClassVar
 import av
 import numpy as np
 from tests.clips import RECIPES, Clips, ffmpeg
+from tests.media.boxes import check_boxes, sample_durations
 
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import Frame
 from reel_modal.functions import render_overlay
-from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.rendering.overlay import OverlayRenderer
@@ -67,6 +67,18 @@ def _late(clips: Clips, path: Path) -> None:
     ffmpeg("-itsoffset", "0.5", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
 
 
+def _changing_sets(clips: Clips, path: Path) -> None:
+    """Two encodes behind one another, each with sets of its own under the same ids, as some editors join clips."""
+    parts = []
+    for number, options in enumerate(("bframes=2", "bframes=0:ref=5")):
+        part = path.with_name(f"part{number}.264")
+        x264("-x264-params", f"{options}:repeat-headers=1", seconds=2)(clips, part)
+        parts.append(part.read_bytes())
+    joined = path.with_name("joined.264")
+    joined.write_bytes(b"".join(parts))
+    ffmpeg("-framerate", "25", "-i", joined, "-c", "copy", "-bsf:v", "setts=pts=N*512:dts=N*512", path)
+
+
 STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "spliced.mp4": x264(audio_seconds=4),
     "gop12.mp4": x264("-g", "12"),
@@ -105,6 +117,8 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "full_range_spliced.mp4": x264(
         "-vf", "scale=out_range=pc:out_color_matrix=bt709", options=("-color_range", "pc", "-colorspace", "bt709")
     ),
+    "rich.mp4": x264("-qp", "12", "-vf", "noise=alls=20:allf=t"),
+    "changing_sets.mp4": _changing_sets,
     "interlaced.mp4": x264("-x264-params", "tff=1", "-flags", "+ildct+ilme"),
     "high10.mp4": x264(pixel_format="yuv420p10le"),
     "high422.mp4": x264(pixel_format="yuv422p"),
@@ -166,6 +180,8 @@ def render(
     *spans: tuple[float, float],
     output: str = "out.mp4",
     encode: EncodeOptions = FAST,
+    events: list[ProgressEvent] | None = None,
+    token: CancellationToken | None = None,
 ) -> Rendering:
     request = OverlayRequest(
         job_id="j",
@@ -177,11 +193,18 @@ def render(
     )
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    events: list[ProgressEvent] = []
-    context = JobContext(storage=PathStorage(), workdir=workdir, reporter=Reporter(events.append, interval_seconds=0))
+    events = [] if events is None else events
+    context = JobContext(
+        storage=PathStorage(),
+        workdir=workdir,
+        reporter=Reporter(events.append, interval_seconds=0),
+        cancellation=token or CancellationToken(),
+    )
     RecordingPipe.written = []
-    result = render_overlay.run(request, context)
-    assert not list(workdir.iterdir())
+    try:
+        result = render_overlay.run(request, context)
+    finally:
+        assert not list(workdir.iterdir())
     return Rendering(source, folder / output, result, request, RecordingPipe.written, events)
 
 
@@ -203,6 +226,8 @@ def check(made: Rendering) -> None:
     check_times(made.source, made.path, media)
     assert made.drawn == list(expected_pictures(made, plan))
     check_sets(made)
+    assert sound(made.path) == sound(made.source)
+    check_boxes(made.path)
 
 
 def check_times(source: Path, path: Path, media: MediaInfo) -> None:
@@ -233,6 +258,11 @@ def packets(path: Path) -> list[bytes]:
         return [hashlib.md5(bytes(p)).digest() for p in container.demux(video=0) if p.size]  # noqa: S324
 
 
+def sound(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(audio=0) if p.size] if container.streams.audio else []
+
+
 def shown(path: Path) -> list[bytes]:
     """The pictures that a player shows, each by a hash of its samples."""
     with av.open(str(path)) as container:
@@ -258,31 +288,3 @@ def expected_pictures(made: Rendering, plan: RenderPlan) -> Iterator[bytes]:
                     overlay.render(frame.planes, times.seconds[rank])
                 stored = media.orientation.turn_back(frame.planes)
                 yield b"".join(np.ascontiguousarray(plane).tobytes() for plane in stored)
-
-
-def sample_durations(path: Path) -> list[tuple[int, int]]:
-    """(count, ticks) of each run in the time-to-sample box of the first video track (ISO/IEC 14496-12, 8.6.1.2)."""
-    data = path.read_bytes()
-    for track in boxes(boxes_of(data, b"moov"), b"trak"):
-        media = boxes_of(track, b"mdia")
-        if boxes_of(media, b"hdlr")[8:12] == b"vide":
-            table = boxes_of(boxes_of(boxes_of(media, b"minf"), b"stbl"), b"stts")
-            return [
-                struct.unpack(">II", table[8 + 8 * n : 16 + 8 * n]) for n in range(int.from_bytes(table[4:8], "big"))
-            ]  # type: ignore[misc]
-    raise AssertionError("no video track")
-
-
-def boxes(data: bytes, kind: bytes) -> Iterator[bytes]:
-    place = 0
-    while place + 8 <= len(data):
-        size, name, head = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8], 8
-        if size == 1:
-            size, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
-        if name == kind:
-            yield data[place + head : place + size]
-        place += size or len(data)
-
-
-def boxes_of(data: bytes, kind: bytes) -> bytes:
-    return next(boxes(data, kind))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import floor
 from typing import Final, Literal, Self, TypeAlias
 
 from reel_modal.config import Settings
@@ -97,6 +98,28 @@ class FramingPlan:
             still=still,
             notes=tuple(_moved_inside(request, media, length)),
         )
+
+    @property
+    def trim(self) -> tuple[Fraction, Fraction]:
+        """First moment that is kept and first that is not, on the pictures of a constant rate that are nearest."""
+        first = floor(self.timeline.source_start * self.fps + Fraction(1, 2))
+        return first / self.fps, (first + self.frame_count) / self.fps
+
+    @property
+    def remakes(self) -> str:
+        """Why every picture has to be made anew; empty where the clip is only trimmed."""
+        whole = self.still == (0, 0, *self.media.size) and self.media.sample_aspect_ratio == 1
+        if not whole or self.layout.size != self.media.size:
+            return "the request crops or resizes it"
+        if self.media.orientation != Orientation():
+            return "its pictures are turned"
+        if any(piece.speed != 1 for piece in self.timeline.pieces):
+            return "the request changes its speed"
+        if self.fps != self.media.fps:
+            return "the request changes its frame rate"
+        if not self.media.constant_rate:
+            return "its frame rate varies"
+        return ""
 
 
 def _turned(media: MediaInfo, degrees: int) -> MediaInfo:

@@ -21,17 +21,21 @@ from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.functions.smart import render_smart
 from reel_modal.media import probe
 from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
 from reel_modal.retimed_sound import sound_for
 from reel_modal.schema import FramingRequest, RenderResult
+from reel_modal.smart_render import RenderPlan, Trim
 from reel_modal.sound import FinishedSound, Sound
 
 __all__ = ["NAME", "run"]
 
 NAME: Final = "process_framing"
+
+_COPY: Final = "packet-copy"
 
 # Behind the last moment that is kept comes the picture that the last one is blended with.
 _LATER_FRAMES: Final = 2
@@ -62,7 +66,11 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = FramingPlan.of(request, probe(source, settings=context.settings), context.settings)
-    made, notes = _render(request, context, plan)
+    output = context.workdir / f"output{Path(request.output_key).suffix}"
+    smart, made = _copy(request, context, plan, output)
+    notes: list[str] = []
+    if made is None:
+        made, notes = _render(request, context, plan, output)
     try:
         context.raise_if_cancelled(NAME)
         size_bytes = verify_and_publish(made, request.output_key, context)
@@ -77,16 +85,38 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         fps=made.fps,
         duration_seconds=made.duration_seconds,
         bytes=size_bytes,
-        engine=plan.engine,
+        engine=_COPY if smart.kind == "smart" else plan.engine,
         encoder=made.encoder,
+        plan=smart.kind,
+        reason=smart.reason,
+        frames_copied=smart.frames_copied,
         seconds_by_phase=dict(context.reporter.seconds_by_phase),
         degraded=(*plan.notes, *notes, *made.degraded),
     )
 
 
-def _render(request: FramingRequest, context: JobContext, plan: FramingPlan) -> tuple[PipeResult, list[str]]:
-    """Make the file in the working folder; return it and what of the source is not in it."""
-    output = context.workdir / f"output{Path(request.output_key).suffix}"
+def _copy(
+    request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
+) -> tuple[RenderPlan, PipeResult | None]:
+    """Copy what a trim keeps, where nothing else is asked for; return how, and what was made."""
+    if plan.remakes:
+        return RenderPlan.full(plan.remakes), None
+    return render_smart(
+        plan.media,
+        (),
+        output,
+        request.encode,
+        draw=None,
+        context=context,
+        function=NAME,
+        trim=Trim(*plan.trim, sound=request.audio),
+    )
+
+
+def _render(
+    request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
+) -> tuple[PipeResult, list[str]]:
+    """Make the file `output`; return it and what of the source is not in it."""
     with context.reporter.phase("render", plan.frame_count) as advance:
         sound = None
         if request.audio:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 
 from reel_modal import smart_render
@@ -16,7 +15,7 @@ from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
-from reel_modal.smart_render import Draw, Interval, RenderPlan
+from reel_modal.smart_render import Draw, Interval, RenderPlan, Trim
 
 __all__ = ["render_smart"]
 
@@ -32,7 +31,7 @@ def render_smart(
     draw: Draw | None,
     context: JobContext,
     function: str,
-    trim: tuple[Fraction, Fraction | None] | None = None,
+    trim: Trim | None = None,
 ) -> tuple[RenderPlan, PipeResult | None]:
     """Render what changes and copy the rest; return the plan and what was made, None where all must be rendered.
 

@@ -17,12 +17,12 @@ from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.checking import check_splice
 from reel_modal.smart_render.packets import read_picture
-from reel_modal.smart_render.planning import Interval, RenderPlan, Window, plan_packets
+from reel_modal.smart_render.planning import Interval, RenderPlan, Trim, Window, plan_packets
 from reel_modal.smart_render.splicing import SUFFIXES, splice_packets
 from reel_modal.smart_render.windows import Draw, encode_windows
 from reel_modal.storage import publish_file, staging_name
 
-__all__ = ["Draw", "Interval", "RenderPlan", "Window", "plan", "splice"]
+__all__ = ["Draw", "Interval", "RenderPlan", "Trim", "Window", "plan", "splice"]
 
 _ENCODERS = frozenset({"auto", "libx264"})
 _MOST_RENDERED = Fraction(9, 10)
@@ -34,7 +34,7 @@ def plan(
     *,
     output: Path,
     encode: EncodeOptions,
-    trim: tuple[Fraction, Fraction | None] | None = None,
+    trim: Trim | None = None,
 ) -> RenderPlan:
     """Say which packets of `media` can be copied where only `changed_intervals` are drawn on.
 
@@ -43,7 +43,7 @@ def plan(
         changed_intervals: First and last moment of each change, both inclusive, in seconds from the first picture on.
         output: The name of the output; its suffix chooses the container.
         encode: What the request wants of the encoder.
-        trim: First moment that is kept and first that is not, in seconds from the first picture on; None keeps all.
+        trim: What is kept; None keeps all.
 
     Returns:
         The plan; of the kind `full`, with a reason, where copying would not be right or not worth it.
@@ -125,4 +125,5 @@ def splice(
         encoder="libx264" if windows is not None else "copy",
         command=() if windows is None else windows.command,
         degraded=spliced.left_out,
+        constant_rate=times.constant,
     )

@@ -17,7 +17,7 @@ from reel_modal.smart_render.h264 import ParameterSets, PictureUnit
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
 from reel_modal.smart_render.splicing import Spliced
-from reel_modal.smart_render.windows import decoder_for
+from reel_modal.smart_render.windows import decoder_for, packet_of
 from reel_modal.untrusted import opened
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _decode(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Setting
 
 
 def _pictures(packets: Iterable[Packet[VideoStream]], extradata: bytes, settings: Settings) -> int:
-    from av.packet import Packet
-
     decoder = decoder_for(extradata, settings)
     decoder.options = {**decoder.options, "err_detect": "explode"}
-    given = chain((Packet(bytes(packet)) for packet in packets), [None])
+    given = chain((packet_of(packet) for packet in packets), [None])
     return sum(not frame.is_corrupt for packet in given for frame in decoder.decode(packet))

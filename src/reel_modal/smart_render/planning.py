@@ -18,13 +18,28 @@ from reel_modal.errors import SpliceError
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.picture_times import PacketTable, PictureTimes
 
-__all__ = ["Interval", "RenderPlan", "Window", "plan_packets"]
+__all__ = ["Interval", "RenderPlan", "Trim", "Window", "plan_packets"]
 
 Interval: TypeAlias = tuple[Fraction, Fraction]
 """First and last moment, both inclusive, in seconds from the first picture that is shown."""
 
 # x264 keeps no more than one level of its pyramid: a picture is decoded at most two places late.
 _DEEPEST_REORDER: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """The part of a clip that is kept, of a clip whose pictures are evenly spaced.
+
+    Attributes:
+        start: First moment that is kept, in seconds from the first picture that is shown.
+        end: First moment that is not.
+        sound: Whether its sound is kept as well.
+    """
+
+    start: Fraction
+    end: Fraction
+    sound: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class RenderPlan:
         kept: (first, end) of the ranks that are in the output.
         reorder_depth: By how many places the new pictures may be decoded late, 0 to 2.
         hidden: How many of the first kept ranks are decoded but not shown.
-        trimmed: Whether the output begins with the first kept picture and ends with the last.
+        trim: What is kept; None where all is, at the times where it was.
         picture: What is spliced; None where the plan is of a table alone, or `full`.
     """
 
@@ -65,7 +80,7 @@ class RenderPlan:
     kept: tuple[int, int] = (0, 0)
     reorder_depth: int = 0
     hidden: int = 0
-    trimmed: bool = False
+    trim: Trim | None = None
     picture: Picture | None = None
 
     @classmethod
@@ -95,7 +110,7 @@ def plan_packets(
     times: PictureTimes,
     changed: Iterable[Interval],
     *,
-    trim: tuple[Fraction, Fraction | None] | None = None,
+    trim: Trim | None = None,
 ) -> RenderPlan:
     """Plan the splice of `table`: as few pictures anew as its structure allows.
 
@@ -106,7 +121,7 @@ def plan_packets(
         table: The packets.
         times: Their times.
         changed: When something is drawn.
-        trim: First moment that is kept and the first that is not; None keeps all.
+        trim: What is kept; None keeps all.
 
     Raises:
         SpliceError: The packets cannot be spliced; the message says why.
@@ -131,7 +146,7 @@ def plan_packets(
             spans.append((kept[1] - 1, kept[1]))
     windows = _windows(table, clean, sorted(span for span in spans if span[0] < span[1]), kept)
     depth = min((_depth_allowed(times, *window.kept) for window in windows), default=0)
-    plan = RenderPlan("smart", "", windows, kept, depth, max(0, hidden - kept[0]), trim is not None)
+    plan = RenderPlan("smart", "", windows, kept, depth, max(0, hidden - kept[0]), trim)
     if not plan.copied:
         raise SpliceError("every picture of it changes, or depends on one that does")
     return plan
@@ -161,13 +176,15 @@ def _hidden_ranks(table: PacketTable, order: Sequence[int]) -> int:
     return count
 
 
-def _kept(times: PictureTimes, trim: tuple[Fraction, Fraction | None], hidden: int) -> tuple[int, int]:
-    start, end = trim
-    first = max(hidden, bisect_left(times.seconds, start))
-    last = len(times.seconds) if end is None else bisect_left(times.seconds, end)
-    if first >= last:
-        raise SpliceError("no picture of it is kept")
-    return first, last
+def _kept(times: PictureTimes, trim: Trim, hidden: int) -> tuple[int, int]:
+    if not times.constant:
+        raise SpliceError("its frame rate varies, and what a trim keeps of it is resampled")
+    first = max(hidden, bisect_left(times.seconds, trim.start))
+    end = bisect_left(times.seconds, trim.end)
+    step = times.seconds[1] - times.seconds[0] if len(times.seconds) > 1 else trim.end - trim.start
+    if first >= end or end - first != round((trim.end - trim.start) / step):
+        raise SpliceError("it has fewer pictures than are kept, and the last one is repeated")
+    return first, end
 
 
 def _windows(

@@ -18,6 +18,7 @@ from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
+from reel_modal.smart_render.windows import packet_of
 from reel_modal.sound import SoundSource
 from reel_modal.untrusted import file_url, opened, packets_of
 
@@ -137,7 +138,7 @@ class _Splice:
         self._sets = sets
         times, (first, _) = picture.times, plan.kept
         begins = max(Fraction(0), picture.media.container_start_seconds)
-        self._origin = times.pts[first] if plan.trimmed else round(begins / times.tick_seconds)
+        self._origin = times.pts[first] if plan.trim else round(begins / times.tick_seconds)
         self._step = times.pts[1] - times.pts[0] if times.constant and len(times.pts) > 1 else None
         self._windows = deque(plan.windows)
         self._written = 0
@@ -147,7 +148,8 @@ class _Splice:
     def written(self, source: InputContainer, output: OutputContainer, target: Path) -> Spliced:
         """Write all packets of `source` that are kept to `output`."""
         picture = next(s for s in source.streams.video if s.index == self._picture.media.stream_index)
-        copied, left_out = _others(self._picture, source, target)
+        silent = self._plan.trim is not None and not self._plan.trim.sound
+        copied, left_out = ([], ()) if silent else _others(self._picture, source, target)
         video = output.add_stream_from_template(picture, opaque=True)
         video.codec_context.extradata = self._sets.record()
         video.time_base = self._picture.times.tick_seconds
@@ -172,15 +174,13 @@ class _Splice:
         """When the output begins on the source's clock, and where a trim has cut it, how long it is."""
         times, (first, end) = self._picture.times, self._plan.kept
         length = None
-        if self._plan.trimmed:
+        if self._plan.trim:
             last = times.seconds[end] if end < len(times.seconds) else times.seconds[-1] + 1 / self._picture.media.fps
             length = last - times.seconds[first]
         return self._origin * times.tick_seconds, length
 
     def _picture_packet(self, packet: Packet[Stream], place: int) -> Packet[Stream] | None:
         """Return what stands in the output for the packet at `place`, None where nothing does."""
-        from av.packet import Packet as NewPacketOfAv
-
         while self._windows and place >= self._windows[0].end:
             self._leave()
         if not self._plan.kept[0] <= place < self._plan.kept[1]:
@@ -194,7 +194,7 @@ class _Splice:
             if new is None or not 0 <= new.rank - self._written < end - start or (place == start and not new.idr):
                 raise SpliceError("the new pictures do not come in the order that was planned")
             rank = start + new.rank - self._written
-            duration, packet = packet.duration, NewPacketOfAv(new.data)
+            duration, packet = packet.duration, packet_of(new.data)
             packet.duration, packet.is_keyframe = duration, new.idr
         times = self._picture.times
         packet.pts, packet.dts = times.pts[rank] - self._origin, times.dts[place] - self._origin

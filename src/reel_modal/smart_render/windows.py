@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+from typing_extensions import Buffer
 
 from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
@@ -30,11 +31,12 @@ from reel_modal.untrusted import decoder_pixels, opened, packets_of
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.stream import Stream
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["Draw", "decoder_for", "encode_windows", "matching_quality"]
+__all__ = ["Draw", "decoder_for", "encode_windows", "matching_quality", "packet_of"]
 
 Draw: TypeAlias = Callable[[Planes, Fraction], None]
 """Draws on upright yuv420p planes, in place, what is seen at a moment: seconds from the first picture on."""
@@ -119,6 +121,20 @@ def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
     return decoder
 
 
+def packet_of(data: Buffer) -> Packet[Stream]:
+    """Return a packet with a copy of `data` in memory of libav's own.
+
+    Memory of Python's would be given back by a decoder's threads, which need the interpreter for it: where that waits
+    for them to end, as it does when a decoder is left in mid-stream, neither would go on.
+    """
+    from av.packet import Packet
+
+    copy = bytes(data)
+    packet: Packet[Stream] = Packet(len(copy))
+    packet.update(copy)
+    return packet
+
+
 def _options(plan: RenderPlan, picture: Picture) -> dict[str, str]:
     """Return the options with which x264 writes what stands beside the source's own pictures."""
     sps = picture.sps
@@ -179,7 +195,7 @@ def _copy(source: Planes, target: Planes) -> None:
         np.copyto(new, old)
 
 
-def _decoded(picture: Picture, window: Window, settings: Settings) -> Iterator[VideoFrame]:
+def _decoded(picture: Picture, window: Window, settings: Settings) -> Generator[VideoFrame]:
     """Yield the pictures of `window` that are kept, in the order of showing; `pts` is their rank.
 
     Raises:
@@ -206,7 +222,6 @@ def _decoded(picture: Picture, window: Window, settings: Settings) -> Iterator[V
 def _decode_from(picture: Picture, window: Window, settings: Settings) -> Generator[VideoFrame]:
     """Decode from the picture with which `window` must begin to its end, whatever an edit list hides."""
     from av.error import FFmpegError
-    from av.packet import Packet
 
     with opened(picture.media.path) as container:
         stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
@@ -215,7 +230,7 @@ def _decode_from(picture: Picture, window: Window, settings: Settings) -> Genera
         packets = _packets_from(container, stream, picture.table.pts[window.decode_from])
         try:
             for stored in islice(packets, window.end - window.decode_from):
-                packet = Packet(bytes(stored))
+                packet = packet_of(stored)
                 packet.pts = bisect_left(picture.shown_pts, stored.pts or 0)
                 yield from decoder.decode(packet)
             yield from decoder.decode(None)

@@ -1,0 +1,132 @@
+"""Spliced clips in a browser: seeking to both sides of every joint, and playing across it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.browser import Page, browser_page
+from tests.clips import Clips
+from tests.media.splices import Rendering, render
+
+from reel_modal.frames import U8Array
+
+BLOCK = 12
+SCRIPT = """(async () => {
+  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+  const video = document.createElement("video");
+  video.muted = true;
+  video.src = URL.createObjectURL(new Blob([bytes], {type: "video/mp4"}));
+  document.body.append(video);
+  await new Promise((resolve, reject) => {
+    video.onloadeddata = resolve;
+    video.onerror = () => reject(new Error(video.error.message));
+  });
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  const blocks = () => {
+    context.drawImage(video, 0, 0);
+    const {data, width, height} = context.getImageData(0, 0, canvas.width, canvas.height);
+    const rows = [];
+    for (let top = 0; top + %d <= height; top += %d)
+      for (let left = 0; left + %d <= width; left += %d) {
+        let sum = 0;
+        for (let y = top; y < top + %d; y++)
+          for (let x = left; x < left + %d; x++) {
+            const at = 4 * (y * width + x);
+            sum += 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+          }
+        rows.push(sum / %d);
+      }
+    return rows;
+  };
+  window.seek = async (seconds) => {
+    const shown = new Promise((resolve) => {
+      const look = (_, about) => {  // a picture of the time before may still be on its way
+        if (Math.abs(about.mediaTime - seconds) < 0.1) resolve(about.mediaTime);
+        else video.requestVideoFrameCallback(look);
+      };
+      video.requestVideoFrameCallback(look);
+    });
+    video.currentTime = seconds;
+    const time = await shown;
+    return [time, blocks()];
+  };
+  window.play = async (from, to) => {
+    await window.seek(from);
+    const seen = [];
+    const all = new Promise((resolve, reject) => {
+      const look = (_, about) => {
+        seen.push([about.mediaTime, blocks()]);
+        if (about.mediaTime >= to) { video.pause(); resolve(); } else video.requestVideoFrameCallback(look);
+      };
+      video.requestVideoFrameCallback(look);
+      video.onerror = () => reject(new Error(video.error.message));
+      video.onended = resolve;
+    });
+    video.playbackRate = 0.5;
+    await video.play();
+    await all;
+    return seen;
+  };
+  return [video.videoWidth, video.videoHeight, video.duration];
+})()"""
+
+
+async def load(page: Page, clip: bytes) -> tuple[int, int, float]:
+    data = base64.b64encode(clip).decode()
+    width, height, seconds = await page.run(SCRIPT % (data, *[BLOCK] * 6, BLOCK * BLOCK))
+    return width, height, seconds
+
+
+def blocks(picture: U8Array) -> U8Array:
+    """Mean light of blocks of an upright RGB picture (H, W, 3)."""
+    light = picture @ np.array([0.299, 0.587, 0.114])
+    height, width = (side // BLOCK * BLOCK for side in light.shape)
+    return light[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3)).ravel()
+
+
+def expected(made: Rendering) -> list[tuple[float, U8Array]]:
+    """Time and blocks of every picture of the output, by libav."""
+    turn = made.media.orientation.rotation_degrees // 90
+    with av.open(str(made.path)) as container:
+        return [
+            (float(frame.time or 0), blocks(np.rot90(frame.to_ndarray(format="rgb24"), -turn)))
+            for frame in container.decode(video=0)
+        ]
+
+
+@pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv"])
+async def test_a_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_path: Path, name: str) -> None:
+    made = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
+    assert made.result.plan == "smart"
+    pictures = expected(made)
+    clip = made.path.read_bytes()
+    joints = [edge for window in made.plan.windows for edge in window.kept]
+
+    def check(time: float, seen: list[float]) -> int:
+        rank = min(range(len(pictures)), key=lambda rank: abs(pictures[rank][0] - time))
+        assert abs(pictures[rank][0] - time) < 0.002
+        off = np.abs(np.array(seen) - pictures[rank][1])
+        others = [float(np.abs(np.array(seen) - pictures[other][1]).mean()) for other in (rank - 1, rank + 1)]
+        assert off.mean() < 8
+        assert off.mean() <= min(others)
+        return rank
+
+    async with browser_page() as page:
+        width, height, seconds = await load(page, clip)
+        assert (width, height) == made.media.size
+        assert seconds == pytest.approx(4, abs=0.05)
+        step = float(1 / made.media.fps)
+        for joint in joints:
+            for rank in (joint - 1, joint):
+                time, seen = await page.run(f"window.seek({(rank + 0.5) * step!r})")
+                assert check(time, seen) == rank
+        for joint in joints:
+            played = await page.run(f"window.play({(joint - 5) * step!r}, {(joint + 4) * step!r})")
+            ranks = [check(time, seen) for time, seen in played]
+            assert ranks == sorted(ranks)
+            assert ranks[0] < joint <= ranks[-1]

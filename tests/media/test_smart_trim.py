@@ -1,0 +1,155 @@
+"""Trims without a crop: the packets that are kept are copied, the cut groups encoded anew, the sound exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.clips import RECIPES, Clips
+from tests.media.boxes import check_boxes, sample_durations
+from tests.media.framed import FAITHFUL, FAST, framed
+from tests.media.splices import packets, quiet, shown
+
+from reel_modal.config import Settings
+from reel_modal.frames import U8Array
+from reel_modal.media import find_ffmpeg, probe
+from reel_modal.schema import EncodeOptions, RenderResult, SpeedSegment
+
+RATE = 48000
+# A tone that rises all the time: no stretch of it sounds like another. PNS would make noise of a decoder's own.
+RISING = f"aevalsrc=0.5*sin(1200*t*t):d=4:s={RATE}"
+
+
+def _rising(clips: Clips, path: Path) -> None:
+    source = clips.get("pyramid.mp4")
+    command = [find_ffmpeg(Settings()).path, "-v", "error", "-y", "-i", str(source), "-f", "lavfi", "-i", RISING]
+    command += ["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-aac_pns", "0", str(path)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+RECIPES["rising.mp4"] = _rising
+
+
+def trim(source: Path, folder: Path, start: str, end: str | None, **fields: object) -> tuple[RenderResult, Path]:
+    return framed(
+        source,
+        folder,
+        trim_start_seconds=Fraction(start),
+        trim_end_seconds=None if end is None else Fraction(end),
+        output_size=probe(source).size,
+        **fields,
+    )
+
+
+def pictures(path: Path) -> list[U8Array]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+def samples(path: Path) -> np.ndarray:
+    command = [find_ffmpeg(Settings()).path, "-v", "error", "-i", str(path), "-vn", "-f", "s16le", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout, np.int16)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end", "first", "count"),
+    [
+        ("rising.mp4", "0", "2", 0, 50),
+        ("rising.mp4", "0.5", "3.1", 13, 65),
+        ("rising.mp4", "0.96", "1.92", 24, 24),
+        ("rising.mp4", "0.97", None, 24, 76),
+        ("rising.mp4", "1.2", "1.4", 30, 5),
+        ("ntsc.mkv", "1", "3", 30, 60),
+        ("cut.mp4", "0.3", "2", 8, 42),
+        ("no_b.mp4", "0.2", "3.9", 5, 92),
+        ("open_gop.mp4", "0", "2.2", 0, 55),
+        ("fragmented.mp4", "0.5", "3.1", 13, 65),
+    ],
+)
+def test_a_trim_keeps_its_frames(
+    clips: Clips, tmp_path: Path, name: str, start: str, end: str | None, first: int, count: int
+) -> None:
+    source = clips.get(name)
+    result, path = trim(source, tmp_path, start, end)
+    if result.plan == "full":
+        assert result.reason.endswith(("to be rendered anyway", "depends on one that does"))
+        return
+    assert (result.engine, result.frames, result.reason) == ("packet-copy", count, "")
+    old, new = pictures(source)[first : first + count], pictures(path)
+    same = [np.array_equal(a, b) for a, b in zip(old, new, strict=True)]
+    assert sum(same) >= result.frames_copied > 0
+    for before, after in zip(old, new, strict=True):
+        error = np.mean((before.astype(float) - after.astype(float)) ** 2)
+        assert error < 20  # of another picture it is some thousands
+    assert len(set(packets(path)) & set(packets(source))) == result.frames_copied
+    assert sample_durations(path)[0][0] == count
+    assert quiet(path) == ""
+    check_boxes(path)
+    found = probe(path, scan=True)
+    assert (found.start_seconds, found.fps) == (0, probe(source).fps)
+
+
+@pytest.mark.parametrize(("name", "start", "end"), [("rising.mp4", "0.53", "2.11"), ("ntsc.mkv", "1.01", "2.5")])
+def test_a_trim_keeps_the_frames_that_a_full_render_keeps(
+    clips: Clips, tmp_path: Path, name: str, start: str, end: str
+) -> None:
+    smart, path = trim(clips.get(name), tmp_path, start, end)
+    copied = pictures(path)
+    full, path = trim(clips.get(name), tmp_path, start, end, encode=dataclasses.replace(FAITHFUL, smart=False))
+    assert (smart.plan, full.plan, smart.frames) == ("smart", "full", full.frames)
+    for one, other in zip(copied, pictures(path), strict=True):
+        assert np.mean((one.astype(float) - other.astype(float)) ** 2) < 20
+
+
+def test_its_sound_begins_with_the_sample_that_belongs_to_the_first_frame(clips: Clips, tmp_path: Path) -> None:
+    source = clips.get("rising.mp4")
+    result, path = trim(source, tmp_path, "0.52", "3.12")
+    assert result.plan == "smart"
+    whole, kept = samples(source), samples(path)
+    begin = round(0.52 * RATE)
+    assert np.array_equal(kept[:100_000], whole[begin : begin + 100_000])
+    assert abs(len(kept) / RATE - 2.6) < 0.025  # whole packets
+
+
+def test_a_trim_without_sound_has_none(clips: Clips, tmp_path: Path) -> None:
+    result, path = trim(clips.get("rising.mp4"), tmp_path, "0.52", "3.12", audio=False)
+    assert (result.plan, probe(path).audio) == ("smart", ())
+
+
+def test_a_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> None:
+    source = clips.get("no_b.mp4")
+    result, path = trim(source, tmp_path, "0.96", "2.88")
+    assert (result.encoder, result.frames, result.frames_copied) == ("copy", 48, 48)
+    assert shown(path) == shown(source)[24:72]
+    assert packets(path) == packets(source)[24:72]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("rising.mp4", {"output_size": (96, 54)}, "the request crops or resizes it"),
+        ("rising.mp4", {"fps": Fraction(50)}, "the request changes its frame rate"),
+        ("rising.mp4", {"rotation_degrees": 180}, "its pictures are turned"),
+        ("rotated_180.mp4", {}, "its pictures are turned"),
+        ("uneven.mp4", {}, "its frame rate varies"),
+        ("anamorphic_spliced.mp4", {}, "the request crops or resizes it"),
+        ("rising.mp4", {"encode": EncodeOptions(encoder="libx264", smart=False)}, "the request asks for it"),
+        (
+            "rising.mp4",
+            {"segments": (SpeedSegment(start_seconds=Fraction(1), end_seconds=Fraction(2), speed=Fraction(2)),)},
+            "the request changes its speed",
+        ),
+    ],
+)
+def test_more_than_a_trim_is_rendered_in_full(
+    clips: Clips, tmp_path: Path, name: str, fields: dict[str, object], reason: str
+) -> None:
+    source = clips.get(name)
+    given = {"output_size": probe(source).size, "encode": FAST, **fields}
+    result, _ = framed(source, tmp_path, trim_start_seconds=Fraction(0), trim_end_seconds=Fraction(3), **given)
+    assert (result.plan, result.reason) == ("full", reason)

@@ -1,0 +1,198 @@
+"""The plan of a splice, on tables of packets of any structure: nothing that is copied refers to what is replaced."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reel_modal.errors import SpliceError
+from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, decoding_times
+from reel_modal.smart_render.planning import RenderPlan, Trim, plan_packets
+
+FPS = Fraction(25)
+TICK = Fraction(1, 12800)
+STEP = 512
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A table of packets, and which others each refers to."""
+
+    table: PacketTable
+    times: PictureTimes
+    refers_to: tuple[frozenset[int], ...]
+
+
+def stream(groups: list[tuple[bool, list[int]]], *, hidden: int = 0, depth: int = 2) -> Stream:
+    """Lay out a stream: each group begins with a keyframe, an IDR picture or not, and has runs of B-pictures.
+
+    A B-picture refers to the anchors around it, an anchor to the one before it. The B-pictures of the first run stand
+    in front of a keyframe that is no IDR, and refer back across it, as those of an open GOP do.
+    """
+    ranks: list[int] = []
+    idr: list[int] = []
+    refers: list[frozenset[int]] = []
+    shown = 0
+    anchor = 0
+    for closed, runs in groups:
+        for number, run in enumerate(runs or [0]):
+            key = number == 0
+            leading = 0 if key and (closed or not ranks) else run
+            place = len(ranks)
+            ranks.append(shown + leading)
+            idr.append(int(key and (closed or place == 0)))
+            refers.append(frozenset() if key else frozenset({anchor}))
+            for offset in range(leading):
+                ranks.append(shown + offset)
+                idr.append(0)
+                refers.append(frozenset({anchor, place}))
+            shown += leading + 1
+            anchor = place
+    pts = [rank * STEP for rank in ranks]
+    dts = [(place - depth) * STEP for place in range(len(ranks))]
+    table = PacketTable(pts, dts, idr, [int(rank < hidden) for rank in ranks], TICK)
+    return Stream(table, PictureTimes.of(table, FPS), tuple(refers))
+
+
+STREAMS = st.builds(
+    stream,
+    st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 4), min_size=1, max_size=6)), min_size=1, max_size=6),
+)
+MOMENTS = st.fractions(0, 4, max_denominator=100)
+INTERVALS = st.lists(st.tuples(MOMENTS, MOMENTS).map(lambda pair: (min(pair), max(pair))), max_size=4)
+
+
+def planned(of: Stream, *intervals: tuple[Fraction, Fraction], trim: Trim | None = None) -> RenderPlan | None:
+    try:
+        return plan_packets(of.table, of.times, intervals, trim=trim)
+    except SpliceError:
+        return None
+
+
+@given(STREAMS, INTERVALS)
+def test_nothing_that_is_copied_refers_to_what_is_replaced(
+    of: Stream, intervals: list[tuple[Fraction, Fraction]]
+) -> None:
+    plan = planned(of, *intervals)
+    if plan is None:
+        return
+    copied = {place for start, end in plan.copied for place in range(start, end)}
+    for place in copied:
+        assert of.refers_to[place] <= copied
+    assert all(start == 0 or of.table.idr[start] for start, _ in plan.copied)
+    assert len(copied) + plan.frames_rendered == len(of.table)
+    assert plan.frames_copied == len(copied)
+
+
+@given(STREAMS, INTERVALS)
+def test_every_change_is_rendered_and_windows_are_apart(
+    of: Stream, intervals: list[tuple[Fraction, Fraction]]
+) -> None:
+    plan = planned(of, *intervals)
+    if plan is None:
+        return
+    rendered = {rank for window in plan.windows for rank in range(*window.kept)}
+    for rank, seconds in enumerate(of.times.seconds):
+        if any(start <= seconds <= end for start, end in intervals):
+            assert rank in rendered
+    edges = [edge for window in plan.windows for edge in (window.first, window.end)]
+    assert edges == sorted(set(edges))
+    order = sorted(range(len(of.table)), key=of.table.pts.__getitem__)
+    for window in plan.windows:
+        # Packets and pictures of a window are the same ones.
+        assert {order[rank] for rank in range(window.first, window.end)} == set(range(window.first, window.end))
+        assert window.decode_from <= window.first
+        assert of.table.idr[window.decode_from]
+
+
+@given(STREAMS, INTERVALS)
+def test_new_pictures_fit_the_old_decoding_times(of: Stream, intervals: list[tuple[Fraction, Fraction]]) -> None:
+    plan = planned(of, *intervals)
+    if plan is None:
+        return
+    for window in plan.windows:
+        start, end = window.kept
+        for place in range(start, end):
+            late = max(start, place - plan.reorder_depth)
+            assert of.times.pts[late] >= of.times.dts[place]
+
+
+@given(STREAMS, st.integers(0, 40), st.integers(1, 40))
+def test_a_trim_keeps_exactly_its_pictures(of: Stream, first: int, count: int) -> None:
+    trim = Trim(first / FPS, (first + count) / FPS)
+    plan = planned(of, trim=trim)
+    if plan is None:
+        return
+    assert plan.kept == (first, first + count)
+    copied = {place for start, end in plan.copied for place in range(start, end)}
+    rendered = {rank for window in plan.windows for rank in range(*window.kept)}
+    assert not copied & rendered
+    assert copied | rendered == set(range(first, first + count))
+    for place in copied:
+        assert of.refers_to[place] <= copied
+
+
+def test_an_interval_is_inclusive_at_both_ends() -> None:
+    of = stream([(True, [0] * 10), (True, [0] * 10)])
+    plan = planned(of, (Fraction(3, 25), Fraction(5, 25)))
+    assert plan is not None
+    assert [(window.first, window.end) for window in plan.windows] == [(3, 10)]
+    plan = planned(of, (Fraction(301, 2500), Fraction(324, 2500)))
+    assert plan is not None
+    assert plan.windows == ()
+
+
+def test_a_window_of_an_open_group_goes_on_to_the_next_picture_that_begins_anew() -> None:
+    of = stream([(True, [0, 2, 2]), (False, [2, 2, 2]), (True, [0, 2, 2])])
+    plan = planned(of, (Fraction(4, 25), Fraction(4, 25)))
+    assert plan is not None
+    (window,) = plan.windows
+    assert of.table.idr[window.end]
+    assert window.end == 7 + 9
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pts": [0, 512, 512, 1536]}, "two of its pictures have the same time"),
+        ({"dts": [0, 512, 512, 1536]}, "not in the order of their decoding times"),
+        ({"dts": [0, 512, 1536, 2048]}, "shown before it is decoded"),
+        ({"idr": [0, 0, 0, 0]}, "depends on earlier ones"),
+        ({"hidden": [0, 0, 0, 1]}, "hides pictures in the middle or at the end"),
+    ],
+)
+def test_what_cannot_be_spliced_says_why(change: dict[str, list[int]], words: str) -> None:
+    of = {"pts": [0, 512, 1024, 1536], "dts": [0, 512, 1024, 1536], "idr": [1, 0, 0, 0], "hidden": [0, 0, 0, 0]}
+    table = PacketTable(**{**of, **change}, tick_seconds=TICK)
+    with pytest.raises(SpliceError, match=words):
+        plan_packets(table, PictureTimes.of(table, FPS), [(Fraction(0), Fraction(0))])
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(0, 2))
+def test_decoding_times_are_in_order_and_early_enough(runs: list[int], start: int) -> None:
+    pts = [at + start for at in stream([(True, runs)]).table.pts]
+    dts = decoding_times(pts)
+    assert all(before < after for before, after in itertools.pairwise(dts))
+    assert all(decoded <= shown for decoded, shown in zip(dts, pts, strict=True))
+
+
+@given(st.integers(0, 1000), st.sampled_from([Fraction(24), Fraction(30000, 1001), Fraction(60000, 1001)]), STREAMS)
+def test_times_that_a_container_has_rounded_become_exact(start_ms: int, fps: Fraction, of: Stream) -> None:
+    count = len(of.table)
+    pts = [round(1000 * (at // STEP) / fps) + start_ms for at in of.table.pts]
+    table = PacketTable(pts, decoding_times(pts), of.table.idr, [0] * count, Fraction(1, 1000))
+    times = PictureTimes.of(table, fps)
+    if count < 30:  # too short to tell a rate that is rounded from one that varies
+        return
+    assert times.constant
+    assert {after - before for before, after in itertools.pairwise(times.pts)} == {1 / fps / times.tick_seconds}
+    assert all(
+        abs(at * times.tick_seconds - at_ms * Fraction(1, 1000)) < Fraction(2, 1000)
+        for at, at_ms in zip(times.pts, sorted(pts), strict=True)
+    )
+    assert list(times.seconds) == [rank / fps for rank in range(count)]
