@@ -167,7 +167,8 @@ class FFmpegProcess:
     def kill(self) -> None:
         """End it and reap it, and where it has its own session, whatever it started; safe to call twice."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            # It has ended meanwhile, which macOS says by PermissionError.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 if sys.platform != "win32" and self._has_session:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 else:  # its group is our own

@@ -148,6 +148,15 @@ async def test_a_worker_that_is_killed_is_named_at_once_with_its_signal(store: P
     assert not (store / "out").exists()
 
 
+async def test_a_worker_that_dies_is_named_where_nobody_can_wait_without_reaping(
+    render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "waitid")  # as on macOS
+    use_body("subprocess.Popen(['sleep', '600']); os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(WorkerCrashedError, match="ended by SIGKILL"):
+        await render(overlay())
+
+
 async def test_an_ffmpeg_that_is_killed_is_an_error_of_the_function(store: Path, render: Render) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, "render")

@@ -18,6 +18,7 @@ import pytest
 from tests.clips import Clips
 from tests.integration.modal_app import APP, Deployed, app_plane, deploy
 
+from reel_modal.backends import modal as modal_backend
 from reel_modal.client import FunctionRegistry
 from reel_modal.config import Settings
 from reel_modal.errors import (
@@ -357,6 +358,22 @@ def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips:
     assert found.stdout == "succeeded survivor 250\n"
     assert len(pictures(app.store / "out/survivor.mp4")) == 250
     assert app.plane.count("FunctionMap") == 1
+
+
+async def test_a_host_that_comes_after_the_events_have_expired_still_gets_the_result(
+    app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modal_backend, "_IDLE_SECONDS", 0.5)
+    shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
+    job = await FunctionRegistry(app.settings)["render_overlay"].submit(request("expired"))
+    assert [event async for event in job.events()]
+    app.plane.pass_time(4 * 3600 + 1.0)
+    found = FunctionRegistry(app.settings).attach(job.id)
+    assert [event async for event in found.events()] == []
+    updates = [update async for update in found.progress(interval_seconds=0.05)]
+    assert (updates[-1].phase, updates[-1].percent) == ("complete", 100)
+    assert await found.status() == "succeeded"
+    assert (await found.result()).frames == 25
 
 
 async def test_a_job_is_found_again_by_another_registry(app: Deployed, clips: Clips) -> None:

@@ -325,8 +325,8 @@ def _drain(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
-    """Return when the worker has ended; it keeps its number until it is reaped, so that its group can be killed."""
-    if _POSIX:
+    """Return when the worker has ended; where that can be, it keeps its number until its group has been killed."""
+    if hasattr(os, "waitid"):  # not on Windows, nor on macOS before Python 3.13
         with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, nobody is told
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     else:
@@ -335,7 +335,8 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     if _POSIX:
-        with contextlib.suppress(ProcessLookupError):  # all of it has ended
+        # All of it has ended; macOS says PermissionError where the rest is not reaped yet.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
