@@ -49,6 +49,7 @@ class Wanted(BaseModel):
     keyframes: list[Keyframe] = Field(max_length=1000)
     effect: Literal["dark_overlay", "brightness_boost"] = "dark_overlay"
     framing: Literal["none", "9:16", "1:1"] = "none"
+    scale: Literal[1, 2] = 1
 
 
 def create_app(folder: Path, settings: Settings | None = None, *, sample: Path | None = None) -> FastAPI:
@@ -180,8 +181,10 @@ def steps_of(export_id: str, clip: dict[str, Any], wanted: Wanted) -> list[tuple
         add("render_overlay", {"regions": [region], "effect": wanted.effect, "style": {"feather": 0.15}})
     if wanted.framing != "none":
         add("process_framing", {"aspect": wanted.framing.replace(":", "/"), "crop": crop_of(clip, wanted)})
+    if wanted.scale > 1:
+        add("apply_upscale", {"scale": wanted.scale})
     if not steps:
-        raise RequestError("", "choose a highlight or a form; there is nothing to do")
+        raise RequestError("", "mark a player, or choose a form or a size; there is nothing to do")
     return steps
 
 

@@ -15,10 +15,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reel_modal import FramingRequest, FunctionRegistry, Job, OverlayRequest, ProgressUpdate, RenderResult
+from reel_modal import (
+    FramingRequest,
+    FunctionRegistry,
+    Job,
+    OverlayRequest,
+    ProgressUpdate,
+    RenderResult,
+    UpscaleRequest,
+)
 from reel_modal.errors import ConfigError, JobCancelledError, JobNotFoundError, ReelModalError, RemoteError
 
-REQUESTS = {"render_overlay": OverlayRequest, "process_framing": FramingRequest}
+REQUESTS = {
+    "render_overlay": OverlayRequest,
+    "process_framing": FramingRequest,
+    "apply_upscale": UpscaleRequest,
+}
 
 
 @dataclass

@@ -86,3 +86,12 @@ def test_a_clip_is_uploaded_and_what_is_none_is_refused_in_words(tmp_path: Path,
         for path, status in (("/media/%2e%2e%2fclips%2fmine.mp4.json", 422), ("/media/nothing.mp4", 404)):
             assert running.http.get(path).status_code == status
         assert list((tmp_path / "store").rglob("*bad*")) == []
+
+
+def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
+    with app(tmp_path) as running:
+        running.http.put("/clips/small.mp4", content=clips.get("25.mp4").read_bytes())
+        export_id = start(running.http, {"clip": "small.mp4", "keyframes": [], "scale": 2})
+        assert list(events(running.http, export_id))[-1]["status"] == "complete"
+        export = running.http.get(f"/exports/{export_id}").json()
+        assert probe(tmp_path / "store" / export["output"]).size == (640, 360)

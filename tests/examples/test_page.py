@@ -128,16 +128,8 @@ async def test_everything_fits_a_phone_and_works_by_keyboard(page: Page) -> None
         assert len(reached) < 20, reached
         await page.press("Tab")
         reached.append(await page.run("document.activeElement.id"))
-    assert [name for name in reached if name] == [
-        "play",
-        "seek",
-        "clip",
-        "upload",
-        "radius",
-        "effect",
-        "framing",
-        "start",
-    ]
+    controls = ["play", "seek", "clip", "upload", "radius", "effect", "framing", "scale", "start"]
+    assert [name for name in reached if name] == controls
     await page.press("Enter")
     await page.until("said.textContent && document.querySelector('.export')")
     assert await page.run(TOO_FAINT) == []
