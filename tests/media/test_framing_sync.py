@@ -78,12 +78,12 @@ def beats(clips: Clips, rate: str, sound_hz: int) -> Path:
     return path if path.exists() else make_beats(path, RATES[rate], seconds=SECONDS, rate=sound_hz)
 
 
-def uneven_beats(clips: Clips) -> Path:
+def uneven_beats(clips: Clips, sound_hz: int) -> Path:
     """Every third picture of the second half is missing."""
-    path = clips.folder / "beats_uneven.mp4"
+    path = clips.folder / f"beats_uneven_{sound_hz}.mp4"
     if not path.exists():
         select = r"select=lt(t\,2.2)+mod(n\,3)"
-        ffmpeg("-i", beats(clips, "50", 48000), "-vf", select, "-fps_mode", "passthrough", "-c:a", "copy", path)
+        ffmpeg("-i", beats(clips, "50", sound_hz), "-vf", select, "-fps_mode", "passthrough", "-c:a", "copy", path)
     return path
 
 
@@ -127,6 +127,12 @@ def test_flashes_and_beeps_are_where_the_time_line_says(
     check(made, source, beat_times(RATES[rate], SECONDS))
 
 
+@pytest.mark.parametrize(("rate", "sound_hz"), list(zip(RATES, [44100, 48000, 44100, 48000, 44100], strict=True)))
+def test_so_they_are_with_the_other_rate_of_sound(clips: Clips, tmp_path: Path, rate: str, sound_hz: int) -> None:
+    source = beats(clips, rate, sound_hz)
+    check(make(source, tmp_path, "mixed"), source, beat_times(RATES[rate], SECONDS))
+
+
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("slow_motion", ["repeat", "blend"])
 def test_so_they_are_where_the_crop_moves(clips: Clips, tmp_path: Path, rate: str, slow_motion: str) -> None:
@@ -136,13 +142,11 @@ def test_so_they_are_where_the_crop_moves(clips: Clips, tmp_path: Path, rate: st
     check(made, source, beat_times(RATES[rate], SECONDS))
 
 
-@pytest.mark.parametrize("crop", [(), PAN])
-@pytest.mark.parametrize("edit", ["quarter", "double", "mixed"])
-def test_so_they_are_where_pictures_come_unevenly(
-    clips: Clips, tmp_path: Path, edit: str, crop: tuple[CropKeyframe, ...]
-) -> None:
-    source = uneven_beats(clips)
-    made = make(source, tmp_path, edit, crop=crop, fps=F(30))
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("sound_hz", [44100, 48000])
+def test_so_they_are_where_pictures_come_unevenly(clips: Clips, tmp_path: Path, edit: str, sound_hz: int) -> None:
+    source = uneven_beats(clips, sound_hz)
+    made = make(source, tmp_path, edit, fps=F(30))
     assert made.result.degraded == ()
     check(made, source, beat_times(F(50), SECONDS))
 
