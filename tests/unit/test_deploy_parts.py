@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from reel_modal.deploy.command import main
 from reel_modal.deploy.console import Console, Redactor, columns
 from reel_modal.deploy.interpreters import image_interpreter
 from reel_modal.deploy.outcome import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import make_plan
-from reel_modal.deploy.preflight import TRIALS
+from reel_modal.deploy.preflight import TRIALS, not_sent
 from reel_modal.errors import AuthError, ConfigError, DeploymentError, UnavailableError
 from reel_modal.functions.bodies import NAMES
 from reel_modal.functions.specs import SPECS, ImageSpec
@@ -102,6 +105,32 @@ def test_a_plan_without_an_answer_says_that_it_has_none() -> None:
     assert "reel-modal (production) could not be asked about" in plan.to_text()
     assert "render_overlay: what is deployed now is not known" in plan.to_text()
     assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542], abs=1e-4)
+
+
+def test_the_trial_has_the_files_that_a_container_gets_and_no_others(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "parts").mkdir(parents=True)
+    for name in ("a.py", "parts/b.onnx", "parts/b.pyc", "parts/notes.txt", "py.typed"):
+        (package / name).write_text("")
+    shutil.copytree(package, tmp_path / "copy", ignore=not_sent)
+    copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
+    assert copied == {"a.py", "parts/b.onnx"}
+
+
+def test_a_fault_of_the_command_itself_is_told_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(env: object = None) -> None:
+        raise RuntimeError("the value was planted-value")
+
+    monkeypatch.setenv("STORE_SECRET", "planted-value")
+    monkeypatch.setattr("reel_modal.deploy.command.load_specs", broken)
+    log = tmp_path / "deploy.log"
+    assert main(["--environment", "test", "--dry-run", "--json", "--log-file", str(log)]) == FAILED
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)["error"]
+    assert (said["kind"], "RuntimeError: the value was [hidden]" in said["message"]) == ("unexpected", True)
+    assert not any("planted-value" in text for text in (shown.out, shown.err, log.read_text()))
 
 
 def wheel(folder: Path, name: str, version: str) -> None:

@@ -52,19 +52,17 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
         building = folder.with_name(f"{digest}.{os.getpid()}")
         try:
             _run([base, "-m", "venv", building], "a virtual environment could not be made")
-            pip: list[str | Path] = [
-                building / python,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ]
+            pip: list[str | Path] = [building / python, "-m", "pip", "install", "--quiet", "--no-compile"]
             _run([*pip, *image.pip_without_gpu], "pip could not install the image's packages")
             # Modal brings its client into a container on a path of its own; so a body that uses what only modal
             # needs is found out.
             _run([*pip, "--target", building / "modal", wanted[0]], "pip could not install modal")
-            building.rename(folder)
+            try:
+                building.rename(folder)
+            except OSError:
+                # Another deploy has made it meanwhile.
+                if not folder.exists():
+                    raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return Interpreter(folder / python, folder / "modal")
@@ -82,9 +80,16 @@ def _base_python(version: str, console: Console) -> Path:
 
 def _run(command: Iterable[str | Path], problem: str) -> None:
     words = [str(part) for part in command]
+    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
         done = subprocess.run(
-            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_INSTALL_SECONDS, check=False
+            words,
+            env=quiet,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_INSTALL_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise deployment_error("preflight", f"{problem} within {_INSTALL_SECONDS:g} s") from error

@@ -18,10 +18,11 @@ from typing import Final
 
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
+from reel_modal.functions.specs import SHIPPED_SUFFIXES
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
 from reel_modal.testing import make_clip
 
-__all__ = ["TRIALS", "Interpreter", "run_preflight"]
+__all__ = ["TRIALS", "Interpreter", "not_sent", "run_preflight"]
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _STEP_SECONDS: Final = 300.0
@@ -88,8 +89,7 @@ def run_preflight(
         sources, store = folder / "sources", folder / "store"
         sources.mkdir()
         store.mkdir()
-        # The package alone: what else lies next to it would not be in the container.
-        shutil.copytree(_PACKAGE, sources / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(_PACKAGE, sources / _PACKAGE.name, ignore=not_sent)
         step = _Step(interpreter, sources, variables)
         console.say(f"trial: {step('app', with_modal=True).strip()}")
         bodies = json.loads(step("bodies"))
@@ -105,6 +105,11 @@ def run_preflight(
                 keys = {"jobId": "trial", "userId": "trial", "inputKey": "in.mp4", "outputKey": f"{function}.mp4"}
                 result = json.loads(step(function, store.as_uri(), given=json.dumps(TRIALS[function](keys))))
                 console.say(f"trial: {function} made {result['frames']} frames, {result['encoder']}")
+
+
+def not_sent(folder: str, names: list[str]) -> list[str]:
+    """Return which files of a folder are in no container, for `shutil.copytree`."""
+    return [name for name in names if Path(name).suffix not in SHIPPED_SUFFIXES and not Path(folder, name).is_dir()]
 
 
 @dataclass(frozen=True, slots=True)
