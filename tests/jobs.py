@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from reel_modal.progress import ProgressEvent
-from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
+from reel_modal.schema import (
+    EncodeOptions,
+    HighlightKeyframe,
+    HighlightRegion,
+    OverlayRequest,
+    RenderResult,
+    StoreOptions,
+)
+
+GLOBAL = StoreOptions(input_scope="global", output_scope="global")
+"""Keys are those of the store itself."""
 
 PHASES = ("fetch", "render", "verify", "publish")
 
@@ -30,6 +40,7 @@ def overlay(
         output_key=output or f"out/{job_id}.mp4",
         regions=(region,),
         encode=EncodeOptions(encoder="libx264", preset=preset),
+        store=GLOBAL,
     )
 
 

@@ -172,6 +172,8 @@ def steps_of(export_id: str, clip: dict[str, Any], wanted: Wanted) -> list[tuple
         nonlocal source
         output = f"exports/{export_id}/{function}.mp4"
         keys = {"job_id": f"{export_id}-{len(steps)}", "user_id": USER, "input_key": source, "output_key": output}
+        # One user, so the keys are those of the store. An app with many leaves this out.
+        keys["store"] = {"input_scope": "global", "output_scope": "global"}
         steps.append((function, {**keys, **fields}))
         source = output
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 from examples.progress_page.app import create_app
 
-from reel_modal import FunctionRegistry, OverlayRequest, Settings
+from reel_modal import FunctionRegistry, OverlayRequest, Settings, StoreOptions
 from reel_modal.demo import demo_overlay, sample_clip
 
 
@@ -26,9 +26,13 @@ def main() -> None:
         registry = FunctionRegistry(Settings.from_env(store_url=store.as_uri()))
         overlay = demo_overlay(store / "unused.mp4")
 
+        everybody = StoreOptions(input_scope="global", output_scope="global")
+
         def new_request() -> OverlayRequest:
             number = uuid.uuid4().hex
-            return replace(overlay, job_id=number, input_key="in.mp4", output_key=f"out/{number}.mp4")
+            return replace(
+                overlay, job_id=number, input_key="in.mp4", output_key=f"out/{number}.mp4", store=everybody
+            )
 
         uvicorn.run(create_app(registry, new_request), host="127.0.0.1", port=arguments.port)
 

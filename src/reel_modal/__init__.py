@@ -31,7 +31,10 @@ if TYPE_CHECKING:
         OverlayStyle,
         RenderResult,
         SpeedSegment,
+        StoreOptions,
         UpscaleRequest,
+        Usage,
+        store_key,
     )
     from reel_modal.storage import Storage
 
@@ -66,10 +69,13 @@ __all__ = [
     "Settings",
     "SpeedSegment",
     "Storage",
+    "StoreOptions",
     "UpscaleRequest",
+    "Usage",
     "__version__",
     "probe",
     "run_sync",
+    "store_key",
 ]
 
 _HOME = {
@@ -102,8 +108,11 @@ _HOME = {
     "SpeedSegment": "schema",
     "Storage": "storage",
     "UpscaleRequest": "schema",
+    "StoreOptions": "schema",
+    "Usage": "schema",
     "probe": "media",
     "run_sync": "blocking",
+    "store_key": "schema",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

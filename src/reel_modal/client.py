@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 from weakref import WeakValueDictionary
@@ -32,6 +33,7 @@ from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
+from reel_modal.records import result_of_job
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 from reel_modal.single_flight import SingleFlight
 from reel_modal.verification import Check, verify_deployment
@@ -66,6 +68,7 @@ class RemoteFunction(Generic[P, R]):
         reports: Whether the function sends events, as those of this package do; the progress of one that sends none
             goes by the plan.
         experience: What finished jobs took; default: nothing is learned.
+        published: Gives a function that returns what a job of the arguments sent, where its output is there already.
         clock: Where the time comes from; a `ManualClock` in tests.
     """
 
@@ -80,6 +83,7 @@ class RemoteFunction(Generic[P, R]):
         options: JobOptions | None = None,
         reports: bool = True,
         experience: Experience | None = None,
+        published: Callable[P, Callable[[], object | None] | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name: str = name
@@ -91,6 +95,7 @@ class RemoteFunction(Generic[P, R]):
         self._identify = identify
         self._reports = reports
         self._experience = experience
+        self._published = published
         self._submissions: _Submissions[R] = _Submissions()
         self._detached: set[asyncio.Future[Job[R]]] = set()
         self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
@@ -250,10 +255,15 @@ class RemoteFunction(Generic[P, R]):
         """
         await self._backend.hydrate(self.name)
 
-    def job(self, call_id: str) -> Job[R]:
-        """Return a job that was submitted before, by its call's id; nothing is asked yet."""
+    def job(self, call_id: str, *, published: Callable[[], object | None] | None = None) -> Job[R]:
+        """Return a job that was submitted before, by its call's id; nothing is asked yet.
+
+        Args:
+            call_id: Of the call.
+            published: Returns what the job sent, where its output is there already.
+        """
         known = self._submitted.get(call_id)
-        return self._job(call_id, attached=True) if known is None else known
+        return self._job(call_id, attached=True, published=published) if known is None else known
 
     async def _submit_once(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         if self._identify is None:
@@ -270,7 +280,8 @@ class RemoteFunction(Generic[P, R]):
             await asyncio.shield(asyncio.ensure_future(self._withdraw(starting)))
             raise
         # Whoever attaches to it in this process knows as much as who submitted it, such as since when it waits.
-        job = self._submitted[call_id] = self._job(call_id, attached=False)
+        published = None if self._published is None else self._published(*args, **kwargs)
+        job = self._submitted[call_id] = self._job(call_id, attached=False, published=published)
         return job
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
@@ -280,7 +291,7 @@ class RemoteFunction(Generic[P, R]):
         except RemoteError as error:
             _log.warning("a submission of %s that was cancelled may have started a job: %s", self.name, error)
 
-    def _job(self, call_id: str, *, attached: bool) -> Job[R]:
+    def _job(self, call_id: str, *, attached: bool, published: Callable[[], object | None] | None = None) -> Job[R]:
         return Job(
             self._backend,
             self.name,
@@ -290,6 +301,7 @@ class RemoteFunction(Generic[P, R]):
             attached=attached,
             reports=self._reports,
             experience=self._experience,
+            published=published,
             clock=self._clock,
         )
 
@@ -390,6 +402,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                     if learns
                     else None
                 ),
+                published=self._look_for_output,
                 clock=clock,
             )
             for name, request_type in REQUESTS.items()
@@ -421,8 +434,13 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     def __len__(self) -> int:
         return len(self._functions)
 
-    def attach(self, job_id: str) -> Job[RenderResult]:
+    def attach(self, job_id: str, request: Request | None = None) -> Job[RenderResult]:
         """Return the job with this `Job.id`, submitted by this host or one before it; nothing is asked yet.
+
+        Args:
+            job_id: As it was kept.
+            request: What was submitted. With it, the job's output is looked for as well: an answer that was lost, or
+                has expired, is found again.
 
         Raises:
             ConfigError: It is no id of a job, or of one that ran elsewhere than this registry looks.
@@ -436,7 +454,12 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 f"job {job_id!r} runs on {backend!r}, and this registry looks on {self.backend.name!r}:"
                 " MODAL_ENABLED has changed since"
             )
-        return self._functions[function].job(call_id)
+        published = None if request is None else self._look_for_output(request)
+        return self._functions[function].job(call_id, published=published)
+
+    def _look_for_output(self, request: Request) -> Callable[[], object | None] | None:
+        url = self.settings.store_url
+        return None if url is None else partial(result_of_job, request, url)
 
     async def verify(self) -> list[Check]:
         """Look every function up again, and say of each whether it is there and was deployed by this version.
@@ -495,6 +518,7 @@ def _render_function(
     *,
     options: JobOptions,
     experience: Experience | None,
+    published: Callable[[Request], Callable[[], object | None] | None],
     clock: Clock,
 ) -> RemoteFunction[[Q], RenderResult]:
     def identify(request: Q) -> tuple[str, str]:
@@ -513,6 +537,7 @@ def _render_function(
         identify=identify,
         options=options,
         experience=experience,
+        published=published,
         clock=clock,
     )
 

@@ -21,6 +21,7 @@ from reel_modal.errors import (
     JobNotFoundError,
     JobStalledError,
     NotDeployedError,
+    ReelModalError,
     RemoteError,
     UnavailableError,
     WaitTimeoutError,
@@ -46,6 +47,7 @@ _GRACE_SECONDS: Final = 5.0
 """How far a wait may outlast its time-out while the backend owes an answer."""
 
 _BACKOFF_SECONDS: Final = 1.0
+_STORE_SECONDS: Final = 10.0
 _PROMPT_SECONDS: Final = 1.0
 """Whoever first looks so soon after the submission knows when the job ended, even if it already has."""
 
@@ -88,6 +90,7 @@ class Job(Generic[R]):
         attached: bool = False,
         reports: bool = True,
         experience: Experience | None = None,
+        published: Callable[[], object | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.id: str = f"{backend.name}:{function}:{call_id}"
@@ -100,6 +103,7 @@ class Job(Generic[R]):
         self._started_at = None if attached else clock.monotonic()
         self._watch = SharedWatch(self.events if reports else _no_events, self._end, clock)
         self._experience = experience
+        self._find_published = published
         self._learned = attached  # whoever submitted it has the whole story
 
     def __repr__(self) -> str:
@@ -108,10 +112,13 @@ class Job(Generic[R]):
     async def status(self) -> JobStatus:
         """Return how the job is; `unknown` when nobody could be asked, which is never an end.
 
+        The output is looked at first, where this host knows the store and the request: a job that has published its
+        result has succeeded, whatever became of its machine.
+
         Cancellation: changes nothing.
         """
         try:
-            if await self._look(0) is not None:
+            if await self._published() is not None or await self._look(0) is not None:
                 return "succeeded"
             return "running" if await self._backend.events_so_far(self._call_id) else "queued"
         except JobCancelledError:
@@ -274,7 +281,26 @@ class Job(Generic[R]):
             return await self._backend.wait(self._call_id, wait_seconds)
         except RemoteError as error:
             error.function = self.function  # a backend knows the call by its id alone
+            # The machine may have been lost between publishing and answering.
+            if (published := await self._published()) is not None:
+                return published
             raise
+
+    async def _published(self) -> Finished | None:
+        """Return the result that lies beside the job's output, as far as the store answers in time."""
+        if self._find_published is None:
+            return None
+        looking = asyncio.get_running_loop().run_in_executor(None, self._find_published)
+        await asyncio.wait({looking}, timeout=_STORE_SECONDS)
+        if not looking.done():
+            _log.warning("the store did not say within %g s whether %s has its output", _STORE_SECONDS, self.id)
+            return None
+        try:
+            value = looking.result()
+        except ReelModalError as error:
+            _log.warning("the store did not say whether %s has its output: %s", self.id, error)
+            return None
+        return None if value is None else Finished(value)
 
     async def _learn(self, outcome: Finished, now: float) -> None:
         """Remember how long the job took, once, however many wait for it."""

@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.color_names import color_tags
 from reel_modal.config import MediaLimits, Settings
@@ -207,13 +207,17 @@ def find_ffmpeg(settings: Settings | None = None) -> FFmpeg:
     return FFmpeg(path, version, text, origin)
 
 
-def probe(path: str | Path, *, settings: Settings | None = None, scan: bool = False) -> MediaInfo:
+def probe(
+    path: str | Path, *, settings: Settings | None = None, scan: bool = False, data: BinaryIO | None = None
+) -> MediaInfo:
     """Say what the video `path` is, by its headers, its first timestamps and one decoded frame.
 
     Args:
         path: The file.
         settings: Its limits say what is refused.
         scan: Look at every packet as well: exact counts, for the price of reading the whole file.
+        data: Where headers and first pictures are read from instead of the file, which need not be whole then: a
+            file in a store, fetched where it is read. The caller closes it.
 
     Raises:
         InvalidMediaError: It is no video that we accept: missing, unreadable, without a picture, beyond the
@@ -225,7 +229,7 @@ def probe(path: str | Path, *, settings: Settings | None = None, scan: bool = Fa
     """
     path = Path(path)
     limits = (settings or Settings.from_env()).limits
-    with opened(path) as container:
+    with opened(path, data) as container:
         stream = _picture(container, path)
         check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
         check_length(Fraction(container.duration or 0, _MICROSECONDS), path, limits)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.config import MediaLimits
-from reel_modal.errors import InvalidMediaError
+from reel_modal.errors import InvalidMediaError, StorageError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -67,8 +67,12 @@ def input_arguments(path: Path, limits: MediaLimits = _DEFAULT_LIMITS) -> tuple[
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
+def opened(path: Path, data: BinaryIO | None = None) -> Iterator[InputContainer]:
     """Open `path` as a file of a known container; whatever libav says about it, in the block too, becomes ours.
+
+    Args:
+        path: The file.
+        data: Where its bytes are read from instead; the caller closes it.
 
     Raises:
         InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
@@ -80,8 +84,11 @@ def opened(path: Path) -> Iterator[InputContainer]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
             raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is no regular file")
-        with av.open(file_url(path), container_options=options, metadata_errors="replace") as container:
+        source = file_url(path) if data is None else data
+        with av.open(source, "r", container_options=options, metadata_errors="replace") as container:
             yield container
+    except StorageError:  # of whoever gives the bytes; it may be an OSError too
+        raise
     except FileNotFoundError as error:
         raise InvalidMediaError(f"there is no file {str(path)!r}") from error
     except (FFmpegError, OSError, ValueError) as error:

@@ -61,7 +61,7 @@ async def test_a_job_gives_its_result(place: Place) -> None:
     assert set(result.seconds_by_phase) == set(PHASES)
     assert result.bytes > 0
     expected = RenderResult.parse(rendered(request.to_dict()))
-    told = {name: getattr(expected, name) for name in ("bytes", "seconds_by_phase", "cold_start", "reason")}
+    told = {name: getattr(expected, name) for name in ("bytes", "seconds_by_phase", "cold_start", "reason", "usage")}
     assert replace(result, **told) == expected
     assert await job.result(timeout=0) == result
     assert await job.status() == "succeeded"

@@ -102,9 +102,10 @@ def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
             "    from reel_modal.functions import bodies\n"
             "    class Unknown(Exception):\n"
             "        pass\n"
-            "    def body(payload, context):\n"
+            "    def body(request, context):\n"
             f"{lines}"
-            "    bodies._BODIES = bodies._BODIES | {'render_overlay': body}\n"
+            "    from reel_modal.schema import OverlayRequest\n"
+            "    bodies._BODIES = bodies._BODIES | {'render_overlay': lambda: bodies._Body(OverlayRequest, body)}\n"
         )
 
     return use
@@ -441,7 +442,7 @@ for name in ("fetch", "render"):
         os.write(1, b"and another writes")
         subprocess.run(["echo", "and a child echoes"])
         sys.stdout.flush()
-return RenderResult.parse(rendered(payload))
+return RenderResult.parse(rendered(request.to_dict()))
 """)
     job = await render.submit(overlay("mine"))
     assert [event.phase async for event in job.events()] == ["fetch", "fetch", "render", "render"]

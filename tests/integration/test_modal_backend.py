@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from tests.clips import Clips
 from tests.integration.modal_app import APP, Deployed, app_plane, deploy
+from tests.jobs import GLOBAL
+from tests.object_store import ObjectStore
 
 from reel_modal.backends import modal as modal_backend
 from reel_modal.client import FunctionRegistry
@@ -32,7 +34,9 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.pricing import PUBLISHED_RATES
+from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest, store_key
+from reel_modal.storage import Storage
 from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
@@ -65,6 +69,7 @@ def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> Overlay
             "inputKey": source,
             "outputKey": output or f"out/{job_id}.mp4",
             "highlightRegions": [region],
+            "store": GLOBAL.to_dict(),
         }
     )
 
@@ -84,6 +89,7 @@ def framing(job_id: str, *, output: str) -> FramingRequest:
             "segmentData": {"trimStart": 0.5, "trimEnd": 2.5, "segments": [{"start": 1, "end": 1.5, "speed": 0.5}]},
             "outputWidth": 108,
             "outputHeight": 192,
+            "store": GLOBAL.to_dict(),
         }
     )
 
@@ -128,6 +134,7 @@ async def test_modal_and_this_machine_render_the_same_frames(
 
 def larger(output: str, **fields: object) -> UpscaleRequest:
     asked = {"jobId": output, "userId": "u", "inputKey": "in.mp4", "outputKey": output, "scale": 2, **fields}
+    asked.setdefault("store", GLOBAL.to_dict())
     return UpscaleRequest.parse(asked)
 
 
@@ -148,6 +155,50 @@ async def test_a_container_that_is_paid_for_its_gpu_does_not_go_on_without_it(ap
         with pytest.raises(RemoteError, match="the GPU was asked for"):
             await registry["apply_upscale"](larger("out/gpu.mp4"))
     assert not (app.store / "out/gpu.mp4").exists()
+
+
+async def test_modal_and_this_machine_work_on_a_bucket(
+    app: Deployed, s3: ObjectStore, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = s3.url("both-places")
+    storage = Storage.from_url(url)
+    storage.publish(Path(shutil.copy(clips.get("25.mp4"), tmp_path / "in.mp4")), store_key("in.mp4", "user", "u"))
+    former = {"REEL_MODAL_STORE_URL": app.store.as_uri()}
+    app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": url, **s3.environment})
+    app.plane.end_containers()
+    made, receipts = [], []
+    try:
+        for enabled in (True, False):
+            settings = replace(app.settings, modal_enabled=enabled, store_url=url)
+            async with FunctionRegistry(settings) as registry:
+                for name, asked in (
+                    ("render_overlay", request(f"overlay-{enabled}")),
+                    ("process_framing", framing(f"framing-{enabled}", output=f"framing-{enabled}.mp4")),
+                    ("apply_upscale", larger(f"upscale-{enabled}.mp4", provider="cpu")),
+                ):
+                    job = await registry[name].submit(replace(asked, store=StoreOptions()))
+                    receipts.append((await job.result()).usage)
+                    assert await registry.attach(job.id, asked).status() == "succeeded"
+                    made.append(pictures(storage.fetch(store_key(asked.output_key, "user", "u"), tmp_path)))
+    finally:
+        app.plane.create_secret("reel-modal-storage", former)
+        app.plane.end_containers()
+    for there, here in zip(made[:3], made[3:], strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(there, here, strict=True))
+    for usage in receipts:
+        assert usage is not None
+        assert usage.bytes_in >= clips.get("25.mp4").stat().st_size
+        assert usage.queue_seconds is not None
+        assert usage.seconds > 0
+    on_modal, without_gpu, upscaled, here, *_ = [usage for usage in receipts if usage is not None]
+    assert (on_modal.gpu, without_gpu.gpu, upscaled.gpu, here.gpu) == ("T4", None, "A10G", None)
+    assert upscaled.model
+    rate = PUBLISHED_RATES.usd_per_second(gpu="T4", cpu=4, memory_mb=4096)
+    assert on_modal.dollars == pytest.approx(on_modal.gpu_seconds * rate)
+    assert on_modal.gpu_seconds == pytest.approx(on_modal.startup_seconds + on_modal.seconds)
+    assert on_modal.rates_dated == PUBLISHED_RATES.dated
+    assert without_gpu.dollars > 0
+    assert (here.dollars, here.rates_dated) == (0.0, "")
 
 
 async def test_a_container_says_whether_it_was_started_for_the_job(

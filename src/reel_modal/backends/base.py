@@ -18,6 +18,7 @@ from reel_modal.errors import (
     InvalidMediaError,
     InvalidModelError,
     JobCancelledError,
+    ObjectExistsError,
     ObjectNotFoundError,
     OutOfMemoryError,
     ReelModalError,
@@ -32,7 +33,8 @@ JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "canc
 """`unknown` says that nobody could be asked, and is never an end."""
 
 _REFUSALS: Final = (
-    *(RequestError, InvalidMediaError, InvalidModelError, ConfigError, InvalidKeyError, ObjectNotFoundError),
+    *(RequestError, InvalidMediaError, InvalidModelError, ConfigError, InvalidKeyError),
+    *(ObjectNotFoundError, ObjectExistsError),
 )
 
 

@@ -161,6 +161,7 @@ class _LocalCall:
         self.outcome: Future[dict[str, object]] = Future()
         self.queued_seconds = 0.0
         self._submitted_at = time.monotonic()
+        self._submitted_unix = time.time()
         self._function = function
         self._payload = payload
         self._settings = settings
@@ -252,7 +253,9 @@ class _LocalCall:
         drain = threading.Thread(target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True)
         drain.start()
         try:
-            answer = self._converse(process, Task(self._function, self._payload, self._settings, folder))
+            answer = self._converse(
+                process, Task(self._function, self._payload, self._settings, self._submitted_unix, folder)
+            )
         finally:
             with self._lock:
                 self._signal()

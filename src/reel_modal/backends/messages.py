@@ -22,12 +22,14 @@ class Task:
         function: The body's name.
         payload: The request's `to_dict()`.
         settings: Of the host.
+        submitted_at: Unix time of the submission.
         folder: The job's own; the worker makes it, and it is removed with all that is in it.
     """
 
     function: str
     payload: Mapping[str, object]
     settings: Settings
+    submitted_at: float
     folder: Path
 
 

@@ -51,6 +51,7 @@ def main() -> None:
 
 def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Returned | Failed:
     from reel_modal.functions.bodies import run_body
+    from reel_modal.functions.metering import Meter, seconds_since_process_start
 
     try:
         return Returned(
@@ -61,6 +62,7 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
                 send=lambda event: _send(channel, event),
                 cancellation=cancellation,
                 folder=task.folder,
+                meter=Meter(submitted_at=task.submitted_at, startup_seconds=seconds_since_process_start()),
             )
         )
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from typing import Final
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.functions.specs import SHIPPED_SUFFIXES
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest, store_key
 from reel_modal.testing import make_clip
 
 __all__ = ["TRIALS", "Interpreter", "not_sent", "run_preflight"]
@@ -93,7 +93,9 @@ def run_preflight(
         step = _Step(interpreter, sources, variables)
         console.say(f"trial: {step('app', with_modal=True).strip()}")
         bodies = json.loads(step("bodies"))
-        make_clip(store / "in.mp4", size=_SIZE, seconds=1, audio_seconds=1)
+        mine = store / store_key(".", "user", "trial")
+        mine.mkdir(parents=True)
+        make_clip(mine / "in.mp4", size=_SIZE, seconds=1, audio_seconds=1)
         for function in functions:
             if function not in bodies:
                 console.say(f"trial: {function} has no body in this version: it will refuse every job")

@@ -17,7 +17,7 @@ from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.functions.publishing import publish_result, result_of
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.tiles import Samples
@@ -73,21 +73,8 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)
     made, notes, _ = upscale(plan, request, context)
-    size_bytes = verify_and_publish(made, request.output_key, context)
-    return RenderResult(
-        job_id=request.job_id,
-        function=NAME,
-        output_key=request.output_key,
-        frames=made.frames,
-        size=made.size,
-        fps=made.fps,
-        duration_seconds=made.duration_seconds,
-        bytes=size_bytes,
-        engine=plan.session.engine,
-        encoder=made.encoder,
-        seconds_by_phase=dict(context.reporter.seconds_by_phase),
-        degraded=(*plan.notes, *notes, *made.degraded),
-    )
+    result = result_of(made, request, function=NAME, engine=plan.session.engine, degraded=(*plan.notes, *notes))
+    return publish_result(result, made, request, context, model=plan.session.model.manifest.name)
 
 
 def upscale(

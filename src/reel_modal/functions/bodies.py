@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from reel_modal.config import Settings
-from reel_modal.errors import ConfigError
+from reel_modal.errors import ConfigError, ObjectExistsError
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.functions.metering import Meter
 from reel_modal.progress.events import ProgressEvent
+from reel_modal.records import OutputRecord, places_of
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.schema import RenderResult
 from reel_modal.storage import Storage
@@ -20,28 +24,36 @@ from reel_modal.storage import Storage
 __all__ = ["NAMES", "run_body"]
 
 
-def _render_overlay(payload: Mapping[str, object], context: JobContext) -> RenderResult:
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A function: what it takes, and what it does."""
+
+    request_type: type[Any]
+    run: Callable[[Any, JobContext], RenderResult]
+
+
+def _render_overlay() -> _Body:
     from reel_modal.functions import render_overlay
     from reel_modal.schema import OverlayRequest
 
-    return render_overlay.run(OverlayRequest.parse(payload), context)
+    return _Body(OverlayRequest, render_overlay.run)
 
 
-def _process_framing(payload: Mapping[str, object], context: JobContext) -> RenderResult:
+def _process_framing() -> _Body:
     from reel_modal.functions import process_framing
     from reel_modal.schema import FramingRequest
 
-    return process_framing.run(FramingRequest.parse(payload), context)
+    return _Body(FramingRequest, process_framing.run)
 
 
-def _apply_upscale(payload: Mapping[str, object], context: JobContext) -> RenderResult:
+def _apply_upscale() -> _Body:
     from reel_modal.functions import apply_upscale
     from reel_modal.schema import UpscaleRequest
 
-    return apply_upscale.run(UpscaleRequest.parse(payload), context)
+    return _Body(UpscaleRequest, apply_upscale.run)
 
 
-_BODIES: Mapping[str, Callable[[Mapping[str, object], JobContext], RenderResult]] = {
+_BODIES: Mapping[str, Callable[[], _Body]] = {
     "render_overlay": _render_overlay,
     "process_framing": _process_framing,
     "apply_upscale": _apply_upscale,
@@ -58,8 +70,11 @@ def run_body(
     attempt: int = 1,
     cancellation: CancellationToken | None = None,
     folder: Path | None = None,
+    meter: Meter | None = None,
 ) -> dict[str, object]:
     """Run one job in this process, which is the job's own, and return its result as JSON holds it.
+
+    An output that this very job has made before, or that the request says to reuse, is returned without rendering.
 
     Args:
         name: Of the function.
@@ -69,24 +84,55 @@ def run_body(
         attempt: 1 for the first try of the job.
         cancellation: Looked at between frames.
         folder: Where the job's own folder is made; None is the system's place for temporary files.
+        meter: Measures the receipt; default: one of a machine that costs nothing.
 
     Raises:
         ConfigError: The function has no body in this version, or no store is set.
+        ObjectExistsError: There is another output, and the request says to refuse.
         ReelModalError: What the body raises.
     """
-    body = _BODIES.get(name)
-    if body is None:
+    meter = meter or Meter()
+    if name not in _BODIES:
         raise ConfigError(f"{name!r} has no body in this version of reel_modal; it has {', '.join(sorted(_BODIES))}")
     if settings.store_url is None:
         raise ConfigError("no store is set: REEL_MODAL_STORE_URL must say where media lie, such as file:///srv/media")
+    body = _BODIES[name]()
+    request = body.request_type.parse(payload)
+    # From here on, keys are those of the store: no body knows of users.
+    placed = replace(request, **places_of(request))
+    storage = Storage.from_url(settings.store_url)
+    record = OutputRecord(storage, placed.output_key, request.request_hash())
+    source_version = storage.stat(placed.input_key).version
+    before = _rendered_before(request, record, source_version)
+    if before is not None:
+        usage = before.usage if before.reused_from is None else meter.usage(storage.traffic)
+        return replace(before, output_key=request.output_key, usage=usage).to_dict()
     # The encoder's own threads fill the cores; more for a frame's few milliseconds of drawing only cost.
     load_cv2().setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="reel_modal-", dir=folder) as workdir:
         context = JobContext(
-            storage=Storage.from_url(settings.store_url),
+            storage=storage,
             workdir=Path(workdir),
             settings=settings,
             reporter=Reporter(send, attempt=attempt),
             cancellation=cancellation or CancellationToken(),
+            meter=meter,
+            announce=lambda result, made: record.write(result, made, source_version),
         )
-        return body(payload, context).to_dict()
+        return replace(body.run(placed, context), output_key=request.output_key).to_dict()
+
+
+def _rendered_before(request: Any, record: OutputRecord, source_version: str) -> RenderResult | None:
+    """Return the result that is there already and does for this job."""
+    found = record.find()
+    if found is not None and found.result.job_id == request.job_id:
+        return found.result  # this job's own, before its machine was taken away
+    existing = request.store.existing
+    if found is not None and existing != "replace" and found.source_version == source_version:
+        return replace(found.result, job_id=request.job_id, reused_from=found.result.job_id)
+    if existing == "refuse" and record.output_is_there():
+        raise ObjectExistsError(
+            f"there is an output under {request.output_key!r} that is not this request's, and it is not to be"
+            " replaced; name another key, or remove it"
+        )
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -18,7 +19,10 @@ import modal
 
 from reel_modal.config import Settings
 from reel_modal.functions.bodies import run_body
-from reel_modal.functions.specs import EVENTS_QUEUE
+from reel_modal.functions.contract import Contract, spec_row
+from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
+from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT, load_specs
+from reel_modal.pricing import load_rates
 from reel_modal.progress.events import ProgressEvent
 
 __all__ = ["END", "run_in_container"]
@@ -37,11 +41,36 @@ _jobs = itertools.count()
 
 
 def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, object]:
-    """Run the body `name` for `payload`, the request's `to_dict()`, and return its result as JSON holds it."""
+    """Run the body `name` for `payload`, and return its result as JSON holds it.
+
+    Args:
+        name: Of the function.
+        payload: The request's `to_dict()`, and `submitted_at` where the host says it.
+    """
     cold = next(_jobs) == 0
+    asked = {key: value for key, value in payload.items() if key != SUBMITTED_AT}
+    submitted_at = payload.get(SUBMITTED_AT)
+    meter = Meter(
+        _machine(name),
+        submitted_at=submitted_at if isinstance(submitted_at, float) else None,
+        startup_seconds=seconds_since_process_start() if cold else 0.0,
+    )
     with _EventSender(modal.current_function_call_id()) as sender:
-        made = run_body(name, payload, settings=Settings.from_env(), send=sender.send)
+        made = run_body(name, asked, settings=Settings.from_env(), send=sender.send, meter=meter)
     return made | {"cold_start": cold}
+
+
+def _machine(name: str) -> Machine:
+    """Return what the function was deployed with."""
+    deployed = os.environ.get("REEL_MODAL_CONTRACT")
+    row = Contract.from_json(deployed).functions.get(name) if deployed else None
+    row = row or spec_row(load_specs()[name])
+    # Of several GPUs that will do, the first is the likeliest; which one it is, only its driver says.
+    named = row["gpu"].partition(",")[0]
+    gpu = None if named == "none" else named
+    rates = load_rates()
+    rate = rates.usd_per_second(gpu=gpu, cpu=float(row["cpu"]), memory_mb=float(row["memory_mb"]))
+    return Machine(gpu, rate, rates.dated)
 
 
 class _EventSender:

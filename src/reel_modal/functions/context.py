@@ -15,7 +15,9 @@ from typing import Final
 
 from reel_modal.config import Settings
 from reel_modal.errors import JobCancelledError
+from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
+from reel_modal.schema import RenderResult, Usage
 from reel_modal.storage import Storage
 
 __all__ = ["CancellationToken", "JobContext", "Reporter"]
@@ -108,6 +110,10 @@ def _ignore(event: ProgressEvent) -> None:
     """Take an event that nobody listens to."""
 
 
+def _announce_nothing(result: RenderResult, made: Path) -> None:
+    """Take a result of which no record is kept."""
+
+
 @dataclass(frozen=True)
 class JobContext:
     """All that a function body may touch besides its request.
@@ -118,6 +124,8 @@ class JobContext:
         settings: The settings of the process that runs the body.
         reporter: Takes phases and frame counts.
         cancellation: Looked at between frames.
+        meter: Measures the receipt.
+        announce: Takes the result and its file right before that is published, to keep a record of it.
     """
 
     storage: Storage
@@ -125,6 +133,12 @@ class JobContext:
     settings: Settings = field(default_factory=Settings)
     reporter: Reporter = field(default_factory=lambda: Reporter(_ignore))
     cancellation: CancellationToken = field(default_factory=CancellationToken)
+    meter: Meter = field(default_factory=Meter)
+    announce: Callable[[RenderResult, Path], None] = _announce_nothing
+
+    def usage(self, model: str | None = None) -> Usage:
+        """Return the receipt so far; `model` is the network that made pixels."""
+        return self.meter.usage(self.storage.traffic, model=model)
 
     def raise_if_cancelled(self, function: str) -> None:
         """Raise JobCancelledError when somebody asked to stop."""

@@ -6,7 +6,7 @@ The same body on a Modal machine and on this one; all that it may touch comes wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,9 @@ from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.functions.publishing import publish_result, result_of
 from reel_modal.functions.smart import render_smart
-from reel_modal.media import probe
+from reel_modal.functions.sources import look_at, parts_of, says_where
 from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
@@ -64,35 +64,35 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         process or file is left.
     """
     with context.reporter.phase("fetch"):
-        source = context.storage.fetch(request.input_key, context.workdir)
-        plan = FramingPlan.of(request, probe(source, settings=context.settings), context.settings)
+        plan = _fetch(request, context)
     output = context.workdir / f"output{Path(request.output_key).suffix}"
     smart, made = _copy(request, context, plan, output)
     notes: list[str] = []
     if made is None:
         made, notes = _render(request, context, plan, output)
+    engine = _COPY if smart.kind == "smart" else plan.engine
+    result = result_of(made, request, function=NAME, engine=engine, degraded=(*plan.notes, *notes))
+    result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
     try:
         context.raise_if_cancelled(NAME)
-        size_bytes = verify_and_publish(made, request.output_key, context)
+        return publish_result(result, made, request, context)
     finally:
         made.path.unlink(missing_ok=True)
-    return RenderResult(
-        job_id=request.job_id,
-        function=NAME,
-        output_key=request.output_key,
-        frames=made.frames,
-        size=made.size,
-        fps=made.fps,
-        duration_seconds=made.duration_seconds,
-        bytes=size_bytes,
-        engine=_COPY if smart.kind == "smart" else plan.engine,
-        encoder=made.encoder,
-        plan=smart.kind,
-        reason=smart.reason,
-        frames_copied=smart.frames_copied,
-        seconds_by_phase=dict(context.reporter.seconds_by_phase),
-        degraded=(*plan.notes, *notes, *made.degraded),
-    )
+
+
+def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
+    """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
+    source = context.storage.open(request.input_key, context.workdir)
+    media = look_at(source, context.settings)
+    in_part = not source.whole and request.trim_end_seconds is not None and says_where(media)
+    if not in_part:
+        source.need()
+    # Planning reads times alone, which of a file that says where its pictures lie are in the headers.
+    plan = FramingPlan.of(request, media, context.settings)
+    if in_part:
+        shown_until = plan.timeline.source_end
+        source.need(parts_of(media, plan.first_seconds, media.start_seconds + (shown_until or 0)))
+    return plan
 
 
 def _copy(

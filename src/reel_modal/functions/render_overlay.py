@@ -5,6 +5,7 @@ It must know nothing of where it runs; all that it may touch comes with the `Job
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.frames import Planes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import verify_and_publish
+from reel_modal.functions.publishing import publish_result, result_of
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
@@ -32,7 +33,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         context: Storage, reporter, settings, working folder and cancellation.
 
     Returns:
-        What was made and how long each phase took.
+        What was made, how long each phase took, and what that used.
 
     Raises:
         InvalidMediaError: The input is no video that we accept.
@@ -60,24 +61,9 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     degraded: list[str] = []
     if made is None:
         made, degraded = _render(request, context, media, overlay, output)
-    size_bytes = verify_and_publish(made, request.output_key, context)
-    return RenderResult(
-        job_id=request.job_id,
-        function=NAME,
-        output_key=request.output_key,
-        frames=made.frames,
-        size=made.size,
-        fps=made.fps,
-        duration_seconds=made.duration_seconds,
-        bytes=size_bytes,
-        engine="opencv-yuv420p",
-        encoder=made.encoder,
-        plan=plan.kind,
-        reason=plan.reason,
-        frames_copied=plan.frames_copied,
-        seconds_by_phase=dict(context.reporter.seconds_by_phase),
-        degraded=(*degraded, *made.degraded),
-    )
+    result = result_of(made, request, function=NAME, engine="opencv-yuv420p", degraded=degraded)
+    result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
+    return publish_result(result, made, request, context)
 
 
 def _draw(overlay: OverlayRenderer, planes: Planes, seconds: Fraction) -> None:

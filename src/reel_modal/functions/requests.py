@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest
 
 __all__ = ["REQUESTS", "Request"]
 
@@ -20,6 +20,26 @@ class Request(Protocol):
     @property
     def job_id(self) -> str:
         """The host's own name of the job."""
+        ...
+
+    @property
+    def user_id(self) -> str:
+        """Whom it is for."""
+        ...
+
+    @property
+    def input_key(self) -> str:
+        """Where the source is, within its scope."""
+        ...
+
+    @property
+    def output_key(self) -> str:
+        """Where the result goes, within its scope."""
+        ...
+
+    @property
+    def store(self) -> StoreOptions:
+        """Whose the two keys are, and what becomes of an output that is there."""
         ...
 
     def to_dict(self) -> dict[str, object]:

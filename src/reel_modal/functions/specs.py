@@ -18,6 +18,7 @@ __all__ = [
     "EVENTS_QUEUE",
     "SHIPPED_SUFFIXES",
     "SPECS",
+    "SUBMITTED_AT",
     "FunctionSpec",
     "ImageSpec",
     "app_name",
@@ -32,6 +33,9 @@ EVENTS_QUEUE: Final = "reel-modal-events"
 
 SHIPPED_SUFFIXES: Final = (".py", ".onnx")
 """Which files of this package a deployment sends: its code and its networks."""
+
+SUBMITTED_AT: Final = "submitted_at"
+"""What travels with a request to a container besides its fields: the Unix time of the submission."""
 
 _SUFFIXES: Final = {"production": "", "staging": "-staging", "development": "-development", "test": "-test"}
 

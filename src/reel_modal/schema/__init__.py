@@ -16,13 +16,16 @@ from reel_modal.schema.overlay import (
     OverlayStyle,
 )
 from reel_modal.schema.results import RenderResult
+from reel_modal.schema.storing import Existing, Scope, StoreOptions, store_key
 from reel_modal.schema.timeline import Piece, Timeline
 from reel_modal.schema.upscale import UpscaleRequest
+from reel_modal.schema.usage import Usage
 
 __all__ = [
     "CropKeyframe",
     "Effect",
     "EncodeOptions",
+    "Existing",
     "Fit",
     "FramingRequest",
     "HighlightKeyframe",
@@ -33,8 +36,12 @@ __all__ = [
     "OverlayStyle",
     "Piece",
     "RenderResult",
+    "Scope",
     "SlowMotion",
     "SpeedSegment",
+    "StoreOptions",
     "Timeline",
     "UpscaleRequest",
+    "Usage",
+    "store_key",
 ]

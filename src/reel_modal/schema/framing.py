@@ -31,6 +31,7 @@ from reel_modal.parsing import (
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing_parts import edit_fields, quarter_turn, rate, ratio, size_fields
 from reel_modal.schema.reading import build, hash_without_job, identifier, video_size
+from reel_modal.schema.storing import StoreOptions
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["CropKeyframe", "Fit", "FramingRequest", "Outside", "SlowMotion", "SpeedSegment"]
@@ -186,6 +187,7 @@ class FramingRequest:
         outside: Whether crops outside of the frame and trims outside of the clip are moved inside and named
             in the result, or refused.
         encode: How the output is encoded.
+        store: Whose the two keys are, and what becomes of an output that is there.
 
     Raises:
         RequestError: Something is wrong; its `path` says where.
@@ -216,6 +218,7 @@ class FramingRequest:
     slow_motion: SlowMotion = "repeat"
     outside: Outside = "clamp"
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
 
     def __post_init__(self) -> None:
         for name in ("job_id", "user_id", "input_key", "output_key"):
@@ -248,6 +251,7 @@ class FramingRequest:
             "background": record.take_or("blur", text, "background"),
             **{name: record.take_or(words[0], one_of(*words), name) for name, words in _WORDS.items()},
             "encode": record.take_or(EncodeOptions(), EncodeOptions.read, "encode"),
+            "store": record.take_or(StoreOptions(), StoreOptions.read, "store"),
         }
         record.finish()
         return build(cls, "", request)
@@ -279,10 +283,11 @@ class FramingRequest:
             "slow_motion": self.slow_motion,
             "outside": self.outside,
             "encode": self.encode.to_dict(),
+            "store": self.store.to_dict(),
         }
 
     def request_hash(self) -> str:
-        """Return a hash of what is asked for; requests that differ in their `job_id` alone have the same."""
+        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
         return hash_without_job(self.to_dict())
 
     def timeline(self, duration_seconds: Fraction | None = None) -> Timeline:

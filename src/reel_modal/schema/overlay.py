@@ -32,6 +32,7 @@ from reel_modal.schema.reading import build, hash_without_job, identifier, video
 
 if TYPE_CHECKING:
     from reel_modal.schema.framing import FramingRequest
+from reel_modal.schema.storing import StoreOptions
 
 __all__ = [
     "Effect",
@@ -256,6 +257,7 @@ class OverlayRequest:
         effect: What they do.
         style: How they look.
         encode: How the output is encoded.
+        store: Whose the two keys are, and what becomes of an output that is there.
 
     Raises:
         RequestError: Something is wrong; its `path` says where.
@@ -280,6 +282,7 @@ class OverlayRequest:
     effect: Effect = "dark_overlay"
     style: OverlayStyle = field(default_factory=OverlayStyle)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
 
     def __post_init__(self) -> None:
         for name in ("job_id", "user_id", "input_key", "output_key"):
@@ -307,6 +310,7 @@ class OverlayRequest:
             "effect": record.take_or("dark_overlay", one_of(*get_args(Effect)), "effect", "effect_type"),
             "style": record.take_or(OverlayStyle(), OverlayStyle.read, "style", "overlay_settings"),
             "encode": record.take_or(EncodeOptions(), EncodeOptions.read, "encode"),
+            "store": record.take_or(StoreOptions(), StoreOptions.read, "store"),
         }
         record.finish()
         return build(cls, "", request)
@@ -322,6 +326,7 @@ class OverlayRequest:
             "effect": self.effect,
             "style": self.style.to_dict(),
             "encode": self.encode.to_dict(),
+            "store": self.store.to_dict(),
         }
 
     def retimed(self, framing: FramingRequest) -> Self:
@@ -337,5 +342,5 @@ class OverlayRequest:
         return replace(self, regions=regions, style=replace(self.style, interpolation=interpolation))
 
     def request_hash(self) -> str:
-        """Return a hash of what is asked for; requests that differ in their `job_id` alone have the same."""
+        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
         return hash_without_job(self.to_dict())

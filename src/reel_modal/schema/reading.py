@@ -40,6 +40,9 @@ def identifier(value: object, path: str) -> str:
 
 
 def hash_without_job(request: Mapping[str, object]) -> str:
-    """Return a hash of a request as JSON, whatever its `job_id`."""
+    """Return a hash of a request as JSON, whatever its `job_id` and what becomes of an output that is there."""
     asked = {key: value for key, value in request.items() if key != "job_id"}
+    if isinstance(store := asked.get("store"), Mapping):
+        # What becomes of an output that is there makes no other output.
+        asked["store"] = {key: value for key, value in store.items() if key != "existing"}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

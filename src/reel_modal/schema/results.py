@@ -25,6 +25,7 @@ from reel_modal.parsing import (
     truth,
 )
 from reel_modal.schema.reading import build
+from reel_modal.schema.usage import Usage
 
 __all__ = ["RenderPlanKind", "RenderResult"]
 
@@ -55,6 +56,9 @@ class RenderResult:
         seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
         degraded: What is not as asked, a sentence each; empty when all is.
         cold_start: Whether a container was started for the job; None where that is not known.
+        usage: The receipt: what the job used. None in results of versions that measured nothing.
+        reused_from: The `job_id` that rendered the output, where this job found it there already and used nothing
+            but a look; None where this job rendered it.
     """
 
     job_id: str
@@ -73,6 +77,8 @@ class RenderResult:
     reason: str = ""
     frames_copied: int = 0
     cold_start: bool | None = None
+    usage: Usage | None = None
+    reused_from: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
@@ -95,6 +101,8 @@ class RenderResult:
             "seconds_by_phase": dict(self.seconds_by_phase),
             "degraded": list(self.degraded),
             "cold_start": self.cold_start,
+            "usage": None if self.usage is None else self.usage.to_dict(),
+            "reused_from": self.reused_from,
         }
 
     @classmethod
@@ -119,6 +127,8 @@ class RenderResult:
             "reason": record.take_or("", any_text, "reason"),
             "frames_copied": record.take_or(0, integer, "frames_copied"),
             "cold_start": record.take_or(None, truth, "cold_start"),
+            "usage": record.take_or(None, Usage.read, "usage"),
+            "reused_from": record.take_or(None, text, "reused_from"),
         }
         record.finish()
         return build(cls, "", result)

@@ -16,6 +16,7 @@ from reel_modal.parsing import Raw, Record, decode, integer, one_of, text, truth
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing_parts import size_fields
 from reel_modal.schema.reading import build, hash_without_job, identifier
+from reel_modal.schema.storing import StoreOptions
 
 __all__ = ["Device", "UpscaleRequest"]
 
@@ -47,6 +48,7 @@ class UpscaleRequest:
             for and not there is an error.
         allow_cpu: Whether the CPU may do it where the GPU is not there; the result says so.
         encode: How the output is encoded.
+        store: Whose the two keys are, and what becomes of an output that is there.
 
     Raises:
         RequestError: Something is wrong; its `path` says where.
@@ -68,6 +70,7 @@ class UpscaleRequest:
     provider: Device | None = None
     allow_cpu: bool = False
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
 
     def __post_init__(self) -> None:
         for name in ("job_id", "user_id", "input_key", "output_key"):
@@ -99,6 +102,7 @@ class UpscaleRequest:
             "provider": record.take_or(None, one_of("cpu", "cuda"), "provider", "device"),
             "allow_cpu": record.take_or(False, truth, "allow_cpu"),  # noqa: FBT003
             "encode": record.take_or(EncodeOptions(), EncodeOptions.read, "encode"),
+            "store": record.take_or(StoreOptions(), StoreOptions.read, "store"),
         }
         record.finish()
         return build(cls, "", request)
@@ -119,10 +123,11 @@ class UpscaleRequest:
             "provider": self.provider,
             "allow_cpu": self.allow_cpu,
             "encode": self.encode.to_dict(),
+            "store": self.store.to_dict(),
         }
 
     def request_hash(self) -> str:
-        """Return a hash of what is asked for; requests that differ in their `job_id` alone have the same."""
+        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
         return hash_without_job(self.to_dict())
 
     def target_size(self, source: tuple[int, int]) -> tuple[int, int]:

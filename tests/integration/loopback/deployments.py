@@ -411,8 +411,9 @@ class Deployments:
         return api_pb2.SecretListResponse(items=items, environment_name=environment)
 
     def put_secret(self, name: str, values: dict[str, str], environment: str) -> _Secret:
-        """Store a secret; without a name it belongs to the app that asked for it."""
-        secret = _Secret(new_id("st"), values)
+        """Store a secret; without a name it belongs to the app that asked for it. One with other values stays itself."""
+        known = self.named_secrets.get((environment, name)) if name else None
+        secret = _Secret(new_id("st") if known is None else known.id, values)
         self.secrets[secret.id] = values
         if name:
             self.named_secrets[environment, name] = secret

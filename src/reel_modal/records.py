@@ -1,0 +1,168 @@
+"""What is known of an output, kept beside it: which request made it, from which input, and its whole result.
+
+A record is a small JSON object in the folder `receipts` next to the output, named after the request's hash.
+It counts only as long as the output's first and last bytes are those that it was written for. So it needs nothing of
+a store but reading and writing, works for every container format, and carries the receipt as well, which a tag inside
+the video could not. It is written before the output: whatever happens after the output is there, the record is too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final, Protocol
+
+from reel_modal.errors import ObjectNotFoundError, RequestError
+from reel_modal.parsing import Record, anything, decode, text
+from reel_modal.schema import RenderResult, StoreOptions, store_key
+from reel_modal.storage import Storage
+
+__all__ = ["OutputRecord", "Rendered", "places_of", "result_of_job"]
+
+_log = logging.getLogger(__name__)
+
+_FORMAT: Final = "1"
+_END_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a record says.
+
+    Attributes:
+        result: Of the job that made the output.
+        source_version: Of the input then, as `ObjectInfo.version`.
+    """
+
+    result: RenderResult
+    source_version: str
+
+
+class _Request(Protocol):
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def input_key(self) -> str: ...
+    @property
+    def output_key(self) -> str: ...
+    @property
+    def store(self) -> StoreOptions: ...
+
+
+class _Job(_Request, Protocol):
+    @property
+    def job_id(self) -> str: ...
+    def request_hash(self) -> str: ...
+
+
+def places_of(request: _Request) -> dict[str, str]:
+    """Return `input_key` and `output_key` of the request as the store knows them.
+
+    Raises:
+        InvalidKeyError: A key does not fit its scope.
+    """
+    return {
+        "input_key": store_key(request.input_key, request.store.input_scope, request.user_id),
+        "output_key": store_key(request.output_key, request.store.output_scope, request.user_id),
+    }
+
+
+class OutputRecord:
+    """The record of one request's output.
+
+    Args:
+        storage: Where both are.
+        output_key: Of the output, as the store knows it.
+        request_hash: Of the request.
+    """
+
+    def __init__(self, storage: Storage, output_key: str, request_hash: str) -> None:
+        self._storage = storage
+        self._output_key = output_key
+        self.key: str = str(PurePosixPath(output_key).parent / "receipts" / f"{request_hash}.json")
+
+    def write(self, result: RenderResult, made: Path, source_version: str) -> None:
+        """Write it for the finished file `made`, which is about to be published.
+
+        Raises:
+            StorageError: It could not be put in place.
+        """
+        with made.open("rb") as file:
+            fingerprint = _fingerprint(file)
+        said = {
+            "format": _FORMAT,
+            "fingerprint": fingerprint,
+            "source_version": source_version,
+            "result": result.to_dict(),
+        }
+        self._storage.write_bytes(self.key, json.dumps(said).encode())
+
+    def find(self) -> Rendered | None:
+        """Return what it says; None where there is none, or the output is not there or is another by now.
+
+        Raises:
+            StorageError: The store could not be asked.
+        """
+        try:
+            raw = self._storage.read_bytes(self.key)
+            record = Record(decode(raw.decode("utf-8", "replace")))
+            if record.take(text, "format") != _FORMAT:
+                return None
+            fingerprint, source = record.take(text, "fingerprint"), record.take(text, "source_version")
+            result = RenderResult.parse(record.take(anything, "result"))  # type: ignore[arg-type]
+            if self._output_fingerprint() != fingerprint:
+                return None
+        except ObjectNotFoundError:
+            return None
+        except RequestError as error:
+            _log.warning("%s is no record of an output, so it is passed over: %s", self.key, error)
+            return None
+        return Rendered(result, source)
+
+    def output_is_there(self) -> bool:
+        """Return whether there is any object under the output's key.
+
+        Raises:
+            StorageError: The store could not be asked.
+        """
+        try:
+            self._storage.stat(self._output_key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def _output_fingerprint(self) -> str:
+        with (
+            TemporaryDirectory(prefix="reel_modal-") as folder,
+            self._storage.open(self._output_key, Path(folder)).file() as file,
+        ):
+            return _fingerprint(file)
+
+
+def result_of_job(request: _Job, store_url: str) -> dict[str, object] | None:
+    """Return what the job of `request` has sent or would have sent, where its output is there; else None.
+
+    Raises:
+        ConfigError: The store cannot be used from here.
+        StorageError: It could not be asked.
+    """
+    record = OutputRecord(Storage.from_url(store_url), places_of(request)["output_key"], request.request_hash())
+    found = record.find()
+    if found is None or found.result.job_id != request.job_id:
+        return None
+    return replace(found.result, output_key=request.output_key).to_dict()
+
+
+def _fingerprint(file: BinaryIO) -> str:
+    """Return a hash of the file's size and both its ends: the table of all frames lies at one of them."""
+    size = file.seek(0, os.SEEK_END)
+    said = hashlib.sha256(str(size).encode())
+    for first in (0, max(0, size - _END_BYTES)):
+        file.seek(first)
+        said.update(file.read(_END_BYTES))
+    return said.hexdigest()

@@ -1,0 +1,275 @@
+"""The functions through a real S3 server: on this machine, and what they read, publish, reuse and refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips, ffmpeg
+from tests.jobs import GLOBAL, overlay
+from tests.object_store import SECRET_KEY, ObjectStore
+
+from reel_modal import FramingRequest, FunctionRegistry, OverlayRequest, RenderResult, Settings, Storage
+from reel_modal.backends.local import LocalBackend
+from reel_modal.errors import BadInputError, InvalidKeyError, ObjectExistsError, ObjectNotFoundError, RequestError
+from reel_modal.functions import process_framing
+from reel_modal.functions.bodies import run_body
+from reel_modal.functions.context import JobContext
+from reel_modal.schema import CropKeyframe, EncodeOptions, Existing, StoreOptions, store_key
+from reel_modal.storage import FolderStorage
+
+FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
+
+
+def put(storage: Storage, key: str, clip: Path, folder: Path) -> None:
+    copy = folder / f"copy{clip.suffix}"
+    copy.write_bytes(clip.read_bytes())
+    storage.publish(copy, key)
+
+
+def run(name: str, request: OverlayRequest | FramingRequest, url: str) -> RenderResult:
+    settings = Settings(store_url=url)
+    return RenderResult.parse(run_body(name, request.to_dict(), settings=settings, send=lambda _: None))
+
+
+@pytest.fixture(params=["s3", "folder"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that holds `in.mp4` for everybody."""
+    if request.param == "folder":
+        (tmp_path / "store").mkdir()
+        made = (tmp_path / "store").as_uri()
+    else:
+        s3: ObjectStore = request.getfixturevalue("s3")
+        made = s3.url(f"functions-{hashlib.md5(str(tmp_path).encode(), usedforsecurity=False).hexdigest()}")
+    clips: Clips = request.getfixturevalue("clips")
+    put(Storage.from_url(made), "in.mp4", clips.get("25.mp4"), tmp_path)
+    return made
+
+
+async def test_a_job_in_a_worker_reads_and_publishes_objects_and_leaves_a_receipt(
+    s3: ObjectStore, clips: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = s3.url("worker")
+    storage = Storage.from_url(url)
+    put(storage, "users/user/in.mp4", clips.get("25.mp4"), tmp_path)
+    request = replace(overlay("s3"), store=StoreOptions())
+    settings = Settings(store_url=url)
+    async with FunctionRegistry(settings, backend=LocalBackend(settings)) as registry:
+        job = await registry["render_overlay"].submit(request)
+        result = await job.result()
+        events = [event async for event in job.events()]
+    assert result.output_key == "out/s3.mp4"
+    usage = result.usage
+    assert usage is not None
+    assert usage.bytes_in >= clips.get("25.mp4").stat().st_size
+    assert usage.bytes_out >= result.bytes == storage.stat("users/user/out/s3.mp4").bytes
+    assert usage.queue_seconds is not None
+    assert usage.startup_seconds > 0.01
+    assert usage.seconds >= sum(result.seconds_by_phase.values()) > 0
+    assert usage.peak_memory_bytes > 20_000_000
+    assert (usage.gpu, usage.gpu_seconds, usage.dollars) == (None, 0.0, 0.0)
+    assert usage.package_version
+    assert RenderResult.parse(json.loads(json.dumps(result.to_dict()))) == result
+    assert SECRET_KEY not in repr(result) + repr(events) + repr(job) + repr(settings) + caplog.text
+
+
+def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
+    s3: ObjectStore, clips: Clips, tmp_path: Path
+) -> None:
+    """The result is the same file, byte for byte, that the whole clip on a disk gives."""
+    long = tmp_path / "long.mp4"
+    ffmpeg("-stream_loop", "39", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy", long)  # 3.5 minutes
+    (tmp_path / "folder").mkdir()
+    sizes, made = long.stat().st_size, {}
+    put(FolderStorage(tmp_path / "folder"), "long.mp4", long, tmp_path)
+    put(Storage.from_url(s3.url("long")), "long.mp4", long, tmp_path)
+    crops = tuple(
+        CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=405, height=720) for time, x in ((0, 0), (200, 600))
+    )
+    # Copied packet by packet, in one ffmpeg, and frame by frame.
+    for crop, size, end in (((), None, 103), ((), (320, 180), 102), (crops, (180, 320), 101)):
+        request = FramingRequest(
+            job_id="j",
+            user_id="u",
+            input_key="long.mp4",
+            output_key="out.mp4",
+            crop=crop,
+            trim_start_seconds=Fraction(100),
+            trim_end_seconds=Fraction(end),
+            output_size=size,
+            encode=FAST,
+        )
+        for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url("long"))):
+            workdir = tmp_path / f"work-{len(made)}"
+            workdir.mkdir()
+            result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+            assert result.usage is not None
+            made[repr(storage), end] = (storage.fetch("out.mp4", tmp_path).read_bytes(), result.usage.bytes_in)
+        here, there = [made[key] for key in made if key[1] == end]
+        assert there[0] == here[0]
+        assert there[1] < sizes * 0.4 < here[1] == sizes
+
+
+@pytest.mark.parametrize("kind", ["matroska", "fragmented", "to the end"])
+def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips, tmp_path: Path, kind: str) -> None:
+    long = tmp_path / ("long.mkv" if kind == "matroska" else "long.mp4")
+    flags = ("-movflags", "frag_keyframe+empty_moov") if kind == "fragmented" else ()
+    ffmpeg("-stream_loop", "19", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy", *flags, long)
+    storage = Storage.from_url(s3.url(f"whole-{kind.replace(' ', '-')}"))
+    put(storage, long.name, long, tmp_path)
+    request = FramingRequest(
+        job_id="j",
+        user_id="u",
+        input_key=long.name,
+        output_key="out.mp4",
+        trim_start_seconds=Fraction(60) if kind != "to the end" else Fraction(100),
+        trim_end_seconds=Fraction(61) if kind != "to the end" else None,
+        output_size=(320, 180),
+        encode=FAST,
+    )
+    result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path))
+    assert result.usage is not None
+    assert result.usage.bytes_in >= long.stat().st_size
+
+
+def test_users_and_everybody_have_keys_of_their_own(s3: ObjectStore, clips: Clips, tmp_path: Path) -> None:
+    url = s3.url("scopes")
+    storage = Storage.from_url(url)
+    put(storage, "games/final.mp4", clips.get("25.mp4"), tmp_path)
+    game = replace(
+        overlay("game", source="games/final.mp4", output="mine.mp4"), store=StoreOptions(input_scope="global")
+    )
+    assert run("render_overlay", game, url).output_key == "mine.mp4"
+    assert storage.stat(store_key("mine.mp4", "user", "user")).bytes > 0
+    with pytest.raises(ObjectNotFoundError, match=r"users/user/games/final\.mp4"):
+        run("render_overlay", replace(game, store=StoreOptions()), url)
+    with pytest.raises(ObjectNotFoundError, match=r"users/other/mine\.mp4"):
+        run("render_overlay", replace(game, user_id="other", input_key="mine.mp4", store=StoreOptions()), url)
+    with pytest.raises(InvalidKeyError, match="use the scope 'user'"):
+        run("render_overlay", replace(game, input_key="users/user/mine.mp4"), url)
+    for user in ("a/b", "..", "None"):
+        with pytest.raises(InvalidKeyError):
+            run("render_overlay", replace(game, user_id=user), url)
+
+
+def test_scopes_are_words_and_part_of_the_request() -> None:
+    request = replace(overlay(), store=StoreOptions(input_scope="global", existing="reuse"))
+    assert OverlayRequest.parse(request.to_dict()) == request
+    assert replace(request, store=StoreOptions(input_scope="global")).request_hash() == request.request_hash()
+    assert replace(request, store=StoreOptions()).request_hash() != request.request_hash()
+    with pytest.raises(RequestError, match=r"store\.input_scope: is 'team'; use one of user, global"):
+        OverlayRequest.parse(request.to_dict() | {"store": {"input_scope": "team"}})
+
+
+def asked(job_id: str, existing: Existing, **changes: object) -> OverlayRequest:
+    request = replace(overlay(job_id, output="out.mp4"), **changes)  # type: ignore[arg-type]
+    return replace(request, store=replace(GLOBAL, existing=existing))
+
+
+@pytest.fixture
+def renders(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many times something was rendered."""
+    from reel_modal.functions import render_overlay
+
+    count, body = [0], render_overlay.run
+
+    def counted(request: OverlayRequest, context: JobContext) -> RenderResult:
+        count[0] += 1
+        return body(request, context)
+
+    monkeypatch.setattr(render_overlay, "run", counted)
+    return lambda: count[0]
+
+
+def test_the_same_request_is_rendered_once_where_it_may_be_reused(
+    url: str, renders: Callable[[], int], clips: Clips, tmp_path: Path
+) -> None:
+    first = run("render_overlay", asked("first", "reuse"), url)
+    for existing in ("reuse", "refuse"):
+        again = run("render_overlay", asked(f"again-{existing}", existing), url)
+        assert (again.reused_from, again.job_id, renders()) == ("first", f"again-{existing}", 1)
+        same = {
+            name: getattr(again, name) for name in ("frames", "size", "bytes", "encoder", "degraded", "output_key")
+        }
+        assert same == {name: getattr(first, name) for name in same}
+        assert again.usage is not None
+        assert again.usage.bytes_out == 0
+    assert run("render_overlay", asked("anew", "replace"), url).reused_from is None
+    assert renders() == 2
+    # Another picture under the same key is another input.
+    put(Storage.from_url(url), "in.mp4", clips.get("with_sound.mp4"), tmp_path)
+    assert run("render_overlay", asked("other input", "reuse"), url).reused_from is None
+    assert renders() == 3
+
+
+def test_another_request_for_the_same_key_is_refused_before_it_is_rendered_or_replaces(
+    url: str, renders: Callable[[], int], tmp_path: Path
+) -> None:
+    run("render_overlay", asked("first", "refuse"), url)
+    other = asked("other", "refuse", effect="brightness_boost")
+    with pytest.raises(ObjectExistsError, match=r"'out\.mp4' that is not this request's.*another key"):
+        run("render_overlay", other, url)
+    assert renders() == 1
+    # Whatever else lies under the key is no output of this request either.
+    Storage.from_url(url).write_bytes("out.mp4", b"somebody's")
+    with pytest.raises(ObjectExistsError):
+        run("render_overlay", asked("again", "refuse"), url)
+    assert Storage.from_url(url).read_bytes("out.mp4") == b"somebody's"
+    assert run("render_overlay", asked("other", "reuse", effect="brightness_boost"), url).reused_from is None
+    assert renders() == 2
+
+
+async def test_a_refused_output_is_a_bad_input_to_the_host(s3: ObjectStore, clips: Clips, tmp_path: Path) -> None:
+    url = s3.url("refused-output")
+    put(Storage.from_url(url), "in.mp4", clips.get("25.mp4"), tmp_path)
+    Storage.from_url(url).write_bytes("out.mp4", b"somebody's")
+    settings = Settings(store_url=url)
+    async with FunctionRegistry(settings, backend=LocalBackend(settings)) as registry:
+        with pytest.raises(BadInputError, match=r"out\.mp4") as caught:
+            await registry["render_overlay"](asked("refused", "refuse"))
+    assert isinstance(caught.value.__cause__, ObjectExistsError)
+
+
+def test_a_job_whose_machine_was_lost_after_publishing_is_not_rendered_again(
+    url: str, renders: Callable[[], int]
+) -> None:
+    first = run("render_overlay", asked("lost", "replace"), url)
+    again = run("render_overlay", asked("lost", "replace"), url)  # as the service starts it a second time
+    assert renders() == 1
+    assert again.reused_from is None
+    assert again.usage is not None
+    assert first.usage is not None
+    assert again.usage.dollars == first.usage.dollars
+    assert again.frames == first.frames
+
+
+def test_a_record_that_cannot_be_read_is_passed_over(
+    url: str, renders: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    request = asked("first", "reuse")
+    run("render_overlay", request, url)
+    Storage.from_url(url).write_bytes(f"receipts/{request.request_hash()}.json", b"{half")
+    assert run("render_overlay", asked("second", "reuse"), url).reused_from is None
+    assert "no record of an output" in caplog.text
+    assert renders() == 2
+
+
+def test_publishing_that_fails_leaves_no_output_that_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    kind = type(Storage.from_url(url))
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "publish", lost)
+        with pytest.raises(KeyboardInterrupt):
+            run("render_overlay", asked("lost", "replace"), url)
+    with pytest.raises(ObjectNotFoundError):
+        Storage.from_url(url).stat("out.mp4")
+    assert run("render_overlay", asked("lost", "replace"), url).frames > 0
