@@ -94,7 +94,7 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
         CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=405, height=720) for time, x in ((0, 0), (200, 600))
     )
     # Copied packet by packet, in one ffmpeg, and frame by frame.
-    for crop, size, end in (((), None, 103), ((), (320, 180), 102), (crops, (180, 320), 101)):
+    for crop, size, end in (((), (1280, 720), 103), ((), (320, 180), 102), (crops, (180, 320), 101)):
         request = FramingRequest(
             job_id="j",
             user_id="u",
@@ -111,6 +111,7 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
             workdir.mkdir()
             result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
             assert result.usage is not None
+            assert (result.plan == "smart") == (end == 103), result.reason
             made[repr(storage), end] = (storage.fetch("out.mp4", tmp_path).read_bytes(), result.usage.bytes_in)
         here, there = [made[key] for key in made if key[1] == end]
         assert there[0] == here[0]
