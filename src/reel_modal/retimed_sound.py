@@ -229,9 +229,10 @@ def retimed(reader: SoundReader, timeline: Timeline, length_seconds: Fraction) -
             for samples in _piece_samples(reader, part, following):
                 if left:
                     yield over.fade_in(samples[:left])
-                tail.append(samples[left:])
+                if len(samples) > left:  # an empty part would keep all of it in memory
+                    tail.append(samples[left:])
                 left -= min(left, len(samples))
-            over = _Overlap(np.concatenate(tail))
+            over = _Overlap(np.concatenate(tail) if tail else np.empty((0, reader.channels), np.float32))
 
 
 class _Overlap:

@@ -1,0 +1,70 @@
+"""The sound of an edit as samples: as many as it should have, in as little memory as ever."""
+
+from __future__ import annotations
+
+import tracemalloc
+from fractions import Fraction
+
+import pytest
+from tests.clips import ffmpeg
+
+from reel_modal.config import Settings
+from reel_modal.media import MediaInfo, probe
+from reel_modal.retimed_sound import SoundReader, retimed
+from reel_modal.schema import Timeline
+
+F = Fraction
+RATE = 48000
+
+
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory: pytest.TempPathFactory) -> MediaInfo:
+    """A minute of sound beside a picture."""
+    path = tmp_path_factory.mktemp("sound") / "minute.mkv"
+    picture = ("-f", "lavfi", "-i", "color=gray:size=32x32:rate=1:duration=60")
+    ffmpeg(*picture, "-f", "lavfi", "-i", "sine=duration=60", "-c:v", "libx264", "-c:a", "pcm_s16le", path)
+    return probe(path)
+
+
+def samples(media: MediaInfo, line: Timeline, length: Fraction) -> int:
+    reader = SoundReader(media, line.source_start, RATE, 2, Settings())
+    return sum(len(part) for part in retimed(reader, line, length))
+
+
+@pytest.mark.parametrize("speed", [F(1), F(1, 2), F(3)])
+def test_a_long_piece_takes_no_more_memory_than_a_short_one(minute: MediaInfo, speed: Fraction) -> None:
+    line = Timeline.of(F(0), F(60), [(F(0), F(59), speed)])
+    tracemalloc.start()
+    try:
+        count = samples(minute, line, line.duration_seconds)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == round(line.duration_seconds * RATE)
+    assert peak < 3_000_000  # a minute of it is 23 MB
+
+
+@pytest.mark.parametrize(
+    "speeds",
+    [
+        [],
+        [(F(1), F(2), F(1, 10)), (F(2), F(3), F(10))],
+        [(F(n, 7), F(n + 1, 7), F(1 + n % 5, 2)) for n in range(3, 40)],
+        [(F(1), F(1) + F(1, 100_000), F(2)), (F(2), F(2) + F(1, 1000), F(1, 4))],
+    ],
+)
+def test_there_are_as_many_samples_as_the_picture_lasts(
+    minute: MediaInfo, speeds: list[tuple[Fraction, Fraction, Fraction]]
+) -> None:
+    line = Timeline.of(F("0.123"), F(9), speeds)
+    for length in (line.duration_seconds, line.duration_seconds + F(1, 60), line.duration_seconds - F(1, 60)):
+        assert samples(minute, line, length) == round(length * RATE)
+
+
+def test_a_part_of_a_long_file_is_read_from_near_it(minute: MediaInfo) -> None:
+    reader = SoundReader(minute, F(50), RATE, 1, Settings())
+    with reader:
+        found = reader.read(50 * RATE, RATE, keep_from=50 * RATE)
+        assert float(abs(found).max()) > 0.05
+        # What lies behind the end is silence.
+        assert float(abs(reader.read(70 * RATE, RATE, keep_from=70 * RATE)).max()) == 0
