@@ -364,6 +364,60 @@ def test_when_the_host_is_killed_its_jobs_end(
     assert not (store / "out").exists()
 
 
+FORKING_HOST = """
+import os, time
+from reel_modal import FunctionRegistry, run_sync
+from reel_modal.errors import JobCancelledError, JobNotFoundError
+from tests.jobs import overlay
+
+registry = FunctionRegistry.from_env()
+render = registry["render_overlay"]
+
+async def until_it_renders(job):
+    async for event in job.events():
+        if event.phase == "render":
+            return
+
+job = run_sync(render.submit(overlay("parent", preset="veryslow")))
+run_sync(until_it_renders(job))
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(writing)
+    try:
+        run_sync(job.result())
+    except JobNotFoundError:
+        print("the child does not know the parent's job", flush=True)
+    print("the child renders", run_sync(render(overlay("child"))).frames, flush=True)
+    os.read(reading, 1)
+    os._exit(0)
+begun = time.monotonic()
+run_sync(job.cancel())
+seconds = time.monotonic() - begun
+try:
+    run_sync(job.result())
+except JobCancelledError:
+    print("cancelled at once" if seconds < 8 else f"cancelled after {seconds} s", flush=True)
+os.close(writing)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_has_no_jobs_and_is_in_nobodys_way(store: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
+        "REEL_MODAL_STORE_URL": store.as_uri(),
+    }
+    command = [sys.executable, "-c", FORKING_HOST]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {
+        "the child does not know the parent's job",
+        "the child renders 500",
+        "cancelled at once",
+    }
+
+
 async def test_a_ctrl_c_in_the_terminal_does_not_reach_the_workers(render: Render) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, "render")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import pickle
 import shutil
@@ -23,6 +24,7 @@ from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, cast
+from weakref import WeakSet
 
 from reel_modal.backends.across_loops import end_of
 from reel_modal.backends.base import Finished, failure_of
@@ -73,6 +75,14 @@ class LocalBackend:
         self._waiting: deque[_LocalCall] = deque()
         self._lock = threading.Lock()
         self._threads = 0
+        _backends.add(self)
+
+    def start_anew(self) -> None:
+        """Forget the jobs of the process that this one was forked from: the threads that run them are not in it."""
+        for call in self._calls.values():
+            call.let_go()
+        self._calls, self._waiting = {}, deque()
+        self._lock, self._threads = threading.Lock(), 0
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`."""
@@ -152,6 +162,18 @@ class LocalBackend:
             call.run()
 
 
+_backends: WeakSet[LocalBackend] = WeakSet()
+
+
+def _start_anew() -> None:
+    for backend in list(_backends):
+        backend.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
 class _LocalCall:
     """One job: queued, then a worker process, then an outcome."""
 
@@ -205,6 +227,13 @@ class _LocalCall:
                 self._process.stdin.close()
             forced = self._force_later()
             self.outcome.add_done_callback(lambda _: forced.cancel())
+
+    def let_go(self) -> None:
+        """Close this process's copies of the pipes: they would keep the worker from hearing that its host is gone."""
+        process = self._process
+        for stream in () if process is None else (process.stdin, process.stdout, process.stderr):
+            if isinstance(stream, io.BufferedWriter | io.BufferedReader):
+                stream.raw.close()  # what is in the buffer is the other process's to write
 
     async def ended(self, timeout_seconds: float) -> None:
         """Return when the job has ended, or after `timeout_seconds`."""
