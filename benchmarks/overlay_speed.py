@@ -78,7 +78,7 @@ def _ours_without_encoder(asked: OverlayRequest) -> int:
         "pipe:0",
     )
     sink = FFmpegProcess((find_ffmpeg(Settings()).path, *QUIET, *raw, *NULL), feeds=True, stall_seconds=60)
-    with FrameReader(media, pixel_format="yuv420p", fps=media.fps) as reader:
+    with FrameReader(media, pixel_format="yuv420p", fps=media.fps, decoder="in_process") as reader:
         for frame in reader:
             overlay.render(frame.planes, frame.pts_seconds)
             sink.write(frame.data.data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
+        status = int(arguments.command(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads stdout has left, as `head` does; what is in its buffer would be complained of at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
     except KeyboardInterrupt:
         _say("interrupted; nothing was left behind")
         return _INTERRUPTED
@@ -50,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReelModalError as error:
         _say(f"error: {error}")
         return _FAILED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

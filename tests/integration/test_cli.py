@@ -260,6 +260,15 @@ def test_probe_says_what_a_clip_is(clips: Clips) -> None:
     assert run("probe", clips.get("garbage.mp4")).returncode == 1
 
 
+def test_a_reader_that_leaves_is_no_traceback(clips: Clips) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "reel_modal", "probe", clips.get("25.mp4"), "--json"]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_doctor_says_what_is_usable_and_how_to_cure_what_is_not() -> None:
     done = run("doctor")
     assert done.returncode == 0
