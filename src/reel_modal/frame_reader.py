@@ -10,7 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -20,11 +20,15 @@ from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.frame_times import FrameTimes
 from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate, is_420
+from reel_modal.hardware_decoding import DOWNLOAD, NVDEC
 from reel_modal.in_process import InProcessDecoder, copy_planes
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.untrusted import input_arguments
 
-__all__ = ["FrameReader"]
+__all__ = ["Decoder", "FrameReader"]
+
+Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
+"""Where a video is decoded."""
 
 # A seek goes to a keyframe well before the wanted time; frames are then dropped by their timestamps, so that it can
 # be too early but never wrong.
@@ -47,7 +51,8 @@ class FrameReader:
         size: (width, height) to resize to, in pixels; None keeps the upright size.
         decoder: Where libav decodes. An ffmpeg `process` of its own may die of a hostile file, and nothing else
             does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
-            exists for this one job, as a render function's does. Both run the same filters.
+            exists for this one job, as a render function's does. `nvdec` is a process that decodes on an NVIDIA
+            GPU, where `nvdec_starts`. All run the same filters.
         settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
 
     Raises:
@@ -70,7 +75,7 @@ class FrameReader:
         end: Fraction | float | None = None,
         fps: Fraction | float | None = None,
         size: tuple[int, int] | None = None,
-        decoder: Literal["process", "in_process"] = "process",
+        decoder: Decoder = "process",
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
@@ -90,6 +95,7 @@ class FrameReader:
         self._times = FrameTimes(self._origin)
         self._process: FFmpegProcess | None = None
         self._in_process = decoder == "in_process"
+        self._nvdec = decoder == "nvdec"
         self._decoder: InProcessDecoder | None = None
         self._reading: Generator[Frame] | None = None
 
@@ -165,7 +171,7 @@ class FrameReader:
     def _command(self) -> tuple[str, ...]:
         """Return the command that gives frames on stdout and, line by line, their times on stderr."""
         ffmpeg = find_ffmpeg(self._settings)
-        graph = ",".join([*self._filters(), "split[frames][times]"])
+        graph = ",".join([*(DOWNLOAD if self._nvdec else ()), *self._filters(), "split[frames][times]"])
         # A corner of each picture is enough to carry its time, and costs nothing to take.
         corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"
         mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
@@ -173,7 +179,7 @@ class FrameReader:
         clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
         raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
         return (
-            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *self._seek()),
+            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
             *input_arguments(self.path, self._settings.limits),
             *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
             *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),

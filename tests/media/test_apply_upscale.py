@@ -276,18 +276,19 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
         encode=EncodeOptions(encoder="libx264", preset="fast"),
     )
     plan = UpscalePlan.of(request, probe(clip), Settings())
-    killed = False
+    killed: set[int] = set()
 
     def kill(event: ProgressEvent) -> None:
-        nonlocal killed
-        if event.phase == "render" and event.done == 3 and not killed:
-            killed = True
-            for child in children():
+        # Looked for until it is seen: a thread that ends meanwhile hides the children of all.
+        if event.phase == "render" and event.done >= 3 and not killed:
+            killed.update(children())
+            for child in killed:
                 os.kill(child, signal.SIGKILL)
 
     context = JobContext(storage=PathStorage(), workdir=tmp_path, reporter=Reporter(kill, interval_seconds=0))
     with pytest.raises(FFmpegError):
         apply_upscale.upscale(plan, request, context)
+    assert killed
     assert list(tmp_path.iterdir()) == []
 
 

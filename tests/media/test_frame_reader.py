@@ -23,6 +23,7 @@ from tests.processes import children
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.hardware_decoding import nvdec_starts
 from reel_modal.media import probe
 
 Decoder = Literal["process", "in_process"]
@@ -220,3 +221,13 @@ def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_forma
         in_process = everything(path, "in_process", **options)
         assert [time for time, _ in by_process] == [time for time, _ in in_process]
         assert [data for _, data in by_process] == [data for _, data in in_process]
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
+def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) -> None:
+    media = probe(clips.get("25.mp4"))
+    assert not nvdec_starts(media, Settings())
+    with pytest.raises(FFmpegError, match="could not be read to its end") as caught:
+        list(FrameReader(media, decoder="nvdec"))
+    assert "-hwaccel cuda" in " ".join(caught.value.command)
+    assert caught.value.stderr_tail

@@ -73,7 +73,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)
     made, notes, _ = upscale(plan, request, context)
-    result = result_of(made, request, function=NAME, engine=plan.session.engine, degraded=(*plan.notes, *notes))
+    result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     return publish_result(result, made, request, context, model=plan.session.model.manifest.name)
 
 
@@ -90,7 +90,7 @@ def upscale(
     # enlarged once, and keep their times.
     fps = media.fps if media.constant_rate else None
     reader = FrameReader(
-        media, pixel_format=plan.pixel_format, fps=fps, decoder="in_process", settings=context.settings
+        media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
     )
     pipe = FramePipe(
         context.workdir / f"output{Path(request.output_key).suffix}",

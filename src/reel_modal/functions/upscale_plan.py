@@ -11,7 +11,9 @@ from typing import Final, Literal, Self
 
 from reel_modal.config import Settings
 from reel_modal.errors import ProviderUnavailableError
+from reel_modal.frame_reader import Decoder
 from reel_modal.frames import ColorTags, matrix_or_assumed
+from reel_modal.hardware_decoding import nvdec_starts
 from reel_modal.inference import Provider, UpscaleSession
 from reel_modal.media import MediaInfo
 from reel_modal.rendering.upscale import UpscaleRenderer
@@ -39,6 +41,7 @@ class UpscalePlan:
         renderer: Takes frames of the clip to the target's size.
         target: (width, height) of the output in pixels.
         bits: 8, or 10 for deeper clips.
+        decoder: Where the clip is decoded: by the GPU of the network, where it decodes it, or in this process.
         color: Tags of the output: those of the clip. An untagged one is read by its height, so where that changes how
             it is read, the output says the matrix.
         at_once: Frames that are given to the renderer together.
@@ -50,6 +53,7 @@ class UpscalePlan:
     renderer: UpscaleRenderer
     target: tuple[int, int]
     bits: int
+    decoder: Decoder
     color: ColorTags
     at_once: int
     notes: tuple[str, ...]
@@ -91,7 +95,16 @@ class UpscalePlan:
             budget_pixels=budget,
             batch=at_once,
         )
-        return cls(media, session, renderer, target, bits, _output_color(media, target), at_once, notes)
+        decoder: Decoder = "in_process"
+        if session.provider == "cuda" and nvdec_starts(media, settings):
+            decoder = "nvdec"
+        color = _output_color(media, target)
+        return cls(media, session, renderer, target, bits, decoder, color, at_once, notes)
+
+    @property
+    def engine(self) -> str:
+        """What does the work, for the result of the job."""
+        return self.session.engine + (" nvdec" if self.decoder == "nvdec" else "")
 
     @property
     def pixel_format(self) -> Literal["yuv420p", "yuv420p10le"]:
