@@ -24,7 +24,7 @@ class Rates:
     """US dollars a second.
 
     Attributes:
-        dated: When the prices were in force, as YYYY-MM-DD, or what else they are.
+        dated: When the published ones were in force, as YYYY-MM-DD.
         source: Where they were read.
         gpus: Of one GPU, by its canonical name.
         cpu_core: Of one physical core that is reserved.
@@ -119,8 +119,7 @@ def load_rates(env: Mapping[str, str] | None = None) -> Rates:
         (others if kind in others else gpus)[kind] = rate
     return replace(
         PUBLISHED_RATES,
-        dated="as set",
-        source=f"REEL_MODAL_RATES, else {PUBLISHED_RATES.source} of {PUBLISHED_RATES.dated}",
+        source=f"REEL_MODAL_RATES, else {PUBLISHED_RATES.source}",
         gpus=MappingProxyType(gpus),
         cpu_core=others["CPU"],
         memory_gib=others["MEMORY"],

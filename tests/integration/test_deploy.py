@@ -24,7 +24,11 @@ from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
+    # Each starts a dozen processes, which is seconds on a quiet machine and minutes on a busy one.
+    pytest.mark.timeout(300),
+]
 
 APP = "deploys-test"
 NAME = ("--app", "deploys", "--environment", "test")
@@ -72,7 +76,7 @@ class Deploys:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding=variables.get("PYTHONIOENCODING", "utf-8"),
-            timeout=100,
+            timeout=240,
             check=False,
         )
 
@@ -135,37 +139,35 @@ def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.Mon
         yield Deploys(deployed, python, tmp_path)
 
 
-def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
+def test_a_deploy_tries_publishes_and_verifies(deploys: Deploys) -> None:
     done = deploys.run(*NAME, "--preflight-python", str(deploys.python), "--tag", "v1")
     assert done.returncode == 0, done.stderr
-    assert "trial: render_overlay made 25 frames" in done.stderr
-    assert "trial: process_framing made" in done.stderr
-    assert "Created Function render_overlay" in done.stderr
-    assert done.stdout.splitlines() == [f"{APP}: version 1", *lines_of_a_clean_one()]
+    for name in SPECS:
+        assert f"trial: {name} made " in done.stderr
+        assert f"Created Function {name}" in done.stderr
+    assert done.stdout.splitlines() == [f"{APP}: version 1", *(f"{name}: ok" for name in SPECS)]
     assert set(deploys.plane.functions(APP)) == {*SPECS, local_contract({}).name}
     (published,) = [request for rpc, request in deploys.plane.requests if rpc == "AppPublish"]
     assert published.deployment_tag == "v1"
 
+
+def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
+    assert deploys.here(*QUICK).returncode == 0
     assert deploys.here(*NAME, "--verify-only").returncode == 0
     changed = deploys.here(*NAME, "--verify-only", **L4)
-    expected = [line for line in lines_of_a_clean_one() if not line.startswith("render_overlay")]
     assert changed.returncode == 1
-    assert sorted(changed.stdout.splitlines()) == sorted(
-        [f"{APP}: version 1", "render_overlay: gpu: T4 is deployed, L4 is here", *expected]
-    )
-
+    assert changed.stdout.splitlines() == [
+        f"{APP}: version 1",
+        "render_overlay: gpu: T4 is deployed, L4 is here",
+        "process_framing: ok",
+        "apply_upscale: ok",
+    ]
     again = deploys.here(*QUICK, "--strategy", "recreate", **L4)
     assert deploys.plane.count("TaskList") > 0
     assert (again.returncode, deploys.gpu()) == (0, ("L4",))
     clean = deploys.here(*NAME, "--verify-only", "--json", **L4)
     said = json.loads(clean.stdout)
     assert (clean.returncode, said["ok"], said["version"]) == (0, True, 2)
-
-
-def lines_of_a_clean_one() -> list[str]:
-    from reel_modal.functions.bodies import NAMES
-
-    return [f"{name}: ok" + ("" if name in NAMES else ", but it has no body and refuses every job") for name in SPECS]
 
 
 @pytest.mark.parametrize(("encoding", "into_file"), [("cp1252", "stdout"), ("ascii", "stderr")])
@@ -177,7 +179,7 @@ def test_no_screen_stops_a_deploy(deploys: Deploys, encoding: str, into_file: st
             deploys.command(*QUICK),
             env=deploys.environment(PYTHONIOENCODING=encoding),
             stdin=subprocess.DEVNULL,
-            timeout=100,
+            timeout=240,
             check=False,
             **{**streams, into_file: file.fileno()},  # type: ignore[call-overload]
         )
@@ -194,8 +196,8 @@ def test_a_deploy_that_is_killed_half_way_leaves_the_former_version(first: Deplo
     first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
     sender = family(process.pid)
     process.kill()
-    process.communicate(timeout=30)
-    await_end(sender, 10)
+    process.communicate(timeout=120)
+    await_end(sender, 60)
     first.plane.faults.clear()
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
     after = first.here(*NAME, "--verify-only", **L4)
@@ -213,10 +215,10 @@ def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
     sender = family(process.pid)
     # A terminal sends it to the whole group.
     os.killpg(process.pid, signal.SIGINT)
-    _, words = process.communicate(timeout=30)
+    _, words = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in words) == (130, False)
     assert "interrupted; --verify-only says what serves now" in words
-    await_end(sender, 10)
+    await_end(sender, 60)
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
 
 
@@ -331,7 +333,7 @@ def test_the_trial_finds_what_a_gpu_would_trip_over(deploys: Deploys, source: Pa
 def test_a_rollback_takes_the_contract_along(first: Deploys) -> None:
     assert first.here(*QUICK, **L4).returncode == 0
     command = [sys.executable, "-m", "modal", "app", "rollback", APP]
-    subprocess.run(command, env=first.environment(), capture_output=True, timeout=60, check=True)
+    subprocess.run(command, env=first.environment(), capture_output=True, timeout=120, check=True)
     assert first.gpu() == ("T4",)
     newer = first.here(*NAME, "--verify-only", **L4)
     assert (newer.returncode, "render_overlay: gpu: T4 is deployed, L4 is here" in newer.stdout) == (1, True)
@@ -355,7 +357,7 @@ def test_the_package_s_own_command_line_does_the_same(deploys: Deploys) -> None:
         env=deploys.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[0]) == (1, f"{APP}: nothing is deployed")
@@ -415,7 +417,7 @@ def ask_on_a_terminal(deploys: Deploys, arguments: tuple[str, ...], answer: byte
         if seen.endswith(b"Deploy? [y/N]\r\n"):
             os.write(screen, answer)
     os.close(screen)
-    return process.wait(timeout=60)
+    return process.wait(timeout=120)
 
 
 def read_terminal(screen: int) -> bytes:

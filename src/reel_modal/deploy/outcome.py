@@ -33,7 +33,7 @@ _CURES: Final = {
     "unconfirmed": "add --yes when that is meant; nobody is here to ask",
     "preflight": f"{_UNTOUCHED}; correct it and try again, or leave the trial out with --no-preflight",
     "image": f"{_UNTOUCHED}; correct the image in functions/specs.py",
-    "unavailable": "look at the network and at status.modal.com, then try again; nothing that served was changed",
+    "unavailable": f"look at the network and at status.modal.com, then try again; {_LOOK}",
     "timeout": f"{_LAST}; {_LOOK}; a larger --timeout lets a long image build end",
     "unknown": _LOOK,
     "unexpected": f"{_LAST}; {_LOOK}",
