@@ -303,7 +303,7 @@ async def test_whether_the_versions_fit_is_not_asked_where_nobody_wants_to_know(
 
 
 async def test_when_nobody_can_say_which_version_is_deployed_jobs_run_and_the_log_says_so(
-    app: Deployed, caplog: pytest.LogCaptureFixture
+    app: Deployed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from grpclib import Status
 
@@ -312,6 +312,11 @@ async def test_when_nobody_can_say_which_version_is_deployed_jobs_run_and_the_lo
     assert "it is not known whether render_overlay was deployed by this version" in caplog.text
     with pytest.raises(AuthError):
         await FunctionRegistry(replace(app.settings, on_drift="error"))["render_overlay"].hydrate()
+    caplog.clear()
+    app.plane.faults.hang("AppGetOrCreate")
+    monkeypatch.setattr("reel_modal.backends.modal._DRIFT_SECONDS", 0.1)
+    await FunctionRegistry(app.settings)["render_overlay"].hydrate()
+    assert "nothing came within 0.1 s" in caplog.text
 
 
 async def test_a_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +353,7 @@ async def test_an_app_that_was_stopped_and_deployed_again_is_found(app: Deployed
         app.plane.stop_and_redeploy(APP)
         result = await registry["render_overlay"](request("again"))
         assert result.frames == 25
-    assert app.plane.count("FunctionGet") == 2
+    assert (app.plane.count("FunctionGet"), app.plane.count("AppGetOrCreate")) == (2, 2)
 
 
 async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clips: Clips) -> None:

@@ -39,6 +39,9 @@ _ANSWER_SECONDS: Final = 60.0
 _IDLE_SECONDS: Final = 10.0
 """Silence after which a listener asks whether the job still lives."""
 
+_DRIFT_SECONDS: Final = 10.0
+"""Longest that a first job waits to hear of which version the deployment is, where it runs in any case."""
+
 _MOST_KEPT: Final = 10_000
 
 
@@ -143,14 +146,21 @@ class ModalBackend:
     async def close(self) -> None:
         """Jobs on Modal go on; there is nothing to give back."""
 
-    async def held_app(self) -> HeldApp:
+    async def held_app(self, *, answer_seconds: float | None = None) -> HeldApp:
         """Ask Modal what the app is now.
+
+        Args:
+            answer_seconds: Longest for the answer; default that of the backend.
 
         Raises:
             RemoteError: It is not deployed, or nobody could be asked.
         """
         await load_modal()
-        return await self._answer(lambda: read_app(self.app, environment=self._environment, client=self._client))
+        return await answered(
+            lambda: read_app(self.app, environment=self._environment, client=self._client),
+            answer_seconds or self._answer_seconds,
+            function=self.app,
+        )
 
     async def held_row(self, function: str) -> dict[str, str]:
         """Ask Modal which resources a function has now: `gpu`, `cpu`, `memory_mb`, `timeout_seconds`, `retries`.
@@ -220,7 +230,8 @@ class ModalBackend:
 
     async def _differences(self, handle: modal.Function[..., Any, Any], function: str) -> list[Difference]:
         here = await asyncio.to_thread(self._contract)
-        app = await self._held.get(self.held_app)
+        patience = _DRIFT_SECONDS if self._on_drift == "warn" else self._answer_seconds
+        app = await self._held.get(lambda: self.held_app(answer_seconds=min(patience, self._answer_seconds)))
         found = compare_with_held(await self._row(handle, function), here.functions.get(function, {}))
         if app.contract != here.name:
             found.append(Difference("contract", app.contract or "none", here.name))

@@ -19,7 +19,7 @@ from typing import Final, Self, TextIO
 
 from reel_modal.errors import ConfigError
 
-__all__ = ["Console", "Redactor"]
+__all__ = ["Console", "Redactor", "columns"]
 
 _READABLE: Final = "reel_modal.readable"
 # What modal prints, for screens that cannot show it.
