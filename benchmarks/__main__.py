@@ -7,6 +7,7 @@ import platform
 from datetime import UTC, datetime
 
 from benchmarks import (
+    estimate_accuracy,
     framing_speed,
     many_simulators,
     memory,
@@ -27,6 +28,7 @@ CONTESTS = {
     "FramePipe": pipe_overhead,
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,
+    "Accuracy of estimates": estimate_accuracy,
     "Ten thousand simulators": many_simulators,
     "Registry": registry_overhead,
     "apply_upscale: quality": upscale_quality,

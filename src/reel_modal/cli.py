@@ -100,6 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     timings.add_argument("--json", action="store_true", help="print JSON")
     timings.set_defaults(command=_timings)
 
+    expect = commands.add_parser("estimate", help="say what a job would take and cost; exit 1 where it is too much")
+    expect.add_argument("input", type=Path, metavar="IN", help="the clip")
+    expect.add_argument("--function", required=True, choices=("render_overlay", "process_framing", "apply_upscale"))
+    expect.add_argument("--spec", type=Path, help="JSON: regions, crop keyframes, or a whole request")
+    expect.add_argument("--scale", type=int, choices=(2, 4), help="of apply_upscale")
+    expect.add_argument("--size", metavar="WxH", help="of apply_upscale, instead of --scale")
+    expect.add_argument("--on", choices=("modal", "local"), help="where it would run, default as MODAL_ENABLED says")
+    expect.add_argument("--json", action="store_true", help="print JSON")
+    expect.set_defaults(command=_estimate)
+
     deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and prove what is there")
     add_deploy_arguments(deploy)
     deploy.set_defaults(command=_deploy)
@@ -157,6 +167,33 @@ def _apply_upscale(arguments: argparse.Namespace) -> int:
     return _answer(arguments, *run_here(apply_upscale.run, request))
 
 
+def _estimate(arguments: argparse.Namespace) -> int:
+    from reel_modal.config import Settings
+    from reel_modal.estimates import estimate
+    from reel_modal.functions.requests import REQUESTS
+    from reel_modal.media import probe
+
+    arguments.output = f"out{arguments.input.suffix or '.mp4'}"
+    fields = _ours(arguments)
+    if arguments.spec is not None:
+        fields = _request_fields(arguments, arguments.spec, _LISTS.get(arguments.function, "request"))
+    elif arguments.function == "render_overlay":
+        fields["regions"] = []
+    if arguments.scale is not None:
+        fields["scale"] = arguments.scale
+    if arguments.size is not None:
+        fields["output_size"] = _sides(arguments.size)
+    settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
+    request = REQUESTS[arguments.function].parse(fields)
+    expected = estimate(request, probe(arguments.input, settings=settings), settings=settings)
+    print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
+    expected.check(settings.budget_usd)
+    return 0
+
+
+_LISTS = {"render_overlay": "regions", "process_framing": "crop"}
+
+
 def _sides(text: str) -> list[int]:
     """Return width and height out of `1920x1080`."""
     width, _, height = text.lower().partition("x")
@@ -202,6 +239,9 @@ def _answer(arguments: argparse.Namespace, result: RenderResult, speed: str) -> 
 def _show_result(result: RenderResult, speed: str) -> None:
     print(f"{result.output_key}: {speed}")
     print(f"  {result.size[0]}x{result.size[1]}, {result.engine}, {result.encoder}, {result.bytes:,} bytes")
+    if (used := result.usage) is not None:
+        memory, traffic = used.peak_memory_bytes / 1e6, f"{used.bytes_in:,} bytes read, {used.bytes_out:,} written"
+        print(f"  used {used.seconds:.1f} s, {memory:.0f} MB of memory at most, {traffic}, ${used.dollars:.4f}")
     for note in result.degraded:
         print(f"  not as asked: {note}")
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from copy import copy
 from functools import partial
@@ -22,12 +20,14 @@ from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.blocking import run_in_this_thread, run_sync
 from reel_modal.config import Settings
-from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError
+from reel_modal.errors import ConfigError, RemoteError, RequestError
+from reel_modal.estimates import Estimate, check_before_submission, estimate
 from reel_modal.experience import Experience
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.requests import REQUESTS, Request
 from reel_modal.functions.specs import app_name, load_specs
 from reel_modal.job import Job, JobOptions
+from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressUpdate
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.owned_task import OwnedTask
@@ -35,10 +35,10 @@ from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
 from reel_modal.records import result_of_job
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
-from reel_modal.single_flight import SingleFlight
+from reel_modal.submissions import Submissions
 from reel_modal.verification import Check, verify_deployment
 
-__all__ = ["Check", "FunctionRegistry", "RemoteFunction", "function_of"]
+__all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +48,7 @@ R2 = TypeVar("R2")
 
 _log = logging.getLogger(__name__)
 
-_MOST_REMEMBERED: Final = 10_000
+_CHECK_SECONDS: Final = 30.0
 
 
 class RemoteFunction(Generic[P, R]):
@@ -68,6 +68,7 @@ class RemoteFunction(Generic[P, R]):
         reports: Whether the function sends events, as those of this package do; the progress of one that sends none
             goes by the plan.
         experience: What finished jobs took; default: nothing is learned.
+        check: Refuses arguments before anything is submitted; it may block, and is called in a thread.
         published: Gives a function that returns what a job of the arguments sent, where its output is there already.
         clock: Where the time comes from; a `ManualClock` in tests.
     """
@@ -83,6 +84,7 @@ class RemoteFunction(Generic[P, R]):
         options: JobOptions | None = None,
         reports: bool = True,
         experience: Experience | None = None,
+        check: Callable[P, object] | None = None,
         published: Callable[P, Callable[[], object | None] | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -96,7 +98,8 @@ class RemoteFunction(Generic[P, R]):
         self._reports = reports
         self._experience = experience
         self._published = published
-        self._submissions: _Submissions[R] = _Submissions()
+        self._check = check
+        self._submissions: Submissions[R] = Submissions()
         self._detached: set[asyncio.Future[Job[R]]] = set()
         self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
 
@@ -189,6 +192,8 @@ class RemoteFunction(Generic[P, R]):
 
         Raises:
             JobConflictError: The `job_id` is in use for another request.
+            JobRefusedError: On Modal, it is expected to need more than 80 % of the function's time-out, or to cost
+                more than the budget. Nothing was submitted.
             NotDeployedError: There is no such function.
             AuthError: There is no token, or it is refused.
             UnavailableError: Nobody answers; the job may or may not have been started.
@@ -272,6 +277,8 @@ class RemoteFunction(Generic[P, R]):
         return await self._submissions.once(job_id, content, lambda: self._submit(*args, **kwargs))
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        if self._check is not None:
+            await self._checked(*args, **kwargs)
         wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
         try:
@@ -283,6 +290,17 @@ class RemoteFunction(Generic[P, R]):
         published = None if self._published is None else self._published(*args, **kwargs)
         job = self._submitted[call_id] = self._job(call_id, attached=False, published=published)
         return job
+
+    async def _checked(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Raise what the check raises; one that takes too long holds no submission up."""
+        if self._check is None:
+            return
+        looking = asyncio.get_running_loop().run_in_executor(None, partial(self._check, *args, **kwargs))
+        await asyncio.wait({looking}, timeout=_CHECK_SECONDS)
+        if not looking.done():
+            _log.warning("a job of %s was not checked, since that took more than %g s", self.name, _CHECK_SECONDS)
+            return
+        looking.result()
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
         """Cancel the call that may be starting still: nobody would ever hear of it."""
@@ -317,35 +335,6 @@ class RemoteFunction(Generic[P, R]):
 
 
 _NOTHING: Final[Any] = object()
-
-
-class _Submissions(Generic[R]):
-    """Which job ids are in use, so that a request that is sent twice is rendered once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[str, SingleFlight[Job[R]]]] = OrderedDict()
-
-    async def once(self, job_id: str, content: str, start: Callable[[], Awaitable[Job[R]]]) -> Job[R]:
-        """Return the job `job_id`, starting it if it is new or has failed; `content` is a hash of its request."""
-        with self._lock:
-            known, flight = self._known.setdefault(job_id, (content, SingleFlight()))
-            self._known.move_to_end(job_id)
-            while len(self._known) > _MOST_REMEMBERED:
-                self._known.popitem(last=False)
-        if known != content:
-            raise JobConflictError(
-                f"job_id {job_id!r} was submitted with another request; give each request an id of its own"
-            )
-        try:
-            if (before := flight.value) is not None and await before.status() in {"failed", "cancelled"}:
-                flight.forget(before)
-            return await flight.get(start)
-        finally:
-            with self._lock:
-                # An id whose job was never started is free for any request.
-                if flight.empty and self._known.get(job_id) == (content, flight):
-                    del self._known[job_id]
 
 
 class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
@@ -402,6 +391,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                     if learns
                     else None
                 ),
+                check=self._check_estimate,
                 published=self._look_for_output,
                 clock=clock,
             )
@@ -457,6 +447,22 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         published = None if request is None else self._look_for_output(request)
         return self._functions[function].job(call_id, published=published)
 
+    def estimate(self, request: Request, media: MediaInfo) -> Estimate:
+        """Return what the job of `request` is expected to take and to cost, by this registry's history.
+
+        Args:
+            request: What would be submitted.
+            media: The clip under its `input_key`, by `probe`.
+
+        Raises:
+            RequestError: The request does not fit the clip.
+            ConfigError: No price of the function's GPU is known.
+        """
+        return estimate(request, media, settings=self.settings, history=self.history)
+
+    def _check_estimate(self, request: Request) -> None:
+        check_before_submission(request, self.settings, self.history)
+
     def _look_for_output(self, request: Request) -> Callable[[], object | None] | None:
         url = self.settings.store_url
         return None if url is None else partial(result_of_job, request, url)
@@ -496,18 +502,6 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         return Check(name)
 
 
-def function_of(request: object) -> str:
-    """Return the name of the function that takes `request`.
-
-    Raises:
-        RequestError: There is none.
-    """
-    for name, request_type in REQUESTS.items():
-        if isinstance(request, request_type):
-            return name
-    raise RequestError("", f"no function takes a {type(request).__name__}")
-
-
 Q = TypeVar("Q", bound=Request)
 
 
@@ -518,6 +512,7 @@ def _render_function(
     *,
     options: JobOptions,
     experience: Experience | None,
+    check: Callable[[Request], object],
     published: Callable[[Request], Callable[[], object | None] | None],
     clock: Clock,
 ) -> RemoteFunction[[Q], RenderResult]:
@@ -537,6 +532,7 @@ def _render_function(
         identify=identify,
         options=options,
         experience=experience,
+        check=check,
         published=published,
         clock=clock,
     )

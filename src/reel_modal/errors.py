@@ -28,6 +28,9 @@
     │   └── StorageUnavailableError      the store does not answer, or too slowly
     ├── DeploymentError                  a deployment was not made; says what to do next
     ├── JobConflictError                 the same job_id with another request
+    ├── JobRefusedError                  an estimate says that a job is too much; it was not submitted
+    │   ├── JobTooLongError              for the time-out of its function
+    │   └── OverBudgetError              for the budget
     ├── BlockingCallError                (also a RuntimeError) a blocking call inside a running event loop
     └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
         ├── NotDeployedError             no such app, function or environment
@@ -73,7 +76,9 @@ __all__ = [
     "JobConflictError",
     "JobNotFoundError",
     "JobPreemptedError",
+    "JobRefusedError",
     "JobStalledError",
+    "JobTooLongError",
     "MediaError",
     "MissingDependencyError",
     "NotDeployedError",
@@ -82,6 +87,7 @@ __all__ = [
     "ObjectNotFoundError",
     "OutOfMemoryError",
     "OutputMismatchError",
+    "OverBudgetError",
     "ProviderUnavailableError",
     "ReelModalError",
     "RemoteError",
@@ -270,6 +276,18 @@ class DeploymentError(ReelModalError):
 
 class JobConflictError(ReelModalError):
     """A job id is in use for another request."""
+
+
+class JobRefusedError(ReelModalError):
+    """A job was not submitted, since it is expected to be too much; the message says why, and what would fit."""
+
+
+class JobTooLongError(JobRefusedError):
+    """A job is expected to need more than 80 % of its function's time-out."""
+
+
+class OverBudgetError(JobRefusedError):
+    """A job is expected to cost more than the budget."""
 
 
 class BlockingCallError(ReelModalError, RuntimeError):

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from reel_modal.client import function_of
 from reel_modal.config import Settings
 from reel_modal.errors import MediaError
 from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.functions.requests import function_of
 from reel_modal.media import probe
 from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
+from reel_modal.errors import RequestError
+from reel_modal.parsing import Raw
 from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest
 
-__all__ = ["REQUESTS", "Request"]
+__all__ = ["REQUESTS", "Request", "function_of"]
 
 
 class Request(Protocol):
@@ -42,6 +44,11 @@ class Request(Protocol):
         """Whose the two keys are, and what becomes of an output that is there."""
         ...
 
+    @classmethod
+    def parse(cls, raw: Raw) -> Self:
+        """Read a request as hosts send it."""
+        ...
+
     def to_dict(self) -> dict[str, object]:
         """Return the request for JSON."""
         ...
@@ -54,3 +61,15 @@ class Request(Protocol):
 REQUESTS: Final[Mapping[str, type[Request]]] = MappingProxyType(
     {"render_overlay": OverlayRequest, "process_framing": FramingRequest, "apply_upscale": UpscaleRequest}
 )
+
+
+def function_of(request: object) -> str:
+    """Return the name of the function that takes `request`.
+
+    Raises:
+        RequestError: There is none.
+    """
+    for name, request_type in REQUESTS.items():
+        if isinstance(request, request_type):
+            return name
+    raise RequestError("", f"no function takes a {type(request).__name__}")

@@ -1,0 +1,176 @@
+"""What a job will take and cost, and that one that is too much is refused before anything is submitted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+from tests.jobs import overlay, rendered
+
+from reel_modal import FramingRequest, FunctionRegistry, MediaInfo, Settings, UpscaleRequest, probe
+from reel_modal.cli import main
+from reel_modal.errors import JobRefusedError, JobTooLongError, OverBudgetError, RequestError
+from reel_modal.estimates import Estimate, estimate
+from reel_modal.functions.specs import SPECS
+from reel_modal.pricing import PUBLISHED_RATES
+from reel_modal.progress.timing_history import TimingHistory
+from reel_modal.progress.timings import JobTiming
+from reel_modal.schema import SpeedSegment
+from reel_modal.testing import InMemoryBackend, Script
+
+MODAL, LOCAL = Settings(modal_enabled=True), Settings()
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> TimingHistory:
+    return TimingHistory(tmp_path / "timings.sqlite3")
+
+
+@pytest.fixture
+def media(clips: Clips) -> MediaInfo:
+    """A clip of two seconds, 50 frames of 320 x 180."""
+    return long(probe(clips.get("25.mp4")), 2, (320, 180))
+
+
+def long(media: MediaInfo, seconds: int, size: tuple[int, int] = (1920, 1080)) -> MediaInfo:
+    return replace(media, size=size, duration_seconds=Fraction(seconds), scan=None)
+
+
+def learn(history: TimingHistory, gpu: str, *, seconds_per_frame: float, function: str = "render_overlay") -> None:
+    """Three jobs of 100, 200 and 300 frames of 320 x 180."""
+    for frames in (100, 200, 300):
+        render = frames * seconds_per_frame
+        history.record(
+            JobTiming(
+                function=function,
+                gpu=gpu,
+                size=(320, 180),
+                frames=frames,
+                startup_seconds=2.0,
+                seconds_by_phase={"fetch": 0.1 * render, "render": 0.8 * render, "publish": 0.1 * render},
+                cold=True,
+            )
+        )
+
+
+def test_three_finished_jobs_say_what_the_next_one_takes_and_costs(media: MediaInfo, history: TimingHistory) -> None:
+    learn(history, "T4", seconds_per_frame=0.1)
+    expected = estimate(overlay(), media, settings=MODAL, history=history)
+    assert expected.work_seconds == pytest.approx(5.0, rel=0.05)
+    assert expected.frames == 50
+    assert expected.low_seconds < expected.seconds < expected.high_seconds
+    spec = SPECS["render_overlay"]
+    rate = PUBLISHED_RATES.usd_per_second(gpu="T4", cpu=spec.cpu, memory_mb=spec.memory_mb)
+    assert expected.dollars == pytest.approx(rate * expected.seconds)
+    assert expected.headroom_seconds == pytest.approx(600 - expected.work_seconds)
+    parts = {part.name: part for part in expected.contributors}
+    assert (parts["render"].seconds, parts["render"].why) == (pytest.approx(4.0, rel=0.05), "50 frames of 320 x 180")
+    assert [part.seconds for part in expected.contributors] == sorted(
+        (p.seconds for p in parts.values()), reverse=True
+    )
+    assert sum(part.seconds for part in expected.contributors) == pytest.approx(expected.seconds)
+    assert "3 jobs of render_overlay on T4" in expected.source
+    expected.check(budget_usd=1.0)
+
+
+def test_without_history_published_figures_are_used_and_say_so(media: MediaInfo, history: TimingHistory) -> None:
+    expected = estimate(overlay(), media, settings=MODAL, history=history)
+    assert "published" in expected.source
+    assert expected.spread > 0.3
+
+
+def test_this_machine_costs_nothing_and_sets_no_time_out(media: MediaInfo, history: TimingHistory) -> None:
+    expected = estimate(overlay(), long(media, 14_000), settings=LOCAL, history=history)
+    assert (expected.gpu, expected.dollars, expected.timeout_seconds, expected.headroom_seconds) == (
+        "local",
+        0,
+        None,
+        None,
+    )
+    expected.check(budget_usd=0.01)
+
+
+def test_the_work_is_that_of_the_output(media: MediaInfo, history: TimingHistory) -> None:
+    keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
+    framing = FramingRequest(**keys, trim_end_seconds=Fraction(1), output_size=(90, 160), fps=Fraction(50))  # type: ignore[arg-type]
+    expected = estimate(framing, media, settings=LOCAL, history=history)
+    assert (expected.frames, expected.size, expected.fps) == (50, (90, 160), 50)
+    slow = SpeedSegment(start_seconds=Fraction(0), end_seconds=Fraction(2), speed=Fraction(1, 2))
+    slower = replace(framing, trim_end_seconds=None, segments=(slow,), fps=None)
+    assert estimate(slower, media, settings=LOCAL, history=history).frames == 100
+    upscale = UpscaleRequest(**keys, scale=2)  # type: ignore[arg-type]
+    assert estimate(upscale, media, settings=LOCAL, history=history).size == (640, 360)
+    with pytest.raises(RequestError, match="no function takes a str"):
+        estimate("text", media, settings=LOCAL, history=history)  # type: ignore[arg-type]
+
+
+def too_long(media: MediaInfo, history: TimingHistory) -> Estimate:
+    learn(history, "T4", seconds_per_frame=0.1)
+    return estimate(overlay(), long(media, 200, (320, 180)), settings=MODAL, history=history)
+
+
+def test_a_job_beyond_most_of_its_time_out_is_refused_with_what_would_fit(
+    media: MediaInfo, history: TimingHistory
+) -> None:
+    expected = too_long(media, history)
+    assert expected.work_seconds == pytest.approx(500, rel=0.05)
+    with pytest.raises(JobTooLongError) as refused:
+        expected.check()
+    said = str(refused.value)
+    assert "render_overlay would need about 500 s of its time-out of 600 s, and 480 s (80 %) are allowed" in said
+    assert "400 s are for render (5000 frames of 320 x 180)" in said
+    assert "About 4800 frames of this size would fit, 192.0 s of output" in said
+    assert "REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS=625" in said
+
+
+def test_a_job_above_the_budget_is_refused_with_what_would_fit(media: MediaInfo, history: TimingHistory) -> None:
+    learn(history, "T4", seconds_per_frame=0.1)
+    expected = estimate(overlay(), media, settings=MODAL, history=history)
+    expected.check(budget_usd=expected.dollars)
+    with pytest.raises(OverBudgetError, match=r"would cost about \$0\.\d+, and the budget is \$0\.0005.*would fit"):
+        expected.check(budget_usd=0.0005)
+
+
+async def test_nothing_is_submitted_that_would_be_refused(
+    clips: Clips, tmp_path: Path, history: TimingHistory
+) -> None:
+    (tmp_path / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    learn(history, "T4", seconds_per_frame=20.0)
+    backend = InMemoryBackend()
+    backend.name = "modal"
+    backend.script("render_overlay", Script(rendered))
+    settings = Settings(modal_enabled=True, store_url=tmp_path.as_uri(), budget_usd=0.5)
+    registry = FunctionRegistry(settings, backend=backend, history=history)
+    with pytest.raises(JobTooLongError):
+        await registry["render_overlay"].submit(overlay())
+    for refused in (overlay(), overlay("another")):
+        with pytest.raises(JobRefusedError):
+            await registry["render_overlay"](refused)
+    assert backend.submitted == []
+    # What cannot be looked at, the function itself says.
+    assert (await registry["render_overlay"](overlay("missing", source="no.mp4"))).job_id == "missing"
+    assert len(backend.submitted) == 1
+    expected = registry.estimate(overlay(), probe(clips.get("25.mp4")))
+    assert expected.work_seconds == pytest.approx(500, rel=0.05)
+
+
+def test_the_command_line_says_it_and_fails_where_it_is_too_much(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REEL_MODAL_TIMINGS", str(tmp_path / "timings.sqlite3"))
+    clip = str(clips.get("25.mp4"))
+    assert main(["estimate", clip, "--function", "apply_upscale", "--scale", "2", "--on", "modal"]) == 0
+    assert "apply_upscale on A10G: about" in capsys.readouterr().out
+    assert main(["estimate", clip, "--function", "render_overlay", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpu"] == "local"
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"trimStart": 0, "trimEnd": 1}))
+    assert main(["estimate", clip, "--function", "process_framing", "--spec", str(spec), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 25
+    monkeypatch.setenv("REEL_MODAL_BUDGET_USD", "0.000001")
+    assert main(["estimate", clip, "--function", "apply_upscale", "--scale", "2", "--on", "modal"]) == 1
+    assert "the budget is $0.0000" in capsys.readouterr().err
