@@ -189,7 +189,7 @@ def _arguments(
     if sound is not None:
         arguments += sound.input_arguments(edit.frame_count / edit.fps)
     arguments += ["-filter_complex", f"[0:{edit.media.stream_index}]{','.join(graph)}[picture]"]
-    arguments += ["-map", "[picture]", *_told(edit.color), *choice.arguments, "-frames:v", str(edit.frame_count)]
+    arguments += ["-map", "[picture]", *_told(edit.color), *choice.arguments]
     if sound is not None:
         arguments += sound.output_arguments(output)
     arguments += ["-map_metadata", "-1", "-map_chapters", "-1"]
@@ -222,8 +222,9 @@ def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
     # Whichever there are fewer of, pictures of the source or frames of the output, are resized.
     slowed = line.source_end is not None and edit.frame_count > (line.source_end - line.source_start) * media.fps
     done = [*picture, *frames] if slowed else [*frames, *picture]
-    # The last picture stays until every frame is there.
-    return [*moved, *done, *tag_filters(edit.color, Fraction(1)), "tpad=stop=-1:stop_mode=clone"]
+    # The last picture stays until every frame is there. ffmpeg's own limit of frames would cut the sound as well.
+    end = ["tpad=stop=-1:stop_mode=clone", f"trim=end_frame={edit.frame_count}"]
+    return [*moved, *done, *tag_filters(edit.color, Fraction(1)), *end]
 
 
 def time_expression(edit: GraphEdit, origin: Fraction) -> str:

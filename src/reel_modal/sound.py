@@ -103,8 +103,10 @@ class FinishedSound:
         return self.path.name
 
     def input_arguments(self, length_seconds: Fraction) -> tuple[str, ...]:
-        """Return the options that open it as the second input of a command, bounded by `length_seconds`."""
-        return ("-t", seconds_text(length_seconds), "-i", file_url(self.path))
+        """Return the options that open it as the second input of a command; it was made as long as it has to be."""
+        # A bound would count from what the codec puts before the first sample, and cut the last packet off.
+        del length_seconds
+        return ("-i", file_url(self.path))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
         """Return the options that put the second input's sound into `target`, as it is."""
