@@ -18,7 +18,7 @@ def test_who_may_know_whom_is_what_is_checked() -> None:
     (block,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
     # A row names modules, then, after some space, says what they are.
     drawn = [set(re.findall(r"\w+", re.split(r"\s{2,}", row)[0])) for row in block.splitlines()]
-    assert set().union(*drawn) == set().union(*checked)
+    assert set().union(*drawn) == set().union(*checked), "write it into docs/how-a-job-flows.md, who may know whom"
     rows = {name: index for index, row in enumerate(drawn) for name in row}
     places = [[rows[name] for name in layer] for layer in checked]
     assert all(max(higher) <= min(lower) for higher, lower in pairwise(places))
