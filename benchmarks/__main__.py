@@ -15,6 +15,7 @@ from benchmarks import (
     pipe_overhead,
     progress_accuracy,
     registry_overhead,
+    smart_render,
     upscale_quality,
     upscale_speed,
 )
@@ -25,6 +26,7 @@ from reel_modal.media import find_ffmpeg
 CONTESTS = {
     "render_overlay": overlay_speed,
     "process_framing": framing_speed,
+    "Smart rendering": smart_render,
     "FramePipe": pipe_overhead,
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,

@@ -127,6 +127,12 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
     parser.add_argument("--encoder", help="auto, libx264, h264_nvenc or another of ffmpeg's names")
     parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
     parser.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
+    parser.add_argument(
+        "--smart",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="copy what does not change, bit for bit, where that can be done; the default",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(command=command)
 
@@ -224,7 +230,7 @@ def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dic
 
 def _encode(arguments: argparse.Namespace, encode: EncodeOptions) -> EncodeOptions:
     """Return the options of the request with those of the command line in their place."""
-    chosen = {"encoder": arguments.encoder, "quality": arguments.quality, "preset": arguments.preset}
+    chosen = {name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart")}
     return dataclasses.replace(encode, **{key: value for key, value in chosen.items() if value is not None})
 
 
@@ -242,6 +248,10 @@ def _show_result(result: RenderResult, speed: str) -> None:
     if (used := result.usage) is not None:
         memory, traffic = used.peak_memory_bytes / 1e6, f"{used.bytes_in:,} bytes read, {used.bytes_out:,} written"
         print(f"  used {used.seconds:.1f} s, {memory:.0f} MB of memory at most, {traffic}, ${used.dollars:.4f}")
+    if result.frames_copied:
+        print(f"  {result.frames_copied} frames copied, {result.frames - result.frames_copied} rendered")
+    elif result.reason:
+        print(f"  all frames rendered: {result.reason}")
     for note in result.degraded:
         print(f"  not as asked: {note}")
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from reel_modal.config import Settings
 from reel_modal.errors import MediaError
+from reel_modal.functions import render_overlay
 from reel_modal.functions.context import JobContext, Reporter
 from reel_modal.functions.requests import function_of
 from reel_modal.media import probe
@@ -64,7 +65,8 @@ def _plan(history: TimingHistory, request: object, settings: Settings) -> Progre
     if isinstance(request, OverlayRequest):  # its output is as long and as large as its input
         try:
             media = probe(request.input_key, settings=settings)
+            plan = render_overlay.plan_for(request, media)
         except (MediaError, OSError):
             return history.plan(name, gpu=HERE, cold=False)  # the function itself says what is wrong with it
-        size, frames = media.size, media.expected_frames
+        size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.expected_frames
     return history.plan(name, gpu=HERE, size=size, frames=frames, cold=False)

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from reel_modal import smart_render
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.frames import Planes
 from reel_modal.functions.context import JobContext
@@ -19,8 +20,9 @@ from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.smart_render import RenderPlan
 
-__all__ = ["NAME", "run"]
+__all__ = ["NAME", "plan_for", "run"]
 
 NAME: Final = "render_overlay"
 
@@ -64,6 +66,20 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     result = result_of(made, request, function=NAME, engine="opencv-yuv420p", degraded=degraded)
     result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
     return publish_result(result, made, request, context)
+
+
+def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
+    """Return what of `media` will be copied and what rendered, which is what the job's time goes with.
+
+    Args:
+        request: What is drawn.
+        media: Its input.
+
+    Raises:
+        InvalidMediaError: The file cannot be read.
+    """
+    overlay = OverlayRenderer(request, media.size, media.color)
+    return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
 
 
 def _draw(overlay: OverlayRenderer, planes: Planes, seconds: Fraction) -> None:

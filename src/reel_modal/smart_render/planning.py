@@ -101,8 +101,9 @@ class RenderPlan:
 
     @property
     def frames_copied(self) -> int:
-        """Pictures that are copied."""
-        return self.kept[1] - self.kept[0] - self.frames_rendered
+        """Pictures that are copied and shown."""
+        shown = self.kept[0] + self.hidden
+        return sum(max(0, end - max(start, shown)) for start, end in self.copied)
 
 
 def plan_packets(
