@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 
 from reel_modal.config import Settings
-from reel_modal.encoders import KNOWN_ENCODERS, choose_encoder, first_reason
+from reel_modal.encoders import KNOWN_ENCODERS, first_reason, try_encoder
 from reel_modal.errors import (
     ConfigError,
     FFmpegError,
@@ -41,7 +41,6 @@ _SIGN_IN = (
     "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; then `reel-modal deploy --verify-only` asks"
     " Modal whether it takes them"
 )
-_TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +168,8 @@ def _ffmpeg(settings: Settings) -> Iterator[Finding]:
 
 
 def _encoder(ffmpeg: str, name: str, settings: Settings) -> Finding:
-    width, height = _TRIAL_SIZE
-    frame = bytes(width * height * 3 // 2)
-    source = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}", "-i", "pipe:0")
     try:
-        choose_encoder(
-            ffmpeg,
-            name,
-            before=source,
-            first_frame=frame,
-            quality=23,
-            preset="fast",
-            options=None,
-            timeout_seconds=settings.stall_seconds,
-        )
+        try_encoder(ffmpeg, name, timeout_seconds=settings.stall_seconds)
     except FFmpegError as error:
         reason = first_reason(error.stderr_tail) if error.stderr_tail else error.message
         cure = _CURES.get(name, "use an ffmpeg that was built with it (REEL_MODAL_FFMPEG)")

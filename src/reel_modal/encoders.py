@@ -15,7 +15,15 @@ from typing import Final
 from reel_modal.errors import EncoderUnavailableError, FFmpegNotFoundError
 from reel_modal.ffmpeg_process import QUIET
 
-__all__ = ["AUTO_ORDER", "KNOWN_ENCODERS", "EncoderChoice", "choose_encoder", "encoder_arguments", "first_reason"]
+__all__ = [
+    "AUTO_ORDER",
+    "KNOWN_ENCODERS",
+    "EncoderChoice",
+    "choose_encoder",
+    "encoder_arguments",
+    "first_reason",
+    "try_encoder",
+]
 
 AUTO_ORDER: Final = ("h264_nvenc", "libx264")
 """What `encoder="auto"` tries, best first: the GPU's own encoder, then the CPU."""
@@ -35,6 +43,8 @@ _NVENC_PRESETS: Final = {
     "slower": "p7",
     "veryslow": "p7",
 }
+
+_TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
 _lock = threading.Lock()
 _started: set[tuple[str, ...]] = set()
@@ -126,6 +136,27 @@ def choose_encoder(
         else:
             return EncoderChoice(candidate, arguments, tuple(passed_over))
     raise last or EncoderUnavailableError(f"encoder {name!r} does not start")
+
+
+def try_encoder(ffmpeg: str, name: str, *, timeout_seconds: float) -> None:
+    """Encode one small frame with the encoder `name`.
+
+    Raises:
+        EncoderUnavailableError: It does not start here.
+        FFmpegNotFoundError: The binary does not run.
+    """
+    width, height = _TRIAL_SIZE
+    source = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}", "-i", "pipe:0")
+    choose_encoder(
+        ffmpeg,
+        name,
+        before=source,
+        first_frame=bytes(width * height * 3 // 2),
+        quality=23,
+        preset="fast",
+        options=None,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def _try(ffmpeg: str, name: str, arguments: Sequence[str], frame: bytes, timeout_seconds: float) -> None:

@@ -22,6 +22,7 @@ from tests.media.test_frame_pipe import children
 from reel_modal.config import Settings
 from reel_modal.errors import JobCancelledError
 from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.functions import smart
 from reel_modal.functions.context import CancellationToken
 from reel_modal.media import probe
 from reel_modal.progress import ProgressEvent
@@ -153,6 +154,22 @@ def test_a_clip_that_changes_all_through_is_rendered_in_full(clips: Clips, tmp_p
     )
     made = render(clips.get("no_b.mp4"), tmp_path, (0.1, 100))
     assert (made.result.plan, made.result.reason) == ("full", "97 of its pictures would have to be rendered anyway")
+
+
+def test_a_gpu_that_encodes_renders_all_of_what_changes_much(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = EncodeOptions(preset="ultrafast")
+    source = clips.get("no_b.mp4")
+    monkeypatch.setattr(smart, "try_encoder", lambda *_, **__: None)  # as on a machine with NVENC
+    made = render(source, tmp_path, (0.96, 2.5), encode=auto)
+    assert made.result.reason == (
+        "h264_nvenc starts here, and makes all of it sooner than libx264 the 48 pictures that change"
+    )
+    check(render(source, tmp_path, (0.96, 1.5), encode=auto))
+    monkeypatch.undo()
+    monkeypatch.setattr(windows, "FramePipe", RecordingPipe)
+    check(render(source, tmp_path, (0.96, 2.5), encode=auto))
 
 
 def test_a_named_output_of_quicktime_is_one(clips: Clips, tmp_path: Path) -> None:

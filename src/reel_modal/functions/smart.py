@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from reel_modal import smart_render
+from reel_modal.config import Settings
+from reel_modal.encoders import try_encoder
 from reel_modal.errors import EncoderUnavailableError, MediaError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
-from reel_modal.media import MediaInfo
+from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import Draw, Interval, RenderPlan, Trim
 
 __all__ = ["render_smart"]
+
+_GPU_ENCODER: Final = "h264_nvenc"
+# Where the encoder costs nothing, a render makes about four times as many frames a second as with x264 on two cores.
+_WORTH_SHARE: Final = Fraction(1, 4)
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +61,8 @@ def render_smart(
         Raises JobCancelledError between two frames; nothing is left.
     """
     plan = smart_render.plan(media, changed, output=output, encode=encode, trim=trim)
+    if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
+        plan = RenderPlan.full(reason)
     if plan.kind == "full":
         return plan, None
 
@@ -69,3 +79,15 @@ def render_smart(
         _log.warning("%s: rendering all of it, since its parts could not be copied: %s", function, error)
         return RenderPlan.full(f"copying was tried, but {error}"), None
     return plan, made
+
+
+def _better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings) -> str:
+    """Return why a GPU's encoder should make all of it, empty where it should not."""
+    rendered = plan.frames_rendered
+    if encode.encoder != "auto" or rendered <= _WORTH_SHARE * (rendered + plan.frames_copied):
+        return ""
+    try:
+        try_encoder(find_ffmpeg(settings).path, _GPU_ENCODER, timeout_seconds=settings.stall_seconds)
+    except EncoderUnavailableError:
+        return ""
+    return f"{_GPU_ENCODER} starts here, and makes all of it sooner than libx264 the {rendered} pictures that change"
