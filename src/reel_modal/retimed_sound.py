@@ -259,7 +259,8 @@ class _Overlap:
 
 def _parts(timeline: Timeline, length_seconds: Fraction, rate: int) -> list[_Part]:
     """Lay the pieces out in samples; the last one fills the output to its end."""
-    borders = [round(piece.output_start * rate) for piece in timeline.pieces] + [round(length_seconds * rate)]
+    end = round(length_seconds * rate)
+    borders = [*(min(end, round(piece.output_start * rate)) for piece in timeline.pieces), end]
     counts = [max(0, after - before) for before, after in pairwise(borders)]
     join = round(_JOIN_SECONDS * rate)
     return [

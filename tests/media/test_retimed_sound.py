@@ -57,7 +57,8 @@ def test_there_are_as_many_samples_as_the_picture_lasts(
     minute: MediaInfo, speeds: list[tuple[Fraction, Fraction, Fraction]]
 ) -> None:
     line = Timeline.of(F("0.123"), F(9), speeds)
-    for length in (line.duration_seconds, line.duration_seconds + F(1, 60), line.duration_seconds - F(1, 60)):
+    # Few frames a second may make the picture end well within a piece, or before the last ones begin.
+    for length in (line.duration_seconds, line.duration_seconds + F(1, 60), line.duration_seconds - F(1, 60), F(4)):
         assert samples(minute, line, length) == round(length * RATE)
 
 
