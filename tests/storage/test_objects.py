@@ -63,6 +63,18 @@ def test_what_is_published_is_fetched_whole_and_counted(storage: Storage, workdi
     assert storage.traffic.bytes_in - before == size
 
 
+def test_each_part_that_moves_is_told(s3: ObjectStore, workdir: Path) -> None:
+    """A transfer of minutes would otherwise look like a job that is stuck."""
+    storage = Storage.from_url(s3.url("parts"))
+    moved: list[int] = []
+    storage.on_transfer = lambda: moved.append(storage.traffic.bytes_in)
+    storage.publish(made(workdir, os.urandom(33 * _MIB)), "a.mp4")
+    assert len(moved) > 4
+    moved.clear()
+    storage.fetch("a.mp4", workdir)
+    assert (len(moved) > 4, moved[-1]) == (True, 33 * _MIB)
+
+
 def test_publishing_replaces_unless_it_is_told_to_refuse(storage: Storage, workdir: Path) -> None:
     storage.publish(made(workdir, b"former"), "a.mp4", existing="refuse")
     first = storage.stat("a.mp4").version

@@ -68,6 +68,28 @@ def test_a_day_of_work_makes_no_more_events_than_a_backend_can_keep_and_none_too
     assert max(gaps) < 180  # the stall limit of a host
 
 
+def test_what_counts_nothing_shows_that_it_lives_and_no_more_often_than_frames(heard: Heard) -> None:
+    heard.reporter.pulse()
+    assert heard.said() == []
+    with heard.reporter.phase("publish"):
+        for _ in range(10):
+            heard.clock.jump(0.125)
+            heard.reporter.pulse()
+    assert heard.said() == [("publish", 0, None)] * 4
+    assert [event.elapsed_seconds for event in heard.events] == [0, 0.5, 1, 1.25]
+
+
+def test_threads_that_report_at_once_are_heard_one_after_another(heard: Heard) -> None:
+    reporter = Reporter(heard.events.append, interval_seconds=0)
+    with reporter.phase("fetch"):
+        threads = [threading.Thread(target=reporter.pulse) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [event.sequence for event in heard.events] == list(range(1, 53))
+
+
 def test_every_phase_begins_and_ends_however_short(heard: Heard) -> None:
     for name in ("fetch", "verify", "publish"):
         with heard.reporter.phase(name):

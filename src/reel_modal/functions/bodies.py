@@ -110,11 +110,14 @@ def run_body(
     # The encoder's own threads fill the cores; more for a frame's few milliseconds of drawing only cost.
     load_cv2().setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="reel_modal-", dir=folder) as workdir:
+        reporter = Reporter(send, attempt=attempt)
+        # A transfer counts no frames, and a job without news would be taken for stuck.
+        storage.on_transfer = reporter.pulse
         context = JobContext(
             storage=storage,
             workdir=Path(workdir),
             settings=settings,
-            reporter=Reporter(send, attempt=attempt),
+            reporter=reporter,
             cancellation=cancellation or CancellationToken(),
             meter=meter,
             announce=lambda result, made: record.write(result, made, source_version),

@@ -48,8 +48,10 @@ class Reporter:
     The first and the last event of a phase always pass, so that a listener sees every phase begin and end. A long job
     reports more seldom: a day of it makes some four thousand events, which any backend can keep.
 
+    Any thread may report.
+
     Args:
-        send: Takes each event; runs in the function's thread, so it must be quick.
+        send: Takes each event, one at a time, in the thread that reports: it must be quick.
         interval_seconds: Least time between two events of one phase. Two a second keep a bar alive.
         clock: Monotonic seconds.
         attempt: 1 for the first try of the job; the backend counts retries.
@@ -70,6 +72,8 @@ class Reporter:
         self._started = clock()
         self._sequence = 0
         self._last_sent = 0.0
+        self._sending = threading.Lock()
+        self._now: tuple[str, int, int | None] | None = None
         self.seconds_by_phase: dict[str, float] = {}
 
     @contextmanager
@@ -81,29 +85,37 @@ class Reporter:
         def advance(done: int) -> None:
             nonlocal done_so_far
             done_so_far = done
-            now = self._clock()
-            if now - self._last_sent >= max(self._interval_seconds, (now - self._started) * _LEAST_SHARE):
-                self._emit(name, done, total)
+            self._now = (name, done, total)
+            self.pulse()
 
         self._emit(name, 0, total)
         yield advance
         self.seconds_by_phase[name] = self.seconds_by_phase.get(name, 0.0) + self._clock() - begun
         self._emit(name, done_so_far if total is None else max(done_so_far, total), total)
 
+    def pulse(self) -> None:
+        """Say how far the phase is, if it is time to: one that counts nothing still lives, as while bytes move."""
+        now, state = self._clock(), self._now
+        due = self._last_sent + max(self._interval_seconds, (now - self._started) * _LEAST_SHARE)
+        if state is not None and now >= due:
+            self._emit(*state)
+
     def _emit(self, phase: str, done: int, total: int | None) -> None:
-        now = self._clock()
-        self._sequence += 1
-        self._last_sent = now
-        self._send(
-            ProgressEvent(
-                phase=phase,
-                done=done,
-                total=total,
-                elapsed_seconds=now - self._started,
-                sequence=self._sequence,
-                attempt=self._attempt,
+        with self._sending:
+            now = self._clock()
+            self._now = (phase, done, total)
+            self._sequence += 1
+            self._last_sent = now
+            self._send(
+                ProgressEvent(
+                    phase=phase,
+                    done=done,
+                    total=total,
+                    elapsed_seconds=now - self._started,
+                    sequence=self._sequence,
+                    attempt=self._attempt,
+                )
             )
-        )
 
 
 def _ignore(event: ProgressEvent) -> None:

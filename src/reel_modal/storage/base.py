@@ -6,7 +6,7 @@ It must not know any particular store; `Storage.from_url` loads the one that it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
@@ -90,10 +90,12 @@ class Storage(ABC):
 
     Attributes:
         traffic: Bytes that have gone through this very object.
+        on_transfer: Is called whenever a part of an object has been moved, in the thread that did.
     """
 
     def __init__(self) -> None:
         self.traffic: Traffic = Traffic()
+        self.on_transfer: Callable[[], object] = int
 
     @staticmethod
     def from_url(url: str) -> Storage:

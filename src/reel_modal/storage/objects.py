@@ -230,12 +230,18 @@ class ObjectStorage(Storage):
         return put(
             self._store,
             path,
-            _parts(source, before_last=lambda: self._check_free(key) if new else None),
+            self._sent(_parts(source, before_last=lambda: self._check_free(key) if new else None)),
             attributes=attributes,
             use_multipart=True,
             chunk_size=_PART_BYTES,
             max_concurrency=_AT_ONCE,
         )["e_tag"]
+
+    def _sent(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the parts; who asks for the next one has sent one."""
+        for part in parts:
+            yield part
+            self.on_transfer()
 
     def _check_free(self, key: str) -> None:
         # obstore allows no call of its own in the thread in which it takes the parts.
@@ -285,6 +291,7 @@ class ObjectStorage(Storage):
         with self._counting:
             self.traffic.bytes_in += bytes_in
             self.traffic.bytes_out += bytes_out
+        self.on_transfer()
 
 
 def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience: Patience) -> ObjectStore:
