@@ -57,7 +57,7 @@ class Deployment:
 
 
 def publish(deployment: Deployment, console: Console) -> str:
-    """Send the deployment and return the address of its page; before this returns, or raises, nothing else changes.
+    """Send the deployment, showing what is said of it meanwhile, and return the address of its page.
 
     Raises:
         DeploymentError: It was not deployed, or nobody knows whether it was.
