@@ -148,12 +148,14 @@ class Network:
         cut_after_bytes: Of answers, after which the connection is lost; None never.
         cuts: Connections that may still be lost.
         silent: Whether nothing passes any more.
+        flip_at: Byte of each request's connection that is changed on its way; None changes nothing.
     """
 
     bytes_per_second: float | None = None
     cut_after_bytes: int | None = None
     cuts: int = 0
     silent: bool = False
+    flip_at: int | None = None
     port: int = 0
     passed: int = 0
     _open: list[socket.socket] = field(default_factory=list)
@@ -182,7 +184,7 @@ class Network:
                     threading.Thread(target=self._pass, args=(source, target, answers), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        passed = 0
+        passed = seen = 0
         with suppress(OSError):
             while data := source.recv(16384):
                 while self.silent:
@@ -192,6 +194,10 @@ class Network:
                     if passed > self.cut_after_bytes:
                         self.cuts -= 1
                         break
+                if not answers and self.flip_at is not None and seen <= self.flip_at < seen + len(data):
+                    at = self.flip_at - seen
+                    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                seen += len(data)
                 target.sendall(data)
                 self.passed += len(data)
                 if self.bytes_per_second is not None:

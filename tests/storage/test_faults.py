@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.object_store import BUCKET, SECRET_KEY, Network, ObjectStore, free_ports
 
+from reel_modal.config import Settings
 from reel_modal.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -127,6 +128,35 @@ def test_a_slow_network_is_waited_for_and_one_that_is_too_slow_is_named(s3: Obje
             storage_at(slow, patience=Patience(request_seconds=0.5, attempts=1)).fetch("a.mp4", tmp_path)
 
 
+def test_what_arrives_changed_is_not_put_in_place(s3: ObjectStore, tmp_path: Path) -> None:
+    with Network(flip_at=50_000).to(s3.port) as network:
+        storage = storage_at(s3.url("changed", port=network.port), patience=HASTY)
+        for size in (_MIB, 17 * _MIB):
+            with pytest.raises(StorageError, match=r"a\.mp4"):
+                storage.publish(made(tmp_path, size), "a.mp4")
+    with pytest.raises(ObjectNotFoundError):
+        Storage.from_url(s3.url("changed")).stat("a.mp4")
+
+
+@pytest.mark.parametrize("kind", ["s3", "memory"])
+def test_what_the_store_holds_is_compared_with_what_was_sent(
+    s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    storage = Storage.from_url(s3.url("compared") if kind == "s3" else "memory://compared")
+
+    def put_less(source: Path, size: int, key: str, existing: str) -> str | None:
+        storage.write_bytes(key, source.read_bytes()[:-1] + b"?")
+        return storage.stat(key).version
+
+    monkeypatch.setattr(storage, "_put", put_less)
+    source = made(tmp_path, 1000)
+    with pytest.raises(StorageError, match=r"'a\.mp4' is not what was sent, so it was removed"):
+        storage.publish(source, "a.mp4")
+    assert source.stat().st_size == 1000
+    with pytest.raises(ObjectNotFoundError):
+        storage.stat("a.mp4")
+
+
 def test_a_store_that_refuses_says_why_and_what_to_do(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     url = s3.url("refused")
     with pytest.raises(StorageAccessError, match=r"NoSuchBucket.*create the bucket"):
@@ -192,15 +222,16 @@ def test_a_server_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with ObjectStore(tmp_path / "server", "-volume.max=2", "-master.volumeSizeLimitMB=1") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+        former = Storage.from_url(server.url())
+        former.write_bytes("a.mp4", b"former")
         storage = storage_at(server.url(), patience=HASTY)
-        storage.write_bytes("a.mp4", b"former")
         # This server calls it an internal error; what is put must be there or be refused.
         with pytest.raises((StorageUnavailableError, StorageFullError), match="the object under 'new"):  # noqa: PT012
             for number in range(100):
                 storage.publish(made(tmp_path, 10 * _MIB), f"new/{number}.mp4")
         with pytest.raises((StorageUnavailableError, StorageFullError)):
             storage.publish(made(tmp_path, 10 * _MIB), "a.mp4")
-        assert storage.read_bytes("a.mp4") == b"former"
+        assert former.read_bytes("a.mp4") == b"former"
 
 
 def test_200_jobs_at_once_lose_nothing(s3: ObjectStore, tmp_path: Path) -> None:
@@ -249,3 +280,25 @@ def test_a_planted_secret_is_in_no_log_error_or_pickle(
     assert caplog.records
     assert SECRET_KEY not in caplog.text
     assert SECRET_KEY not in s3.log.read_text(errors="replace")
+
+
+def test_doctor_asks_the_store_and_says_the_cure(
+    s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from reel_modal.doctor import _storage
+
+    def look(url: str) -> tuple[bool, str, str]:
+        found = _storage(Settings(store_url=url))
+        return found.ok, found.detail, found.cure
+
+    assert look(s3.url("doctor")) == (True, "s3://reels-test/doctor, answers, and is empty", "")
+    ok, detail, cure = look(s3.url("doctor").replace(BUCKET, "no-such-bucket"))
+    assert (ok, "NoSuchBucket" in detail) == (False, True)
+    assert cure == "create the bucket, or correct the storage URL and its endpoint"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    ok, detail, cure = look(s3.url("doctor"))
+    assert (ok, cure) == (False, "correct AWS_SECRET_ACCESS_KEY, and the region in the storage URL")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert look(s3.url("doctor"))[::2] == (False, "correct REEL_MODAL_STORE_URL")
+    assert look((tmp_path / "nowhere").as_uri())[::2] == (False, "correct REEL_MODAL_STORE_URL")
+    assert look(tmp_path.as_uri())[0]

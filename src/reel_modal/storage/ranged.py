@@ -6,6 +6,7 @@ The file has the object's size from the start, and its holes cost nothing. It mu
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,8 +110,6 @@ class RangedObject(StoredObject):
         self._missing[begin:stop] = bytes(stop - begin)
 
     def _check_room(self, size_bytes: int) -> None:
-        import shutil
-
         free = shutil.disk_usage(self.path.parent).free
         if free < size_bytes:
             raise StorageFullError(
