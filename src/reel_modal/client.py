@@ -26,7 +26,7 @@ from reel_modal.experience import Experience
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.requests import REQUESTS, Request
 from reel_modal.functions.specs import app_name, load_specs
-from reel_modal.job import Job, JobOptions
+from reel_modal.job import Job, JobOptions, heard
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressUpdate
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
@@ -278,7 +278,7 @@ class RemoteFunction(Generic[P, R]):
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         if self._check is not None:
-            await self._checked(*args, **kwargs)
+            await self._checked(partial(self._check, *args, **kwargs))
         wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
         try:
@@ -291,11 +291,10 @@ class RemoteFunction(Generic[P, R]):
         job = self._submitted[call_id] = self._job(call_id, attached=False, published=published)
         return job
 
-    async def _checked(self, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def _checked(self, check: Callable[[], object]) -> None:
         """Raise what the check raises; one that takes too long holds no submission up."""
-        if self._check is None:
-            return
-        looking = asyncio.get_running_loop().run_in_executor(None, partial(self._check, *args, **kwargs))
+        looking = asyncio.get_running_loop().run_in_executor(None, check)
+        looking.add_done_callback(heard)
         await asyncio.wait({looking}, timeout=_CHECK_SECONDS)
         if not looking.done():
             _log.warning("a job of %s was not checked, since that took more than %g s", self.name, _CHECK_SECONDS)

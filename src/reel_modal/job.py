@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from reel_modal.backends.base import Backend, Finished, JobStatus
 from reel_modal.errors import (
@@ -69,6 +69,12 @@ class JobOptions:
     stall_seconds: float | None = 180.0
     deadline_seconds: float | None = None
     unavailable_seconds: float = 120.0
+
+
+def heard(future: asyncio.Future[Any]) -> None:
+    """Take note of how a future ended for which nobody may wait any more, so that asyncio does not complain."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Job(Generic[R]):
@@ -291,6 +297,7 @@ class Job(Generic[R]):
         if self._find_published is None:
             return None
         looking = asyncio.get_running_loop().run_in_executor(None, self._find_published)
+        looking.add_done_callback(heard)
         await asyncio.wait({looking}, timeout=_STORE_SECONDS)
         if not looking.done():
             _log.warning("the store did not say within %g s whether %s has its output", _STORE_SECONDS, self.id)
