@@ -63,7 +63,7 @@ def plan(
     if output.suffix.lower() not in SUFFIXES:
         return RenderPlan.full(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
     try:
-        picture = read_picture(media)
+        picture = read_picture(media, None if trim is None else (trim.start, trim.end))
         made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
     except SpliceError as error:
         return RenderPlan.full(str(error))

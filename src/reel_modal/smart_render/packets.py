@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "read_picture"]
 
 _CONTAINERS: Final = frozenset({"mov", "mp4", "matroska"})
+_FAR_SECONDS: Final = 15
+"""No further than what is fetched around the part that is shown of a file in a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,13 @@ class Picture:
     bits_per_pixel: float
 
 
-def read_picture(media: MediaInfo) -> Picture:
-    """Read the packets of the picture of `media`, all of them, without decoding.
+def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None) -> Picture:
+    """Read the packets of the picture of `media`, without decoding.
+
+    Args:
+        media: The file.
+        kept: First moment and end of what matters, in seconds from the first picture; None is all. Packets far from
+            it count by their times alone: of a file in a store their data need not be here.
 
     Raises:
         SpliceError: It is coded in a way that is not spliced here; the message says how.
@@ -63,11 +70,16 @@ def read_picture(media: MediaInfo) -> Picture:
     with opened(media.path) as container:
         stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
         sets = ParameterSets.parse(stream.codec_context.extradata or b"")
+        tick_seconds = stream.time_base or Fraction(1)
         reading = _Reading(sets)
+        if kept is not None:
+            first, end = (media.start_seconds + seconds for seconds in kept)
+            reading.near = ((first - _FAR_SECONDS) / tick_seconds, (end + _FAR_SECONDS) / tick_seconds)
+            # The headers' word: what is far is not looked into.
+            reading.keyframes = [entry.is_keyframe for entry in stream.index_entries]
         for packet in packets_of(container, stream):
             if packet.size:
                 reading.take(packet)
-        tick_seconds = stream.time_base or Fraction(1)
     if all(reading.hidden):
         raise SpliceError("no picture of it is shown")
     dts = reading.dts if reading.dts_known else decoding_times(reading.pts)
@@ -89,6 +101,8 @@ class _Reading:
 
     def __init__(self, sets: ParameterSets) -> None:
         self.sets = sets
+        self.near: tuple[Fraction, Fraction] | None = None
+        self.keyframes: Sequence[bool] = ()
         self.pts = array("q")
         self.dts = array("q")
         self.idr = bytearray()
@@ -104,7 +118,10 @@ class _Reading:
             raise SpliceError("its parameter sets change in mid-stream")
         if packet.is_corrupt:
             raise SpliceError("one of its packets is damaged")
-        unit = PictureUnit.parse(memoryview(packet), self.sets.length_size)
+        if self.near is None or self.near[0] <= packet.pts <= self.near[1] or len(self.pts) >= len(self.keyframes):
+            unit = PictureUnit.parse(memoryview(packet), self.sets.length_size)
+        else:
+            unit = PictureUnit(self.keyframes[len(self.pts)], ())
         if unit.sets:
             self.sets = self.sets.with_units(unit.sets)
         self.pts.append(packet.pts)
