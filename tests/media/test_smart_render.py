@@ -178,6 +178,16 @@ def test_a_named_output_of_quicktime_is_one(clips: Clips, tmp_path: Path) -> Non
     assert b"ftypqt" in made.path.read_bytes()[:16]
 
 
+def test_a_spliced_clip_is_spliced_again(clips: Clips, tmp_path: Path) -> None:
+    """Its track has two sets of each kind then, and gets a third."""
+    once = render(clips.get("pyramid.mp4"), tmp_path, (1.3, 1.6), output="once.mp4")
+    again = render(once.path, tmp_path, (1.4, 1.5), (2.8, 2.9))
+    check(again)
+    with av.open(str(again.path)) as container:
+        sets = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
+    assert (len(sets.sps), len(sets.pps)) == (3, 3)
+
+
 def test_the_index_comes_first(clips: Clips, tmp_path: Path) -> None:
     data = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6)).path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")

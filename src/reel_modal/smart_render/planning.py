@@ -178,11 +178,11 @@ def _hidden_ranks(table: PacketTable, order: Sequence[int]) -> int:
 
 
 def _kept(times: PictureTimes, trim: Trim, hidden: int) -> tuple[int, int]:
-    if not times.constant:
+    if not times.constant or len(times.seconds) < 2:
         raise SpliceError("its frame rate varies, and what a trim keeps of it is resampled")
     first = max(hidden, bisect_left(times.seconds, trim.start))
     end = bisect_left(times.seconds, trim.end)
-    step = times.seconds[1] - times.seconds[0] if len(times.seconds) > 1 else trim.end - trim.start
+    step = times.seconds[1] - times.seconds[0]
     if first >= end or end - first != round((trim.end - trim.start) / step):
         raise SpliceError("it has fewer pictures than are kept, and the last one is repeated")
     return first, end
