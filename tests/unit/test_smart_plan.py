@@ -62,6 +62,7 @@ def stream(groups: list[tuple[bool, list[int]]], *, hidden: int = 0, depth: int 
 STREAMS = st.builds(
     stream,
     st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 4), min_size=1, max_size=6)), min_size=1, max_size=6),
+    depth=st.integers(0, 2),
 )
 MOMENTS = st.fractions(0, 4, max_denominator=100)
 INTERVALS = st.lists(st.tuples(MOMENTS, MOMENTS).map(lambda pair: (min(pair), max(pair))), max_size=4)
@@ -154,6 +155,16 @@ def test_a_window_of_an_open_group_goes_on_to_the_next_picture_that_begins_anew(
     (window,) = plan.windows
     assert of.table.idr[window.end]
     assert window.end == 7 + 9
+
+
+def test_a_picture_that_others_overtake_is_no_place_to_end() -> None:
+    """A table may claim that a picture begins anew which is shown before those in front of it."""
+    honest = stream([(True, [0] * 4), (True, [0] * 4)]).table
+    pts = [at * STEP for at in (0, 1, 2, 4, 3, 5, 6, 7)]
+    dts = [(place - 2) * STEP for place in range(8)]
+    table = PacketTable(pts, dts, honest.idr, honest.hidden, TICK)
+    with pytest.raises(SpliceError, match="depends on one that does"):
+        plan_packets(table, PictureTimes.of(table, FPS), [(Fraction(0), Fraction(0))])
 
 
 @pytest.mark.parametrize(
