@@ -157,6 +157,13 @@ def test_a_window_of_an_open_group_goes_on_to_the_next_picture_that_begins_anew(
     assert window.end == 7 + 9
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_new_pictures_are_decoded_no_later_than_the_old_ones_could_be(depth: int) -> None:
+    plan = planned(stream([(True, [0] * 8), (True, [0] * 8)], depth=depth), (Fraction(0), Fraction(0)))
+    assert plan is not None
+    assert plan.reorder_depth == depth
+
+
 def test_a_picture_that_others_overtake_is_no_place_to_end() -> None:
     """A table may claim that a picture begins anew which is shown before those in front of it."""
     honest = stream([(True, [0] * 4), (True, [0] * 4)]).table
