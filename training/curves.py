@@ -23,11 +23,13 @@ def rows(path: Path) -> list[list[float]]:
 
 
 def curve(folder: Path, name: str) -> list[list[float]]:
-    """Return a net's whole log: that of its first part, where it had one, and what followed."""
-    first = folder / f"{name}_first.tsv"
-    before = rows(first) if first.exists() else []
-    start = before[-1][1] if before else 0.0
-    return [*before, *([step, cpu + start, *rest] for step, cpu, *rest in rows(folder / f"{name}.tsv"))]
+    """Return a net's whole log, its parts behind one another."""
+    points: list[list[float]] = []
+    for part in (f"{name}_first.tsv", f"{name}_second.tsv", f"{name}.tsv"):
+        if (folder / part).exists():
+            start = points[-1][1] if points else 0.0
+            points += [[step, cpu + start, *rest] for step, cpu, *rest in rows(folder / part)]
+    return points
 
 
 def draw(folder: Path, picture: Path) -> None:
