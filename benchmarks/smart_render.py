@@ -39,6 +39,7 @@ SECONDS = 90
 HIGHLIGHTED = ("0", "2.5", "10", "45", "90")
 BEGIN = 31  # of the highlight, where it fits
 TRIM = (Fraction(107, 10), Fraction(793, 10))
+LINES = ("#2980b9", "#7f8c8d", "#c0392b", "#8e44ad")
 TARGETS = {"smart-veryfast:2.5": "≤ 1/15 of plain:veryfast", "smart:90": "≤ full"}
 
 
@@ -180,7 +181,7 @@ def work(name: str, folder: Path) -> int:
 
 
 def main(rounds: int = 1) -> list[str]:
-    """Run the contest and return the tables and the plot as Markdown."""
+    """Run the contest and return the table as Markdown; the plot goes to benchmarks/out."""
     clip()
     names = [*(f"smart:{seconds}" for seconds in HIGHLIGHTED), "full:2.5", "full:90", "plain:veryfast", "plain:fast"]
     names += ["smart-veryfast:2.5", "by_hand", "trim:smart", "trim:full"]
@@ -188,7 +189,9 @@ def main(rounds: int = 1) -> list[str]:
         names.append("trim:smartcut")
     chosen = os.environ.get("SMART_RENDER_ONLY")  # a part of it, where a machine has not the hour
     names = [name for name in names if chosen is None or name in chosen.split(",")]
-    return table(contest("benchmarks.smart_render", names, rounds))
+    samples = contest("benchmarks.smart_render", names, rounds)
+    plot(samples, OUT / "smart_render.png")
+    return table(samples)
 
 
 def table(samples: dict[str, list[Sample]]) -> list[str]:
@@ -200,6 +203,29 @@ def table(samples: dict[str, list[Sample]]) -> list[str]:
     if "trim:smartcut" not in samples:
         lines += ["", "smartcut was not measured: it did not install."]
     return lines
+
+
+def plot(samples: dict[str, list[Sample]], path: Path) -> None:
+    """Draw CPU seconds against highlighted seconds; what encodes all of it is a level line."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    cost = {name: median(runs, "cpu_seconds") for name, runs in samples.items()}
+    ours = [(float(name.partition(":")[2]), seconds) for name, seconds in cost.items() if name.startswith("smart:")]
+    axis.plot(*zip(*sorted(ours), strict=True), marker="o", color="#1e8449", label="smart, preset fast")
+    levels = {"full:2.5": "full render", "plain:fast": "ffmpeg, fast", "plain:veryfast": "ffmpeg, veryfast"}
+    for (name, label), color in zip((levels | {"by_hand": "the loop"}).items(), LINES, strict=True):
+        if name in cost:
+            axis.axhline(cost[name], color=color, linestyle="--", label=label)
+    axis.set(xlabel=f"seconds highlighted, of {SECONDS}", ylabel="CPU seconds", xlim=(0, SECONDS), ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left", fontsize="small")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ Draw: TypeAlias = Callable[[Planes, Fraction], None]
 
 _ENCODER: Final = "libx264"
 _FORMATS: Final = frozenset({"yuv420p", "yuvj420p"})
-# Of a source with a tenth of a bit for each pixel, what x264 makes at this quality cannot be told apart in motion;
-# a source that spends twice as much keeps more, which takes about six steps of the quantizer.
+# What must not be lost is what crf 18 would lose. A source that spends more than a tenth of a bit on each pixel has
+# more to lose; twice the bits are about six steps of the quantizer.
 _QUALITY: Final = 17
 _BEST_QUALITY: Final = 8
 _USUAL_BITS_PER_PIXEL: Final = 0.1
@@ -99,9 +99,10 @@ def encode_windows(
     canvas = _Canvas(media, draw)
     with pipe:
         for window in plan.windows:
-            for frame in _decoded(picture, window, settings):
-                pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
-                advance(pipe.frames_written)
+            with closing(_decoded(picture, window, settings)) as frames:
+                for frame in frames:
+                    pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
+                    advance(pipe.frames_written)
     return pipe.result
 
 
