@@ -275,7 +275,7 @@ def test_cancelling_in_a_window_leaves_nothing(clips: Clips, tmp_path: Path) -> 
 
     class Stop(list[ProgressEvent]):
         def append(self, event: ProgressEvent) -> None:
-            if event.phase == "render" and event.done == 3:
+            if event.phase == "render":  # its beginning; looked at behind the first frame
                 token.cancel()
 
     with pytest.raises(JobCancelledError):

@@ -50,8 +50,9 @@ _BEST_QUALITY: Final = 8
 _USUAL_BITS_PER_PIXEL: Final = 0.1
 _MOST_B_FRAMES: Final = 3
 _MOST_KEYINT: Final = 250
-# More cost much time and save little; fewer than the source has fit into every decoder that takes the source.
-_MOST_REFERENCES: Final = 4
+# What x264's presets take (x264 --fullhelp); fewer than the source has fit into every decoder that takes the source.
+_REFERENCES: Final = {"ultrafast": 1, "superfast": 1, "veryfast": 1, "faster": 2, "fast": 2, "medium": 3, "slow": 5}
+_MOST_REFERENCES: Final = 8
 
 
 def encode_windows(
@@ -90,7 +91,7 @@ def encode_windows(
         encoder=_ENCODER,
         quality=min(encode.quality, matching_quality(picture.bits_per_pixel)),
         preset=encode.preset,
-        encoder_options=_options(plan, picture),
+        encoder_options=_options(plan, picture, encode),
         color=media.color,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
         odd_size="error",
@@ -136,16 +137,17 @@ def packet_of(data: Buffer) -> Packet[Stream]:
     return packet
 
 
-def _options(plan: RenderPlan, picture: Picture) -> dict[str, str]:
+def _options(plan: RenderPlan, picture: Picture, encode: EncodeOptions) -> dict[str, str]:
     """Return the options with which x264 writes what stands beside the source's own pictures."""
     sps = picture.sps
     # x264 declares at least two references beside B-frames, and four beside a pyramid of them.
     depth = 0 if sps.profile == "baseline" or sps.reference_frames < 2 else plan.reorder_depth
+    wanted = _REFERENCES.get(encode.preset, _MOST_REFERENCES)
     parameters = {
         "sps-id": picture.sets.free_id(),
         "open-gop": 0,
         "keyint": min(_MOST_KEYINT, picture.table.longest_run),
-        "ref": min(_MOST_REFERENCES, max(1, sps.reference_frames)),
+        "ref": min(wanted, max(1, sps.reference_frames)),
         "bframes": _MOST_B_FRAMES if depth else 0,
         "b-pyramid": "normal" if depth > 1 and sps.reference_frames >= 4 else "none",
         "level": sps.level_idc,
