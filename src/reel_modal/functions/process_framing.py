@@ -22,7 +22,7 @@ from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import publish_result, result_of
 from reel_modal.functions.smart import render_smart
-from reel_modal.functions.sources import bytes_of, look_at, parts_of, says_where
+from reel_modal.functions.sources import look_at, parts_of, says_where
 from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
@@ -64,9 +64,9 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         process or file is left.
     """
     with context.reporter.phase("fetch"):
-        plan, remakes = _fetch(request, context)
+        plan = _fetch(request, context)
     output = context.workdir / f"output{Path(request.output_key).suffix}"
-    smart, made = _copy(request, context, plan, output, remakes)
+    smart, made = _copy(request, context, plan, output)
     notes: list[str] = []
     if made is None:
         made, notes = _render(request, context, plan, output)
@@ -80,12 +80,8 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         made.path.unlink(missing_ok=True)
 
 
-def _fetch(request: FramingRequest, context: JobContext) -> tuple[FramingPlan, str]:
-    """Get what the request shows of the source, which may be a small part of it.
-
-    Returns:
-        The plan, and why its packets cannot be copied; empty where they may be.
-    """
+def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
+    """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
     source = context.storage.open(request.input_key, context.workdir)
     media = look_at(source, context.settings)
     in_part = not source.whole and request.trim_end_seconds is not None and says_where(media)
@@ -93,23 +89,18 @@ def _fetch(request: FramingRequest, context: JobContext) -> tuple[FramingPlan, s
         source.need()
     # Planning reads times alone, which of a file that says where its pictures lie are in the headers.
     plan = FramingPlan.of(request, media, context.settings)
-    if not in_part:
-        return plan, plan.remakes
-    parts = parts_of(media, plan.first_seconds, media.start_seconds + (plan.timeline.source_end or 0))
-    # Copying reads all packets of the source, which is worth it where most of them are read anyway.
-    if not plan.remakes and bytes_of(parts) > source.info.bytes / 2:
-        source.need()
-        return plan, ""
-    source.need(parts)
-    return plan, plan.remakes or "only the part of its source that is shown was fetched"
+    if in_part:
+        end = media.start_seconds + (plan.timeline.source_end or 0)
+        source.need(parts_of(media, plan.first_seconds, end))
+    return plan
 
 
 def _copy(
-    request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path, remakes: str
+    request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
 ) -> tuple[RenderPlan, PipeResult | None]:
     """Copy what a trim keeps, where nothing else is asked for; return how, and what was made."""
-    if remakes:
-        return RenderPlan.full(remakes), None
+    if plan.remakes:
+        return RenderPlan.full(plan.remakes), None
     return render_smart(
         plan.media,
         (),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["bytes_of", "look_at", "parts_of", "says_where"]
+__all__ = ["look_at", "parts_of", "says_where"]
 
 # Readers begin at a keyframe at least 15 s before what is wanted; picture and sound lie a little apart.
 _BEFORE_SECONDS: Final = 17
@@ -73,15 +73,6 @@ def parts_of(media: MediaInfo, start: Fraction, end: Fraction) -> Ranges:
         kept = [part for stream in streams for part in _within(stream, begin, end + _BEHIND_SECONDS)]
         first = min(stream.index_entries[0].pos for stream in streams)
     return [*kept, (first, first + _FIRST_BYTES)]
-
-
-def bytes_of(parts: Ranges) -> int:
-    """Return how many bytes the parts hold together; they may overlap."""
-    total = reached = 0
-    for first, end in sorted(parts):
-        total += max(0, end - max(first, reached))
-        reached = max(reached, end)
-    return total
 
 
 def _streams(container: InputContainer) -> list[VideoStream | AudioStream]:
