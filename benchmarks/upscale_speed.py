@@ -27,7 +27,8 @@ from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import find_ffmpeg
 from reel_modal.storage import PathStorage
 
-SIZES = {"320x180": 120, "640x360": 60, "540x960": 40}
+# Long enough that the encoder, which holds some forty frames back, does not outlast the network by much.
+SIZES = {"320x180": 480, "640x360": 240, "540x960": 160}
 CONTESTANTS = ("small", "large", "Lanczos", "realesrgan-ncnn")
 NCNN_FRAMES = 3
 LENGTHS = {"320x180": (40, 120, 360), "1920x1080": (6, 18)}
