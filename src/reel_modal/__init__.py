@@ -13,7 +13,7 @@ from reel_modal.version import VERSION
 
 if TYPE_CHECKING:
     from reel_modal.blocking import run_sync
-    from reel_modal.client import FunctionRegistry, RemoteFunction
+    from reel_modal.client import FunctionRegistry
     from reel_modal.config import MediaLimits, Settings
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reel_modal.job import Job, JobOptions
     from reel_modal.media import MediaInfo, probe
     from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressSimulator, ProgressUpdate
+    from reel_modal.remote_function import RemoteFunction
     from reel_modal.schema import (
         CropKeyframe,
         EncodeOptions,
@@ -101,7 +102,7 @@ _HOME = {
     "ProgressUpdate": "progress",
     "ReelModalError": "errors",
     "RemoteError": "errors",
-    "RemoteFunction": "client",
+    "RemoteFunction": "remote_function",
     "RenderResult": "schema",
     "RequestError": "errors",
     "Settings": "config",
