@@ -92,7 +92,7 @@ def enlarged(
         np.empty((picture.shape[0], scale * height, scale * width), picture.dtype) for picture in pictures
     ]
     rows, columns = _reflected(height, plan.halo), _reflected(width, plan.halo)
-    padded = [picture[:, rows[:, None], columns] for picture in pictures]
+    padded = [picture.take(rows, 1).take(columns, 2) for picture in pictures]
     work = [(index, corner) for index in range(len(pictures)) for corner in plan.corners]
     for part in _batches(work, batch):
         tiles = np.stack([_tile(padded[index], corner, plan) for index, corner in part])
