@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 
 def children(pid: int | None = None) -> set[int]:
     """The processes that `pid` (default: this one) has started and not reaped."""
-    try:
-        tasks = list(Path(f"/proc/{pid or os.getpid()}/task").iterdir())
-        return {int(child) for task in tasks for child in (task / "children").read_text().split()}
-    except OSError:  # it ended meanwhile
-        return set()
+    found: set[int] = set()
+    with suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+            with suppress(OSError):  # this thread has ended meanwhile
+                found |= {int(child) for child in (task / "children").read_text().split()}
+    return found
 
 
 def family(pid: int) -> set[int]:
