@@ -22,6 +22,11 @@ def children(pid: int | None = None) -> set[int]:
     return found
 
 
+def ffmpegs() -> set[int]:
+    """The ffmpegs among them: servers that a whole run shares are children as well."""
+    return {pid for pid in children() if "ffmpeg" in command(pid)}
+
+
 def family(pid: int) -> set[int]:
     """Everything that descends from `pid`."""
     return set().union(*({child} | family(child) for child in children(pid)))

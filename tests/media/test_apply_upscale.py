@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tests.clips import Clips, real
 from tests.networks import graph, repeating
-from tests.processes import children
+from tests.processes import children, ffmpegs
 
 from reel_modal.config import Settings
 from reel_modal.errors import (
@@ -281,7 +281,7 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
     def kill(event: ProgressEvent) -> None:
         # Looked for until it is seen: a thread that ends meanwhile hides the children of all.
         if event.phase == "render" and event.done >= 3 and not killed:
-            killed.update(children())
+            killed.update(ffmpegs())
             for child in killed:
                 os.kill(child, signal.SIGKILL)
 

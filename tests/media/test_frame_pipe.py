@@ -19,7 +19,7 @@ from typing import Literal
 import av
 import numpy as np
 import pytest
-from tests.processes import children
+from tests.processes import children, ffmpegs
 
 from reel_modal.config import Settings
 from reel_modal.errors import (
@@ -131,7 +131,7 @@ def test_ffmpeg_killed_in_mid_stream_is_an_error_with_the_signal_and_no_file(tmp
     ):
         for index in range(10_000):
             if index == 5:
-                os.kill(next(iter(children())), signal.SIGKILL)
+                os.kill(next(iter(ffmpegs())), signal.SIGKILL)
             pipe.write(np.zeros((480, 640, 3), np.uint8))
     assert caught.value.exit_status == -signal.SIGKILL
     assert caught.value.frame_index is not None
@@ -144,7 +144,7 @@ def test_an_error_that_the_block_swallowed_is_raised_at_its_end(tmp_path: Path) 
         pytest.raises(FFmpegError, match="SIGKILL"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
     ):
-        os.kill(next(iter(children())), signal.SIGKILL)
+        os.kill(next(iter(ffmpegs())), signal.SIGKILL)
         with contextlib.suppress(FFmpegError):
             for _ in range(10_000):
                 pipe.write(BLACK)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.clips import Clips
 from tests.media.test_frame_pipe import faulty
-from tests.processes import children
+from tests.processes import children, ffmpegs
 
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
@@ -146,7 +146,7 @@ def test_ffmpeg_that_dies_is_an_error_and_not_an_end(clips: Clips) -> None:
     ):
         for frame in reader:
             if frame.index == 3:
-                (decoder,) = children()
+                (decoder,) = ffmpegs()
                 os.kill(decoder, 9)
     assert caught.value.frame_index is not None
     assert "could not be read to its end" in str(caught.value)

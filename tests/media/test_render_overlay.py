@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import REAL, Clips
-from tests.media.test_frame_pipe import children
+from tests.processes import children, ffmpegs
 
 from reel_modal.config import Settings
 from reel_modal.errors import (
@@ -277,7 +277,7 @@ def test_an_encoder_that_dies_leaves_the_former_output(clips: Clips, store: Path
     class Kill(list[ProgressEvent]):
         def append(self, event: ProgressEvent) -> None:
             if event.phase == "render" and event.done == 20:
-                for pid in children():
+                for pid in ffmpegs():
                     os.kill(pid, 9)
 
     with pytest.raises(FFmpegError, match="SIGKILL"):
