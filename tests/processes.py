@@ -24,12 +24,20 @@ def children(pid: int | None = None) -> set[int]:
 
 def ffmpegs() -> set[int]:
     """The ffmpegs among them: servers that a whole run shares are children as well."""
-    return {pid for pid in children() if "ffmpeg" in command(pid)}
+    return {pid for pid in children() if "ffmpeg" in executable(pid) + command(pid)}
 
 
 def family(pid: int) -> set[int]:
     """Everything that descends from `pid`."""
     return set().union(*({child} | family(child) for child in children(pid)))
+
+
+def executable(pid: int) -> str:
+    """The file that it runs, which is known a moment earlier than its command line; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
 
 
 def command(pid: int) -> str:

@@ -42,18 +42,18 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import find_ffmpeg, scan_packets
+from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
 from reel_modal.packet_times import set_times
 from reel_modal.sound import Sound, SoundSource
 from reel_modal.storage import publish_file, staging_name
-from reel_modal.untrusted import file_url
+from reel_modal.untrusted import COPIED, file_url
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 
 Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
 """What `FramePipe.write` takes: see there."""
 
-_FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
+_MP4_LIKE: Final = frozenset({".mp4", ".m4v", ".mov"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,9 @@ class FramePipe:
         quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
         preset: x264's word for speed against size; mapped for NVENC.
         encoder_options: More options of the encoder, such as `{"g": "48"}`.
-        audio_from: A file whose first audio stream goes along: copied where the container takes it, at most
-            as long as the picture. A file without audio is no error. A `Sound` says itself how.
+        audio_from: A file, or what `probe` has found out about it, whose first audio stream goes along: copied
+            where the container takes it, at most as long as the picture. A file without audio is no error. A
+            `Sound` says itself how.
         audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
             time of its own first picture.
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
@@ -138,7 +139,7 @@ class FramePipe:
         quality: int = 23,
         preset: str = "fast",
         encoder_options: Mapping[str, str] | None = None,
-        audio_from: str | Path | Sound | None = None,
+        audio_from: str | Path | MediaInfo | Sound | None = None,
         audio_start_seconds: Fraction | float | None = None,
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction | int = 1,
@@ -369,21 +370,23 @@ class FramePipe:
         return tuple(arguments)
 
     def _muxer_options(self) -> dict[str, str]:
-        if self.path.suffix.lower() not in _FASTSTART:
+        if self.path.suffix.lower() not in _MP4_LIKE:
             return {}
         # Without use_metadata_tags the muxer drops every key that it has no box for.
         return {"movflags": "+faststart+use_metadata_tags" if self._metadata else "+faststart"}
 
     def _find_sound(self) -> Sound | None:
-        if self._audio_from is None or not isinstance(self._audio_from, Path):
+        if not isinstance(self._audio_from, Path | MediaInfo):
             return self._audio_from
         return SoundSource.of(self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings)
 
     def _add_sound(self, sound: Sound) -> Path:
         """Put the finished picture and the sound that belongs to it together."""
         target = self._stage()
+        # Matroska keeps no decoding times: ffmpeg guesses them, once it has decoded some pictures.
+        look = COPIED if self._video_path.suffix.lower() in _MP4_LIKE else ()
         command = (
-            *(self._ffmpeg, *QUIET, "-y", "-i", file_url(self._video_path)),
+            *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
             *("-map", "0:v:0", "-c:v", "copy", *sound.output_arguments(target), "-map_metadata", "-1"),
             *(*self._finishing_arguments(), file_url(target)),

@@ -32,6 +32,7 @@ _TAIL_LINES: Final = 30
 _LONGEST_LINE_BYTES: Final = 4096
 _PIPE_BYTES: Final = 1 << 20
 _REAP_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.25
 
 
 class LineSink(Protocol):
@@ -150,19 +151,25 @@ class FFmpegProcess:
         """
         self.close_stdin()
         seen, since = grows(), time.monotonic()
-        while True:
-            try:
-                status = self._process.wait(timeout=0.25)
-                break
-            except subprocess.TimeoutExpired:
-                if (now := grows()) != seen:
-                    seen, since = now, time.monotonic()
-                elif time.monotonic() - since > self._stall_seconds:
-                    self.stalled = True
-                    self.kill()
-                    raise self.error("ffmpeg did not end") from None
+        while (status := self._ended_within(_LOOK_SECONDS)) is None:
+            if (now := grows()) != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self._stall_seconds:
+                self.stalled = True
+                self.kill()
+                raise self.error("ffmpeg did not end")
         self._release()
         return status
+
+    def _ended_within(self, seconds: float) -> int | None:
+        """Return the exit status, None while it runs after `seconds`."""
+        drain = self._threads[0]
+        # stderr ends with the process, and its thread at once; `Popen.wait` looks at growing intervals instead.
+        drain.join(timeout=seconds)
+        try:
+            return self._process.wait(timeout=0 if drain.is_alive() else seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def kill(self) -> None:
         """End it and reap it, and where it has its own session, whatever it started; safe to call twice."""

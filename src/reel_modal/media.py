@@ -164,6 +164,11 @@ class MediaInfo:
         return bool(_INDEXED & set(self.format.split(",")))
 
     @property
+    def keeps_decoding_times(self) -> bool:
+        """Whether the container says when each picture is decoded; others make libav guess, from pictures."""
+        return "mov" in self.format.split(",")
+
+    @property
     def chroma_origin(self) -> tuple[float, float]:
         """Where the first chroma sample lies in the upright picture, read as 4:2:0: luma pixels from left and top.
 
@@ -252,7 +257,7 @@ def scan_packets(path: Path, *, start_seconds: Fraction | None = None) -> MediaS
     Raises:
         InvalidMediaError: The file cannot be read, or has no picture.
     """
-    with opened(path) as container:
+    with opened(path, packets_only=True) as container:
         stream = _picture(container, path)
         times = PacketTimes.of(packets_of(container, stream), stream.time_base)
         claims = _claimed_rates(stream)
@@ -270,7 +275,7 @@ def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
     Raises:
         InvalidMediaError: The file cannot be read.
     """
-    with opened(media.path) as container:
+    with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = _picture(container, media.path)
         time_base = stream.time_base or Fraction(1)
         if media.has_index:

@@ -13,7 +13,7 @@ from typing import Final, Self, TypeAlias
 from reel_modal.config import Settings
 from reel_modal.filters import seconds_text
 from reel_modal.media import AudioStream, MediaInfo, probe
-from reel_modal.untrusted import file_url, input_arguments
+from reel_modal.untrusted import COPIED, file_url, input_arguments
 
 __all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as"]
 
@@ -43,17 +43,21 @@ class SoundSource:
     start_seconds: Fraction
 
     @classmethod
-    def of(cls, path: Path, *, start_seconds: Fraction | float | None, settings: Settings) -> Self | None:
-        """Return the sound of `path`, or None where it has none.
+    def of(cls, source: Path | MediaInfo, *, start_seconds: Fraction | None, settings: Settings) -> Self | None:
+        """Return the sound of `source`, or None where it has none.
+
+        Args:
+            source: The file, or what `probe` has found out about it.
+            start_seconds: The time on its clock that belongs to the first frame; None is that of its first picture.
+            settings: Its limits say what is refused.
 
         Raises:
             InvalidMediaError: The file cannot be read.
         """
-        media = probe(path, settings=settings)
+        media = source if isinstance(source, MediaInfo) else probe(source, settings=settings)
         if not media.audio:
             return None
-        start = media.start_seconds if start_seconds is None else Fraction(start_seconds)
-        return cls(media, media.audio[0], start)
+        return cls(media, media.audio[0], media.start_seconds if start_seconds is None else start_seconds)
 
     def copied_into(self, target: Path) -> bool:
         """Whether the container of `target` takes the stream as it is."""
@@ -71,7 +75,7 @@ class SoundSource:
         """
         skipped = self.start_seconds - self.media.container_start_seconds
         seek = ("-ss", seconds_text(skipped)) if skipped > 0 else ()
-        return (*seek, "-t", seconds_text(length_seconds), *input_arguments(self.media.path))
+        return (*seek, "-t", seconds_text(length_seconds), *COPIED, *input_arguments(self.media.path))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
         """Return the options that put the second input's sound into `target`."""

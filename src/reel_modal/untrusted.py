@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = [
+    "COPIED",
     "FORMAT_WHITELIST",
     "PROTOCOL_WHITELIST",
     "check_length",
@@ -42,6 +43,11 @@ FORMAT_WHITELIST: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif,nut,h264,hevc,ivf,yuv4mpegpipe"
 )
 """Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
+
+_SKIP_PICTURES: Final = {"skip_frame": "all"}
+
+COPIED: Final = ("-skip_frame:v", "all")
+"""Options in front of an input whose picture is not decoded: then ffmpeg decodes none to learn about it either."""
 
 _DEFAULT_LIMITS: Final = MediaLimits()
 
@@ -67,12 +73,15 @@ def input_arguments(path: Path, limits: MediaLimits = _DEFAULT_LIMITS) -> tuple[
 
 
 @contextmanager
-def opened(path: Path, data: BinaryIO | None = None) -> Iterator[InputContainer]:
+def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = False) -> Iterator[InputContainer]:
     """Open `path` as a file of a known container; whatever libav says about it, in the block too, becomes ours.
 
     Args:
         path: The file.
         data: Where its bytes are read from instead; the caller closes it.
+        packets_only: Whether nothing but packets of the picture is wanted: then libav does not decode one to learn
+            about the stream, which takes it ten times as long as the rest. What only a decoder knows may be wrong:
+            a sound's exact codec, and the decoding times of a container that keeps none.
 
     Raises:
         InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
@@ -80,12 +89,15 @@ def opened(path: Path, data: BinaryIO | None = None) -> Iterator[InputContainer]
     import av
     from av.error import FFmpegError
 
-    options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+    container_options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+    options = _SKIP_PICTURES if packets_only else {}
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
             raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is no regular file")
         source = file_url(path) if data is None else data
-        with av.open(source, "r", container_options=options, metadata_errors="replace") as container:
+        with av.open(
+            source, "r", options=options, container_options=container_options, metadata_errors="replace"
+        ) as container:
             yield container
     except StorageError:  # of whoever gives the bytes; it may be an OSError too
         raise

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from reel_modal.ahead import Ahead
-from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import publish_result, result_of
+from reel_modal.functions.publishing import output_pipe, publish_result, result_of
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.tiles import Samples
@@ -92,18 +91,15 @@ def upscale(
     reader = FrameReader(
         media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
     )
-    pipe = FramePipe(
-        context.workdir / f"output{Path(request.output_key).suffix}",
+    pipe = output_pipe(
+        request,
+        context,
         size=plan.target,
         fps=media.fps,
-        pixel_format=plan.pixel_format,
-        encoder=request.encode.encoder,
-        quality=request.encode.quality,
-        preset=request.encode.preset,
-        audio_from=media.path,
+        sound=media,
         color=plan.color,
         sample_aspect_ratio=plan.sample_aspect_ratio,
-        settings=context.settings,
+        pixel_format=plan.pixel_format,
     )
     decoding = Ahead(_frames(reader, plan), depth=2 * plan.at_once, name="decode")
     inferring = Ahead(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")

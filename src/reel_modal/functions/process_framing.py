@@ -15,12 +15,12 @@ import numpy as np
 
 from reel_modal.errors import InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
-from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import publish_result, result_of
+from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import look_at, parts_of, says_where
 from reel_modal.rendering.framing import FramingRenderer
@@ -65,7 +65,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
     """
     with context.reporter.phase("fetch"):
         plan = _fetch(request, context)
-    output = context.workdir / f"output{Path(request.output_key).suffix}"
+    output = output_path(request, context)
     smart, made = _copy(request, context, plan, output)
     notes: list[str] = []
     if made is None:
@@ -178,17 +178,13 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
 def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[str]]:
     """Cut every picture out of the source and write the frames that show it."""
     reader = _reader(job.plan, job.context)
-    pipe = FramePipe(
-        job.output,
+    pipe = output_pipe(
+        job.request,
+        job.context,
         size=job.plan.layout.size,
         fps=job.plan.fps,
-        pixel_format="yuv420p",
-        encoder=job.request.encode.encoder,
-        quality=job.request.encode.quality,
-        preset=job.request.encode.preset,
-        audio_from=job.sound,
+        sound=job.sound,
         color=job.plan.color,
-        settings=job.context.settings,
     )
     framing = FramingRenderer(
         job.plan.track, job.plan.layout, job.request.background, job.plan.color, job.plan.media.chroma_origin

@@ -1,4 +1,4 @@
-"""The end of every render function: look at what was made, and only then put it in place, with its receipt.
+"""What every render function does with its output: open it as asked, look at what was made, and only then publish.
 
 It must not know what was drawn.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 from reel_modal.errors import OutputMismatchError
-from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
+from reel_modal.frames import ColorTags, PixelFormat
 from reel_modal.functions.context import JobContext
-from reel_modal.media import probe
-from reel_modal.schema import RenderResult, StoreOptions
+from reel_modal.media import MediaInfo, probe
+from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
+from reel_modal.sound import Sound
 from reel_modal.timestamps import same_rate
 
-__all__ = ["publish_result", "result_of"]
+__all__ = ["output_path", "output_pipe", "publish_result", "result_of"]
 
 
 class _Request(Protocol):
@@ -25,7 +29,52 @@ class _Request(Protocol):
     @property
     def output_key(self) -> str: ...
     @property
+    def encode(self) -> EncodeOptions: ...
+    @property
     def store(self) -> StoreOptions: ...
+
+
+def output_path(request: _Request, context: JobContext) -> Path:
+    """Return where the output is made: in the job's folder, in the container that the key names."""
+    return context.workdir / f"output{Path(request.output_key).suffix}"
+
+
+def output_pipe(
+    request: _Request,
+    context: JobContext,
+    *,
+    size: tuple[int, int],
+    fps: Fraction,
+    sound: MediaInfo | Sound | None,
+    color: ColorTags,
+    sample_aspect_ratio: Fraction = Fraction(1),
+    pixel_format: PixelFormat = "yuv420p",
+) -> FramePipe:
+    """Return the pipe that encodes the output as `request` asks.
+
+    Args:
+        request: Says container, encoder, quality and preset.
+        context: Of the job.
+        size: (width, height) of the frames in pixels.
+        fps: Frames a second.
+        sound: What goes along; of a source its first sound.
+        color: Tags of the frames.
+        sample_aspect_ratio: Width / height of one pixel.
+        pixel_format: Of the frames.
+    """
+    return FramePipe(
+        output_path(request, context),
+        size=size,
+        fps=fps,
+        pixel_format=pixel_format,
+        encoder=request.encode.encoder,
+        quality=request.encode.quality,
+        preset=request.encode.preset,
+        audio_from=sound,
+        color=color,
+        sample_aspect_ratio=sample_aspect_ratio,
+        settings=context.settings,
+    )
 
 
 def result_of(

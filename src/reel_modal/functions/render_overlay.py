@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from reel_modal import smart_render
-from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.frames import Planes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import publish_result, result_of
+from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
@@ -50,11 +50,10 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         source = context.storage.fetch(request.input_key, context.workdir)
         media = probe(source, settings=context.settings)
     overlay = OverlayRenderer(request, media.size, media.color)
-    output = context.workdir / f"output{Path(request.output_key).suffix}"
     plan, made = render_smart(
         media,
         overlay.changed_intervals,
-        output,
+        output_path(request, context),
         request.encode,
         draw=lambda planes, seconds: _draw(overlay, planes, seconds),
         context=context,
@@ -62,7 +61,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     )
     degraded: list[str] = []
     if made is None:
-        made, degraded = _render(request, context, media, overlay, output)
+        made, degraded = _render(request, context, media, overlay)
     result = result_of(made, request, function=NAME, engine="opencv-yuv420p", degraded=degraded)
     result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
     return publish_result(result, made, request, context)
@@ -88,7 +87,7 @@ def _draw(overlay: OverlayRenderer, planes: Planes, seconds: Fraction) -> None:
 
 
 def _render(
-    request: OverlayRequest, context: JobContext, media: MediaInfo, overlay: OverlayRenderer, output: Path
+    request: OverlayRequest, context: JobContext, media: MediaInfo, overlay: OverlayRenderer
 ) -> tuple[PipeResult, list[str]]:
     """Draw on every frame that a region changes; the others go through as they are."""
     # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
@@ -97,18 +96,14 @@ def _render(
     reader = FrameReader(
         media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", settings=context.settings
     )
-    pipe = FramePipe(
-        output,
+    pipe = output_pipe(
+        request,
+        context,
         size=media.size,
         fps=media.fps,
-        pixel_format="yuv420p",
-        encoder=request.encode.encoder,
-        quality=request.encode.quality,
-        preset=request.encode.preset,
-        audio_from=media.path,
+        sound=media,
         color=media.color,
         sample_aspect_ratio=media.sample_aspect_ratio,
-        settings=context.settings,
     )
     with reader, pipe, context.reporter.phase("render", media.expected_frames) as advance:
         for frame in reader:

@@ -50,7 +50,7 @@ def says_where(media: MediaInfo) -> bool:
     """
     if not _INDEXED & set(media.format.split(",")):
         return False
-    with opened(media.path) as container:
+    with opened(media.path, packets_only=True) as container:
         return all(stream.frames and len(stream.index_entries) >= stream.frames for stream in _streams(container))
 
 
@@ -67,7 +67,7 @@ def parts_of(media: MediaInfo, start: Fraction, end: Fraction) -> Ranges:
     Raises:
         InvalidMediaError: It cannot be read any more.
     """
-    with opened(media.path) as container:
+    with opened(media.path, packets_only=True) as container:
         streams = _streams(container)
         begin = _keyframe_before(container, media, start - _BEFORE_SECONDS)
         kept = [part for stream in streams for part in _within(stream, begin, end + _BEHIND_SECONDS)]

@@ -56,7 +56,8 @@ def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> list[bool]
     shown: list[int] = []
     others: Counter[int] = Counter()
     hidden = 0
-    with opened(picture.media.path) as source, opened(spliced.path) as output:
+    source_path, output_path = picture.media.path, spliced.path
+    with opened(source_path, packets_only=True) as source, opened(output_path, packets_only=True) as output:
         video = output.streams.video[0]
         if video.codec_tag != "avc1" or ParameterSets.parse(video.codec_context.extradata or b"") != spliced.sets:
             raise SpliceError("the track does not hold its parameter sets as it should")
@@ -108,7 +109,7 @@ def _decode(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Setting
     from av.error import FFmpegError
 
     place = 0
-    with opened(spliced.path) as output:
+    with opened(spliced.path, packets_only=True) as output:
         packets = (packet for packet in output.demux(output.streams.video[0]) if packet.size)
         for start, end in runs:
             try:

@@ -67,7 +67,7 @@ def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None
         raise SpliceError(f"its codec is {media.codec}; only h264 can be spliced")
     if not _CONTAINERS & set(media.format.split(",")):
         raise SpliceError(f"its container is {media.format}; only MP4, MOV and Matroska can be spliced")
-    with opened(media.path) as container:
+    with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
         sets = ParameterSets.parse(stream.codec_context.extradata or b"")
         tick_seconds = stream.time_base or Fraction(1)

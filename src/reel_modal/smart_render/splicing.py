@@ -105,7 +105,7 @@ def new_packets(made: PipeResult, length_size: int) -> Iterator[NewPacket]:
     Raises:
         SpliceError: One is not one picture, or is too long.
     """
-    with opened(made.path) as container:
+    with opened(made.path, packets_only=True) as container:
         stream = container.streams.video[0]
         tick_seconds = stream.time_base or Fraction(1)
         for packet in packets_of(container, stream):
@@ -117,7 +117,7 @@ def new_packets(made: PipeResult, length_size: int) -> Iterator[NewPacket]:
 
 def _with_new_sets(picture: Picture, windows: Path) -> ParameterSets:
     """Return the source's parameter sets and the new one of each kind, which a decoder of the source can take."""
-    with opened(windows) as container:
+    with opened(windows, packets_only=True) as container:
         new = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
     (unit,), old = new.sps, picture.sps
     sps = Sps.parse(unit)

@@ -226,7 +226,7 @@ def _decode_from(picture: Picture, window: Window, settings: Settings) -> Genera
     """Decode from the picture with which `window` must begin to its end, whatever an edit list hides."""
     from av.error import FFmpegError
 
-    with opened(picture.media.path) as container:
+    with opened(picture.media.path, packets_only=True) as container:
         stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
         decoder = decoder_for(stream.codec_context.extradata or b"", settings)
         decoder.thread_type = "AUTO"
