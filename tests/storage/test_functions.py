@@ -83,10 +83,12 @@ async def test_a_job_in_a_worker_reads_and_publishes_objects_and_leaves_a_receip
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 seconds, 38 MB."""
+    """160 seconds, 38 MB; its headers lie at its end, as ffmpeg and most cameras leave them."""
     x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50")
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    return make_clip(path, size=(640, 360), seconds=160, audio_seconds=160, encoder=x264)
+    clip = make_clip(path, size=(640, 360), seconds=160, audio_seconds=160, encoder=x264)
+    assert clip.read_bytes().index(b"moov") > clip.stat().st_size * 0.9
+    return clip
 
 
 def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
@@ -102,15 +104,16 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
         CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=202, height=360) for time, x in ((0, 0), (200, 400))
     )
     # Copied packet by packet, in one ffmpeg, and frame by frame: each reads in its own way.
-    for crop, size, end in (((), (640, 360), 103), ((), (320, 180), 102), (crops, (180, 320), 101)):
+    cases = (((), (640, 360), 103), ((), (320, 180), 102), (crops, (180, 320), 101), ((), (320, 180), None))
+    for crop, size, end in cases:
         request = FramingRequest(
             job_id="j",
             user_id="u",
             input_key="long.mp4",
             output_key="out.mp4",
             crop=crop,
-            trim_start_seconds=Fraction(100),
-            trim_end_seconds=Fraction(end),
+            trim_start_seconds=Fraction(150 if end is None else 100),
+            trim_end_seconds=None if end is None else Fraction(end),
             output_size=size,
             encode=FAST,
         )
@@ -126,20 +129,20 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
         assert there[0] == here[0]
 
 
-@pytest.mark.parametrize("kind", ["matroska", "fragmented", "to the end"])
+@pytest.mark.parametrize("kind", ["matroska", "fragmented"])
 def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips, tmp_path: Path, kind: str) -> None:
     long = tmp_path / ("long.mkv" if kind == "matroska" else "long.mp4")
     flags = ("-movflags", "frag_keyframe+empty_moov") if kind == "fragmented" else ()
     ffmpeg("-stream_loop", "19", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy", *flags, long)
-    storage = Storage.from_url(s3.url(f"whole-{kind.replace(' ', '-')}"))
+    storage = Storage.from_url(s3.url(f"whole-{kind}"))
     put(storage, long.name, long, tmp_path)
     request = FramingRequest(
         job_id="j",
         user_id="u",
         input_key=long.name,
         output_key="out.mp4",
-        trim_start_seconds=Fraction(60) if kind != "to the end" else Fraction(100),
-        trim_end_seconds=Fraction(61) if kind != "to the end" else None,
+        trim_start_seconds=Fraction(60),
+        trim_end_seconds=Fraction(61),
         output_size=(320, 180),
         encode=FAST,
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import obstore
 import pytest
 from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
 
@@ -18,7 +20,7 @@ from reel_modal.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from reel_modal.storage import FolderStorage, Storage
+from reel_modal.storage import FolderStorage, ObjectStorage, Storage
 from reel_modal.storage.urls import storage_at
 
 _MIB = 1 << 20
@@ -88,16 +90,29 @@ def test_publishing_replaces_unless_it_is_told_to_refuse(storage: Storage, workd
 
 def test_the_same_bytes_a_second_time_are_no_conflict(s3: ObjectStore, workdir: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    for storage in (Storage.from_url(s3.url("twice")), FolderStorage(tmp_path / "store")):
+    for storage in (
+        Storage.from_url(s3.url("twice")),
+        Storage.from_url("memory://twice"),  # its tags are no checksums: it is read back
+        FolderStorage(tmp_path / "store"),
+    ):
         for _ in range(2):  # as after an answer that was lost
             assert storage.publish(made(workdir, b"the same"), "a.mp4", existing="refuse") == 8
 
 
+@pytest.fixture(params=["copied", "in parts"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 17 MiB be too much for one request, and for the second of two runs for one copy as well."""
+    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", 10 * _MIB)
+    if request.param == "in parts":
+        monkeypatch.setattr("reel_modal.storage.objects._ONE_COPY_BYTES", 16 * _MIB)
+
+
+@pytest.mark.usefixtures("large")
 def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_meanwhile(
     s3: ObjectStore, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", 10 * _MIB)
-    storage = Storage.from_url(s3.url("large-refused"))
+    url = s3.url(f"large-refused-{next(_numbers)}")
+    storage = Storage.from_url(url)
     source = made(workdir, bytes(17 * _MIB))
     looks = 0
     head = type(storage)._head  # type: ignore[attr-defined]
@@ -106,7 +121,7 @@ def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_m
         nonlocal looks
         looks += 1
         if looks == 2:
-            Storage.from_url(s3.url("large-refused")).write_bytes(key, b"a rival's")
+            Storage.from_url(url).write_bytes(key, b"a rival's")
         return head(self, key)
 
     monkeypatch.setattr(type(storage), "_head", look)
@@ -114,9 +129,64 @@ def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_m
         storage.publish(source, "a.mp4", existing="refuse")
     assert storage.read_bytes("a.mp4") == b"a rival's"
     assert source.exists()
-    assert [path for path in s3.begun_uploads() if "large-refused" in path] == []
+    assert s3.begun_uploads() == []
+    assert unpublished(storage) == []
     with pytest.raises(ObjectExistsError):
         storage.publish(source, "a.mp4", existing="refuse")
+    assert storage.publish(source, "b.mp4", existing="refuse") == 17 * _MIB
+    assert storage.fetch("b.mp4", workdir).read_bytes() == bytes(17 * _MIB)
+
+
+def unpublished(storage: Storage) -> list[object]:
+    """What large files have left that were to be new objects."""
+    assert isinstance(storage, ObjectStorage)
+    return [one for page in obstore.list(storage._store, storage._prefix + "unpublished/") for one in page]
+
+
+@pytest.mark.parametrize("kind", ["s3", "memory"])
+def test_the_store_itself_refuses_a_large_object_where_one_came_in_the_last_moment(
+    request: pytest.FixtureRequest, workdir: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", 10 * _MIB)
+    storage = Storage.from_url("memory://moment" if kind == "memory" else request.getfixturevalue("s3").url("moment"))
+    monkeypatch.setattr(storage, "_check_free", lambda _: None)  # every look was a moment too early
+    source = made(workdir, b"1" * 17 * _MIB)
+    assert storage.publish(source, "a.mp4", existing="refuse") == 17 * _MIB
+    first = storage.stat("a.mp4")
+    with pytest.raises(ObjectExistsError, match=r"a\.mp4"):
+        storage.publish(made(workdir, b"2" * 17 * _MIB), "a.mp4", existing="refuse")
+    assert storage.stat("a.mp4") == first
+    assert storage.publish(made(workdir, b"1" * 17 * _MIB), "a.mp4", existing="refuse") == 17 * _MIB  # the same bytes
+    assert unpublished(storage) == []
+
+
+def test_of_many_large_objects_for_one_key_at_once_one_is_published(
+    s3: ObjectStore, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", _MIB)
+    url, barrier = s3.url("large-rivals"), threading.Barrier(4)
+    head = ObjectStorage._check_free
+
+    def look_together(self: ObjectStorage, key: str) -> None:
+        head(self, key)
+        barrier.wait(60)
+
+    monkeypatch.setattr(ObjectStorage, "_check_free", look_together)
+
+    def publish(number: int) -> object:
+        path = workdir / f"{number}.bin"
+        path.write_bytes(b"%d" % number * 2 * _MIB)
+        try:
+            return Storage.from_url(url).publish(path, "new.mp4", existing="refuse")
+        except ObjectExistsError as error:
+            return type(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(publish, range(4)))
+    assert sorted(map(str, outcomes)) == sorted(map(str, [2 * _MIB, *[ObjectExistsError] * 3]))
+    winner = outcomes.index(2 * _MIB)
+    assert Storage.from_url(url).read_bytes("new.mp4") == b"%d" % winner * 2 * _MIB
+    assert unpublished(Storage.from_url(url)) == []
 
 
 def test_of_many_that_publish_a_new_object_at_once_one_succeeds(storage: Storage, workdir: Path) -> None:

@@ -84,14 +84,15 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
     source = context.storage.open(request.input_key, context.workdir)
     media = look_at(source, context.settings)
-    in_part = not source.whole and request.trim_end_seconds is not None and says_where(media)
+    trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
+    in_part = not source.whole and trimmed and says_where(media)
     if not in_part:
         source.need()
     # Planning reads times alone, which of a file that says where its pictures lie are in the headers.
     plan = FramingPlan.of(request, media, context.settings)
     if in_part:
-        end = media.start_seconds + (plan.timeline.source_end or 0)
-        source.need(parts_of(media, plan.first_seconds, end))
+        end = plan.timeline.source_end
+        source.need(parts_of(media, plan.first_seconds, None if end is None else media.start_seconds + end))
     return plan
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.config import Settings
@@ -54,7 +55,7 @@ def says_where(media: MediaInfo) -> bool:
         return all(stream.frames and len(stream.index_entries) >= stream.frames for stream in _streams(container))
 
 
-def parts_of(media: MediaInfo, start: Fraction, end: Fraction) -> Ranges:
+def parts_of(media: MediaInfo, start: Fraction, end: Fraction | None) -> Ranges:
     """Return where in the file is what readers of `start` to `end` look at.
 
     What lies between the parts reads as zeros, and no reader of this package goes there: they seek by the same index.
@@ -62,15 +63,16 @@ def parts_of(media: MediaInfo, start: Fraction, end: Fraction) -> Ranges:
     Args:
         media: A file that says where all of it lies; its headers are there.
         start: In seconds on the source's own clock.
-        end: Likewise.
+        end: Likewise; None is the source's own.
 
     Raises:
         InvalidMediaError: It cannot be read any more.
     """
+    behind = None if end is None else end + _BEHIND_SECONDS
     with opened(media.path, packets_only=True) as container:
         streams = _streams(container)
         begin = _keyframe_before(container, media, start - _BEFORE_SECONDS)
-        kept = [part for stream in streams for part in _within(stream, begin, end + _BEHIND_SECONDS)]
+        kept = [part for stream in streams for part in _within(stream, begin, behind)]
         first = min(stream.index_entries[0].pos for stream in streams)
     return [*kept, (first, first + _FIRST_BYTES)]
 
@@ -87,10 +89,10 @@ def _keyframe_before(container: InputContainer, media: MediaInfo, seconds: Fract
     return max((time for time in times if time <= seconds), default=Fraction(-(10**9)))
 
 
-def _within(stream: VideoStream | AudioStream, begin: Fraction, end: Fraction) -> Iterator[tuple[int, int]]:
+def _within(stream: VideoStream | AudioStream, begin: Fraction, end: Fraction | None) -> Iterator[tuple[int, int]]:
     """Yield where the packets of a stream from `begin` to `end` lie, one part for all of them."""
     base = stream.time_base or Fraction(1)
-    low, high = begin / base, end / base
+    low, high = begin / base, inf if end is None else end / base
     found = [(entry.pos, entry.pos + entry.size) for entry in stream.index_entries if low <= entry.timestamp <= high]
     if found:
         yield min(first for first, _ in found), max(last for _, last in found)

@@ -64,7 +64,18 @@ _BY_KIND: Final[Mapping[str, tuple[type[StorageError], str]]] = MappingProxyType
     }
 )
 _REFUSED: Final = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in the bucket"
-_FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "StorageFull"})
+_FULL_CODES: Final = frozenset(
+    {
+        "InsufficientStorage",
+        "QuotaExceeded",
+        "StorageFull",
+        "XMinioAdminBucketQuotaExceeded",
+        "XMinioStorageFull",
+    }
+)
+_FULL_WORDS: Final = re.compile(r"no space left|no writable volumes|storage cap exceeded|status code: 507", re.I)
+_SAYS_NOTHING: Final = "InternalError"
+"""What a store answers that does not say why; of some, it is all that they say when they are full."""
 
 
 def storage_error(error: Exception, key: str) -> StorageError:
@@ -75,10 +86,15 @@ def storage_error(error: Exception, key: str) -> StorageError:
         return disk_error(error, f"the bytes of {key!r} could not be kept")
     words, kind = str(error), type(error).__name__
     code = _first(_CODE, words)
+    if code in _FULL_CODES or _FULL_WORDS.search(words):
+        return StorageFullError(f"the store has no room for {_what(key)}: {_said(words)}; free some, or use another")
     if code in _CURES or kind in {"PermissionDeniedError", "UnauthenticatedError"}:
         return StorageAccessError(f"the store refuses {_what(key)}: {_said(words)}; {_CURES.get(code, _REFUSED)}")
-    if code in _FULL or "No space left" in words or "status code: 507" in words:
-        return StorageFullError(f"the store has no room for {_what(key)}: {_said(words)}; free some, or use another")
+    if code == _SAYS_NOTHING:
+        return StorageUnavailableError(
+            f"the store failed with {_what(key)} and does not say why: {_said(words)}; look whether it is full, and"
+            " into its own log, or try again later"
+        )
     make, sentence = _BY_KIND.get(kind, (StorageError, "{what} could not be read or written: {said}"))
     return make(sentence.format(what=_what(key), key=key, said=_said(words)))
 

@@ -7,6 +7,7 @@ what the objects are for, and loads obstore with the first store that is made.
 from __future__ import annotations
 
 import hashlib
+import logging
 import mimetypes
 import re
 import secrets
@@ -42,9 +43,17 @@ __all__ = ["ObjectStorage", "Patience", "memory_store", "s3_store"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _PART_BYTES: Final = 8 << 20
 _ONE_PUT_BYTES: Final = 64 << 20
 """Up to this, an object that must be new is put by one conditional request, which holds it in memory."""
+
+_ONE_COPY_BYTES: Final = 5_000_000_000
+"""The largest object that S3 copies by one request."""
+
+_UNPUBLISHED: Final = "unpublished"
+"""The folder in which a large file lies until it gets its key; docs/storage.md has the rule that empties it."""
 
 _AT_ONCE: Final = 4
 _MD5_TAG: Final = re.compile(r'"?([0-9a-f]{32}(?:-\d+)?)"?')
@@ -109,9 +118,10 @@ class ObjectStorage(Storage):
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
         """See `Storage.publish`; the parts of a large file are put one by one, and shown when all are there.
 
-        Where `existing` is `refuse`, up to 64 MiB are put by one request that the store itself refuses. Above that,
-        the key is looked at before the first part and once more before the last: of two jobs that end within the same
-        moments, both may succeed, and the later one's object stays.
+        Where `existing` is `refuse`, the store itself refuses what is not new: up to 64 MiB by one conditional
+        request, above that by a conditional copy of what was sent under another name. Above 5 GB, and in a store that
+        takes no heed of conditions on copies, a look right before has to do: of two jobs that end within the same
+        moment, both may succeed there, and the later one's object stays.
         """
         check_key(key)
         try:
@@ -121,16 +131,16 @@ class ObjectStorage(Storage):
         try:
             tag = self._ask(key, lambda: self._put(source, size, key, existing))
         except ObjectExistsError:
-            # An attempt whose answer was lost, or the same job again.
-            tag = self.stat(key).version
-            if tag.strip('"') not in expected:
+            # Is it this file, from an attempt whose answer was lost, or from the same job before?
+            if not self._holds(key, self.stat(key).version, expected, source):
                 raise
+        else:
+            if not self._holds(key, tag, expected, source):
+                self.delete(key)
+                raise StorageError(
+                    f"what the store holds under {key!r} is not what was sent, so it was removed; try again"
+                )
         self._count(bytes_out=size)
-        if not self._holds(key, tag, expected, source):
-            self.delete(key)
-            raise StorageError(
-                f"what the store holds under {key!r} is not what was sent, so it was removed; try again"
-            )
         try:
             source.unlink()
         except OSError as error:
@@ -227,15 +237,42 @@ class ObjectStorage(Storage):
             return put(self._store, path, data, attributes=attributes, mode=mode, use_multipart=False)["e_tag"]
         if new:
             self._check_free(key)
+        if new and size <= _ONE_COPY_BYTES:
+            return self._put_aside(source, key)
+        return self._put_parts(source, key, before_last=lambda: self._check_free(key) if new else None)
+
+    def _put_parts(self, source: Path, key: str, before_last: Callable[[], None] = lambda: None) -> str | None:
+        """Send a file part by part, and return the store's tag; nothing is shown if `before_last` raises."""
+        put: Callable[..., dict[str, str | None]] = self._obstore.put
         return put(
             self._store,
-            path,
-            self._sent(_parts(source, before_last=lambda: self._check_free(key) if new else None)),
-            attributes=attributes,
+            self._prefix + key,
+            self._sent(_parts(source, before_last)),
+            attributes=_attributes(key),
             use_multipart=True,
             chunk_size=_PART_BYTES,
             max_concurrency=_AT_ONCE,
         )["e_tag"]
+
+    def _put_aside(self, source: Path, key: str) -> str | None:
+        """Send a file under a name that nobody asks for, then give it its own, which must be free; return the tag.
+
+        obstore sets no condition on the end of an upload in parts, but it does on a copy, which the store makes.
+        """
+        aside = f"{_UNPUBLISHED}/{secrets.token_hex(16)}{PurePosixPath(key).suffix}"
+        try:
+            self._put_parts(source, aside)
+            self._check_free(key)
+            self._obstore.copy(self._store, self._prefix + aside, self._prefix + key, overwrite=False)
+        finally:
+            self._remove_aside(aside)
+        return self._head(key).version
+
+    def _remove_aside(self, aside: str) -> None:
+        try:
+            self.delete(aside)
+        except StorageError as error:
+            _log.warning("%s stays in %s until its rule removes it: %s", aside, self.name, error)
 
     def _sent(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the parts; who asks for the next one has sent one."""
@@ -300,9 +337,12 @@ def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience:
     from obstore.store import S3Store
 
     given = {"endpoint": endpoint, "region": region}
+    on_r2 = endpoint is not None and endpoint.rstrip("/").endswith(".r2.cloudflarestorage.com")
     return S3Store(
         bucket,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        # How a copy says that there must be no object yet.
+        copy_if_not_exists=f"header: {'cf-copy-destination-if-none-match' if on_r2 else 'if-none-match'}: *",
         client_options={
             "allow_http": endpoint is not None and endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=patience.connect_seconds),
