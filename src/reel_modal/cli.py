@@ -110,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     expect.add_argument("--json", action="store_true", help="print JSON")
     expect.set_defaults(command=_estimate)
 
+    rates = commands.add_parser("rates", help="say what a second costs, by the table that estimates go by")
+    rates.add_argument(
+        "--refresh", action="store_true", help="ask Modal for the workspace's own, as the value of REEL_MODAL_RATES"
+    )
+    rates.add_argument("--json", action="store_true", help="print JSON")
+    rates.set_defaults(command=_rates)
+
     deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and prove what is there")
     add_deploy_arguments(deploy)
     deploy.set_defaults(command=_deploy)
@@ -300,6 +307,28 @@ def _timings(arguments: argparse.Namespace) -> int:
         _say(f"in {history.path}")
     else:
         _say(f"no job has finished yet, so plans use published figures; looked in {history.path}")
+    return 0
+
+
+def _rates(arguments: argparse.Namespace) -> int:
+    from reel_modal.pricing import load_rates
+
+    if arguments.refresh:
+        import asyncio
+
+        from reel_modal.workspace_rates import workspace_rates
+
+        rates = asyncio.run(workspace_rates())
+    else:
+        rates = load_rates()
+    if arguments.json:
+        print(json.dumps({"dated": rates.dated, "source": rates.source, "usd_per_second": rates.by_name()}))
+    elif arguments.refresh:
+        print(f"REEL_MODAL_RATES={rates.to_setting()}")
+    else:
+        for name, dollars in rates.by_name().items():
+            print(f"{name:14} ${dollars:.9f} a second  ${dollars * 3600:.4f} an hour")
+    _say(f"{rates.source}, {rates.dated}")
     return 0
 
 

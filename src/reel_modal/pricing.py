@@ -13,10 +13,14 @@ from typing import Final
 
 from reel_modal.errors import ConfigError
 
-__all__ = ["PUBLISHED_RATES", "Rates", "canonical_gpu", "load_rates"]
+__all__ = ["PUBLISHED_RATES", "Rates", "canonical_gpu", "hourly_rates", "load_rates"]
 
-_SAME_GPU: Final = {"A10": "A10G", "A100": "A100-40GB"}
+_SAME_GPU: Final = {"A10": "A10G", "A100": "A100-40GB", "RTX6000": "RTX-PRO-6000"}
 _MIB_PER_GIB: Final = 1024
+_SECONDS_PER_HOUR: Final = 3600
+
+# As the API of Modal's client names a workspace's prices of one hour; those of sandboxes are others.
+_CPU_HOUR, _MEMORY_HOUR, _GPU_HOUR = "cpu_hour_cost", "mem_gib_hour_cost", "gpu_hour_cost_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,19 @@ class Rates:
                 f"no price of the GPU {gpu!r} is known; give it in dollars a second: REEL_MODAL_RATES={kind}=0.001"
             )
         return dollars + self.gpus[kind] * int(count or 1)
+
+    def to_setting(self) -> str:
+        """Return the rates as the value of `REEL_MODAL_RATES`.
+
+        Example:
+            >>> PUBLISHED_RATES.to_setting()[:36]
+            'cpu=1.31e-05,memory=2.22e-06,A100-40'
+        """
+        return ",".join(f"{name}={dollars:.9g}" for name, dollars in self.by_name().items())
+
+    def by_name(self) -> dict[str, float]:
+        """Return each rate in dollars a second: `cpu` of a core, `memory` of a GiB, then the GPUs by name."""
+        return {"cpu": self.cpu_core, "memory": self.memory_gib} | dict(sorted(self.gpus.items()))
 
 
 PUBLISHED_RATES: Final = Rates(
@@ -110,13 +127,9 @@ def load_rates(env: Mapping[str, str] | None = None) -> Rates:
     for part in text.split(","):
         name, _, dollars = part.partition("=")
         kind = canonical_gpu(name)
-        try:
-            rate = float(dollars)
-        except ValueError:
-            rate = -1.0
-        if not kind or not 0 <= rate < float("inf"):
+        if not kind:
             raise ConfigError(f"REEL_MODAL_RATES: {part!r} is no price; write T4=0.000164, cpu=… or memory=…")
-        (others if kind in others else gpus)[kind] = rate
+        (others if kind in others else gpus)[kind] = _price(dollars, f"REEL_MODAL_RATES: {kind}")
     return replace(
         PUBLISHED_RATES,
         source=f"REEL_MODAL_RATES, else {PUBLISHED_RATES.source}",
@@ -124,6 +137,40 @@ def load_rates(env: Mapping[str, str] | None = None) -> Rates:
         cpu_core=others["CPU"],
         memory_gib=others["MEMORY"],
     )
+
+
+def hourly_rates(prices: Mapping[str, object], *, dated: str, source: str) -> Rates:
+    """Return the rates that Modal's API gives by the hour; GPUs that it does not name keep their published rate.
+
+    Args:
+        prices: Dollars an hour by Modal's names: `cpu_hour_cost`, `mem_gib_hour_cost`, `gpu_hour_cost_t4`, …
+        dated: When they were asked for, as YYYY-MM-DD.
+        source: Of whom.
+
+    Raises:
+        ConfigError: One of the first two is missing, or one is no price.
+    """
+    seconds = {}
+    for name, hourly in prices.items():
+        if name in {_CPU_HOUR, _MEMORY_HOUR} or name.startswith(_GPU_HOUR):
+            seconds[name] = _price(str(hourly), f"Modal's rate {name!r}") / _SECONDS_PER_HOUR
+    if missing := {_CPU_HOUR, _MEMORY_HOUR} - set(seconds):
+        raise ConfigError(f"Modal's rates have no {', '.join(sorted(missing))}; set REEL_MODAL_RATES by hand")
+    gpus = dict(PUBLISHED_RATES.gpus)
+    for name, dollars in seconds.items():
+        if name.startswith(_GPU_HOUR):
+            gpus[canonical_gpu(name.removeprefix(_GPU_HOUR).replace("_", "-"))] = dollars
+    return Rates(dated, source, MappingProxyType(gpus), seconds[_CPU_HOUR], seconds[_MEMORY_HOUR])
+
+
+def _price(text: str, what: str) -> float:
+    try:
+        dollars = float(text)
+    except ValueError:
+        dollars = -1.0
+    if not 0 <= dollars < float("inf"):
+        raise ConfigError(f"{what}: {text!r} is no price; write dollars, such as 0.000164")
+    return dollars
 
 
 def canonical_gpu(gpu: str) -> str:

@@ -240,11 +240,14 @@ def test_a_person_changes_resources_by_the_environment_of_a_deploy(app: Deployed
         REEL_MODAL_RENDER_OVERLAY_GPU="none",
         REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS="1200",
         REEL_MODAL_PROCESS_FRAMING_CPU="0.5",
+        REEL_MODAL_RATES="T4=0.0001",
     )
     deployed = app.plane.functions("another-test")
     assert deployed["apply_upscale"].gpus == ("L40S", "A10G:2")
     assert (deployed["render_overlay"].gpus, deployed["render_overlay"].timeout_seconds) == ((), 1200)
     assert deployed["process_framing"].cpu == 0.5
+    # Receipts are made in containers.
+    assert all(deployed[name].variables["REEL_MODAL_RATES"] == "T4=0.0001" for name in SPECS)
     app.plane.stop_app("another-test")
 
 

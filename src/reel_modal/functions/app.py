@@ -46,8 +46,9 @@ def _image(spec: ImageSpec) -> modal.Image:
 
 
 def _environment() -> dict[str, str | None]:
-    # The container imports this module again, and must come to the same app.
-    same = {name: os.environ[name] for name in ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT") if name in os.environ}
+    # The container imports this module again, and must come to the same app; receipts go by the same rates.
+    names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES")
+    same = {name: os.environ[name] for name in names if name in os.environ}
     return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json()}
 
 

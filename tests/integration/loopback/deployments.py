@@ -61,6 +61,8 @@ class Deployments:
     files: dict[str, bytes] = field(default_factory=dict)
     named_secrets: dict[tuple[str, str], _Secret] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Dollars an hour, by the names that Modal gives them.
+    billing_rates: dict[str, str] = field(default_factory=dict)
     # Called with a function whose definition changed or whose app stopped.
     on_change: Callable[[Function], None] = lambda _function: None
     on_stop: Callable[[Function], None] = lambda _function: None
@@ -155,6 +157,14 @@ class Deployments:
             for name in sorted(self.environments)
         ]
         return api_pb2.EnvironmentListResponse(items=items)
+
+    async def workspace_name_lookup(self, _request: Empty) -> api_pb2.WorkspaceNameLookupResponse:
+        return api_pb2.WorkspaceNameLookupResponse(username="loopback")
+
+    async def workspace_billing_rates(
+        self, _request: api_pb2.WorkspaceBillingRatesRequest
+    ) -> api_pb2.WorkspaceBillingRatesResponse:
+        return api_pb2.WorkspaceBillingRatesResponse(rates=self.billing_rates)
 
     # RPCs: apps.
 

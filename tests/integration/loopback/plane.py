@@ -197,6 +197,11 @@ class LoopbackPlane:
         """Variables that every later container gets on top of its own; change it in place."""
         return self._containers.variables
 
+    @property
+    def billing_rates(self) -> dict[str, str]:
+        """What the workspace pays an hour, by Modal's names; change it in place."""
+        return self._deployments.billing_rates
+
     def create_secret(self, name: str, values: dict[str, str], environment: str = "main") -> None:
         """Create or replace a named secret."""
 

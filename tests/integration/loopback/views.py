@@ -29,6 +29,7 @@ class DeployedFunction:
     scaledown_window_seconds: int | None
     single_use_containers: bool
     secrets: tuple[str, ...]
+    variables: dict[str, str]
     image_commands: tuple[str, ...]
     mounted_files: tuple[str, ...]
     data: api_pb2.FunctionData
@@ -57,6 +58,12 @@ class DeployedFunction:
             scaledown_window_seconds=scaling.scaledown_window or None,
             single_use_containers=proto.single_use_containers,
             secrets=tuple(names.get(secret_id, secret_id) for secret_id in proto.secret_ids),
+            variables={
+                name: value
+                for secret_id in proto.secret_ids
+                if secret_id not in names
+                for name, value in deployments.secrets[secret_id].items()
+            },
             image_commands=tuple(deployments.image_commands(proto.image_id)) if proto.image_id else (),
             mounted_files=tuple(
                 file.filename for mount_id in sorted(proto.mount_ids) for file in deployments.mounts[mount_id]
