@@ -32,6 +32,7 @@ from reel_modal.filters import (
 from reel_modal.frame_reader import FrameReader
 from reel_modal.frames import (
     BT709,
+    PLANAR,
     AnyPlanes,
     ColorTags,
     Frame,
@@ -97,7 +98,7 @@ class FramePipe:
         fps: Frames a second. A float near an NTSC rate means that rate, see `frame_rate`. Where frames are
             written with times, what the encoder takes for the rate, and how long the last frame is shown.
         pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
-            colour conversion.
+            colour conversion. Planar frames are encoded as they are, others in 4:2:0.
         encoder: `auto` (NVENC where it starts, else libx264, said in the result) or ffmpeg's name of one.
         quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
         preset: x264's word for speed against size; mapped for NVENC.
@@ -110,8 +111,10 @@ class FramePipe:
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
             (default BT.709, limited); YUV frames are only tagged.
         sample_aspect_ratio: Width / height of one pixel.
-        odd_size: What to do with an odd width or height, which 4:2:0 encoders refuse: `pad` repeats the last
-            column or row, `crop` drops it, `error` raises. Padding and cropping are named in the result.
+        field_order: Marks the frames as two fields each, of which the top or the bottom one is first; whether it is
+            coded so is the encoder's business. None marks whole frames.
+        odd_size: What to do with an odd width or height, which encoders of halved chroma refuse: `pad` repeats the
+            last column or row, `crop` drops it, `error` raises. Padding and cropping are named in the result.
         metadata: Tags of the file, such as `{"title": "Reel"}`.
         settings: Which ffmpeg, and how long it may stall.
 
@@ -143,6 +146,7 @@ class FramePipe:
         audio_start_seconds: Fraction | float | None = None,
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction | int = 1,
+        field_order: Literal["tff", "bff"] | None = None,
         odd_size: Literal["pad", "crop", "error"] = "pad",
         metadata: Mapping[str, str] | None = None,
         settings: Settings | None = None,
@@ -157,7 +161,8 @@ class FramePipe:
             raise ConfigError(f"{str(self.path)!r} has no suffix to choose a container by; use .mp4, .mov or .mkv")
         if not self.path.parent.is_dir():
             raise ConfigError(f"the folder {str(self.path.parent)!r} of the output is not there; create it first")
-        self._encoded_size = even_size(size, odd_size)
+        step = PLANAR.get(pixel_format, PLANAR["yuv420p"]).step
+        self._encoded_size = even_size(size, odd_size, step)
         self._frame_bytes = frame_bytes("yuv420p" if pixel_format == "gray8" else pixel_format, self._encoded_size)
         self._chroma = bytes([128]) * (self._frame_bytes // 3) if pixel_format == "gray8" else b""
         self._settings = settings or Settings.from_env()
@@ -169,7 +174,8 @@ class FramePipe:
         self._audio_start_seconds = (
             None if audio_start_seconds is None else exact_fraction(audio_start_seconds, "audio_start_seconds")
         )
-        self._color = color or (ColorTags() if pixel_format in {"yuv420p", "yuv420p10le", "gray8"} else BT709)
+        self._color = color or (BT709 if pixel_format in {"bgr24", "rgb24"} else ColorTags())
+        self._field_order = field_order
         self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
         if self._sample_aspect_ratio <= 0:
             raise ConfigError(f"sample_aspect_ratio is {sample_aspect_ratio!r}; it must be above 0")
@@ -231,8 +237,8 @@ class FramePipe:
 
         Args:
             frame: A `Frame` of this size and format; or an array: uint8, (H, W, 3) for bgr24 and rgb24,
-                (H, W) for gray8; for yuv420p the planes (Y, U, V), or OpenCV's (H * 3 / 2, W), or all bytes
-                flat; for yuv420p10le the same in uint16; or a bytes-like object of exactly one frame.
+                (H, W) for gray8; for planar formats (Y, U, V), or all samples flat, or for yuv420p OpenCV's
+                (H * 3 / 2, W), in uint16 where they have 10 bits; or a bytes-like object of exactly one frame.
                 C-contiguous memory is written without a copy, and can be changed as soon as this returns.
             seconds: When the frame is shown, from the first one on, for a video of a variable rate; either all
                 frames have a time, which rises, or none.
@@ -358,6 +364,7 @@ class FramePipe:
         source += ["-framerate", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0"]
         filters = to_yuv_filters(self.pixel_format, self._color)
         filters += tag_filters(self._color, self._sample_aspect_ratio)
+        filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
         # Some encoders take limited range alone unless they are told, and the samples would be converted.
         told = ("-color_range", self._color.range) if self._color.range else ()
         return (*source, "-vf", ",".join(filters), *told)
@@ -403,7 +410,7 @@ class FramePipe:
         if self._encoded_size != self.size:
             notes.append(
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
-                f" {self._encoded_size[0]}x{self._encoded_size[1]}, since 4:2:0 video has even sizes"
+                f" {self._encoded_size[0]}x{self._encoded_size[1]}, since its chroma wants an even one"
             )
         if self._sound is not None and (note := self._sound.note(self.path)) is not None:
             notes.append(note)

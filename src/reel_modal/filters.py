@@ -11,7 +11,7 @@ from numbers import Rational
 from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
-from reel_modal.frames import ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
+from reel_modal.frames import PLANAR, ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
 
 __all__ = [
     "chroma_options",
@@ -50,49 +50,61 @@ def seconds_text(seconds: Fraction | float) -> str:
     return f"{float(seconds):.6f}"
 
 
-def even_size(size: tuple[int, int], odd: Literal["pad", "crop", "error"]) -> tuple[int, int]:
-    """Return the size that a 4:2:0 encoder takes for `size` (width, height).
+def even_size(
+    size: tuple[int, int], odd: Literal["pad", "crop", "error"], step: tuple[int, int] = (2, 2)
+) -> tuple[int, int]:
+    """Return the size that an encoder takes for `size` (width, height).
+
+    Args:
+        size: In pixels.
+        odd: What to do where it is odd.
+        step: (across, down) pixels from one chroma sample to the next, 1 or 2; where it is 1, no size is odd.
 
     Raises:
         ConfigError: The size is odd and `odd` is `error`, or nothing would be left after the crop.
     """
     width, height = size
-    if width % 2 == 0 and height % 2 == 0:
+    over = (width % step[0], height % step[1])
+    if over == (0, 0):
         return size
     if odd == "error":
-        raise ConfigError(f"size {width}x{height} is odd, and 4:2:0 video has even sizes; pad, crop or resize it")
-    step = 1 if odd == "pad" else -1
-    even = (width + step * (width % 2), height + step * (height % 2))
+        raise ConfigError(f"size {width}x{height} is odd, and its chroma wants an even one; pad, crop or resize it")
+    sign = 1 if odd == "pad" else -1
+    even = (width + sign * over[0], height + sign * over[1])
     if min(even) < 2:
         raise ConfigError(f"size {width}x{height} cannot be cropped to an even one; pad it")
     return even
 
 
 def to_yuv_filters(pixel_format: PixelFormat, color: ColorTags) -> list[str]:
-    """Return the filters from what is written to 4:2:0 of as many bits; RGB is converted to the matrix of `color`."""
+    """Return the filters from what is written to YUV: planar frames stay as they are, others become 4:2:0.
+
+    RGB is converted to the matrix of `color`.
+    """
     filters = []
     if pixel_format in {"bgr24", "rgb24"}:
         matrix = color.matrix or "bt709"
         filters.append(
             f"scale=out_color_matrix={_SWS_MATRIX.get(matrix, matrix)}:out_range={color.range or 'tv'}:flags=bicubic"
         )
-    return [*filters, f"format={'yuv420p10le' if pixel_format == 'yuv420p10le' else 'yuv420p'}"]
+    return [*filters, f"format={pixel_format if pixel_format in PLANAR else 'yuv420p'}"]
 
 
-def chroma_options(source: tuple[float, float] | None, target: tuple[float, float]) -> list[str]:
+def chroma_options(source: tuple[float, float] | None, target: tuple[float, float] | None) -> list[str]:
     """Return the options of the scaler that say where chroma is; without them it takes it for centered.
 
     Args:
         source: Where the first sample of a 4:2:0 picture lies, in luma pixels from left and top; None for a picture
             with more chroma, whose samples lie on the left pixels.
-        target: The same of the 4:2:0 picture that is made.
+        target: The same of the picture that is made.
     """
-    found = ["in_h_chr_pos=0"] if source is None else _chroma_position("in", source)
-    return [*found, *_chroma_position("out", target)]
+    return [*_chroma_position("in", source), *_chroma_position("out", target)]
 
 
-def _chroma_position(side: str, origin: tuple[float, float]) -> list[str]:
+def _chroma_position(side: str, origin: tuple[float, float] | None) -> list[str]:
     """Return the place in swscale's numbers: 256ths of the way from one pixel to the next."""
+    if origin is None:
+        return [f"{side}_h_chr_pos=0"]
     across, down = (round(256 * (place - 0.5)) for place in origin)
     return [f"{side}_h_chr_pos={across}", f"{side}_v_chr_pos={down}"]
 

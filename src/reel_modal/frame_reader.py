@@ -19,7 +19,7 @@ from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.frame_times import FrameTimes
-from reel_modal.frames import Frame, PixelFormat, frame_bytes, frame_rate, is_420
+from reel_modal.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.hardware_decoding import DOWNLOAD, NVDEC
 from reel_modal.in_process import InProcessDecoder, copy_planes
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
@@ -43,7 +43,7 @@ class FrameReader:
 
     Args:
         source: The video, or what `probe` has found out about it.
-        pixel_format: Layout of the frames; `yuv420p` is the fastest, and exact for 8-bit 4:2:0 sources.
+        pixel_format: Layout of the frames; `yuv420p` is the fastest. The source's own planar one is exact.
         start: First time that is read, in seconds on the source's own clock, inclusive; None is the beginning.
         end: End of what is read, exclusive; None is the end of the file.
         fps: Resample to this constant rate by repeating and dropping frames; None keeps every frame at its
@@ -198,7 +198,10 @@ class FrameReader:
             filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
         size = None if self.size == self.media.size else self.size
         place = self.media.chroma_origin
-        chroma = chroma_options(place if is_420(self.media.pixel_format) else None, place)
+        made_in = PLANAR.get(self.pixel_format, PLANAR["yuv420p"])
+        chroma = chroma_options(
+            place if is_420(self.media.pixel_format) else None, place if made_in.step == (2, 2) else None
+        )
         return [
             *filters,
             *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1], chroma=chroma),

@@ -6,7 +6,7 @@ Pure numpy; it must know neither files nor ffmpeg processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -22,11 +22,13 @@ from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 __all__ = [
     "BT709",
     "CHROMA_ORIGIN",
+    "PLANAR",
     "AnyPlanes",
     "ColorTags",
     "DeepPlanes",
     "Frame",
     "PixelFormat",
+    "PlanarFormat",
     "Planes",
     "U8Array",
     "fit_edges",
@@ -38,17 +40,30 @@ __all__ = [
     "plane_shapes",
     "plane_views",
     "raw_bytes",
+    "sample_views",
 ]
 
-PixelFormat: TypeAlias = Literal["bgr24", "rgb24", "yuv420p", "gray8", "yuv420p10le"]
+PixelFormat: TypeAlias = Literal[
+    "bgr24",
+    "rgb24",
+    "yuv420p",
+    "gray8",
+    "yuv422p",
+    "yuv440p",
+    "yuv444p",
+    "yuv420p10le",
+    "yuv422p10le",
+    "yuv440p10le",
+    "yuv444p10le",
+]
 """The layouts that frames travel in; the names are ffmpeg's, but `gray8`, which ffmpeg calls `gray`."""
 
 U8Array: TypeAlias = npt.NDArray[np.uint8]
 Planes: TypeAlias = tuple[U8Array, ...]
-"""The planes of one frame: `(Y, U, V)` for yuv420p, else the one packed array."""
+"""The planes of one frame: `(Y, U, V)` for a planar format, else the one packed array."""
 
 DeepPlanes: TypeAlias = tuple[npt.NDArray[np.uint16], ...]
-"""`(Y, U, V)` of a yuv420p10le frame: 0 to 1023 in the low bits."""
+"""`(Y, U, V)` of a frame of 10 bits: 0 to 1023 in the low bits."""
 
 AnyPlanes: TypeAlias = tuple[npt.NDArray[np.uint8 | np.uint16], ...]
 """The planes of a frame of any format."""
@@ -60,8 +75,32 @@ _NTSC_TOLERANCE: Final = Fraction(5, 1000)
 _HD_HEIGHT_PX: Final = 720
 _CHANNELS: Final[dict[str, int]] = {"bgr24": 3, "rgb24": 3, "gray8": 1}
 _U8: Final = np.dtype(np.uint8)
-_PLANAR: Final[dict[str, int]] = {"yuv420p": 1, "yuv420p10le": 2}
-"""The planar formats, and the bytes of a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarFormat:
+    """How Y, U and V lie behind one another.
+
+    Attributes:
+        step: (across, down) luma pixels from one chroma sample to the next.
+        bits: Of a sample; more than 8 lie in two bytes, little end first.
+    """
+
+    step: tuple[int, int]
+    bits: int = 8
+
+
+PLANAR: Final[Mapping[str, PlanarFormat]] = {
+    "yuv420p": PlanarFormat((2, 2)),
+    "yuv422p": PlanarFormat((2, 1)),
+    "yuv440p": PlanarFormat((1, 2)),
+    "yuv444p": PlanarFormat((1, 1)),
+    "yuv420p10le": PlanarFormat((2, 2), 10),
+    "yuv422p10le": PlanarFormat((2, 1), 10),
+    "yuv440p10le": PlanarFormat((1, 2), 10),
+    "yuv444p10le": PlanarFormat((1, 1), 10),
+}
+"""The planar formats among `PixelFormat`; 4:4:0 is 4:2:2 on its side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +167,20 @@ class Frame:
 
     @property
     def planes(self) -> Planes:
-        """Views into `data`: for yuv420p Y (H, W), U and V ((H+1)//2, (W+1)//2); else one array.
+        """Views into `data`: for yuv420p Y (H, W), U and V ((H+1)//2, (W+1)//2); for packed formats one array.
 
-        For yuv420p10le they are the bytes of the rows, two a sample; `deep_planes` are its samples.
+        For 10 bits they are the bytes of the rows, two a sample; `deep_planes` are the samples.
         """
         return plane_views(self.data, self.pixel_format, self.size)
 
     @property
     def deep_planes(self) -> DeepPlanes:
-        """Views into the `data` of a yuv420p10le frame: uint16, Y (H, W), U and V ((H+1)//2, (W+1)//2).
+        """Views into the `data` of a frame of 10 bits: uint16, Y (H, W), U and V as those of `planes`.
 
         Raises:
             ConfigError: The frame has 8 bits; use `planes`.
         """
-        if self.pixel_format != "yuv420p10le":
+        if _element_type(self.pixel_format) == _U8:
             raise ConfigError(f"a {self.pixel_format} frame has samples of 8 bits; use frame.planes")
         return tuple(plane.view("<u2") for plane in self.planes)
 
@@ -152,7 +191,7 @@ class Frame:
         Raises:
             ConfigError: The frame is planar; use `planes`.
         """
-        if self.pixel_format in _PLANAR:
+        if self.pixel_format in PLANAR:
             raise ConfigError(f"a {self.pixel_format} frame has planes, no single image; use frame.planes")
         return self.planes[0]
 
@@ -179,7 +218,7 @@ def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int])
         size: (width, height) in pixels.
 
     Returns:
-        The planes; those of yuv420p10le as bytes, two a sample.
+        The planes; those of 10 bits as bytes, two a sample.
     """
     views, start = [], 0
     for shape in _byte_shapes(pixel_format, size):
@@ -187,6 +226,12 @@ def plane_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int])
         views.append(data[start:end].reshape(shape))
         start = end
     return tuple(views)
+
+
+def sample_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int]) -> AnyPlanes:
+    """Return the planes that lie in the flat buffer `data` as samples: uint8, or uint16 where they have 10 bits."""
+    kind = _element_type(pixel_format)
+    return tuple(plane.view(kind) for plane in plane_views(data, pixel_format, size))
 
 
 def frame_rate(value: Fraction | float) -> Fraction:
@@ -288,11 +333,9 @@ def fit_edges(
         size: (width, height) that they have.
         wanted: (width, height) that is wanted.
     """
-    kind = _element_type(pixel_format)
-    planes = plane_views(np.frombuffer(b"".join(chunks), np.uint8), pixel_format, size)
+    planes = sample_views(np.frombuffer(b"".join(chunks), np.uint8), pixel_format, size)
     fitted = []
-    for rows, shape in zip(planes, plane_shapes(pixel_format, wanted), strict=True):
-        plane = rows.view(kind)
+    for plane, shape in zip(planes, plane_shapes(pixel_format, wanted), strict=True):
         missing = [(0, max(0, want - have)) for have, want in zip(plane.shape, shape, strict=True)]
         whole = np.pad(plane, missing, mode="edge")[: shape[0], : shape[1]]
         fitted.append(np.ascontiguousarray(whole).data.cast("B"))
@@ -312,8 +355,9 @@ def plane_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple
     if len(size) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in size):
         raise ConfigError(f"size {size!r} must be (width, height), whole numbers of at least 1 pixel")
     width, height = size
-    if pixel_format in _PLANAR:
-        chroma = ((height + 1) // 2, (width + 1) // 2)
+    if pixel_format in PLANAR:
+        across, down = PLANAR[pixel_format].step
+        chroma = (-(-height // down), -(-width // across))
         return [(height, width), chroma, chroma]
     channels = _CHANNELS[pixel_format]
     return [(height, width)] if channels == 1 else [(height, width, channels)]
@@ -326,16 +370,17 @@ def _byte_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> list[tuple
 
 
 def _element_type(pixel_format: PixelFormat) -> np.dtype[np.uint8 | np.uint16]:
-    return np.dtype("<u2") if _PLANAR.get(pixel_format) == 2 else np.dtype(np.uint8)
+    deep = pixel_format in PLANAR and PLANAR[pixel_format].bits > 8
+    return np.dtype("<u2") if deep else _U8
 
 
 def _whole_shapes(pixel_format: PixelFormat, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """Return the shapes in which one array may hold a whole frame."""
     width, height = size
     flat = (sum(math.prod(shape) for shape in plane_shapes(pixel_format, size)),)
-    if pixel_format not in _PLANAR:
+    if pixel_format not in PLANAR:
         return (plane_shapes(pixel_format, size)[0], flat)
-    even = width % 2 == 0 and height % 2 == 0
+    even = PLANAR[pixel_format].step == (2, 2) and width % 2 == 0 and height % 2 == 0
     return ((height * 3 // 2, width), flat) if even else (flat,)
 
 

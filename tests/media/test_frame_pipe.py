@@ -33,7 +33,7 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import ColorTags, PixelFormat, plane_shapes
+from reel_modal.frames import PLANAR, ColorTags, PixelFormat, plane_shapes, sample_views
 from reel_modal.media import find_ffmpeg, probe
 from reel_modal.testing import make_clip
 
@@ -518,21 +518,30 @@ def test_every_pixel_format_and_every_form_of_a_frame_arrives(tmp_path: Path, pi
 
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
 @pytest.mark.parametrize("size", [(320, 180), (37, 21)])
-def test_ten_bit_frames_go_out_and_come_back(
-    size: tuple[int, int], decoder: Literal["process", "in_process"], tmp_path: Path
+@pytest.mark.parametrize("pixel_format", PLANAR)
+def test_planar_frames_go_out_and_come_back(
+    pixel_format: PixelFormat, size: tuple[int, int], decoder: Literal["process", "in_process"], tmp_path: Path
 ) -> None:
-    draw = np.random.default_rng(0)
-    planes = tuple(draw.integers(64, 940, shape).astype(np.uint16) for shape in plane_shapes("yuv420p10le", size))
+    draw, bits = np.random.default_rng(0), PLANAR[pixel_format].bits
+    kind = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    planes = tuple(
+        draw.integers(16 << (bits - 8), 235 << (bits - 8), shape).astype(kind)
+        for shape in plane_shapes(pixel_format, size)
+    )
     path = tmp_path / "out.mkv"
-    with FramePipe(path, size=size, fps=25, pixel_format="yuv420p10le", encoder="ffv1") as pipe:
+    with FramePipe(path, size=size, fps=25, pixel_format=pixel_format, encoder="ffv1") as pipe:
         pipe.write(planes)
         pipe.write(np.concatenate([plane.ravel() for plane in planes]))
-    assert (probe(path).bit_depth, probe(path).pixel_format) == (10, "yuv420p10le")
-    with FrameReader(path, pixel_format="yuv420p10le", decoder=decoder) as reader:
+    found = probe(path)
+    assert (found.bit_depth, found.pixel_format) == (bits, pixel_format)
+    assert found.size == tuple(
+        -(-side // step) * step for side, step in zip(size, PLANAR[pixel_format].step, strict=True)
+    )
+    with FrameReader(path, pixel_format=pixel_format, decoder=decoder) as reader:
         frames = [frame.copy() for frame in reader]
     assert len(frames) == 2
     for frame in frames:
-        for plane, again in zip(planes, frame.deep_planes, strict=True):
+        for plane, again in zip(planes, sample_views(frame.data, pixel_format, frame.size), strict=True):
             np.testing.assert_array_equal(again[: plane.shape[0], : plane.shape[1]], plane)
 
 

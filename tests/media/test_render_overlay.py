@@ -151,7 +151,7 @@ EXPECTED_NOTES = {
     "vorbis.mkv": ("the vorbis sound was encoded anew: .mp4 does not take it",),
     "10bit.mp4": ("the 10-bit source was rendered in 8 bits",),
     "444.mp4": ("the yuv444p source was rendered in 4:2:0 chroma",),
-    "odd.webm": ("the odd size 161x121 was encoded as 162x122, since 4:2:0 video has even sizes",),
+    "odd.webm": ("the odd size 161x121 was encoded as 162x122, since its chroma wants an even one",),
     "vfr.mp4": ("the variable frame rate was resampled to 25 frames a second",),
     "broken_packets.mp4": ("3 packets of the source could not be decoded; their neighbors were repeated",),
 }

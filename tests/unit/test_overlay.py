@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.strategies import positions, radii
 
 from reel_modal.errors import FrameError
-from reel_modal.frames import ColorTags, Planes, frame_bytes, plane_views
+from reel_modal.frames import PLANAR, ColorTags, PixelFormat, Planes, frame_bytes, plane_shapes, plane_views
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import Effect, HighlightKeyframe, HighlightRegion, OverlayRequest, OverlayStyle
 
@@ -221,3 +221,51 @@ def test_any_ellipse_on_any_size_stays_within_its_planes(
     OverlayRenderer(asked, size, ColorTags()).render(planes, Fraction(0))
     assert (guard[:32] == 77).all()
     assert (guard[-32:] == 77).all()
+
+
+@pytest.mark.parametrize("effect", ["dark_overlay", "brightness_boost"])
+@pytest.mark.parametrize("tags", [ColorTags(matrix="bt709", range="tv"), ColorTags(matrix="bt709", range="pc")])
+@pytest.mark.parametrize("pixel_format", PLANAR)
+def test_every_planar_format_is_drawn_alike(pixel_format: PixelFormat, tags: ColorTags, effect: Effect) -> None:
+    """The same picture in another format, drawn on, is what was drawn in 8-bit 4:2:0, to a step of the coarser one."""
+    asked = request(region(90, 50, 40, 30, color="#e04020", fill_opacity=0.4, stroke_opacity=0.6), effect=effect)
+    flat = np.full(frame_bytes("yuv420p", SIZE), 140, np.uint8)
+    wanted = drawn(asked, flat, tags=tags)
+    bits, step = PLANAR[pixel_format].bits, PLANAR[pixel_format].step
+    kind = np.uint8 if bits == 8 else np.uint16
+    planes = tuple(np.full(shape, 140 << (bits - 8), kind) for shape in plane_shapes(pixel_format, SIZE))
+    OverlayRenderer(asked, SIZE, tags, pixel_format).render(planes, Fraction(0))
+    for number, (plane, old) in enumerate(zip(planes, wanted, strict=True)):
+        assert len(np.unique(plane)) > 3
+        down, across = (2 // step[1], 2 // step[0]) if number else (1, 1)
+        level = plane.astype(float) / (1 << (bits - 8))
+        mean = level.reshape(old.shape[0], down, old.shape[1], across).mean(axis=(1, 3))
+        off = np.abs(mean - old)
+        # Edges of a coarser grid are softer; 4:4:4 means whole cells where 4:2:0 has the sample at their left.
+        assert np.median(off) <= 0.5
+        assert np.percentile(off, 97) <= (1 if number == 0 else 12)
+        assert off.max() <= (3 if number == 0 else 60)  # each of four steps rounds
+
+
+@pytest.mark.parametrize(("pixel_format", "kind"), [("yuv420p", np.uint16), ("yuv420p10le", np.uint8)])
+def test_samples_of_another_depth_are_refused(pixel_format: PixelFormat, kind: type[np.uint8 | np.uint16]) -> None:
+    planes = tuple(np.zeros(shape, kind) for shape in plane_shapes(pixel_format, SIZE))
+    with pytest.raises(FrameError, match="are wanted"):
+        OverlayRenderer(request(region(1, 1, 1, 1)), SIZE, ColorTags(), pixel_format).render(planes, Fraction(0))
+
+
+@pytest.mark.parametrize("pixel_format", PLANAR)
+def test_chroma_is_lit_where_its_samples_lie(pixel_format: PixelFormat) -> None:
+    """Area and center of what keeps its colour are those of the ellipse, in pixels of the picture."""
+    (across, down), bits = PLANAR[pixel_format].step, PLANAR[pixel_format].bits
+    kind = np.uint8 if bits == 8 else np.uint16
+    planes = tuple(np.full(shape, 200 << (bits - 8), kind) for shape in plane_shapes(pixel_format, SIZE))
+    asked = request(region(61, 51, 50, 40), dim_strength=1.0)
+    OverlayRenderer(asked, SIZE, ColorTags(), pixel_format).render(planes, Fraction(0))
+    left, up = {(2, 2): (0.5, 1), (2, 1): (0.5, 0.5), (1, 2): (0.5, 0.5), (1, 1): (0.5, 0.5)}[across, down]
+    y, x = np.mgrid[0 : planes[1].shape[0], 0 : planes[1].shape[1]]
+    for plane in planes[1:]:
+        lit = (plane / (1 << (bits - 8)) - 128) / 72
+        assert lit.sum() * across * down == pytest.approx(np.pi * 50 * 40, rel=0.02)
+        assert (lit * (x * across + left)).sum() / lit.sum() == pytest.approx(61, abs=0.1)
+        assert (lit * (y * down + up)).sum() / lit.sum() == pytest.approx(51, abs=0.1)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from reel_modal.rendering.opencv import load_cv2
 
-__all__ = ["CHROMA_CENTER", "CHROMA_LEFT", "LUMA", "Box", "Ellipse", "Grid", "Mask", "ellipse_mask"]
+__all__ = ["LUMA", "Box", "Ellipse", "Grid", "Mask", "ellipse_mask"]
 
 Mask: TypeAlias = npt.NDArray[np.uint8]
 """uint8, (H, W), 0..255: how much of each sample is inside. Bytes blend twice as fast as floats."""
@@ -29,17 +29,15 @@ class Grid:
     """Where the samples of a plane lie on the picture.
 
     Attributes:
-        step: Luma pixels from one sample to the next.
-        shift_x: Luma pixels by which the samples lie left of the centers of their cells.
+        step: (across, down) luma pixels from one sample to the next.
+        shift: By how many luma pixels the samples lie left of and above the centers of their cells.
     """
 
-    step: int
-    shift_x: float
+    step: tuple[int, int]
+    shift: tuple[float, float]
 
 
-LUMA: Final = Grid(1, 0.0)
-CHROMA_LEFT: Final = Grid(2, 0.5)
-CHROMA_CENTER: Final = Grid(2, 0.0)
+LUMA: Final = Grid((1, 1), (0.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +51,17 @@ class Ellipse:
 
     def on(self, grid: Grid) -> Ellipse:
         """Return the ellipse in samples of `grid`."""
+        (across, down), (left, up) = grid.step, grid.shift
         return Ellipse(
-            (self.center_x + grid.shift_x) / grid.step,
-            self.center_y / grid.step,
-            self.radius_x / grid.step,
-            self.radius_y / grid.step,
+            (self.center_x + left) / across,
+            (self.center_y + up) / down,
+            self.radius_x / across,
+            self.radius_y / down,
         )
 
-    def grown(self, pixels: float) -> Ellipse:
-        """Return the ellipse with radii that are `pixels` longer, at least a thousandth."""
-        return Ellipse(
-            self.center_x, self.center_y, max(1e-3, self.radius_x + pixels), max(1e-3, self.radius_y + pixels)
-        )
+    def grown(self, x: float, y: float) -> Ellipse:
+        """Return the ellipse with radii that are `x` and `y` longer, at least a thousandth."""
+        return Ellipse(self.center_x, self.center_y, max(1e-3, self.radius_x + x), max(1e-3, self.radius_y + y))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,27 +23,28 @@ _LUMA_WEIGHTS: Final = {
 }
 
 
-def yuv_of(color: str, tags: ColorTags, height: int) -> tuple[int, int, int]:
+def yuv_of(color: str, tags: ColorTags, height: int, bits: int = 8) -> tuple[int, int, int]:
     """Return `#rrggbb` in the matrix and range of a frame.
 
     Args:
         color: As people write it.
         tags: Of the frame; an untagged matrix is assumed by the height, as players do.
         height: Of the picture that players see, in pixels.
+        bits: Of a sample. Limited range grows by powers of two; full range ends where the bits do (ITU-T H.273, 8.3).
     """
     red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red_weight, blue_weight = luma_weights(tags, height)
     luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
     u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
+    unit, most = 1 << (bits - 8), (1 << bits) - 1
     if tags.range == "pc":
-        return round(255 * luma), _byte(128 + 255 * u), _byte(128 + 255 * v)
-    return round(16 + 219 * luma), _byte(128 + 224 * u), _byte(128 + 224 * v)
+        zero, span, chroma_span = 0, most, most
+    else:
+        zero, span, chroma_span = 16 * unit, 219 * unit, 224 * unit
+    across, down = (min(most, max(0, round(128 * unit + chroma_span * value))) for value in (u, v))
+    return round(zero + span * luma), across, down
 
 
 def luma_weights(tags: ColorTags, height: int) -> tuple[float, float]:
     """Return how much red and blue count in the luma of a frame; an untagged matrix is assumed by the height."""
     return _LUMA_WEIGHTS.get(matrix_or_assumed(tags, height), _LUMA_WEIGHTS["bt709"])
-
-
-def _byte(value: float) -> int:
-    return min(255, max(0, round(value)))
