@@ -6,7 +6,7 @@ It must not know why; whoever calls has made sure that the graph does the same a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,6 +97,7 @@ def encode_graph(
     sound: Sound | None,
     settings: Settings,
     advance: Callable[[int], None],
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[PipeResult, int]:
     """Make `output` whole, or not at all; return what was made and how many packets could not be decoded.
 
@@ -107,6 +108,7 @@ def encode_graph(
         sound: What goes along.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called some times a second with the frames done; may raise to stop.
+        metadata: Tags of the file.
 
     Raises:
         EncoderUnavailableError: The encoder does not start here.
@@ -118,7 +120,8 @@ def encode_graph(
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
-    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, file_url(staged))
+    tags = [word for key, value in (metadata or {}).items() for word in ("-metadata", f"{key}={value}")]
+    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, *tags, file_url(staged))
     process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
 
     def grows() -> int:
@@ -194,7 +197,7 @@ def _arguments(
         arguments += sound.output_arguments(output)
     arguments += ["-map_metadata", "-1", "-map_chapters", "-1"]
     if output.suffix.lower() in _FASTSTART:
-        arguments += ["-movflags", "+faststart"]
+        arguments += ["-movflags", "+faststart+use_metadata_tags"]
     return tuple(arguments)
 
 

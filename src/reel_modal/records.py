@@ -2,8 +2,9 @@
 
 A record is a small JSON object in the folder `receipts` next to the output, named after the request's hash.
 It counts only as long as the output's first and last bytes are those that it was written for. So it needs nothing of
-a store but reading and writing, works for every container format, and carries the receipt as well, which a tag inside
-the video could not. It is written before the output: whatever happens after the output is there, the record is too.
+a store but reading and writing, and carries the receipt as well. It is written before the output: whatever happens
+after the output is there, the record is too. The output itself has the request's hash in a tag, which goes wherever
+the file goes: it is asked where there is no record any more.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import json
 import logging
 import os
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final, Protocol
 
-from reel_modal.errors import ObjectNotFoundError, RequestError
+from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
+from reel_modal.media import probe
 from reel_modal.parsing import Record, anything, decode, text
 from reel_modal.schema import RenderResult, StoreOptions, store_key
 from reel_modal.storage import Storage
+from reel_modal.untrusted import opened
 
 __all__ = ["OutputRecord", "Rendered", "places_of", "result_of_job"]
 
@@ -28,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _FORMAT: Final = "1"
 _END_BYTES: Final = 1 << 16
+_TAG: Final = "reel_modal_request"
+_NOT_KNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class OutputRecord:
     def __init__(self, storage: Storage, output_key: str, request_hash: str) -> None:
         self._storage = storage
         self._output_key = output_key
+        self._request_hash = request_hash
         self.key: str = str(PurePosixPath(output_key).parent / "receipts" / f"{request_hash}.json")
 
     def write(self, result: RenderResult, made: Path, source_version: str) -> None:
@@ -124,14 +131,62 @@ class OutputRecord:
             return None
         return Rendered(result, source)
 
+    def tags(self, source_version: str) -> dict[str, str]:
+        """Return the tags that the output is to have: the hashes of the request and of the input's version.
+
+        A hash of the version, since a published video may be anybody's to read.
+        """
+        return {_TAG: f"{self._request_hash} {hashlib.sha256(source_version.encode()).hexdigest()}"}
+
+    def told_by_output(self, function: str, source_version: str) -> RenderResult | None:
+        """Return what the output says of itself, where its record is gone.
+
+        None where there is a record, or the output is not there, or it is not this request's and made from this
+        version of the input.
+
+        Raises:
+            StorageError: The store could not be asked.
+        """
+        if self._is_there(self.key):
+            return None
+        try:
+            with TemporaryDirectory(prefix="reel_modal-") as folder:
+                output = self._storage.open(self._output_key, Path(folder))
+                with output.file() as data, opened(output.path, data, packets_only=True) as container:
+                    tags = {key.lower(): value for key, value in container.metadata.items()}
+                if tags.get(_TAG) != self.tags(source_version)[_TAG]:
+                    return None
+                with output.file() as data:
+                    media = probe(output.path, data=data)
+        except (ObjectNotFoundError, InvalidMediaError):
+            return None
+        return RenderResult(
+            job_id=_NOT_KNOWN,
+            function=function,
+            output_key=self._output_key,
+            frames=media.frame_count_header or media.expected_frames or 0,
+            size=media.size,
+            fps=media.fps,
+            duration_seconds=media.duration_seconds or Fraction(0),
+            bytes=output.info.bytes,
+            engine=_NOT_KNOWN,
+            encoder=_NOT_KNOWN,
+            seconds_by_phase={},
+            degraded=("the record of this output is gone, and with it what was not as asked",),
+            reused_from=_NOT_KNOWN,
+        )
+
     def output_is_there(self) -> bool:
         """Return whether there is any object under the output's key.
 
         Raises:
             StorageError: The store could not be asked.
         """
+        return self._is_there(self._output_key)
+
+    def _is_there(self, key: str) -> bool:
         try:
-            self._storage.stat(self._output_key)
+            self._storage.stat(key)
         except ObjectNotFoundError:
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -219,6 +219,48 @@ def test_the_same_request_is_rendered_once_where_it_may_be_reused(
     put(Storage.from_url(url), "in.mp4", clips.get("with_sound.mp4"), tmp_path)
     assert run("render_overlay", asked("other input", "reuse"), url).reused_from is None
     assert renders() == 3
+
+
+def all_requests(suffix: str, existing: Existing) -> Iterator[tuple[str, OverlayRequest | FramingRequest]]:
+    """One request of every way in which an output is made."""
+    store = replace(GLOBAL, existing=existing)
+    keys = {"job_id": existing, "user_id": "u", "input_key": "in.mp4", "store": store}
+    names = iter(f"out-{number}{suffix}" for number in range(9))
+    yield "render_overlay", OverlayRequest(**keys, output_key=next(names), regions=())  # copied whole
+    drawn = replace(overlay(), **keys, output_key=next(names))
+    yield "render_overlay", drawn
+    yield "render_overlay", replace(drawn, output_key=next(names), encode=replace(FAST, smart=False))
+    trim = FramingRequest(**keys, output_key=next(names), trim_end_seconds=Fraction(1, 2), encode=FAST)
+    yield "process_framing", trim
+    yield "process_framing", replace(trim, output_key=next(names), output_size=(160, 90))
+    crop = (CropKeyframe(time_seconds=Fraction(0), x=3, y=0, width=90, height=160),)
+    yield "process_framing", replace(trim, output_key=next(names), crop=crop, output_size=(90, 160))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_an_output_whose_record_is_gone_says_itself_whose_it_is(
+    url: str, suffix: str, clips: Clips, tmp_path: Path
+) -> None:
+    storage = Storage.from_url(url)
+    ways = set()
+    for name, request in all_requests(suffix, "replace"):
+        made = run(name, request, url)
+        ways.add((name, made.engine, made.plan))
+        storage.delete(f"receipts/{request.request_hash()}.json")
+        again = replace(request, job_id="again", store=replace(request.store, existing="reuse"))
+        for existing in ("reuse", "refuse"):
+            told = run(name, replace(again, store=replace(again.store, existing=existing)), url)
+            assert (told.reused_from, told.job_id) == ("unknown", "again"), made
+            assert (told.frames, told.size, told.fps, told.bytes) == (made.frames, made.size, made.fps, made.bytes)
+            assert "record of this output is gone" in told.degraded[0]
+        other = replace(
+            again, encode=replace(again.encode, quality=31), store=replace(again.store, existing="refuse")
+        )
+        with pytest.raises(ObjectExistsError):
+            run(name, other, url)
+    assert len(ways) == (4 if suffix == ".mp4" else 3), ways
+    put(storage, "in.mp4", clips.get("with_sound.mp4"), tmp_path)
+    assert run(name, again, url).reused_from is None  # another picture under the same key is another input
 
 
 def test_another_request_for_the_same_key_is_refused_before_it_is_rendered_or_replaces(

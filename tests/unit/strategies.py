@@ -12,8 +12,8 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
     lambda text: bool(text.strip())
 )
 times = st.fractions(0, 100, max_denominator=90_000)
-positions = st.floats(-5000, 5000, allow_subnormal=False)
-radii = st.floats(0.1, 4000)
+positions = st.floats(-5000, 5000, allow_subnormal=False) | st.integers(-5000, 5000)
+radii = st.floats(0.1, 4000) | st.integers(1, 4000)
 shares = st.floats(0, 1)
 colors = st.none() | st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True)
 

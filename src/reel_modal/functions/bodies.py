@@ -103,7 +103,7 @@ def run_body(
     storage = Storage.from_url(settings.store_url)
     record = OutputRecord(storage, placed.output_key, request.request_hash())
     source_version = storage.stat(placed.input_key).version
-    before = _rendered_before(request, record, source_version)
+    before = _rendered_before(name, request, record, source_version)
     if before is not None:
         usage = before.usage if before.reused_from is None else meter.usage(storage.traffic)
         return replace(before, output_key=request.output_key, usage=usage).to_dict()
@@ -121,11 +121,12 @@ def run_body(
             cancellation=cancellation or CancellationToken(),
             meter=meter,
             announce=lambda result, made: record.write(result, made, source_version),
+            output_tags=record.tags(source_version),
         )
         return replace(body.run(placed, context), output_key=request.output_key).to_dict()
 
 
-def _rendered_before(request: Any, record: OutputRecord, source_version: str) -> RenderResult | None:
+def _rendered_before(function: str, request: Any, record: OutputRecord, source_version: str) -> RenderResult | None:
     """Return the result that is there already and does for this job."""
     found = record.find()
     if found is not None and found.result.job_id == request.job_id:
@@ -133,6 +134,8 @@ def _rendered_before(request: Any, record: OutputRecord, source_version: str) ->
     existing = request.store.existing
     if found is not None and existing != "replace" and found.source_version == source_version:
         return replace(found.result, job_id=request.job_id, reused_from=found.result.job_id)
+    if existing != "replace" and (told := record.told_by_output(function, source_version)) is not None:
+        return replace(told, job_id=request.job_id)
     if existing == "refuse" and record.output_is_there():
         raise ObjectExistsError(
             f"there is an output under {request.output_key!r} that is not this request's, and it is not to be"

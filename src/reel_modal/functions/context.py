@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +138,7 @@ class JobContext:
         cancellation: Looked at between frames.
         meter: Measures the receipt.
         announce: Takes the result and its file right before that is published, to keep a record of it.
+        output_tags: What the output says of itself, as tags of its container.
     """
 
     storage: Storage
@@ -147,6 +148,7 @@ class JobContext:
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     meter: Meter = field(default_factory=Meter)
     announce: Callable[[RenderResult, Path], None] = _announce_nothing
+    output_tags: Mapping[str, str] = field(default_factory=dict)
 
     def usage(self, model: str | None = None) -> Usage:
         """Return the receipt so far; `model` is the network that made pixels."""

@@ -171,7 +171,13 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
         color=job.plan.color,
     )
     made, broken_packets = encode_graph(
-        edit, job.output, job.request.encode, sound=job.sound, settings=job.context.settings, advance=looked
+        edit,
+        job.output,
+        job.request.encode,
+        sound=job.sound,
+        settings=job.context.settings,
+        advance=looked,
+        metadata=job.context.output_tags,
     )
     return made, broken_packets, []
 

@@ -54,7 +54,7 @@ def output_pipe(
 
     Args:
         request: Says container, encoder, quality and preset.
-        context: Of the job.
+        context: Of the job, with the tags of the output.
         size: (width, height) of the frames in pixels.
         fps: Frames a second.
         sound: What goes along; of a source its first sound.
@@ -73,6 +73,7 @@ def output_pipe(
         audio_from=sound,
         color=color,
         sample_aspect_ratio=sample_aspect_ratio,
+        metadata=context.output_tags,
         settings=context.settings,
     )
 

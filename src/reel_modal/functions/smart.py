@@ -73,7 +73,13 @@ def render_smart(
     try:
         with context.reporter.phase("render", plan.frames_rendered) as advance:
             made = smart_render.splice(
-                plan, output, encode=encode, draw=draw, settings=context.settings, advance=looked
+                plan,
+                output,
+                encode=encode,
+                draw=draw,
+                settings=context.settings,
+                advance=looked,
+                metadata=context.output_tags,
             )
     except (MediaError, EncoderUnavailableError) as error:
         _log.warning("%s: rendering all of it, since its parts could not be copied: %s", function, error)

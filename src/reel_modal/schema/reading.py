@@ -45,4 +45,14 @@ def hash_without_job(request: Mapping[str, object]) -> str:
     if isinstance(store := asked.get("store"), Mapping):
         # What becomes of an output that is there makes no other output.
         asked["store"] = {key: value for key, value in store.items() if key != "existing"}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    said = json.dumps(_numbers_alike(asked), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _numbers_alike(value: object) -> object:
+    """Return the same JSON with one spelling of each number: 3 and 3.0 are equal, and ask for the same."""
+    if isinstance(value, Mapping):
+        return {key: _numbers_alike(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers_alike(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -58,7 +58,8 @@ class RenderResult:
         cold_start: Whether a container was started for the job; None where that is not known.
         usage: The receipt: what the job used. None in results of versions that measured nothing.
         reused_from: The `job_id` that rendered the output, where this job found it there already and used nothing
-            but a look; None where this job rendered it.
+            but a look; `unknown` where the output itself says that it is this request's, and its record is gone; None
+            where this job rendered it.
     """
 
     job_id: str

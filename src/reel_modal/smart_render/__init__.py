@@ -5,7 +5,7 @@ It must know neither what is drawn nor where the file goes: a render function sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -81,6 +81,7 @@ def splice(
     draw: Draw | None,
     settings: Settings,
     advance: Callable[[int], None],
+    metadata: Mapping[str, str] | None = None,
 ) -> PipeResult:
     """Make `output` as planned: whole and looked at, or not at all.
 
@@ -91,6 +92,7 @@ def splice(
         draw: Draws on each picture that is made anew; None leaves them as they are.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called after each new frame with the frames done; may raise to stop.
+        metadata: Tags of the file.
 
     Raises:
         SpliceError: The plan is none for a splice, or what came of it is not right; nothing is left.
@@ -106,7 +108,7 @@ def splice(
             windows = encode_windows(
                 made, picture, output.parent, encode=encode, draw=draw, settings=settings, advance=advance
             )
-        spliced = splice_packets(made, picture, windows, staged)
+        spliced = splice_packets(made, picture, windows, staged, metadata or {})
         check_splice(made, picture, spliced, settings)
         size_bytes = publish_file(staged, output)
     finally:

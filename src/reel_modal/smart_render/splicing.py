@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,8 @@ _FORMATS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 SUFFIXES: Final = frozenset(_FORMATS)
 """Containers that are written."""
 
-_MUXER: Final = {"movflags": "+faststart"}
+# The second lets tags through for which the container has no box.
+_MUXER: Final = {"movflags": "+faststart+use_metadata_tags"}
 _NEW_LENGTH_SIZE: Final = 4
 _ROUNDED_SECONDS: Final = Fraction(2, 1000)
 _TEXT: Final = frozenset({"mov_text"})
@@ -73,7 +74,9 @@ class NewPacket:
     idr: bool
 
 
-def splice_packets(plan: RenderPlan, picture: Picture, made: PipeResult | None, target: Path) -> Spliced:
+def splice_packets(
+    plan: RenderPlan, picture: Picture, made: PipeResult | None, target: Path, metadata: Mapping[str, str]
+) -> Spliced:
     """Write `target`: the packets that `plan` copies, and between them those of the new pictures.
 
     Args:
@@ -81,6 +84,7 @@ def splice_packets(plan: RenderPlan, picture: Picture, made: PipeResult | None, 
         picture: Where from.
         made: The file of new pictures, None where there are none.
         target: The file that is written.
+        metadata: Its tags.
 
     Raises:
         SpliceError: The new packets are not what the plan wants, or the container does not take it all.
@@ -94,6 +98,7 @@ def splice_packets(plan: RenderPlan, picture: Picture, made: PipeResult | None, 
     with opened(picture.media.path) as source:
         try:
             with av.open(file_url(target), "w", format=_FORMATS[target.suffix.lower()], options=_MUXER) as output:
+                output.metadata.update(metadata)
                 return splice.written(source, output, target)
         except (FFmpegError, ValueError) as error:
             raise SpliceError(f"{target.suffix} does not take it: {error}") from error
