@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 from examples.fastapi_app.exports import REQUESTS, Export, Exports, Records
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from reel_modal import FunctionRegistry, JobOptions, Settings, Storage, probe
 from reel_modal.contrib.starlette import progress_events
 from reel_modal.errors import InvalidKeyError, InvalidMediaError, ObjectNotFoundError, RequestError
+from reel_modal.storage import FolderStorage
 
 USER = "demo"
 """An app with accounts puts the person's own id here."""
@@ -114,8 +115,11 @@ def create_app(folder: Path, settings: Settings | None = None, *, sample: Path |
             return await asyncio.to_thread(add_clip, path, name, storage, clips)
 
     @app.get("/media/{key:path}")
-    def media(key: str) -> FileResponse:
-        return FileResponse(storage.fetch(key, folder))
+    def media(key: str) -> Response:
+        if isinstance(storage, FolderStorage):
+            return FileResponse(storage.fetch(key, folder))
+        storage.stat(key)
+        return RedirectResponse(storage.signed_url(key))  # the browser asks the store for the parts that it plays
 
     @app.get("/exports")
     def list_exports() -> list[Export]:

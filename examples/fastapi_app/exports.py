@@ -141,12 +141,13 @@ class Exports:
 
     async def _result(self, export: Export) -> RenderResult:
         """Return the result of the step that is due, of the job that runs already or of a new one."""
+        function, fields = export.steps[export.step]
+        request = REQUESTS[function].parse(fields)
         if export.job_id is not None:
-            # A local job ends with the app that ran it; its request is still here.
+            # A local job ends with the app that ran it; its request is still here, and its output may be.
             with suppress(ConfigError, JobNotFoundError):
-                return await self._watched(export, self._registry.attach(export.job_id))
-        function, request = export.steps[export.step]
-        return await self._watched(export, await self._registry[function].submit(REQUESTS[function].parse(request)))
+                return await self._watched(export, self._registry.attach(export.job_id, request))
+        return await self._watched(export, await self._registry[function].submit(request))
 
     async def _watched(self, export: Export, job: Job[RenderResult]) -> RenderResult:
         self._jobs[export.id], export.job_id = job, job.id

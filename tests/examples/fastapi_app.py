@@ -33,11 +33,11 @@ class App:
 
 
 @contextmanager
-def app(folder: Path) -> Iterator[App]:
+def app(folder: Path, **variables: str) -> Iterator[App]:
     """Start the app, which keeps what it knows in `folder`, and end it with the block."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MODAL_", "REEL_MODAL_"))
-    } | {"REEL_MODAL_TIMINGS": "off"}
+    } | {"REEL_MODAL_TIMINGS": "off", **variables}
     command = [sys.executable, "-m", "examples.fastapi_app", "--folder", str(folder), "--port", "0"]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment

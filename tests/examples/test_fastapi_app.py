@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tests.clips import Clips
 from tests.examples.fastapi_app import app, events
+from tests.object_store import ObjectStore
 
 from reel_modal import probe
 
@@ -95,3 +96,18 @@ def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
         assert list(events(running.http, export_id))[-1]["status"] == "complete"
         export = running.http.get(f"/exports/{export_id}").json()
         assert probe(tmp_path / "store" / export["output"]).size == (640, 360)
+
+
+def test_on_a_bucket_the_browser_plays_by_links_of_the_store(tmp_path: Path, clips: Clips, s3: ObjectStore) -> None:
+    with app(tmp_path, REEL_MODAL_STORE_URL=s3.url("example")) as running:
+        running.http.put("/clips/mine.mp4", content=clips.get("25.mp4").read_bytes())
+        export_id = start(running.http, {"clip": "mine.mp4", "keyframes": [], "framing": "1:1"})
+        assert list(events(running.http, export_id))[-1]["status"] == "complete"
+        output = running.http.get(f"/exports/{export_id}").json()["output"]
+        asked = {"headers": {"range": "bytes=4-7"}, "follow_redirects": True}
+        part = running.http.get(f"/media/{output}", **asked)
+        assert (part.status_code, part.content, part.url.port) == (206, b"ftyp", s3.port)
+        assert part.headers["content-type"] == "video/mp4"
+        assert running.http.get("/media/nothing.mp4").status_code == 404
+        # Nothing of what was played stays on the app's own disk.
+        assert list(tmp_path.rglob("*.mp4")) == []
