@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
-from reel_modal.frames import Planes
+from reel_modal.frames import AnyPlanes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,12 +82,12 @@ class Orientation:
             return y, _from_the_end(x, width)
         return x, y
 
-    def turn(self, planes: Planes) -> Planes:
+    def turn(self, planes: AnyPlanes) -> AnyPlanes:
         """Return views of stored `planes`, (H, W) each, that are upright."""
         mirrored = [plane[:, ::-1] if self.mirrored else plane for plane in planes]
         return tuple(np.rot90(plane, -(self.rotation_degrees // 90)) for plane in mirrored)
 
-    def turn_back(self, planes: Planes) -> Planes:
+    def turn_back(self, planes: AnyPlanes) -> AnyPlanes:
         """Return views of upright `planes`, (H, W) each, as they are stored; the reverse of `turn`."""
         turned = [np.rot90(plane, self.rotation_degrees // 90) for plane in planes]
         return tuple(plane[:, ::-1] if self.mirrored else plane for plane in turned)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
@@ -17,10 +18,11 @@ from tests.media.boxes import check_boxes, sample_durations
 
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import Frame
+from reel_modal.frames import Frame, sample_views
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
+from reel_modal.orientation import Orientation
 from reel_modal.progress import ProgressEvent
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
@@ -119,9 +121,34 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     ),
     "rich.mp4": x264("-qp", "12", "-vf", "noise=alls=20:allf=t"),
     "changing_sets.mp4": _changing_sets,
-    "interlaced.mp4": x264("-x264-params", "tff=1", "-flags", "+ildct+ilme"),
+    "top_first.mp4": x264("-vf", "tinterlace=interleave_top,setfield=tff", "-x264-params", "tff=1", fps=50),
+    "bottom_first.mp4": x264("-vf", "tinterlace=interleave_bottom,setfield=bff", "-x264-params", "bff=1", fps=50),
+    "marked_interlaced.mp4": x264("-x264-params", "fake-interlaced=1"),
     "high10.mp4": x264(pixel_format="yuv420p10le"),
     "high422.mp4": x264(pixel_format="yuv422p"),
+    "high422_10.mp4": x264(pixel_format="yuv422p10le"),
+    "high444.mp4": x264(pixel_format="yuv444p"),
+    "high444_10.mp4": x264(pixel_format="yuv444p10le"),
+    "high10_intra.mp4": x264("-g", "1", pixel_format="yuv420p10le"),
+    "interlaced_422_10.mp4": x264(
+        *("-vf", "tinterlace=interleave_top,setfield=tff", "-x264-params", "tff=1:nal-hrd=vbr"),
+        *("-maxrate", "2M", "-bufsize", "2M"),
+        fps=50,
+        pixel_format="yuv422p10le",
+    ),
+    "rotated_422_10.mp4": remade("high422_10.mp4", before=("-display_rotation", "-90")),
+    "full_range_422.mp4": x264(
+        *("-vf", "scale=out_range=pc:out_color_matrix=bt709"),
+        options=("-color_range", "pc", "-colorspace", "bt709"),
+        pixel_format="yuv422p",
+    ),
+    "hlg10.mp4": x264(
+        pixel_format="yuv420p10le",
+        options=("-color_primaries", "bt2020", "-color_trc", "arib-std-b67", "-colorspace", "bt2020nc"),
+    ),
+    "lossless.mp4": x264("-qp", "0"),
+    "rgb.mp4": x264("-c:v", "libx264rgb", pixel_format="rgb24"),
+    "monochrome.mp4": x264(pixel_format="gray"),
     "hevc.mp4": x264("-c:v", "libx265", "-x265-params", "log-level=none", seconds=1),
     "stream_spliced.ts": remade("spliced.mp4"),
 }
@@ -223,6 +250,7 @@ def check(made: Rendering) -> None:
     changed = [rank for rank, (a, b) in enumerate(zip(shown_old, shown_new, strict=True)) if a != b]
     assert not copied & set(changed)
     assert quiet(made.path) == ""
+    assert fields(made.path) == fields(made.source)
     check_times(made.source, made.path, media)
     assert made.drawn == list(expected_pictures(made, plan))
     check_sets(made)
@@ -266,7 +294,23 @@ def sound(path: Path) -> list[bytes]:
 def shown(path: Path) -> list[bytes]:
     """The pictures that a player shows, each by a hash of its samples."""
     with av.open(str(path)) as container:
-        return [hashlib.md5(frame.to_ndarray().tobytes()).digest() for frame in container.decode(video=0)]  # noqa: S324
+        return [hashlib.md5(samples(frame)).digest() for frame in container.decode(video=0)]  # noqa: S324
+
+
+def samples(frame: av.VideoFrame) -> bytes:
+    width = 1 if frame.format.components[0].bits == 8 else 2
+    rows = [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : plane.width * width]
+        for plane in frame.planes
+    ]
+    return b"".join(np.ascontiguousarray(plane).tobytes() for plane in rows)
+
+
+def fields(path: Path) -> list[str]:
+    """Of each picture: P for a whole frame, T and B for two fields with the top or bottom one first."""
+    command = [find_ffmpeg(Settings()).path, "-i", str(path), "-map", "0:v", "-vf", "showinfo", "-f", "null", "-"]
+    words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
+    return re.findall(r" i:([PTB]) iskey", words)
 
 
 def quiet(path: Path) -> str:
@@ -277,14 +321,19 @@ def quiet(path: Path) -> str:
 
 def expected_pictures(made: Rendering, plan: RenderPlan) -> Iterator[bytes]:
     """What the full renderer draws on the pictures of the windows, as they are stored."""
-    media, times = made.media, read_picture(made.media).times
-    overlay = OverlayRenderer(made.request, media.size, media.color)
+    media, picture = made.media, read_picture(made.media)
+    layout, seconds = picture.pixel_format, picture.times.seconds
     wanted = {rank for window in plan.windows for rank in range(*window.kept)}
-    with FrameReader(media, pixel_format="yuv420p") as reader:
+    upright = layout.replace("422", "440") if media.orientation.turned else layout
+    overlay = OverlayRenderer(made.request, media.size, media.color, upright)  # type: ignore[arg-type]
+    # ffmpeg turns 4:2:2 by way of 4:4:4, and resamples it; its stored pictures are exact.
+    as_stored = replace(media, orientation=Orientation(), size=media.coded_size)
+    with FrameReader(as_stored, pixel_format=layout) as reader:
         for frame in reader:
             rank = frame.index + plan.hidden
             if rank in wanted:
-                if overlay.active(times.seconds[rank]):
-                    overlay.render(frame.planes, times.seconds[rank])
-                stored = media.orientation.turn_back(frame.planes)
-                yield b"".join(np.ascontiguousarray(plane).tobytes() for plane in stored)
+                stored = sample_views(frame.data, layout, frame.size)
+                planes = tuple(np.ascontiguousarray(plane) for plane in media.orientation.turn(stored))
+                if overlay.active(seconds[rank]):
+                    overlay.render(planes, seconds[rank])
+                yield b"".join(np.ascontiguousarray(plane).tobytes() for plane in media.orientation.turn_back(planes))

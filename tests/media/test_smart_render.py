@@ -53,7 +53,15 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         *("fps50.mp4", "fps59_94.mp4", "stereo.mp4", "uneven.mp4", "cut.mp4", "late.mp4", "rotated_90.mp4"),
         *("rotated_180.mp4", "mirrored_turned.mp4", "fragmented.mp4", "quicktime.mov", "matroska.mkv", "ntsc.mkv"),
         *("other_ids.mp4", "repeated_sets.mp4", "avc3.mp4", "anamorphic_spliced.mp4", "full_range_spliced.mp4"),
-        *("gop250.mp4", "open_gop.mp4", "refreshed.mp4"),
+        *("gop250.mp4", "open_gop.mp4", "refreshed.mp4", "lossless.mp4", "hlg10.mp4", "high10_intra.mp4"),
+        *("high10.mp4", "high422.mp4", "high422_10.mp4", "high444.mp4", "high444_10.mp4", "full_range_422.mp4"),
+        *(
+            "top_first.mp4",
+            "bottom_first.mp4",
+            "marked_interlaced.mp4",
+            "interlaced_422_10.mp4",
+            "rotated_422_10.mp4",
+        ),
     ],
 )
 def test_every_structure_is_spliced(clips: Clips, tmp_path: Path, name: str) -> None:
@@ -111,9 +119,8 @@ def test_the_work_that_is_reported_is_the_work_that_is_done(clips: Clips, tmp_pa
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("interlaced.mp4", "it is not 8-bit 4:2:0 of whole frames"),
-        ("high10.mp4", "it is not 8-bit 4:2:0 of whole frames"),
-        ("high422.mp4", "it is not 8-bit 4:2:0 of whole frames"),
+        ("rgb.mp4", "its pictures are gbrp (profile 244, chroma format 3, 8 bits), which new ones cannot match"),
+        ("monochrome.mp4", "(profile 100, chroma format 0, 8 bits), which new ones cannot match"),
         ("hevc.mp4", "its codec is hevc; only h264 can be spliced"),
         ("stream_spliced.ts", "its container is mpegts; only MP4, MOV and Matroska can be spliced"),
         ("vorbis.mkv", ".mp4 does not take its vorbis sound as it is"),
@@ -311,8 +318,18 @@ def test_any_structure_with_any_regions(
     }
     rate = draw(st.sampled_from([Fraction(25), Fraction(30000, 1001), Fraction(50)]))
     source = folder / f"source.{draw(st.sampled_from(['mp4', 'mov', 'mkv']))}"
+    order = draw(st.sampled_from([None, None, "tff", "bff"]))
+    if order is not None:
+        words[order] = 1
     parameters = ":".join(f"{key}={value}" for key, value in words.items())
-    x264("-preset", "ultrafast", "-x264-params", parameters, fps=rate, seconds=2, size=(96, 64))(clips, source)
+    marked = () if order is None else ("-vf", f"setfield={order}")
+    x264(
+        *("-preset", "ultrafast", *marked, "-x264-params", parameters),
+        fps=rate,
+        seconds=2,
+        size=(96, 64),
+        pixel_format=draw(st.sampled_from(["yuv420p", "yuv422p", "yuv420p10le", "yuv422p10le", "yuv444p"])),
+    )(clips, source)
     starts = draw(st.lists(st.integers(0, 60), max_size=3))
     made = render(source, folder, *((start / 25, (start + draw(st.integers(0, 12))) / 25) for start in starts))
     if made.result.plan == "full":

@@ -99,7 +99,7 @@ def expected(made: Rendering) -> list[tuple[float, U8Array]]:
         ]
 
 
-@pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv"])
+@pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv", "high10.mp4", "high422_10.mp4", "top_first.mp4"])
 async def test_a_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_path: Path, name: str) -> None:
     made = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
     assert made.result.plan == "smart"

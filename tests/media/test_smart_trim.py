@@ -69,6 +69,8 @@ def samples(path: Path) -> np.ndarray:
         ("no_b.mp4", "0.2", "3.9", 5, 92),
         ("open_gop.mp4", "0", "2.2", 0, 55),
         ("fragmented.mp4", "0.5", "3.1", 13, 65),
+        ("high422.mp4", "0.5", "3.1", 13, 65),
+        ("top_first.mp4", "0.5", "3.1", 13, 65),
     ],
 )
 def test_a_trim_keeps_its_frames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,7 +14,14 @@ from tests.clips import Clips
 from tests.media import splices
 
 from reel_modal.errors import SpliceError
-from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
+from reel_modal.smart_render.bits import BitReader
+from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
+from reel_modal.smart_render.h264 import SLICE, ParameterSets, PictureUnit, Sps, split_units, with_length_size
+
+
+def packets_of(path: Path) -> list[memoryview]:
+    with av.open(str(path)) as container:
+        return [memoryview(bytes(packet)) for packet in container.demux(video=0) if packet.size]
 
 
 def record_of(path: Path) -> bytes:
@@ -22,29 +30,91 @@ def record_of(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "profile", "references", "depth"),
+    ("name", "profile", "references", "pixel_format"),
     [
-        ("spliced.mp4", "high", 4, 8),
-        ("baseline.mp4", "baseline", 1, 8),
-        ("main.mp4", "main", 4, 8),
-        ("sixteen_references.mp4", "high", 16, 8),
-        ("intra.mp4", "high", 0, 8),
-        ("high10.mp4", None, 4, 10),
-        ("high422.mp4", None, 4, 8),
-        ("interlaced.mp4", None, 4, 8),
+        ("spliced.mp4", "high", 4, "yuv420p"),
+        ("baseline.mp4", "baseline", 1, "yuv420p"),
+        ("main.mp4", "main", 4, "yuv420p"),
+        ("sixteen_references.mp4", "high", 16, "yuv420p"),
+        ("intra.mp4", "high", 0, "yuv420p"),
+        ("high10.mp4", "high10", 4, "yuv420p10le"),
+        ("high422.mp4", "high422", 4, "yuv422p"),
+        ("high422_10.mp4", "high422", 4, "yuv422p10le"),
+        ("high444.mp4", "high444", 4, "yuv444p"),
+        ("lossless.mp4", "high", 1, "yuv420p"),
+        ("monochrome.mp4", "", 4, None),
+        ("top_first.mp4", "high", 4, "yuv420p"),
     ],
 )
 def test_a_sequence_parameter_set_says_what_x264_was_told(
-    clips: Clips, name: str, profile: str | None, references: int, depth: int
+    clips: Clips, name: str, profile: str, references: int, pixel_format: str | None
 ) -> None:
     assert name in splices.STRUCTURES
     (unit,) = ParameterSets.parse(record_of(clips.get(name))).sps
     sps = Sps.parse(unit)
-    assert (sps.profile, sps.reference_frames, sps.bit_depths[0]) == (profile, references, depth)
-    assert sps.frames_only == (name != "interlaced.mp4")
+    assert (sps.profile, sps.reference_frames, sps.pixel_format) == (profile, references, pixel_format)
+    assert sps.frames_only == (name != "top_first.mp4")
 
 
-@pytest.mark.parametrize("name", ["spliced.mp4", "baseline.mp4", "main.mp4", "other_ids.mp4"])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("top_first.mp4", "tff"),
+        ("bottom_first.mp4", "bff"),
+        ("interlaced_422_10.mp4", "tff"),
+        ("marked_interlaced.mp4", "frame"),
+    ],
+)
+def test_pictures_say_which_field_is_first_and_so_does_their_coding(
+    clips: Clips, name: str, order: FieldOrder
+) -> None:
+    sets = ParameterSets.parse(record_of(clips.get(name)))
+    headers = FieldHeaders.of(sets)
+    silent = replace(headers, sps={number: replace(sps, says_structure=False) for number, sps in headers.sps.items()})
+    for packet in packets_of(clips.get(name)):
+        assert headers.order(packet, sets.length_size) == order
+        assert silent.order(packet, sets.length_size) == order
+
+
+def test_pictures_that_are_coded_as_two_fields_are_refused(clips: Clips) -> None:
+    """The bit that says so is set in the slices of frames: x264 itself writes no such pictures."""
+    sets = ParameterSets.parse(record_of(clips.get("top_first.mp4")))
+    headers = FieldHeaders.of(sets)
+    packet = bytearray(packets_of(clips.get("top_first.mp4"))[-1])
+    for unit in split_units(memoryview(packet), sets.length_size):
+        if unit[0] & 31 == SLICE:
+            bits = BitReader(bytes(unit[1:9]), "it")
+            bits.ue(), bits.ue(), bits.ue(), bits.read(headers.sps[0].frame_number_bits)
+            place = 64 - bits.left
+            unit[1 + place // 8] ^= 128 >> place % 8
+    with pytest.raises(SpliceError, match="coded as two fields"):
+        headers.order(memoryview(packet), sets.length_size)
+
+
+@pytest.mark.parametrize("structure", [1, 2, 5, 6, 7, 8, 15])
+def test_pictures_that_are_shown_again_are_refused(clips: Clips, structure: int) -> None:
+    sets = ParameterSets.parse(record_of(clips.get("top_first.mp4")))
+    slice_unit = next(
+        bytes(unit)
+        for unit in split_units(packets_of(clips.get("top_first.mp4"))[-1], sets.length_size)
+        if unit[0] & 31 == SLICE
+    )
+    timing = bytes([6, 5, 1, 7, 1, 1, structure << 4, 128])  # behind another message
+    units = (timing, slice_unit)
+    packet = b"".join(len(unit).to_bytes(sets.length_size, "big") + unit for unit in units)
+    with pytest.raises(SpliceError, match="more than once"):
+        FieldHeaders.of(sets).order(memoryview(packet), sets.length_size)
+
+
+def test_pictures_that_differ_in_their_fields_are_refused() -> None:
+    assert one_order(["tff", "tff"]) == "tff"
+    with pytest.raises(SpliceError, match="order of their fields"):
+        one_order(["tff", "bff"])
+
+
+@pytest.mark.parametrize(
+    "name", ["spliced.mp4", "baseline.mp4", "main.mp4", "other_ids.mp4", "high422_10.mp4", "interlaced_422_10.mp4"]
+)
 def test_a_record_is_written_as_it_was_read(clips: Clips, name: str) -> None:
     record = record_of(clips.get(name))
     assert ParameterSets.parse(record).record() == record
@@ -94,5 +164,8 @@ def test_whatever_a_stranger_writes_ends_in_a_splice_error(data: bytes, length_s
         Sps.parse(b"\x67\x64" + data)
     with suppress(SpliceError):
         ParameterSets.parse(b"\x01" + data).free_id()
+    with suppress(SpliceError):
+        sets = ParameterSets((b"\x67\x4d\0\x0a" + data[:40],), (b"\x68" + data[:10],), length_size)
+        FieldHeaders.of(sets).order(memoryview(data), length_size)
     with suppress(SpliceError):
         PictureUnit.parse(memoryview(data), length_size)

@@ -107,7 +107,7 @@ def _copy(
         (),
         output,
         request.encode,
-        draw=None,
+        painter=None,
         context=context,
         function=NAME,
         trim=Trim(*plan.trim, sound=request.audio),

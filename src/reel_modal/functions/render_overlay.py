@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from reel_modal import smart_render
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
-from reel_modal.frames import Planes
+from reel_modal.frames import AnyPlanes, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
@@ -20,7 +21,7 @@ from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import OverlayRequest, RenderResult
-from reel_modal.smart_render import RenderPlan
+from reel_modal.smart_render import Draw, RenderPlan
 
 __all__ = ["NAME", "plan_for", "run"]
 
@@ -50,19 +51,24 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         source = context.storage.fetch(request.input_key, context.workdir)
         media = probe(source, settings=context.settings)
     overlay = OverlayRenderer(request, media.size, media.color)
+
+    def painter(pixel_format: PixelFormat) -> Draw:
+        return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format))
+
     plan, made = render_smart(
         media,
         overlay.changed_intervals,
         output_path(request, context),
         request.encode,
-        draw=lambda planes, seconds: _draw(overlay, planes, seconds),
+        painter=painter,
         context=context,
         function=NAME,
     )
     degraded: list[str] = []
     if made is None:
         made, degraded = _render(request, context, media, overlay)
-    result = result_of(made, request, function=NAME, engine="opencv-yuv420p", degraded=degraded)
+    drawn_on = "yuv420p" if plan.picture is None else plan.picture.pixel_format
+    result = result_of(made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
     return publish_result(result, made, request, context)
 
@@ -81,7 +87,7 @@ def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
     return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
 
 
-def _draw(overlay: OverlayRenderer, planes: Planes, seconds: Fraction) -> None:
+def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> None:
     if overlay.active(seconds):
         overlay.render(planes, seconds)
 

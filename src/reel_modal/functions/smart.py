@@ -19,7 +19,7 @@ from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.schema import EncodeOptions
-from reel_modal.smart_render import Draw, Interval, RenderPlan, Trim
+from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
 
 __all__ = ["render_smart"]
 
@@ -36,7 +36,7 @@ def render_smart(
     output: Path,
     encode: EncodeOptions,
     *,
-    draw: Draw | None,
+    painter: Painter | None,
     context: JobContext,
     function: str,
     trim: Trim | None = None,
@@ -48,7 +48,7 @@ def render_smart(
         changed: See `smart_render.plan`.
         output: The file to make.
         encode: What the request wants of the encoder.
-        draw: Draws on each picture that is made anew.
+        painter: Says who draws on each picture that is made anew.
         context: Reporter, settings and cancellation.
         function: Who asks, for the message of a cancellation.
         trim: See `smart_render.plan`.
@@ -76,7 +76,7 @@ def render_smart(
                 plan,
                 output,
                 encode=encode,
-                draw=draw,
+                painter=painter,
                 settings=context.settings,
                 advance=looked,
                 metadata=context.output_tags,

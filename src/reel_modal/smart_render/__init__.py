@@ -19,10 +19,10 @@ from reel_modal.smart_render.checking import check_splice
 from reel_modal.smart_render.packets import read_picture
 from reel_modal.smart_render.planning import Interval, RenderPlan, Trim, Window, plan_packets
 from reel_modal.smart_render.splicing import SUFFIXES, splice_packets
-from reel_modal.smart_render.windows import Draw, encode_windows
+from reel_modal.smart_render.windows import Draw, Painter, encode_windows
 from reel_modal.storage import publish_file, staging_name
 
-__all__ = ["Draw", "Interval", "RenderPlan", "Trim", "Window", "plan", "splice"]
+__all__ = ["Draw", "Interval", "Painter", "RenderPlan", "Trim", "Window", "plan", "splice"]
 
 _ENCODERS = frozenset({"auto", "libx264"})
 # A frame of a window takes 1.3 times as long as one of a full render, since it is to lose less.
@@ -78,7 +78,7 @@ def splice(
     output: Path,
     *,
     encode: EncodeOptions,
-    draw: Draw | None,
+    painter: Painter | None,
     settings: Settings,
     advance: Callable[[int], None],
     metadata: Mapping[str, str] | None = None,
@@ -89,7 +89,7 @@ def splice(
         made: A plan of the kind `smart`, from `plan`.
         output: The final name.
         encode: Quality and preset of what is made anew.
-        draw: Draws on each picture that is made anew; None leaves them as they are.
+        painter: Says who draws on each picture that is made anew; None leaves them as they are.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called after each new frame with the frames done; may raise to stop.
         metadata: Tags of the file.
@@ -106,7 +106,7 @@ def splice(
     try:
         if made.windows:
             windows = encode_windows(
-                made, picture, output.parent, encode=encode, draw=draw, settings=settings, advance=advance
+                made, picture, output.parent, encode=encode, painter=painter, settings=settings, advance=advance
             )
         spliced = splice_packets(made, picture, windows, staged, metadata or {})
         check_splice(made, picture, spliced, settings)

@@ -1,7 +1,7 @@
 """The few parts of an H.264 stream that a splice must know: which pictures stand alone, which parameter sets hold.
 
-Sources: ITU-T H.264 (08/2021), 7.3 and annex A; ISO/IEC 14496-15 (2022), 5.3. Pure work on bytes; it must not know
-files, times or libav.
+Sources: ITU-T H.264 (08/2021), 7.3 and annexes A and E.1; ISO/IEC 14496-15 (2022), 5.3. Pure work on bytes; it must
+not know files, times or libav.
 """
 
 from __future__ import annotations
@@ -11,47 +11,32 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from reel_modal.errors import SpliceError
+from reel_modal.frames import PixelFormat
+from reel_modal.smart_render.bits import BitReader, payload_of
 
-__all__ = ["ParameterSets", "PictureUnit", "Sps", "with_length_size"]
+__all__ = ["IDR_SLICE", "SEI", "SLICE", "ParameterSets", "PictureUnit", "Sps", "split_units", "with_length_size"]
 
-_SLICE, _IDR_SLICE, _SPS, _PPS = 1, 5, 7, 8
+SLICE, IDR_SLICE, SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 # Enhancement layers, auxiliary pictures and partitioned slices: coded otherwise than what is spliced here.
 _FOREIGN: Final = frozenset({2, 3, 4, 13, 14, 15, 19, 20, 21})
 # Profiles whose sequence parameter sets say their chroma format and bit depth (7.3.2.1.1).
 _HIGH: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
-# The profiles of 8-bit 4:2:0 that x264 writes, by `profile_idc`.
-_PROFILES: Final = {66: "baseline", 77: "main", 100: "high"}
+# x264's words for profiles: those of their own number, and one for each kind of samples.
+_LOW: Final = {66: "baseline", 77: "main"}
+_PROFILES: Final[dict[tuple[int, int], tuple[PixelFormat, str]]] = {
+    (1, 8): ("yuv420p", "high"),
+    (1, 10): ("yuv420p10le", "high10"),
+    (2, 8): ("yuv422p", "high422"),
+    (2, 10): ("yuv422p10le", "high422"),
+    (3, 8): ("yuv444p", "high444"),
+    (3, 10): ("yuv444p10le", "high444"),
+}
+"""By chroma format and bits of a sample: the frames' layout, and the least profile that has them."""
+
+# The others are of scalable and stereo video, and CAVLC 4:4:4 Intra.
+_PLAIN: Final = frozenset({66, 77, 100, 110, 122, 244})
 _MOST_IDS: Final = 32
-_TOO_LONG_BITS: Final = 32
-
-
-class _Bits:
-    """Reads the raw byte sequence payload of a unit, most significant bit first."""
-
-    def __init__(self, unit: bytes) -> None:
-        # A 3 behind two zeros is there so that no start code appears within a unit (7.4.1).
-        payload = unit[1:].replace(b"\0\0\3", b"\0\0")
-        self._value = int.from_bytes(payload, "big")
-        self._left = len(payload) * 8
-
-    def read(self, count: int) -> int:
-        if count > self._left:
-            raise SpliceError("a parameter set breaks off")
-        self._left -= count
-        return (self._value >> self._left) & ((1 << count) - 1)
-
-    def ue(self) -> int:
-        """Read an unsigned Exp-Golomb code (9.1)."""
-        zeros = 0
-        while not self.read(1):
-            zeros += 1
-            if zeros > _TOO_LONG_BITS:
-                raise SpliceError("a parameter set cannot be read")
-        return (1 << zeros) - 1 + self.read(zeros)
-
-    def se(self) -> int:
-        code = self.ue()
-        return (code + 1) // 2 if code % 2 else -(code // 2)
+_OWN_ASPECT: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +48,16 @@ class Sps:
         profile_idc: 66 baseline, 77 main, 100 high, and others.
         constraints: The eight bits behind it.
         level_idc: Ten times the level.
-        chroma_format: 1 is 4:2:0.
+        chroma_format: 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4.
         bit_depths: Of luma and chroma.
         reference_frames: Most that are kept for reference.
-        frames_only: Whether every picture is a whole frame.
+        frames_only: Whether every picture is coded as a whole frame.
+        mixes_fields: Whether parts of a frame may be coded as two fields.
+        separate_planes: Whether Y, U and V are coded as three pictures.
+        frame_number_bits: Length of `frame_num` in a slice.
+        order_bits: Length of `pic_order_cnt_lsb` there; 0 where there is none.
+        says_structure: Whether pictures say which of their fields is first.
+        delay_bits: Lengths of the two delays in front of it.
     """
 
     id: int
@@ -77,6 +68,12 @@ class Sps:
     bit_depths: tuple[int, int]
     reference_frames: int
     frames_only: bool
+    mixes_fields: bool = False
+    separate_planes: bool = False
+    frame_number_bits: int = 4
+    order_bits: int = 0
+    says_structure: bool = False
+    delay_bits: tuple[int, int] = (0, 0)
 
     @classmethod
     def parse(cls, unit: bytes) -> Self:
@@ -85,32 +82,57 @@ class Sps:
         Raises:
             SpliceError: It cannot be read.
         """
-        bits = _Bits(unit)
+        bits = BitReader(payload_of(unit), "a parameter set")
         profile, constraints, level, number = bits.read(8), bits.read(8), bits.read(8), bits.ue()
-        chroma, depths = 1, (8, 8)
+        chroma, depths, separate = 1, (8, 8), False
         if profile in _HIGH:
             chroma = bits.ue()
-            if chroma == 3:
-                bits.read(1)
+            separate = chroma == 3 and bits.flag()
             depths = (8 + bits.ue(), 8 + bits.ue())
             bits.read(1)
             if bits.read(1):
                 _pass_scaling_lists(bits, 12 if chroma == 3 else 8)
-        bits.ue()
-        _pass_picture_order(bits)
+        frame_number_bits = bits.ue() + 4
+        order_bits = _picture_order_bits(bits)
         references = bits.ue()
         bits.read(1)
         bits.ue(), bits.ue()
-        return cls(number, profile, constraints, level, chroma, depths, references, bool(bits.read(1)))
+        frames_only = bits.flag()
+        sps = cls(
+            number, profile, constraints, level, chroma, depths, references, frames_only, separate_planes=separate
+        )
+        if frames_only:
+            return sps
+        mixes = bits.flag()
+        says_structure, delays = _said_of_fields(bits)
+        return replace(
+            sps,
+            mixes_fields=mixes,
+            frame_number_bits=frame_number_bits,
+            order_bits=order_bits,
+            says_structure=says_structure,
+            delay_bits=delays,
+        )
 
     @property
-    def profile(self) -> str | None:
-        """x264's word for the profile, None where it is another than 8-bit 4:2:0 of whole frames."""
-        plain = self.chroma_format == 1 and self.bit_depths == (8, 8) and self.frames_only
-        return _PROFILES.get(self.profile_idc) if plain else None
+    def pixel_format(self) -> PixelFormat | None:
+        """The layout of its frames, as far as x264 codes them as it does; None where it does not."""
+        return self._samples[0]
+
+    @property
+    def profile(self) -> str:
+        """x264's word for the profile of such frames: high and beyond is the least that has them."""
+        return _LOW.get(self.profile_idc) or self._samples[1]
+
+    @property
+    def _samples(self) -> tuple[PixelFormat | None, str]:
+        luma, chroma = self.bit_depths
+        if self.separate_planes or luma != chroma or self.profile_idc not in _PLAIN:
+            return None, ""
+        return _PROFILES.get((self.chroma_format, luma), (None, ""))
 
 
-def _pass_scaling_lists(bits: _Bits, count: int) -> None:
+def _pass_scaling_lists(bits: BitReader, count: int) -> None:
     for index in range(count):
         if not bits.read(1):
             continue
@@ -121,15 +143,55 @@ def _pass_scaling_lists(bits: _Bits, count: int) -> None:
             last = following or last
 
 
-def _pass_picture_order(bits: _Bits) -> None:
+def _picture_order_bits(bits: BitReader) -> int:
+    """Return the length of a picture's own order in its slices, 0 where it follows from others."""
     kind = bits.ue()
     if kind == 0:
-        bits.ue()
-    elif kind == 1:
+        return bits.ue() + 4
+    if kind == 1:
         bits.read(1)
         bits.se(), bits.se()
         for _ in range(min(bits.ue(), 255)):
             bits.se()
+    return 0
+
+
+def _said_of_fields(bits: BitReader) -> tuple[bool, tuple[int, int]]:
+    """Read on to the end: whether pictures say which field is first, and how long the delays in front of that are."""
+    bits.read(1)
+    if bits.flag():  # cropping
+        for _ in range(4):
+            bits.ue()
+    if not bits.flag():  # no usability information
+        return False, (0, 0)
+    if bits.flag() and bits.read(8) == _OWN_ASPECT:
+        bits.read(32)
+    if bits.flag():  # overscan
+        bits.read(1)
+    if bits.flag():  # range and colours
+        bits.read(4)
+        if bits.flag():
+            bits.read(24)
+    if bits.flag():  # places of chroma
+        bits.ue(), bits.ue()
+    if bits.flag():  # lengths of ticks
+        bits.read(65)
+    delays = [_delay_bits(bits) for _ in range(2) if bits.flag()]  # of whole streams, and of their pictures
+    if delays:
+        bits.read(1)
+    return bits.flag(), delays[-1] if delays else (0, 0)
+
+
+def _delay_bits(bits: BitReader) -> tuple[int, int]:
+    """Read the parameters of a buffer (E.1.2)."""
+    count = min(bits.ue(), _MOST_IDS)
+    bits.read(8)
+    for _ in range(count + 1):
+        bits.ue(), bits.ue(), bits.read(1)
+    bits.read(5)
+    delays = bits.read(5) + 1, bits.read(5) + 1
+    bits.read(5)
+    return delays
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +287,16 @@ class PictureUnit:
             SpliceError: It is no picture, or coded in a way that is not spliced here.
         """
         kinds, sets = set(), []
-        for unit in _split(packet, length_size):
+        for unit in split_units(packet, length_size):
             kind = unit[0] & 31
             kinds.add(kind)
             if kind in {_SPS, _PPS}:
                 sets.append(bytes(unit))
         if kinds & _FOREIGN:
             raise SpliceError("it has layers or partitions besides plain pictures")
-        if not kinds & {_SLICE, _IDR_SLICE} or {_SLICE, _IDR_SLICE} <= kinds:
+        if not kinds & {SLICE, IDR_SLICE} or {SLICE, IDR_SLICE} <= kinds:
             raise SpliceError("one of its packets is not one picture")
-        return cls(_IDR_SLICE in kinds, tuple(sets))
+        return cls(IDR_SLICE in kinds, tuple(sets))
 
 
 def with_length_size(packet: memoryview, length_size: int, wanted: int) -> bytes:
@@ -245,13 +307,18 @@ def with_length_size(packet: memoryview, length_size: int, wanted: int) -> bytes
     """
     if length_size == wanted:
         return bytes(packet)
-    units = list(_split(packet, length_size))
+    units = list(split_units(packet, length_size))
     if any(len(unit) >> (8 * wanted) for unit in units):
         raise SpliceError(f"a picture is too long for lengths of {wanted} bytes")
     return b"".join(len(unit).to_bytes(wanted, "big") + bytes(unit) for unit in units)
 
 
-def _split(packet: memoryview, length_size: int) -> Iterator[memoryview]:
+def split_units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
+    """Yield the units of `packet`, without the lengths in front of them.
+
+    Raises:
+        SpliceError: It breaks off.
+    """
     place = 0
     while place < len(packet):
         length = int.from_bytes(packet[place : place + length_size], "big")
@@ -282,4 +349,4 @@ def _sps_id(unit: bytes) -> int:
 
 
 def _pps_id(unit: bytes) -> int:
-    return _Bits(unit).ue()
+    return BitReader(payload_of(unit), "a parameter set").ue()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import SpliceError
+from reel_modal.frames import PixelFormat
 from reel_modal.media import MediaInfo
+from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps
 from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, decoding_times
 from reel_modal.untrusted import opened, packets_of
@@ -39,6 +41,8 @@ class Picture:
         times: When they are due in the output.
         sets: All its parameter sets, those within packets too.
         sps: What its sequence parameter sets say that concerns an encoder, one for all.
+        pixel_format: Layout of its frames, as stored.
+        field_order: Whether its pictures are two fields each, all alike.
         bits_per_pixel: Mean size of a coded pixel.
     """
 
@@ -48,6 +52,8 @@ class Picture:
     times: PictureTimes
     sets: ParameterSets
     sps: Sps
+    pixel_format: PixelFormat
+    field_order: FieldOrder
     bits_per_pixel: float
 
 
@@ -85,14 +91,22 @@ def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None
     dts = reading.dts if reading.dts_known else decoding_times(reading.pts)
     table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds)
     pixels = media.coded_size[0] * media.coded_size[1] * len(table)
-    sps = _common([Sps.parse(unit) for unit in reading.sets.sps])
+    sps, pixel_format = _common([Sps.parse(unit) for unit in reading.sets.sps], media)
     times = PictureTimes.of(table, media.fps)
     if min(at for at, hidden in zip(table.pts, table.hidden, strict=True) if not hidden) * tick_seconds != (
         media.start_seconds
     ):
         raise SpliceError("its first picture does not decode")
     return Picture(
-        media, table, array("q", sorted(table.pts)), times, reading.sets, sps, 8 * reading.size_bytes / pixels
+        media,
+        table,
+        array("q", sorted(table.pts)),
+        times,
+        reading.sets,
+        sps,
+        pixel_format,
+        "frame" if sps.frames_only else one_order(reading.orders),
+        8 * reading.size_bytes / pixels,
     )
 
 
@@ -100,7 +114,8 @@ class _Reading:
     """Gathers what packets say."""
 
     def __init__(self, sets: ParameterSets) -> None:
-        self.sets = sets
+        self.take_sets(sets)
+        self.orders: set[FieldOrder] = set()
         self.near: tuple[Fraction, Fraction] | None = None
         self.keyframes: Sequence[bool] = ()
         self.pts = array("q")
@@ -109,6 +124,12 @@ class _Reading:
         self.hidden = bytearray()
         self.size_bytes = 0
         self.dts_known = True
+
+    def take_sets(self, sets: ParameterSets) -> None:
+        """Go by `sets` from here on."""
+        self.sets = sets
+        allow_fields = not all(Sps.parse(unit).frames_only for unit in sets.sps)
+        self.headers = FieldHeaders.of(sets) if allow_fields else None
 
     def take(self, packet: Packet[VideoStream]) -> None:
         """Take the next packet."""
@@ -119,11 +140,14 @@ class _Reading:
         if packet.is_corrupt:
             raise SpliceError("one of its packets is damaged")
         if self.near is None or self.near[0] <= packet.pts <= self.near[1] or len(self.pts) >= len(self.keyframes):
-            unit = PictureUnit.parse(memoryview(packet), self.sets.length_size)
+            data = memoryview(packet)
+            unit = PictureUnit.parse(data, self.sets.length_size)
+            if unit.sets:
+                self.take_sets(self.sets.with_units(unit.sets))
+            if self.headers is not None:
+                self.orders.add(self.headers.order(data, self.sets.length_size))
         else:
             unit = PictureUnit(self.keyframes[len(self.pts)], ())
-        if unit.sets:
-            self.sets = self.sets.with_units(unit.sets)
         self.pts.append(packet.pts)
         self.dts.append(packet.pts if packet.dts is None else packet.dts)
         self.dts_known = self.dts_known and packet.dts is not None
@@ -132,11 +156,14 @@ class _Reading:
         self.size_bytes += packet.size
 
 
-def _common(all_sps: Sequence[Sps]) -> Sps:
-    """Return the one sequence parameter set that an encoder must follow."""
+def _common(all_sps: Sequence[Sps], media: MediaInfo) -> tuple[Sps, PixelFormat]:
+    """Return the one sequence parameter set that an encoder must follow, and the layout of its frames."""
     first = all_sps[0]
-    if first.profile is None or any(sps.profile != first.profile for sps in all_sps):
-        raise SpliceError(
-            "it is not 8-bit 4:2:0 of whole frames in one of the profiles baseline, main and high, all through"
-        )
-    return max(all_sps, key=lambda sps: (sps.level_idc, sps.reference_frames))
+    if first.pixel_format is None or first.pixel_format != media.pixel_format.replace("yuvj", "yuv"):
+        kind = f"profile {first.profile_idc}, chroma format {first.chroma_format}, {first.bit_depths[0]} bits"
+        raise SpliceError(f"its pictures are {media.pixel_format} ({kind}), which new ones cannot match")
+    for sps in all_sps:
+        if (sps.pixel_format, sps.frames_only, sps.profile) != (first.pixel_format, first.frames_only, first.profile):
+            raise SpliceError("its parameter sets differ in profile, layout of samples, or whether there are fields")
+    most = max(all_sps, key=lambda sps: (sps.level_idc, sps.reference_frames))
+    return replace(most, profile_idc=first.profile_idc), first.pixel_format

@@ -128,7 +128,11 @@ def _with_new_sets(picture: Picture, windows: Path) -> ParameterSets:
     sps = Sps.parse(unit)
     if new.length_size != _NEW_LENGTH_SIZE or sps.id != picture.sets.free_id():
         raise SpliceError("the encoder did not take the free id of a parameter set")
-    if sps.profile != old.profile or sps.level_idc > old.level_idc or sps.reference_frames > old.reference_frames:
+    if (sps.pixel_format, sps.frames_only, sps.profile) != (old.pixel_format, old.frames_only, old.profile):
+        raise SpliceError("the encoder wrote another kind of frames than the source's")
+    # The numbers of profiles rise with what they want of a decoder.
+    wanted, there = ((s.profile_idc, s.level_idc, s.reference_frames) for s in (sps, old))
+    if any(more > most for more, most in zip(wanted, there, strict=True)):
         raise SpliceError("the encoder asks for more of a decoder than the source does")
     return picture.sets.with_units((*new.sps, *new.pps))
 

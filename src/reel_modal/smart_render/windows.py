@@ -20,9 +20,8 @@ from typing_extensions import Buffer
 from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
-from reel_modal.frames import Planes, U8Array, frame_bytes, plane_views
+from reel_modal.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plane_views, sample_views
 from reel_modal.in_process import copy_planes
-from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan, Window
@@ -36,13 +35,17 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["Draw", "decoder_for", "encode_windows", "matching_quality", "packet_of"]
+__all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "matching_quality", "packet_of"]
 
-Draw: TypeAlias = Callable[[Planes, Fraction], None]
-"""Draws on upright yuv420p planes, in place, what is seen at a moment: seconds from the first picture on."""
+Draw: TypeAlias = Callable[[AnyPlanes, Fraction], None]
+"""Draws on upright planes, in place, what is seen at a moment: seconds from the first picture on."""
+
+Painter: TypeAlias = Callable[[PixelFormat], Draw]
+"""Says who draws on planes of a layout, which is the source's own: any chroma, 8 bits or 10."""
 
 _ENCODER: Final = "libx264"
-_FORMATS: Final = frozenset({"yuv420p", "yuvj420p"})
+# Halved across as stored, it is halved down once the picture is turned.
+_TURNED: Final[dict[PixelFormat, PixelFormat]] = {"yuv422p": "yuv440p", "yuv422p10le": "yuv440p10le"}
 # What must not be lost is what crf 18 would lose. A source that spends more than a tenth of a bit on each pixel has
 # more to lose; twice the bits are about six steps of the quantizer.
 _QUALITY: Final = 17
@@ -61,7 +64,7 @@ def encode_windows(
     folder: Path,
     *,
     encode: EncodeOptions,
-    draw: Draw | None,
+    painter: Painter | None,
     settings: Settings,
     advance: Callable[[int], None],
 ) -> PipeResult:
@@ -72,7 +75,7 @@ def encode_windows(
         picture: Where they come from.
         folder: Where the file is made.
         encode: Quality and preset; the quality is raised to what the source has.
-        draw: What is done to each picture; None encodes them as they are.
+        painter: Says what is done to each picture; None encodes them as they are.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called after each frame with the frames done; may raise to stop.
 
@@ -87,17 +90,18 @@ def encode_windows(
         folder / "windows.mp4",
         size=media.coded_size,
         fps=media.fps,
-        pixel_format="yuv420p",
+        pixel_format=picture.pixel_format,
         encoder=_ENCODER,
         quality=min(encode.quality, matching_quality(picture.bits_per_pixel)),
         preset=encode.preset,
         encoder_options=_options(plan, picture, encode),
         color=media.color,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
+        field_order=None if picture.field_order == "frame" else picture.field_order,
         odd_size="error",
         settings=settings,
     )
-    canvas = _Canvas(media, draw)
+    canvas = _Canvas(picture, painter)
     with pipe:
         for window in plan.windows:
             with closing(_decoded(picture, window, settings)) as frames:
@@ -153,15 +157,19 @@ def _options(plan: RenderPlan, picture: Picture, encode: EncodeOptions) -> dict[
         "level": sps.level_idc,
         # x264 declares the lowest profile that has what it uses.
         "cabac": int(sps.profile != "baseline"),
-        "8x8dct": int(sps.profile == "high"),
+        "8x8dct": int(sps.profile not in {"baseline", "main"}),
     }
+    if picture.field_order != "frame":
+        parameters[picture.field_order] = 1
+    elif not sps.frames_only:
+        parameters["fake-interlaced"] = 1
     starts, written = [], 0
     for window in plan.windows:
         # Half a frame early: the first picture at or after it is the one.
         starts.append(f"{float(max(written - Fraction(1, 2), Fraction(0)) / picture.media.fps):.6f}")
         written += window.kept[1] - window.kept[0]
     return {
-        "profile:v": sps.profile or "high",
+        "profile:v": sps.profile,
         "force_key_frames": ",".join(starts),
         "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
     }
@@ -170,30 +178,32 @@ def _options(plan: RenderPlan, picture: Picture, encode: EncodeOptions) -> dict[
 class _Canvas:
     """Memory of one frame as it is stored, and of one as it is seen."""
 
-    def __init__(self, media: MediaInfo, draw: Draw | None) -> None:
-        self._draw = draw
+    def __init__(self, picture: Picture, painter: Painter | None) -> None:
+        media, layout = picture.media, picture.pixel_format
+        seen = _TURNED.get(layout, layout) if media.orientation.turned else layout
+        self._draw = None if painter is None else painter(seen)
         self._orientation = media.orientation
         self._upright = media.orientation.rotation_degrees == 0 and not media.orientation.mirrored
-        self._stored: U8Array = np.empty(frame_bytes("yuv420p", media.coded_size), np.uint8)
-        self._planes = plane_views(self._stored, "yuv420p", media.coded_size)
-        self._seen: U8Array = np.empty_like(self._stored)
-        self._seen_planes = plane_views(self._seen, "yuv420p", media.size)
+        self._stored: U8Array = np.empty(frame_bytes(layout, media.coded_size), np.uint8)
+        self._rows = plane_views(self._stored, layout, media.coded_size)
+        self._planes = sample_views(self._stored, layout, media.coded_size)
+        self._seen_planes = sample_views(np.empty_like(self._stored), seen, media.size)
 
-    def drawn(self, frame: VideoFrame, seconds: Fraction) -> U8Array:
-        """Return the samples of `frame`, stored as they were, with what is drawn at `seconds`."""
-        copy_planes(frame, self._planes)
+    def drawn(self, frame: VideoFrame, seconds: Fraction) -> memoryview:
+        """Return the bytes of `frame`, stored as they were, with what is drawn at `seconds`."""
+        copy_planes(frame, self._rows)
         if self._draw is None:
-            return self._stored
+            return self._stored.data
         if self._upright:
             self._draw(self._planes, seconds)
-            return self._stored
+            return self._stored.data
         _copy(self._orientation.turn(self._planes), self._seen_planes)
         self._draw(self._seen_planes, seconds)
         _copy(self._orientation.turn_back(self._seen_planes), self._planes)
-        return self._stored
+        return self._stored.data
 
 
-def _copy(source: Planes, target: Planes) -> None:
+def _copy(source: AnyPlanes, target: AnyPlanes) -> None:
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)
 
@@ -214,8 +224,11 @@ def _decoded(picture: Picture, window: Window, settings: Settings) -> Generator[
                 break
             if rank != expected or frame.is_corrupt:
                 raise SpliceError(f"picture {expected} of it does not decode")
-            if frame.format.name not in _FORMATS or (frame.width, frame.height) != picture.media.coded_size:
+            layout = frame.format.name.replace("yuvj", "yuv")
+            if (layout, frame.width, frame.height) != (picture.pixel_format, *picture.media.coded_size):
                 raise SpliceError("its pictures change their size or format")
+            if frame.interlaced_frame != (picture.field_order != "frame"):
+                raise SpliceError(f"picture {expected} of it is marked otherwise than the others")
             yield frame
             expected += 1
     if expected != window.kept[1]:
