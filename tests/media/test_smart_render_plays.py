@@ -27,8 +27,11 @@ SCRIPT = """(async () => {
   });
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   const context = canvas.getContext("2d", {willReadFrequently: true});
-  const blocks = () => {
-    context.drawImage(video, 0, 0);
+  const look = () => {  // the picture and its own time: while it plays, the next may be there already
+    const frame = new VideoFrame(video);
+    const time = frame.timestamp / 1e6;
+    context.drawImage(frame, 0, 0, canvas.width, canvas.height);
+    frame.close();
     const {data, width, height} = context.getImageData(0, 0, canvas.width, canvas.height);
     const rows = [];
     for (let top = 0; top + %d <= height; top += %d)
@@ -41,29 +44,28 @@ SCRIPT = """(async () => {
           }
         rows.push(sum / %d);
       }
-    return rows;
+    return [time, rows];
   };
   window.seek = async (seconds) => {
     const shown = new Promise((resolve) => {
-      const look = (_, about) => {  // a picture of the time before may still be on its way
-        if (Math.abs(about.mediaTime - seconds) < 0.1) resolve(about.mediaTime);
-        else video.requestVideoFrameCallback(look);
+      const wait = (_, about) => {  // a picture of the time before may still be on its way
+        if (Math.abs(about.mediaTime - seconds) < 0.1) resolve(look());
+        else video.requestVideoFrameCallback(wait);
       };
-      video.requestVideoFrameCallback(look);
+      video.requestVideoFrameCallback(wait);
     });
     video.currentTime = seconds;
-    const time = await shown;
-    return [time, blocks()];
+    return await shown;
   };
   window.play = async (from, to) => {
     await window.seek(from);
     const seen = [];
     const all = new Promise((resolve, reject) => {
-      const look = (_, about) => {
-        seen.push([about.mediaTime, blocks()]);
-        if (about.mediaTime >= to) { video.pause(); resolve(); } else video.requestVideoFrameCallback(look);
+      const next = (_, about) => {
+        seen.push(look());
+        if (about.mediaTime >= to) { video.pause(); resolve(); } else video.requestVideoFrameCallback(next);
       };
-      video.requestVideoFrameCallback(look);
+      video.requestVideoFrameCallback(next);
       video.onerror = () => reject(new Error(video.error.message));
       video.onended = resolve;
     });
