@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import obstore
 import pytest
+from obstore.exceptions import GenericError
 from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
 
 from reel_modal.errors import (
@@ -20,8 +21,10 @@ from reel_modal.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
+    StorageUnavailableError,
 )
 from reel_modal.storage import FolderStorage, ObjectStorage, Storage
+from reel_modal.storage.objects import Patience, new_copy_header
 from reel_modal.storage.urls import storage_at
 
 _MIB = 1 << 20
@@ -159,6 +162,54 @@ def test_the_store_itself_refuses_a_large_object_where_one_came_in_the_last_mome
     assert storage.stat("a.mp4") == first
     assert storage.publish(made(workdir, b"1" * 17 * _MIB), "a.mp4", existing="refuse") == 17 * _MIB  # the same bytes
     assert unpublished(storage) == []
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["answer lost", "never made"])
+def test_a_copy_that_fails_is_made_again_and_its_source_goes_in_any_case(
+    s3: ObjectStore, workdir: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    monkeypatch.setattr("reel_modal.storage.objects._ONE_PUT_BYTES", _MIB)
+    storage = storage_at(s3.url(f"copy-{copied}"), patience=Patience(attempts=2))
+    copy, calls = obstore.copy, 0
+
+    def lose(*arguments: object, **options: object) -> None:
+        nonlocal calls
+        calls += 1
+        if copied or calls == 2:
+            copy(*arguments, **options)  # type: ignore[arg-type]
+        if calls == 1:
+            raise GenericError("error sending request")
+
+    monkeypatch.setattr(obstore, "copy", lose)
+    data = os.urandom(2 * _MIB)
+    assert storage.publish(made(workdir, data), "a.mp4", existing="refuse") == 2 * _MIB
+    assert storage.read_bytes("a.mp4") == data
+    assert unpublished(storage) == []
+    monkeypatch.setattr(obstore, "copy", lambda *_, **__: lose_always())
+    source = made(workdir, data)
+    with pytest.raises(StorageUnavailableError):
+        storage.publish(source, "b.mp4", existing="refuse")
+    assert source.exists()
+    assert unpublished(storage) == []
+    with pytest.raises(ObjectNotFoundError):
+        storage.stat("b.mp4")
+
+
+def lose_always() -> None:
+    raise GenericError("error sending request")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "header"),
+    [
+        (None, "if-none-match"),
+        ("http://127.0.0.1:9000", "if-none-match"),
+        ("https://ACCOUNT.r2.cloudflarestorage.com", "cf-copy-destination-if-none-match"),
+        ("https://ACCOUNT.eu.r2.cloudflarestorage.com/", "cf-copy-destination-if-none-match"),
+    ],
+)
+def test_r2_has_a_condition_of_its_own(endpoint: str | None, header: str) -> None:
+    assert new_copy_header(endpoint) == header
 
 
 def test_of_many_large_objects_for_one_key_at_once_one_is_published(

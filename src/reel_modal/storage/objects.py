@@ -132,7 +132,7 @@ class ObjectStorage(Storage):
             tag = self._ask(key, lambda: self._put(source, size, key, existing))
         except ObjectExistsError:
             # Is it this file, from an attempt whose answer was lost, or from the same job before?
-            if not self._holds(key, self.stat(key).version, expected, source):
+            if not self._has_bytes_of(source, self.stat(key), expected):
                 raise
         else:
             if not self._holds(key, tag, expected, source):
@@ -260,8 +260,8 @@ class ObjectStorage(Storage):
         obstore sets no condition on the end of an upload in parts, but it does on a copy, which the store makes.
         """
         aside = f"{_UNPUBLISHED}/{secrets.token_hex(16)}{PurePosixPath(key).suffix}"
+        self._put_parts(source, aside)
         try:
-            self._put_parts(source, aside)
             self._check_free(key)
             self._obstore.copy(self._store, self._prefix + aside, self._prefix + key, overwrite=False)
         finally:
@@ -270,9 +270,10 @@ class ObjectStorage(Storage):
 
     def _remove_aside(self, aside: str) -> None:
         try:
-            self.delete(aside)
-        except StorageError as error:
-            _log.warning("%s stays in %s until its rule removes it: %s", aside, self.name, error)
+            self._obstore.delete(self._store, self._prefix + aside)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the file itself is in place, or its failure is told
+            said = storage_error(error, aside)
+            _log.warning("%s stays in %s until the bucket's rule removes it: %s", aside, self.name, said)
 
     def _sent(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the parts; who asks for the next one has sent one."""
@@ -297,6 +298,13 @@ class ObjectStorage(Storage):
         info = self.stat(key)
         if tag is not None and info.version != tag:
             return True  # somebody has put another object there since, which says nothing of ours
+        return self._has_bytes_of(source, info, expected)
+
+    def _has_bytes_of(self, source: Path, info: ObjectInfo, expected: tuple[str, str]) -> bool:
+        """Whether this version of an object is the file: by its tag where that is a checksum, else by reading it."""
+        told = _MD5_TAG.fullmatch(info.version)
+        if told is not None and told[1] in expected:
+            return True
         if info.bytes != source.stat().st_size:
             return False
         with source.open("rb") as file:
@@ -337,12 +345,10 @@ def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience:
     from obstore.store import S3Store
 
     given = {"endpoint": endpoint, "region": region}
-    on_r2 = endpoint is not None and endpoint.rstrip("/").endswith(".r2.cloudflarestorage.com")
     return S3Store(
         bucket,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
-        # How a copy says that there must be no object yet.
-        copy_if_not_exists=f"header: {'cf-copy-destination-if-none-match' if on_r2 else 'if-none-match'}: *",
+        copy_if_not_exists=f"header: {new_copy_header(endpoint)}: *",
         client_options={
             "allow_http": endpoint is not None and endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=patience.connect_seconds),
@@ -355,6 +361,12 @@ def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience:
             "retry_timeout": timedelta(seconds=patience.retry_seconds),
         },
     )
+
+
+def new_copy_header(endpoint: str | None) -> str:
+    """Return the name of the header by which a copy says that there must be no object yet."""
+    on_r2 = endpoint is not None and endpoint.rstrip("/").endswith(".r2.cloudflarestorage.com")
+    return "cf-copy-destination-if-none-match" if on_r2 else "if-none-match"
 
 
 _memories: dict[str, ObjectStore] = {}
