@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from types import MappingProxyType
 from typing import Final
 
@@ -70,10 +71,11 @@ class Rates:
         """Return the rates as the value of `REEL_MODAL_RATES`.
 
         Example:
-            >>> PUBLISHED_RATES.to_setting()[:36]
-            'cpu=1.31e-05,memory=2.22e-06,A100-40'
+            >>> PUBLISHED_RATES.to_setting()[:46]
+            'dated=2026-09-27,cpu=1.31e-05,memory=2.22e-06,'
         """
-        return ",".join(f"{name}={dollars:.9g}" for name, dollars in self.by_name().items())
+        prices = (f"{name}={dollars:.9g}" for name, dollars in self.by_name().items())
+        return ",".join([f"dated={self.dated}", *prices])
 
     def by_name(self) -> dict[str, float]:
         """Return each rate in dollars a second: `cpu` of a core, `memory` of a GiB, then the GPUs by name."""
@@ -111,7 +113,7 @@ def load_rates(env: Mapping[str, str] | None = None) -> Rates:
 
     Args:
         env: Default: this process's environment. The variable is a list in dollars a second, such as
-            `T4=0.00015,cpu=0.00001,memory=0.000002`.
+            `T4=0.00015,cpu=0.00001,memory=0.000002`, and may say when they were in force: `dated=2026-11-25`.
 
     Raises:
         ConfigError: It cannot be read.
@@ -124,14 +126,19 @@ def load_rates(env: Mapping[str, str] | None = None) -> Rates:
     if not text:
         return PUBLISHED_RATES
     gpus, others = dict(PUBLISHED_RATES.gpus), {"CPU": PUBLISHED_RATES.cpu_core, "MEMORY": PUBLISHED_RATES.memory_gib}
+    dated = PUBLISHED_RATES.dated
     for part in text.split(","):
         name, _, dollars = part.partition("=")
+        if name.strip() == "dated":
+            dated = _date(dollars.strip())
+            continue
         kind = canonical_gpu(name)
         if not kind:
             raise ConfigError(f"REEL_MODAL_RATES: {part!r} is no price; write T4=0.000164, cpu=… or memory=…")
         (others if kind in others else gpus)[kind] = _price(dollars, f"REEL_MODAL_RATES: {kind}")
     return replace(
         PUBLISHED_RATES,
+        dated=dated,
         source=f"REEL_MODAL_RATES, else {PUBLISHED_RATES.source}",
         gpus=MappingProxyType(gpus),
         cpu_core=others["CPU"],
@@ -161,6 +168,13 @@ def hourly_rates(prices: Mapping[str, object], *, dated: str, source: str) -> Ra
         if name.startswith(_GPU_HOUR):
             gpus[canonical_gpu(name.removeprefix(_GPU_HOUR).replace("_", "-"))] = dollars
     return Rates(dated, source, MappingProxyType(gpus), seconds[_CPU_HOUR], seconds[_MEMORY_HOUR])
+
+
+def _date(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise ConfigError(f"REEL_MODAL_RATES: dated: {text!r} is no date; write YYYY-MM-DD") from error
 
 
 def _price(text: str, what: str) -> float:

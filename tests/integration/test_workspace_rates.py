@@ -43,6 +43,7 @@ async def test_the_rates_are_those_of_the_workspace_by_the_second(rates: dict[st
     assert found.dated >= PUBLISHED_RATES.dated
     again = load_rates({"REEL_MODAL_RATES": found.to_setting()})
     assert again.by_name() == pytest.approx(found.by_name(), rel=1e-8)
+    assert again.dated == found.dated
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_prices_can_be_set() -> None:
     assert load_rates({}) is PUBLISHED_RATES
 
 
-@pytest.mark.parametrize("text", ["T4", "T4=free", "=1", "T4=-1", "T4=inf", "cpu=nan"])
+@pytest.mark.parametrize("text", ["T4", "T4=free", "=1", "T4=-1", "T4=inf", "cpu=nan", "dated=today"])
 def test_a_price_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="REEL_MODAL_RATES: "):
         load_rates({"REEL_MODAL_RATES": text})
