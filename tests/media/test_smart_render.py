@@ -221,6 +221,13 @@ def _late(packet: Packet, place: int) -> Packet:
     return packet
 
 
+def _lasting(packet: Packet, place: int) -> Packet:
+    """All is as planned but the length of the last picture, which only a look at the whole file finds."""
+    if place == 99:
+        packet.duration = 40 * 512
+    return packet
+
+
 def _undecodable(packet: Packet, place: int) -> Packet:
     """The first new picture ends in noise."""
     if place != 48:
@@ -243,6 +250,7 @@ def _like(packet: Packet, data: bytes) -> Packet:
         (_dropped, "packet 5 is not"),
         (_late, "the pictures are not shown when they should be"),
         (_undecodable, "joint"),
+        (_lasting, "the output has another seconds than was asked for"),
     ],
 )
 def test_a_splice_that_is_not_right_is_not_published(
@@ -261,6 +269,7 @@ def test_a_splice_that_is_not_right_is_not_published(
     assert made.result.reason.startswith("copying was tried, but ")
     assert words in made.result.reason
     assert made.result.frames_copied == 0
+    assert abs(probe(made.path, scan=True).duration_seconds - 4) < Fraction(1, 25)
     assert quiet(made.path) == ""
     events = [event for event in made.events if event.phase == "render"]
     assert (events[-1].done, events[-1].total) == (100, 100)

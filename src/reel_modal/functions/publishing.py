@@ -20,7 +20,7 @@ from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
 from reel_modal.sound import Sound
 from reel_modal.timestamps import same_rate
 
-__all__ = ["output_path", "output_pipe", "publish_result", "result_of"]
+__all__ = ["output_path", "output_pipe", "publish_result", "result_of", "verify_made"]
 
 
 class _Request(Protocol):
@@ -123,7 +123,7 @@ def publish_result(
         StorageError: It could not be put in place.
     """
     with context.reporter.phase("verify"):
-        _verify(made, context)
+        verify_made(made, context)
     with context.reporter.phase("publish"):
         context.announce(_measured(result, context, model), made.path)
         refuse = request.store.existing == "refuse"
@@ -136,7 +136,13 @@ def _measured(result: RenderResult, context: JobContext, model: str | None) -> R
     return replace(result, seconds_by_phase=seconds, usage=context.usage(model))
 
 
-def _verify(made: PipeResult, context: JobContext) -> None:
+def verify_made(made: PipeResult, context: JobContext) -> None:
+    """Look at the file that `made` tells of.
+
+    Raises:
+        OutputMismatchError: Frames, size, rate or length differ.
+        InvalidMediaError: It cannot be read.
+    """
     found = probe(made.path, settings=context.settings, scan=True)
     frames = None if found.scan is None else found.scan.frame_count
     _expect("frames", made.frames, frames)

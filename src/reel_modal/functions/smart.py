@@ -17,6 +17,7 @@ from reel_modal.encoders import try_encoder
 from reel_modal.errors import EncoderUnavailableError, MediaError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
+from reel_modal.functions.publishing import verify_made
 from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
@@ -81,7 +82,10 @@ def render_smart(
                 advance=looked,
                 metadata=context.output_tags,
             )
+            # Before it is published it is looked at again; here a whole render can still take its place.
+            verify_made(made, context)
     except (MediaError, EncoderUnavailableError) as error:
+        output.unlink(missing_ok=True)
         _log.warning("%s: rendering all of it, since its parts could not be copied: %s", function, error)
         return RenderPlan.full(f"copying was tried, but {error}"), None
     return plan, made
