@@ -118,6 +118,7 @@ def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_m
     url = s3.url(f"large-refused-{next(_numbers)}")
     storage = Storage.from_url(url)
     source = made(workdir, bytes(17 * _MIB))
+    begun = s3.begun_uploads()
     looks = 0
     head = type(storage)._head  # type: ignore[attr-defined]
 
@@ -133,7 +134,7 @@ def test_a_large_object_is_refused_as_well_whether_it_was_there_before_or_came_m
         storage.publish(source, "a.mp4", existing="refuse")
     assert storage.read_bytes("a.mp4") == b"a rival's"
     assert source.exists()
-    assert [path for path in s3.begun_uploads() if "large-refused" in path] == []
+    assert s3.begun_uploads() == begun
     assert unpublished(storage) == []
     with pytest.raises(ObjectExistsError):
         storage.publish(source, "a.mp4", existing="refuse")
