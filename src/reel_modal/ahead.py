@@ -55,6 +55,10 @@ class Ahead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread at its next item; safe to call twice."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -10,10 +10,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import numpy as np
 
+from reel_modal.ahead import Ahead
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
@@ -25,6 +26,9 @@ from reel_modal.in_process import InProcessDecoder, copy_planes
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.untrusted import input_arguments
 
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
 __all__ = ["Decoder", "FrameReader"]
 
 Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
@@ -33,6 +37,7 @@ Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
 # A seek goes to a keyframe well before the wanted time; frames are then dropped by their timestamps, so that it can
 # be too early but never wrong.
 _SEEK_MARGIN_SECONDS: Final = 15
+_AHEAD_FRAMES: Final = 2
 
 
 class FrameReader:
@@ -97,6 +102,7 @@ class FrameReader:
         self._in_process = decoder == "in_process"
         self._nvdec = decoder == "nvdec"
         self._decoder: InProcessDecoder | None = None
+        self._pictures: Ahead[tuple[VideoFrame, Fraction]] | None = None
         self._reading: Generator[Frame] | None = None
 
     @property
@@ -105,6 +111,8 @@ class FrameReader:
         return self._times.broken_packets if self._decoder is None else self._decoder.broken_packets
 
     def __enter__(self) -> Self:
+        if self._in_process and self._pictures is None:
+            self._pictures = self._decode_ahead()  # while the caller prepares what it does with the frames
         return self
 
     def __exit__(
@@ -116,6 +124,8 @@ class FrameReader:
         """End the decoder, wherever it is; safe to call twice."""
         if self._reading is not None:
             self._reading.close()
+        if self._pictures is not None:
+            self._pictures.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order of their times.
@@ -138,15 +148,22 @@ class FrameReader:
         finally:
             self._process.kill()
 
-    def _read_in_process(self) -> Generator[Frame]:
+    def _decode_ahead(self) -> Ahead[tuple[VideoFrame, Fraction]]:
         self._decoder = InProcessDecoder(
             self.media, self._filters(), seek_seconds=self._seek_seconds(), limits=self._settings.limits
         )
+        return Ahead(self._decoder.frames(), depth=_AHEAD_FRAMES, name="decode").__enter__()
+
+    def _read_in_process(self) -> Generator[Frame]:
         frame = Frame(np.empty(self._frame_bytes, np.uint8), self.size, self.pixel_format, self._origin, 0)
-        for picture, seconds in self._decoder.frames():
-            copy_planes(picture, frame.planes)
-            yield replace(frame, pts_seconds=self._origin + seconds, index=self.frames_read)
-            self.frames_read += 1
+        pictures = self._pictures or self._decode_ahead()
+        try:
+            for picture, seconds in pictures:
+                copy_planes(picture, frame.planes)
+                yield replace(frame, pts_seconds=self._origin + seconds, index=self.frames_read)
+                self.frames_read += 1
+        finally:
+            pictures.close()
         self._expect_frames("libav decodes none")
 
     def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
