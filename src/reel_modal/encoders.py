@@ -107,6 +107,7 @@ def choose_encoder(
     preset: str,
     options: Mapping[str, str] | None,
     timeout_seconds: float,
+    try_last: bool = True,
 ) -> EncoderChoice:
     """Return an encoder that has just encoded one frame here; what once started is not tried again.
 
@@ -119,6 +120,8 @@ def choose_encoder(
         preset: See `encoder_arguments`.
         options: See `encoder_arguments`.
         timeout_seconds: Longest that one try may take.
+        try_last: Whether the last one that comes into question is tried as well. There is none to take instead, so
+            whoever can start anew may as well do without, and ask again when that fails.
 
     Raises:
         EncoderUnavailableError: It does not start; with `auto`, none does.
@@ -126,10 +129,12 @@ def choose_encoder(
     """
     passed_over: list[str] = []
     last: EncoderUnavailableError | None = None
-    for candidate in AUTO_ORDER if name == "auto" else (name,):
+    candidates = AUTO_ORDER if name == "auto" else (name,)
+    for candidate in candidates:
         arguments = encoder_arguments(candidate, quality=quality, preset=preset, options=options)
         try:
-            _try(ffmpeg, candidate, (*before, *arguments), first_frame, timeout_seconds)
+            if try_last or candidate != candidates[-1]:
+                _try(ffmpeg, candidate, (*before, *arguments), first_frame, timeout_seconds)
         except EncoderUnavailableError as error:
             last = error
             passed_over.append(f"{candidate} does not start here ({first_reason(error.stderr_tail)})")

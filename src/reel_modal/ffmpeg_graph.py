@@ -116,7 +116,7 @@ def encode_graph(
         OutputMismatchError: The file has another count of frames; nothing is kept.
     """
     ffmpeg = find_ffmpeg(settings).path
-    choice = _choose(ffmpeg, edit, encode, settings)
+    choice = _choose(ffmpeg, edit, encode, settings, try_last=False)
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
@@ -130,6 +130,8 @@ def encode_graph(
 
     try:
         if process.finish(grows) != 0:
+            if progress.frames == 0:
+                _choose(ffmpeg, edit, encode, settings, try_last=True)  # raises where the encoder is to blame
             raise process.error("ffmpeg could not make the clip", frame_index=progress.frames)
         size_bytes = _publish(edit, staged, output, process)
     finally:
@@ -161,8 +163,10 @@ def _publish(edit: GraphEdit, staged: Path, output: Path, process: FFmpegProcess
     return publish_file(staged, output)
 
 
-def _choose(ffmpeg: str, edit: GraphEdit, encode: EncodeOptions, settings: Settings) -> EncoderChoice:
-    """Try the encoder on one frame of the output's size and tags."""
+def _choose(
+    ffmpeg: str, edit: GraphEdit, encode: EncodeOptions, settings: Settings, *, try_last: bool
+) -> EncoderChoice:
+    """Try encoders on one frame of the output's size and tags."""
     width, height = edit.size
     raw = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}")
     rate = ("-framerate", f"{edit.fps.numerator}/{edit.fps.denominator}", "-i", "pipe:0")
@@ -176,6 +180,7 @@ def _choose(ffmpeg: str, edit: GraphEdit, encode: EncodeOptions, settings: Setti
         preset=encode.preset,
         options=None,
         timeout_seconds=settings.stall_seconds,
+        try_last=try_last,
     )
 
 

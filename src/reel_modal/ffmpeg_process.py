@@ -33,6 +33,9 @@ _LONGEST_LINE_BYTES: Final = 4096
 _PIPE_BYTES: Final = 1 << 20
 _REAP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
+# glibc gives the memory of each frame back to the system and asks for it again, page by page, which costs as much as
+# reading the frame; with these it keeps it.
+_KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 
 
 class LineSink(Protocol):
@@ -85,6 +88,7 @@ class FFmpegProcess:
                 stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=self._has_session,
+                env={**_KEEP_MEMORY, **os.environ} if feeds else None,
             )
         except OSError as error:
             raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error

@@ -19,11 +19,18 @@ from tests.media.framed import FAITHFUL, FAST, crops, framed, request_for, run, 
 from tests.processes import children
 
 from reel_modal import FramePipe, FrameReader
-from reel_modal.errors import FFmpegError, InvalidMediaError, JobCancelledError, ReelModalError, RequestError
+from reel_modal.errors import (
+    EncoderUnavailableError,
+    FFmpegError,
+    InvalidMediaError,
+    JobCancelledError,
+    ReelModalError,
+    RequestError,
+)
 from reel_modal.functions.context import CancellationToken
 from reel_modal.media import probe
 from reel_modal.progress import ProgressEvent
-from reel_modal.schema import CropKeyframe, FramingRequest
+from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
 from reel_modal.testing import make_clip
 
 F = Fraction
@@ -52,6 +59,20 @@ def variant(clips: Clips, name: str, kind: str) -> Path:
     else:
         ffmpeg(*short, *x264, path)
     return path
+
+
+@pytest.mark.parametrize("shift", [0, 1e-9], ids=["one graph", "frame by frame"])
+@pytest.mark.parametrize(("name", "preset"), [("h264_nonsense", "fast"), ("libx264", "warp")])
+def test_an_encoder_that_does_not_start_is_named_and_leaves_nothing(
+    clips: Clips, tmp_path: Path, name: str, preset: str, shift: float
+) -> None:
+    encode = EncodeOptions(encoder=name, preset=preset)
+    crop = crops((0, 20, 10, 90, 160), (1, 20 + shift, 10, 90, 160))
+    request = request_for(clips.get("25.mp4"), tmp_path / "out.mp4", crop=crop, encode=encode)
+    with pytest.raises(EncoderUnavailableError, match=f"encoder '{name}' does not start"):
+        run(request, tmp_path / "work")
+    assert list(tmp_path.iterdir()) == [tmp_path / "work"]
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", REAL)
