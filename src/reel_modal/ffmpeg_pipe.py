@@ -5,7 +5,7 @@ It must not know what is drawn on the frames, nor where the files come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,7 @@ from reel_modal.filters import (
     tag_filters,
     to_yuv_filters,
 )
+from reel_modal.frame_memory import SharedBuffer
 from reel_modal.frame_reader import FrameReader
 from reel_modal.frames import (
     BT709,
@@ -108,6 +109,8 @@ class FramePipe:
             `Sound` says itself how.
         audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
             time of its own first picture.
+        expected_frames: How many will be written, where that is known: then the sound need not wait for the last of
+            them. Where it was wrong, the sound is put in anew.
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
             (default BT.709, limited); YUV frames are only tagged.
         sample_aspect_ratio: Width / height of one pixel.
@@ -144,6 +147,7 @@ class FramePipe:
         encoder_options: Mapping[str, str] | None = None,
         audio_from: str | Path | MediaInfo | Sound | None = None,
         audio_start_seconds: Fraction | float | None = None,
+        expected_frames: int | None = None,
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction | int = 1,
         field_order: Literal["tff", "bff"] | None = None,
@@ -176,6 +180,7 @@ class FramePipe:
         )
         self._color = color or (BT709 if pixel_format in {"bgr24", "rgb24"} else ColorTags())
         self._field_order = field_order
+        self._expected_frames = expected_frames
         self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
         if self._sample_aspect_ratio <= 0:
             raise ConfigError(f"sample_aspect_ratio is {sample_aspect_ratio!r}; it must be above 0")
@@ -209,11 +214,11 @@ class FramePipe:
         if self._process is not None:
             raise ConfigError("a FramePipe writes one file; make another one for another file")
         self._ffmpeg = find_ffmpeg(self._settings).path
-        raw = self._input_and_filters()
+        raw, filters = self._raw_input(), self._filters()
         self._choice = choose_encoder(
             self._ffmpeg,
             self._encoder,
-            before=raw,
+            before=(*raw, *filters),
             first_frame=bytes(self._frame_bytes),
             quality=self._quality,
             preset=self._preset,
@@ -222,8 +227,14 @@ class FramePipe:
         )
         self._sound = self._find_sound()
         self._video_path = self._stage()
-        finishing = () if self._sound else self._finishing_arguments()
-        encoding = (*raw, *self._choice.arguments, *finishing)
+        encoding = (*filters, *self._choice.arguments)
+        if self._sound is None:
+            encoding = (*raw, *encoding, *self._finishing_arguments())
+        elif self._expected_frames is not None:
+            length = self._expected_frames / self.fps
+            encoding = (*raw, *self._sound.input_arguments(length), *encoding, *self._joining(self._sound))
+        else:
+            encoding = (*raw, *encoding)
         command = (self._ffmpeg, *QUIET, "-y", *encoding, file_url(self._video_path))
         try:
             self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
@@ -239,7 +250,8 @@ class FramePipe:
             frame: A `Frame` of this size and format; or an array: uint8, (H, W, 3) for bgr24 and rgb24,
                 (H, W) for gray8; for planar formats (Y, U, V), or all samples flat, or for yuv420p OpenCV's
                 (H * 3 / 2, W), in uint16 where they have 10 bits; or a bytes-like object of exactly one frame.
-                C-contiguous memory is written without a copy, and can be changed as soon as this returns.
+                C-contiguous memory is written without a copy, and can be changed as soon as this returns, but for
+                that of a `FrameReader` with `handed_on`.
             seconds: When the frame is shown, from the first one on, for a video of a variable rate; either all
                 frames have a time, which rises, or none.
 
@@ -261,9 +273,7 @@ class FramePipe:
             raise FrameError(
                 f"frame {self.frames_written} is at {float(seconds):g} s, not behind {float(self._seconds[-1]):g} s"
             )
-        chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
-        if self._encoded_size != self.size:
-            chunks = fit_edges(chunks, self.pixel_format, self.size, self._encoded_size)
+        chunks = self._chunks(frame)
         try:
             for chunk in chunks:
                 self._process.write(chunk)
@@ -281,6 +291,15 @@ class FramePipe:
         self.frames_written += 1
         if seconds is not None:
             self._seconds.append(seconds)
+
+    def _chunks(self, frame: Writable) -> Sequence[memoryview | SharedBuffer]:
+        """Return what goes into the pipe for `frame`, once it has been checked."""
+        chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
+        if self._encoded_size != self.size:
+            return fit_edges(chunks, self.pixel_format, self.size, self._encoded_size)
+        if isinstance(frame, Frame) and frame.shared is not None and frame.shared.data is frame.data:
+            return [frame.shared]
+        return chunks
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -311,7 +330,8 @@ class FramePipe:
             timed = self._stage()
             set_times(self._video_path, timed, self._seconds, 1 / self.fps, self._muxer_options())
             self._video_path = timed
-        finished = self._video_path if self._sound is None else self._add_sound(self._sound)
+        lacks_sound = self._sound is not None and (self._seconds or self.frames_written != self._expected_frames)
+        finished = self._add_sound(self._sound) if self._sound is not None and lacks_sound else self._video_path
         frames = scan_packets(finished).frame_count
         if frames != self.frames_written:
             raise OutputMismatchError(
@@ -355,19 +375,22 @@ class FramePipe:
         self._staged.append(path)
         return path
 
-    def _input_and_filters(self) -> tuple[str, ...]:
-        """Return the command line from the raw input to the filters."""
+    def _raw_input(self) -> tuple[str, ...]:
+        """Return the options of the first input."""
         width, height = self._encoded_size
         # Gray frames travel as luma with neutral chroma: a conversion from gray would squeeze their range.
         raw_format = "yuv420p" if self.pixel_format == "gray8" else self.pixel_format
-        source = ["-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}"]
-        source += ["-framerate", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0"]
+        source = ("-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}")
+        return (*source, "-framerate", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0")
+
+    def _filters(self) -> tuple[str, ...]:
+        """Return the options that make the raw frames what the encoder takes."""
         filters = to_yuv_filters(self.pixel_format, self._color)
         filters += tag_filters(self._color, self._sample_aspect_ratio)
         filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
         # Some encoders take limited range alone unless they are told, and the samples would be converted.
         told = ("-color_range", self._color.range) if self._color.range else ()
-        return (*source, "-vf", ",".join(filters), *told)
+        return ("-vf", ",".join(filters), *told)
 
     def _finishing_arguments(self) -> tuple[str, ...]:
         """Return the options of whichever command writes the final file."""
@@ -395,8 +418,7 @@ class FramePipe:
         command = (
             *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
-            *("-map", "0:v:0", "-c:v", "copy", *sound.output_arguments(target), "-map_metadata", "-1"),
-            *(*self._finishing_arguments(), file_url(target)),
+            *("-c:v", "copy", *self._joining(sound), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
@@ -404,6 +426,11 @@ class FramePipe:
         finally:
             process.kill()
         return target
+
+    def _joining(self, sound: Sound) -> tuple[str, ...]:
+        """Return the options of the output where the first input is the picture and the second is `sound`."""
+        streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1")
+        return (*streams, *self._finishing_arguments())
 
     def _degraded(self) -> tuple[str, ...]:
         notes = list(self._choice.passed_over)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from reel_modal.errors import FFmpegError, FFmpegNotFoundError, FFmpegStalledError
+from reel_modal.frame_memory import PIPE_BYTES, SharedBuffer
 
 __all__ = ["QUIET", "FFmpegProcess", "LineSink", "output_size"]
 
@@ -30,7 +31,6 @@ QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+war
 
 _TAIL_LINES: Final = 30
 _LONGEST_LINE_BYTES: Final = 4096
-_PIPE_BYTES: Final = 1 << 20
 _REAP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 # glibc gives the memory of each frame back to the system and asks for it again, page by page, which costs as much as
@@ -109,8 +109,11 @@ class FFmpegProcess:
         """The last lines that it wrote to stderr."""
         return "\n".join(self._tail)
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: memoryview | SharedBuffer) -> None:
         """Write all of `data` (bytes) to its stdin, without a buffer between.
+
+        Args:
+            data: Bytes; a shared buffer is not even copied into the pipe, and must not be changed any more.
 
         Raises:
             BrokenPipeError: It no longer reads, or was killed because it stalled.
@@ -119,6 +122,9 @@ class FFmpegProcess:
             raise BrokenPipeError("stdin is closed")
         descriptor = self._process.stdin.fileno()
         with self._blocking():
+            if isinstance(data, SharedBuffer):
+                data.send(descriptor)
+                return
             while data:
                 data = data[os.write(descriptor, data) :]
 
@@ -290,4 +296,4 @@ def _widen_pipe(descriptor: int) -> None:
         import fcntl
 
         with contextlib.suppress(OSError):  # the user's limit of pipe pages may forbid it; 64 KiB works too
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -6,7 +6,6 @@ It must not know what happens to the frames.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
+from reel_modal.frame_memory import FrameMemory
 from reel_modal.frame_times import FrameTimes
 from reel_modal.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.hardware_decoding import DOWNLOAD, NVDEC
@@ -58,6 +58,8 @@ class FrameReader:
             does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
             exists for this one job, as a render function's does. `nvdec` is a process that decodes on an NVIDIA
             GPU, where `nvdec_starts`. All run the same filters.
+        handed_on: Whether frames go on into a `FramePipe`, which on Linux then takes their memory as it is, without
+            copying it. Such a frame must not be changed any more once it was written.
         settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
 
     Raises:
@@ -81,6 +83,7 @@ class FrameReader:
         fps: Fraction | float | None = None,
         size: tuple[int, int] | None = None,
         decoder: Decoder = "process",
+        handed_on: bool = False,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
@@ -91,6 +94,8 @@ class FrameReader:
         self.size: tuple[int, int] = size or self.media.size
         self.fps: Fraction | None = None if fps is None else frame_rate(fps)
         self._frame_bytes = frame_bytes(pixel_format, self.size)
+        self._memory = FrameMemory(self._frame_bytes) if handed_on and FrameMemory.usable() else None
+        self._data = np.empty(self._frame_bytes if self._memory is None else 0, np.uint8)
         self._start = None if start is None else exact_fraction(start, "start")
         self._end = None if end is None else exact_fraction(end, "end")
         if self._start is not None and self._end is not None and self._end <= self._start:
@@ -155,29 +160,37 @@ class FrameReader:
         return Ahead(self._decoder.frames(), depth=_AHEAD_FRAMES, name="decode").__enter__()
 
     def _read_in_process(self) -> Generator[Frame]:
-        frame = Frame(np.empty(self._frame_bytes, np.uint8), self.size, self.pixel_format, self._origin, 0)
         pictures = self._pictures or self._decode_ahead()
         try:
             for picture, seconds in pictures:
+                frame = self._next_frame()
                 copy_planes(picture, frame.planes)
-                yield replace(frame, pts_seconds=self._origin + seconds, index=self.frames_read)
+                frame.pts_seconds += seconds
+                yield frame
                 self.frames_read += 1
         finally:
             pictures.close()
         self._expect_frames("libav decodes none")
 
     def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
-        data = np.empty(self._frame_bytes, np.uint8)
-        view = data.data
-        while (count := process.read_into(view)) == self._frame_bytes:
+        frame = self._next_frame()
+        while (count := process.read_into(frame.data.data)) == self._frame_bytes:
             pts_seconds = self._times.next(self._settings.stall_seconds)
             if pts_seconds is None:
                 raise process.error("ffmpeg gave a frame without its time", frame_index=self.frames_read)
-            yield Frame(data, self.size, self.pixel_format, pts_seconds, self.frames_read)
+            frame.pts_seconds = pts_seconds
+            yield frame
             self.frames_read += 1
+            frame = self._next_frame()
         if process.stalled or process.finish() != 0 or count:
             raise process.error(f"{str(self.path)!r} could not be read to its end", frame_index=self.frames_read)
         self._expect_frames(process.tail)
+
+    def _next_frame(self) -> Frame:
+        """Return a frame whose memory may be filled; its time is that of the first."""
+        shared = None if self._memory is None else self._memory.take()
+        data = self._data if shared is None else shared.data
+        return Frame(data, self.size, self.pixel_format, self._origin, self.frames_read, shared)
 
     def _expect_frames(self, words: str) -> None:
         if self.frames_read == 0 and self._start is None and self._end is None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from typing_extensions import Buffer
 
 from reel_modal.errors import ConfigError, FrameError, FrameTypeError
+from reel_modal.frame_memory import SharedBuffer
 
 __all__ = [
     "BT709",
@@ -157,6 +158,7 @@ class Frame:
         pixel_format: How `data` is laid out.
         pts_seconds: Exact presentation time on the source's own clock.
         index: 0 for the first frame that was read.
+        shared: The memory of `data` where a pipe can take it as it is; None where it has to be copied.
     """
 
     data: U8Array
@@ -164,6 +166,7 @@ class Frame:
     pixel_format: PixelFormat
     pts_seconds: Fraction
     index: int
+    shared: SharedBuffer | None = None
 
     @property
     def planes(self) -> Planes:

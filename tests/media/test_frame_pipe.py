@@ -19,6 +19,7 @@ from typing import Literal
 import av
 import numpy as np
 import pytest
+from tests.clips import Clips
 from tests.processes import children, ffmpegs
 
 from reel_modal.config import Settings
@@ -663,3 +664,43 @@ def test_times_are_for_all_frames_or_none_and_rise(tmp_path: Path) -> None:
         pipe.write(frame)
         with pytest.raises(FrameError, match="frame 1 has a time, unlike others"):
             pipe.write(frame, seconds=Fraction(1))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_is_as_long_as_the_picture_however_many_frames_were_expected(suffix: str, tmp_path: Path) -> None:
+    audio = make_clip(tmp_path / "sound.mp4", seconds=4, audio_seconds=4)
+
+    def sound(expected: int | None) -> list[bytes]:
+        path = tmp_path / f"out{suffix}"
+        with FramePipe(
+            path, size=SIZE, fps=25, encoder="libx264", audio_from=audio, expected_frames=expected,
+        ) as pipe:  # fmt: skip
+            for _ in range(50):
+                pipe.write(BLACK)
+        assert pipe.result.frames == 50
+        with av.open(str(path)) as container:
+            return [bytes(packet) for packet in container.demux(audio=0)]
+
+    asked = sound(None)
+    with av.open(str(audio)) as container:
+        whole = [bytes(packet) for packet in container.demux(audio=0)]
+    assert asked[:80] == whole[:80]
+    assert abs(len(asked) - 2 * probe(audio).audio[0].sample_rate_hz / 1024) < 3  # samples of an AAC packet
+    assert sound(50) == sound(90) == sound(10) == asked
+    assert {path.name for path in tmp_path.iterdir()} == {"sound.mp4", f"out{suffix}"}
+
+
+def test_frames_that_are_handed_on_are_those_that_are_copied(clips: Clips, tmp_path: Path) -> None:
+    def encoded(handed_on: bool) -> list[bytes]:
+        reader = FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", handed_on=handed_on)
+        path = tmp_path / "out.mkv"
+        with reader, FramePipe(path, size=reader.size, fps=25, pixel_format="yuv420p", encoder="ffv1") as pipe:
+            for frame in reader:
+                assert (frame.shared is not None) == (handed_on and sys.platform == "linux")
+                frame.data[:1000] = frame.index % 256
+                if frame.index % 7:
+                    pipe.write(frame)
+        with FrameReader(path, pixel_format="yuv420p") as made:
+            return [frame.data.tobytes() for frame in made]
+
+    assert encoded(handed_on=True) == encoded(handed_on=False)

@@ -97,6 +97,7 @@ def upscale(
         size=plan.target,
         fps=media.fps,
         sound=media,
+        expected_frames=media.expected_frames if media.constant_rate else None,
         color=plan.color,
         sample_aspect_ratio=plan.sample_aspect_ratio,
         pixel_format=plan.pixel_format,

@@ -191,6 +191,7 @@ def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResu
         size=job.plan.layout.size,
         fps=job.plan.fps,
         sound=job.sound,
+        expected_frames=job.plan.frame_count,
         color=job.plan.color,
     )
     framing = FramingRenderer(

@@ -46,6 +46,7 @@ def output_pipe(
     size: tuple[int, int],
     fps: Fraction,
     sound: MediaInfo | Sound | None,
+    expected_frames: int | None,
     color: ColorTags,
     sample_aspect_ratio: Fraction = Fraction(1),
     pixel_format: PixelFormat = "yuv420p",
@@ -58,6 +59,7 @@ def output_pipe(
         size: (width, height) of the frames in pixels.
         fps: Frames a second.
         sound: What goes along; of a source its first sound.
+        expected_frames: How many there will probably be.
         color: Tags of the frames.
         sample_aspect_ratio: Width / height of one pixel.
         pixel_format: Of the frames.
@@ -71,6 +73,7 @@ def output_pipe(
         quality=request.encode.quality,
         preset=request.encode.preset,
         audio_from=sound,
+        expected_frames=expected_frames,
         color=color,
         sample_aspect_ratio=sample_aspect_ratio,
         metadata=context.output_tags,

@@ -100,7 +100,7 @@ def _render(
     # repeating and dropping keeps the picture in step with the sound.
     # A render function has a process of its own, so it may decode in it.
     reader = FrameReader(
-        media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", settings=context.settings
+        media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", handed_on=True, settings=context.settings
     )
     pipe = output_pipe(
         request,
@@ -108,6 +108,7 @@ def _render(
         size=media.size,
         fps=media.fps,
         sound=media,
+        expected_frames=media.expected_frames,
         color=media.color,
         sample_aspect_ratio=media.sample_aspect_ratio,
     )
