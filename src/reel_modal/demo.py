@@ -138,9 +138,9 @@ def write_reel_sheet(request: FramingRequest, sheet: Path) -> None:
     """Write a PNG with frames of the clip, the crop outlined, above those of the reel that show the same moments."""
     cv2 = load_cv2()
     source, reel = Path(request.input_key), Path(request.output_key)
-    line = request.timeline(probe(source, scan=True).duration_seconds)
-    wanted = _spread(line.source_start, line.source_end or line.source_start + 1)
     media = probe(source)
+    line = request.timeline(media.duration_seconds)
+    wanted = _spread(line.source_start, line.source_end or line.source_start + 1)
     track = CropTrack(request, media.size)
     scale = _SHEET_CELL_PX[0] / media.size[0]
     above = _stills(source, wanted, _SHEET_CELL_PX)
