@@ -21,9 +21,11 @@ from reel_modal.errors import BadInputError, InvalidKeyError, ObjectExistsError,
 from reel_modal.functions import process_framing
 from reel_modal.functions.bodies import run_body
 from reel_modal.functions.context import JobContext
-from reel_modal.schema import CropKeyframe, EncodeOptions, Existing, StoreOptions, store_key
+from reel_modal.schema import CropKeyframe, EncodeOptions, Existing, SpeedSegment, StoreOptions, store_key
 from reel_modal.storage import FolderStorage
 from reel_modal.testing import make_clip
+
+_CUES = b"\x1c\x53\xbb\x6b"  # the id of that element
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
 
@@ -129,12 +131,66 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
         assert there[0] == here[0]
 
 
-@pytest.mark.parametrize("kind", ["matroska", "fragmented"])
+@pytest.mark.parametrize("cues", ["at its end", "at its beginning", "none"])
+def test_framing_a_part_of_a_long_matroska_reads_that_part(
+    s3: ObjectStore, long_clip: Path, tmp_path: Path, cues: str
+) -> None:
+    """By its cues; where it has none, its demuxer reads all up to that part."""
+    long = tmp_path / "long.mkv"
+    flags = ("-reserve_index_space", "100k") if cues == "at its beginning" else ()
+    ffmpeg("-i", long_clip, "-c", "copy", *flags, long)
+    if cues == "none":  # the end of a copy is lost
+        data = long.read_bytes()
+        long.write_bytes(data[: data.rindex(_CUES)])
+    (tmp_path / "folder").mkdir()
+    here, there = FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url(f"matroska-{cues.replace(' ', '-')}"))
+    for storage in (here, there):
+        put(storage, "long.mkv", long, tmp_path)
+    crop = tuple(
+        CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=202, height=360) for time, x in ((0, 0), (200, 400))
+    )
+    slow = (SpeedSegment(start_seconds=Fraction(101), end_seconds=Fraction(102), speed=Fraction(1, 2)),)
+    request = FramingRequest(
+        job_id="j",
+        user_id="u",
+        input_key="long.mkv",
+        output_key="out.mp4",
+        trim_start_seconds=Fraction(100),
+        trim_end_seconds=Fraction(103),
+        output_size=(320, 180),
+        encode=FAST,
+    )
+    for number, asked in enumerate(
+        (
+            request,
+            replace(request, crop=crop, output_size=(180, 320)),
+            replace(request, segments=slow),
+            replace(request, output_size=(640, 360), encode=replace(FAST, smart=False)),
+        )
+    ):
+        made = []
+        for storage in (here, there):
+            workdir = tmp_path / f"work-{number}-{storage is there}"
+            workdir.mkdir()
+            before = storage.traffic.bytes_in
+            result = process_framing.run(asked, JobContext(storage=storage, workdir=workdir))
+            made.append((storage.fetch("out.mp4", tmp_path).read_bytes(), result.frames))
+            read = result.usage.bytes_in - before if result.usage is not None else 0
+        assert made[0] == made[1]
+        assert (read < long.stat().st_size * 0.45) == (cues != "none")
+    # What is copied wants to know all packets, and its pictures stay what they are.
+    workdir = tmp_path / "copied"
+    workdir.mkdir()
+    copied = process_framing.run(replace(request, output_size=(640, 360)), JobContext(storage=there, workdir=workdir))
+    assert (copied.plan, copied.frames) == ("smart", made[1][1])
+
+
+@pytest.mark.parametrize("kind", ["matroska to its end", "fragmented"])
 def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips, tmp_path: Path, kind: str) -> None:
-    long = tmp_path / ("long.mkv" if kind == "matroska" else "long.mp4")
+    long = tmp_path / ("long.mp4" if kind == "fragmented" else "long.mkv")
     flags = ("-movflags", "frag_keyframe+empty_moov") if kind == "fragmented" else ()
     ffmpeg("-stream_loop", "19", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy", *flags, long)
-    storage = Storage.from_url(s3.url(f"whole-{kind}"))
+    storage = Storage.from_url(s3.url(f"whole-{kind.replace(' ', '-')}"))
     put(storage, long.name, long, tmp_path)
     request = FramingRequest(
         job_id="j",
@@ -142,7 +198,7 @@ def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips
         input_key=long.name,
         output_key="out.mp4",
         trim_start_seconds=Fraction(60),
-        trim_end_seconds=Fraction(61),
+        trim_end_seconds=Fraction(61) if kind == "fragmented" else None,
         output_size=(320, 180),
         encode=FAST,
     )

@@ -22,7 +22,7 @@ from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
 from reel_modal.functions.smart import render_smart
-from reel_modal.functions.sources import look_at, parts_of, says_where
+from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
 from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
@@ -85,14 +85,19 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     source = context.storage.open(request.input_key, context.workdir)
     media = look_at(source, context.settings)
     trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
-    in_part = not source.whole and trimmed and says_where(media)
-    if not in_part:
-        source.need()
-    # Planning reads times alone, which of a file that says where its pictures lie are in the headers.
+    reach: Reach = "whole" if source.whole or not trimmed else reach_of(media, request.trim_end_seconds)
+
+    def on_clock(moment: Fraction | None) -> Fraction | None:
+        return None if moment is None else media.start_seconds + moment
+
+    # Planning reads times alone, which an index holds.
+    if reach != "index":
+        start = media.start_seconds + request.trim_start_seconds
+        fetch_part(source, media, reach, start, on_clock(request.trim_end_seconds))
     plan = FramingPlan.of(request, media, context.settings)
-    if in_part:
-        end = plan.timeline.source_end
-        source.need(parts_of(media, plan.first_seconds, None if end is None else media.start_seconds + end))
+    if reach == "cues" and request.encode.smart and not plan.remakes:
+        reach = "whole"  # copying wants to know all packets
+    fetch_part(source, media, reach, plan.first_seconds, on_clock(plan.timeline.source_end))
     return plan
 
 
