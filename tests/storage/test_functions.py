@@ -160,14 +160,13 @@ def test_framing_a_part_of_a_long_matroska_reads_that_part(
         output_size=(320, 180),
         encode=FAST,
     )
-    for number, asked in enumerate(
-        (
-            request,
-            replace(request, crop=crop, output_size=(180, 320)),
-            replace(request, segments=slow),
-            replace(request, output_size=(640, 360), encode=replace(FAST, smart=False)),
-        )
-    ):
+    every = (
+        request,
+        replace(request, crop=crop, output_size=(180, 320)),
+        replace(request, segments=slow),
+        replace(request, output_size=(640, 360), encode=replace(FAST, smart=False)),
+    )
+    for number, asked in enumerate(every if cues == "at its end" else every[:1]):
         made = []
         for storage in (here, there):
             workdir = tmp_path / f"work-{number}-{storage is there}"
