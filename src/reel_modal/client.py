@@ -23,6 +23,7 @@ from reel_modal.functions.requests import REQUESTS, Request
 from reel_modal.functions.specs import app_name, load_specs
 from reel_modal.job import Job, JobOptions
 from reel_modal.media import MediaInfo
+from reel_modal.progress import ProgressPlan
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
@@ -157,8 +158,9 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         """
         return estimate(request, media, settings=self.settings, history=self.history)
 
-    def _check_estimate(self, request: Request) -> None:
-        check_before_submission(request, self.settings, self.history)
+    def _check_estimate(self, request: Request) -> ProgressPlan | None:
+        expected = check_before_submission(request, self.settings, self.history)
+        return None if expected is None else expected.plan
 
     def _look_for_output(self, request: Request) -> Callable[[], object | None] | None:
         url = self.settings.store_url
@@ -209,7 +211,7 @@ def _render_function(
     *,
     options: JobOptions,
     experience: Experience | None,
-    check: Callable[[Request], object],
+    check: Callable[[Request], ProgressPlan | None],
     published: Callable[[Request], Callable[[], object | None] | None],
     clock: Clock,
 ) -> RemoteFunction[[Q], RenderResult]:

@@ -10,23 +10,36 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from reel_modal.config import Settings
-from reel_modal.errors import ConfigError, JobTooLongError, MediaError, OverBudgetError, RequestError, StorageError
+from reel_modal.errors import (
+    ConfigError,
+    InvalidMediaError,
+    JobTooLongError,
+    MediaError,
+    OverBudgetError,
+    RequestError,
+    StorageError,
+)
+from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.requests import Request, function_of
+from reel_modal.functions.smart import frames_expected
 from reel_modal.functions.sources import look_at
 from reel_modal.functions.specs import FunctionSpec, load_specs
 from reel_modal.media import MediaInfo
 from reel_modal.pricing import Rates, load_rates
+from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
 from reel_modal.records import places_of
 from reel_modal.rendering.framing import CropTrack, output_size
-from reel_modal.schema import FramingRequest, UpscaleRequest
+from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.smart_render import Trim
 from reel_modal.storage import Storage
 
 __all__ = ["Contributor", "Estimate", "check_before_submission", "estimate"]
@@ -65,10 +78,12 @@ class Estimate:
         dollars: Expected cost; 0 on this machine.
         timeout_seconds: Of the function; None on this machine, which sets none.
         frames: Of the output.
+        frames_rendered: How many of them are made anew; the others are copied out of the source.
         size: (width, height) of the output in pixels.
         fps: Of the output.
         contributors: What the seconds consist of, the longest first.
         source: What all this rests on, in words.
+        plan: The same for `Job.progress`.
     """
 
     function: str
@@ -79,10 +94,12 @@ class Estimate:
     dollars: float
     timeout_seconds: float | None
     frames: int
+    frames_rendered: int
     size: tuple[int, int]
     fps: Fraction
     contributors: tuple[Contributor, ...]
     source: str
+    plan: ProgressPlan = field(repr=False)
 
     @property
     def low_seconds(self) -> float:
@@ -138,6 +155,7 @@ class Estimate:
             "timeout_seconds": self.timeout_seconds,
             "headroom_seconds": self.headroom_seconds,
             "frames": self.frames,
+            "frames_rendered": self.frames_rendered,
             "width": self.size[0],
             "height": self.size[1],
             "contributors": [
@@ -157,16 +175,18 @@ class Estimate:
             lines.append(f"  of a time-out of {self.timeout_seconds:.0f} s, {self.headroom_seconds:.0f} s are left")
         return "\n".join([*lines, f"  by {self.source}"])
 
+    @property
+    def _all_rendered(self) -> bool:
+        return self.frames_rendered == self.frames
+
     def _longest(self) -> str:
         part = next(part for part in self.contributors if part.name != "startup")
         return f"{part.seconds:.0f} s are for {part.name} ({part.why})" if part.why else f"most is for {part.name}"
 
     def _what_fits(self, share: float) -> str:
-        frames = max(1, int(self.frames * share))
-        return (
-            f"About {frames} frames of this size would fit, {float(frames / self.fps):.1f} s of output, or all of it"
-            f" with {share:.0%} of the pixels"
-        )
+        frames = max(1, int(self.frames_rendered * share))
+        seconds = f"{float(frames / self.fps):.1f} s of {'output' if self._all_rendered else 'what changes'}"
+        return f"About {frames} frames of this size would fit, {seconds}, or all of it with {share:.0%} of the pixels"
 
 
 def estimate(
@@ -201,9 +221,12 @@ def estimate(
     size, frames, fps = _output(request, media)
     spec = (specs or load_specs())[name]
     gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else HERE
-    plan = history.plan(name, gpu=gpu, size=size, frames=frames, cold=None if settings.modal_enabled else True)
+    rendered = _rendered(request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
+    rendered = frames if rendered is None else min(rendered, frames)
+    cold = None if settings.modal_enabled else True
+    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold)
     startup, work = plan.startup_seconds, plan.processing_seconds
-    why = f"{frames} frames of {size[0]} x {size[1]}"
+    why = f"{frames if rendered == frames else f'{rendered} of {frames}'} frames of {size[0]} x {size[1]}"
     parts = [Contributor(phase.name, phase.seconds, why if phase.name == "render" else "") for phase in plan.work]
     parts.append(Contributor("startup", startup, ""))
     dollars = 0.0
@@ -221,10 +244,12 @@ def estimate(
         dollars=dollars,
         timeout_seconds=spec.timeout_seconds if settings.modal_enabled else None,
         frames=frames,
+        frames_rendered=rendered,
         size=size,
         fps=fps,
         contributors=tuple(sorted(parts, key=lambda part: -part.seconds)),
         source=plan.source,
+        plan=plan,
     )
 
 
@@ -245,12 +270,29 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
         storage = Storage.from_url(settings.store_url)
         with tempfile.TemporaryDirectory(prefix="reel_modal-") as folder:
             media = look_at(storage.open(places_of(request)["input_key"], Path(folder)), settings)
-        expected = estimate(request, media, settings=settings, history=history)
+            expected = estimate(request, media, settings=settings, history=history)
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate of job %s: %s", request.job_id, error)
         return None
     expected.check(settings.budget_usd)
     return expected
+
+
+def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> int | None:
+    """Return how many frames are rendered and not copied, as far as can be told from here; None is all."""
+    if isinstance(request, OverlayRequest):
+        changed = OverlayRenderer(request, media.size, media.color).changed_intervals
+        return frames_expected(media, changed, Path(request.output_key), request.encode, on_gpu=on_gpu)
+    if not isinstance(request, FramingRequest):
+        return None
+    try:
+        plan = FramingPlan.of(request, media, settings)
+    except InvalidMediaError:  # it is not here
+        return None
+    if plan.remakes:
+        return None
+    trim = Trim(*plan.trim)
+    return frames_expected(plan.media, (), Path(request.output_key), request.encode, on_gpu=on_gpu, trim=trim)
 
 
 def _output(request: Request, media: MediaInfo) -> tuple[tuple[int, int], int, Fraction]:

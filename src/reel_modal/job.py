@@ -95,6 +95,7 @@ class Job(Generic[R]):
         options: JobOptions,
         attached: bool = False,
         reports: bool = True,
+        plan: ProgressPlan | None = None,
         experience: Experience | None = None,
         published: Callable[[], object | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -108,6 +109,7 @@ class Job(Generic[R]):
         self._clock = clock
         self._started_at = None if attached else clock.monotonic()
         self._watch = SharedWatch(self.events if reports else _no_events, self._end, clock)
+        self._plan = plan
         self._experience = experience
         self._find_published = published
         self._learned = attached  # whoever submitted it has the whole story
@@ -180,8 +182,8 @@ class Job(Generic[R]):
         comes late starts where the job is. While nobody can be asked it goes on, and says that there are no news.
 
         Args:
-            plan: What is expected; default what the registry's history has learned of the function, or without one
-                the table of the first apps on Modal.
+            plan: What is expected; default what was estimated of this very job when it was submitted, else what the
+                registry's history has learned of the function, or without one the table of the first apps on Modal.
             interval_seconds: Between two updates.
 
         Raises:
@@ -190,6 +192,7 @@ class Job(Generic[R]):
         Cancellation: ends this listener; the job goes on.
         """
         async with self._watch.listening() as (events, end):
+            plan = plan or self._plan
             if plan is None and self._experience is not None:
                 plan = await self._experience.plan()
             updates = progress_of(

@@ -20,7 +20,7 @@ from reel_modal.blocking import run_in_this_thread, run_sync
 from reel_modal.errors import ConfigError, RemoteError, RequestError
 from reel_modal.experience import Experience
 from reel_modal.job import Job, JobOptions, heard
-from reel_modal.progress import ProgressUpdate
+from reel_modal.progress import ProgressPlan, ProgressUpdate
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.submissions import Submissions
@@ -55,7 +55,8 @@ class RemoteFunction(Generic[P, R]):
         reports: Whether the function sends events, as those of this package do; the progress of one that sends none
             goes by the plan.
         experience: What finished jobs took; default: nothing is learned.
-        check: Refuses arguments before anything is submitted; it may block, and is called in a thread.
+        check: Refuses arguments before anything is submitted, and says what is expected of the job where it can; it
+            may block, and is called in a thread.
         published: Gives a function that returns what a job of the arguments sent, where its output is there already.
         clock: Where the time comes from; a `ManualClock` in tests.
     """
@@ -71,7 +72,7 @@ class RemoteFunction(Generic[P, R]):
         options: JobOptions | None = None,
         reports: bool = True,
         experience: Experience | None = None,
-        check: Callable[P, object] | None = None,
+        check: Callable[P, ProgressPlan | None] | None = None,
         published: Callable[P, Callable[[], object | None] | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -264,8 +265,7 @@ class RemoteFunction(Generic[P, R]):
         return await self._submissions.once(job_id, content, lambda: self._submit(*args, **kwargs))
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        if self._check is not None:
-            await self._checked(partial(self._check, *args, **kwargs))
+        plan = None if self._check is None else await self._checked(partial(self._check, *args, **kwargs))
         wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
         try:
@@ -275,18 +275,18 @@ class RemoteFunction(Generic[P, R]):
             raise
         # Whoever attaches to it in this process knows as much as who submitted it, such as since when it waits.
         published = None if self._published is None else self._published(*args, **kwargs)
-        job = self._submitted[call_id] = self._job(call_id, attached=False, published=published)
+        job = self._submitted[call_id] = self._job(call_id, attached=False, plan=plan, published=published)
         return job
 
-    async def _checked(self, check: Callable[[], object]) -> None:
-        """Raise what the check raises; one that takes too long holds no submission up."""
+    async def _checked(self, check: Callable[[], ProgressPlan | None]) -> ProgressPlan | None:
+        """Return what the check returns, and raise what it raises; one that takes too long holds no submission up."""
         looking = asyncio.get_running_loop().run_in_executor(None, check)
         looking.add_done_callback(heard)
         await asyncio.wait({looking}, timeout=_CHECK_SECONDS)
         if not looking.done():
             _log.warning("a job of %s was not checked, since that took more than %g s", self.name, _CHECK_SECONDS)
-            return
-        looking.result()
+            return None
+        return looking.result()
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
         """Cancel the call that may be starting still: nobody would ever hear of it."""
@@ -295,7 +295,14 @@ class RemoteFunction(Generic[P, R]):
         except RemoteError as error:
             _log.warning("a submission of %s that was cancelled may have started a job: %s", self.name, error)
 
-    def _job(self, call_id: str, *, attached: bool, published: Callable[[], object | None] | None = None) -> Job[R]:
+    def _job(
+        self,
+        call_id: str,
+        *,
+        attached: bool,
+        plan: ProgressPlan | None = None,
+        published: Callable[[], object | None] | None = None,
+    ) -> Job[R]:
         return Job(
             self._backend,
             self.name,
@@ -304,6 +311,7 @@ class RemoteFunction(Generic[P, R]):
             options=self._options,
             attached=attached,
             reports=self._reports,
+            plan=plan,
             experience=self._experience,
             published=published,
             clock=self._clock,

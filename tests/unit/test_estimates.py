@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from tests.clips import Clips
-from tests.jobs import overlay, rendered
+from tests.jobs import GLOBAL, overlay, rendered
+from tests.media import splices
 
 from reel_modal import FramingRequest, FunctionRegistry, MediaInfo, Settings, UpscaleRequest, probe
 from reel_modal.cli import main
@@ -19,7 +21,7 @@ from reel_modal.functions.specs import SPECS
 from reel_modal.pricing import PUBLISHED_RATES
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import JobTiming
-from reel_modal.schema import SpeedSegment
+from reel_modal.schema import EncodeOptions, OverlayRequest, SpeedSegment
 from reel_modal.testing import InMemoryBackend, Script
 
 MODAL, LOCAL = Settings(modal_enabled=True), Settings()
@@ -156,6 +158,115 @@ async def test_nothing_is_submitted_that_would_be_refused(
     assert len(backend.submitted) == 1
     expected = registry.estimate(overlay(), probe(clips.get("25.mp4")))
     assert expected.work_seconds == pytest.approx(500, rel=0.05)
+
+
+def changing(*spans: tuple[float, float], source: str = "in.mp4", encoder: str = "libx264") -> OverlayRequest:
+    regions = splices.regions(*spans)
+    keys = {"job_id": "j", "user_id": "u", "input_key": source, "output_key": "out.mp4"}
+    return OverlayRequest(**keys, regions=regions, encode=EncodeOptions(encoder=encoder), store=GLOBAL)  # type: ignore[arg-type]
+
+
+def test_frames_that_are_copied_take_no_time(clips: Clips, history: TimingHistory) -> None:
+    """Keyframes stand at 0, 24, 48, 72 and 96 of 100: what changes at 30 is rendered to 48."""
+    learn(history, "local", seconds_per_frame=0.1)
+    media = long(probe(clips.get("no_b.mp4")), 4, (320, 180))
+    expected = estimate(changing((1.2, 1.3)), media, settings=LOCAL, history=history)
+    assert (expected.frames, expected.frames_rendered) == (100, 18)
+    assert expected.work_seconds == pytest.approx(1.8, rel=0.1)
+    assert expected.plan.processing_seconds == expected.work_seconds
+    assert expected.to_dict()["frames_rendered"] == 18
+    assert "18 of 100 frames of 320 x 180" in expected.to_text()
+    whole = estimate(changing((0, 4)), media, settings=LOCAL, history=history)
+    assert (whole.frames, whole.frames_rendered) == (100, 100)
+    assert "100 frames of 320 x 180" in whole.to_text()
+    nothing = estimate(changing(), media, settings=LOCAL, history=history)
+    assert (nothing.frames_rendered, nothing.work_seconds) == (0, pytest.approx(0.1, abs=0.1))
+
+
+@pytest.mark.parametrize("name", ["pyramid.mp4", "open_gop.mp4", "ntsc.mkv", "top_first.mp4", "cut.mp4"])
+def test_what_is_expected_is_what_is_done(clips: Clips, tmp_path: Path, history: TimingHistory, name: str) -> None:
+    made = splices.render(clips.get(name), tmp_path, (1.3, 1.6))
+    expected = estimate(made.request, made.media, settings=LOCAL, history=history)
+    assert expected.frames_rendered == made.result.frames - made.result.frames_copied
+
+
+def test_headers_are_enough(clips: Clips, tmp_path: Path, history: TimingHistory) -> None:
+    """Of a clip in a store no more is here: the rest of the file reads as zeros."""
+    whole, index = clips.get("no_b.mp4"), tmp_path / "index.mp4"
+    splices.ffmpeg("-i", whole, "-c", "copy", "-movflags", "+faststart", index)
+    data = index.read_bytes()
+    headers = data.index(b"mdat") + 4
+    index.write_bytes(data[:headers] + bytes(len(data) - headers))
+    media = replace(probe(whole), path=index)
+    expected = estimate(changing((1.2, 1.3)), media, settings=LOCAL, history=history)
+    assert expected.frames_rendered == 18
+
+
+def test_of_a_clip_that_is_not_here_keyframes_are_guessed(
+    clips: Clips, tmp_path: Path, history: TimingHistory
+) -> None:
+    media = replace(probe(clips.get("no_b.mp4")), path=tmp_path / "elsewhere.mp4")
+
+    def rendered(media: MediaInfo, *spans: tuple[float, float]) -> int:
+        return estimate(changing(*spans), media, settings=LOCAL, history=history).frames_rendered
+
+    assert rendered(media, (1.0, 1.2)) == 30
+    assert rendered(media, (1.0, 1.2), (1.8, 2.0)) == 50  # a window that has begun goes on
+    assert rendered(media, (3.8, 9)) == 5
+    assert rendered(media) == 0
+    assert rendered(media, (0, 2.4)) == 100  # of which more than three quarters would be made anew
+    assert rendered(replace(media, codec="hevc"), (1.0, 1.2)) == 100
+    assert rendered(long(media, 400), (1.0, 1.2)) == 30
+    # The first part alone is here of a file whose headers speak of more.
+    assert rendered(long(probe(clips.get("no_b.mp4")), 400), (1.0, 1.2)) == 30
+
+
+def test_a_gpu_that_encodes_renders_all_of_what_changes_much(clips: Clips, history: TimingHistory) -> None:
+    media = probe(clips.get("no_b.mp4"))
+
+    def rendered(request: OverlayRequest, settings: Settings) -> int:
+        return estimate(request, media, settings=settings, history=history).frames_rendered
+
+    much = ((0.96, 2.5),)
+    assert rendered(changing(*much, encoder="auto"), MODAL) == 100
+    assert rendered(changing(*much), MODAL) == 48
+    assert rendered(changing(*much, encoder="auto"), LOCAL) == 48
+    assert rendered(changing((0.96, 1.5), encoder="auto"), MODAL) == 24
+
+
+def test_a_trim_renders_the_groups_that_it_cuts(clips: Clips, history: TimingHistory) -> None:
+    media = probe(clips.get("no_b.mp4"))
+    keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
+    trim = FramingRequest(  # type: ignore[arg-type]
+        **keys, trim_start_seconds=Fraction(1), trim_end_seconds=Fraction(3), output_size=media.size
+    )
+
+    def counts(request: FramingRequest, media: MediaInfo) -> tuple[int, int]:
+        expected = estimate(request, media, settings=LOCAL, history=history)
+        return expected.frames, expected.frames_rendered
+
+    assert counts(trim, media) == (50, 23)
+    assert counts(replace(trim, output_size=(96, 54)), media) == (50, 50)
+    assert counts(trim, replace(media, path=Path("elsewhere.mp4"))) == (50, 50)
+
+
+async def test_the_progress_of_a_job_knows_what_was_estimated(
+    clips: Clips, tmp_path: Path, history: TimingHistory
+) -> None:
+    (tmp_path / "in.mp4").write_bytes(clips.get("no_b.mp4").read_bytes())
+    learn(history, "T4", seconds_per_frame=0.5)
+    backend = InMemoryBackend()
+    backend.name = "modal"
+    backend.script("render_overlay", Script(rendered, seconds=60))
+    settings = Settings(modal_enabled=True, store_url=tmp_path.as_uri())
+    registry = FunctionRegistry(settings, backend=backend, history=history)
+    job = await registry["render_overlay"].submit(changing((1.2, 1.3)))
+    expected = registry.estimate(changing((1.2, 1.3)), probe(clips.get("no_b.mp4")))
+    async with aclosing(job.progress(interval_seconds=0.01)) as updates:
+        first = await anext(updates)
+    assert first.eta_seconds == pytest.approx(expected.seconds, rel=0.1)
+    assert expected.frames_rendered == 18
+    await job.cancel()
 
 
 def test_the_command_line_says_it_and_fails_where_it_is_too_much(

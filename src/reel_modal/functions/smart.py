@@ -1,4 +1,4 @@
-"""The first try of a render function: copy what does not change, and say why where that cannot be done.
+"""The first try of a render function: copy what does not change, and say why where that cannot be done; or expect it.
 
 It must not know what is drawn.
 """
@@ -14,19 +14,22 @@ from typing import Final
 from reel_modal import smart_render
 from reel_modal.config import Settings
 from reel_modal.encoders import try_encoder
-from reel_modal.errors import EncoderUnavailableError, MediaError
+from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.publishing import verify_made
 from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
+from reel_modal.smart_render.expecting import frames_guessed
 
-__all__ = ["render_smart"]
+__all__ = ["frames_expected", "render_smart"]
 
 _GPU_ENCODER: Final = "h264_nvenc"
 # Where the encoder costs nothing, a render makes about four times as many frames a second as with x264 on two cores.
 _WORTH_SHARE: Final = Fraction(1, 4)
+# Of a clip whose headers lie about, all through it, less may be here than they say.
+_WHOLE_SHARE: Final = Fraction(9, 10)
 
 _log = logging.getLogger(__name__)
 
@@ -91,10 +94,54 @@ def render_smart(
     return plan, made
 
 
+def frames_expected(
+    media: MediaInfo,
+    changed: Iterable[Interval],
+    output: Path,
+    encode: EncodeOptions,
+    *,
+    on_gpu: bool,
+    trim: Trim | None = None,
+) -> int | None:
+    """Return how many pictures `render_smart` is likely to render, None for all; nothing is fetched or decoded.
+
+    Where the headers of the clip are here, they say where its keyframes are. Where they are not, or are of a part of
+    it, keyframes are taken to be two seconds apart.
+
+    Args:
+        media: The source.
+        changed: See `smart_render.plan`.
+        output: The name of the output.
+        encode: What the request wants of the encoder.
+        on_gpu: Whether a GPU will be there, which encodes.
+        trim: See `smart_render.plan`.
+    """
+    changed = tuple(changed)
+    shown = media.expected_frames or 1
+    try:
+        plan = smart_render.plan(media, changed, output=output, encode=encode, trim=trim, in_part=True)
+    except InvalidMediaError:  # it is not here
+        plan = None
+    if plan is not None and plan.kind == "full":
+        return None
+    if plan is not None and (trim is not None or plan.frames >= _WHOLE_SHARE * shown):
+        rendered, frames = plan.frames_rendered, plan.frames
+    else:
+        try:
+            rendered, frames = frames_guessed(media, changed), shown
+        except SpliceError:
+            return None
+    return None if on_gpu and _worth_a_gpu(encode, rendered, frames) else rendered
+
+
+def _worth_a_gpu(encode: EncodeOptions, rendered: int, frames: int) -> bool:
+    return encode.encoder == "auto" and rendered > _WORTH_SHARE * frames
+
+
 def _better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings) -> str:
     """Return why a GPU's encoder should make all of it, empty where it should not."""
     rendered = plan.frames_rendered
-    if encode.encoder != "auto" or rendered <= _WORTH_SHARE * (rendered + plan.frames_copied):
+    if not _worth_a_gpu(encode, rendered, plan.frames):
         return ""
     try:
         try_encoder(find_ffmpeg(settings).path, _GPU_ENCODER, timeout_seconds=settings.stall_seconds)

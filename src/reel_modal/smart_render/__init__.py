@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 from reel_modal.config import Settings
@@ -17,7 +16,7 @@ from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.checking import check_splice
 from reel_modal.smart_render.packets import read_picture
-from reel_modal.smart_render.planning import Interval, RenderPlan, Trim, Window, plan_packets
+from reel_modal.smart_render.planning import Interval, RenderPlan, Trim, Window, plan_packets, refuse_most
 from reel_modal.smart_render.splicing import SUFFIXES, splice_packets
 from reel_modal.smart_render.windows import Draw, Painter, encode_windows
 from reel_modal.storage import publish_file, staging_name
@@ -25,8 +24,6 @@ from reel_modal.storage import publish_file, staging_name
 __all__ = ["Draw", "Interval", "Painter", "RenderPlan", "Trim", "Window", "plan", "splice"]
 
 _ENCODERS = frozenset({"auto", "libx264"})
-# A frame of a window takes 1.3 times as long as one of a full render, since it is to lose less.
-_MOST_RENDERED = Fraction(3, 4)
 
 
 def plan(
@@ -36,6 +33,7 @@ def plan(
     output: Path,
     encode: EncodeOptions,
     trim: Trim | None = None,
+    in_part: bool = False,
 ) -> RenderPlan:
     """Say which packets of `media` can be copied where only `changed_intervals` are drawn on.
 
@@ -45,6 +43,7 @@ def plan(
         output: The name of the output; its suffix chooses the container.
         encode: What the request wants of the encoder.
         trim: What is kept; None keeps all.
+        in_part: Plan for an estimate alone, of a file of which no more than headers may be here.
 
     Returns:
         The plan; of the kind `full`, with a reason, where copying would not be right or not worth it.
@@ -64,13 +63,12 @@ def plan(
     if output.suffix.lower() not in SUFFIXES:
         return RenderPlan.full(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
     try:
-        picture = read_picture(media, None if trim is None else (trim.start, trim.end))
+        picture = read_picture(media, None if trim is None else (trim.start, trim.end), in_part=in_part)
         made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
+        refuse_most(made.frames_rendered, made.frames)
     except SpliceError as error:
         return RenderPlan.full(str(error))
-    if made.frames_rendered > _MOST_RENDERED * (made.frames_rendered + made.frames_copied):
-        return RenderPlan.full(f"{made.frames_rendered} of its pictures would have to be rendered anyway")
-    return replace(made, picture=picture)
+    return made if in_part else replace(made, picture=picture)
 
 
 def splice(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["Picture", "read_picture"]
+__all__ = ["Picture", "read_picture", "refuse_by_headers"]
 
 _CONTAINERS: Final = frozenset({"mov", "mp4", "matroska"})
 _FAR_SECONDS: Final = 15
@@ -57,31 +57,44 @@ class Picture:
     bits_per_pixel: float
 
 
-def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None) -> Picture:
+def refuse_by_headers(media: MediaInfo) -> None:
+    """Return where `media` is of a codec and a container that can be spliced.
+
+    Raises:
+        SpliceError: It is not; the message says why.
+    """
+    if media.codec != "h264":
+        raise SpliceError(f"its codec is {media.codec}; only h264 can be spliced")
+    if not _CONTAINERS & set(media.format.split(",")):
+        raise SpliceError(f"its container is {media.format}; only MP4, MOV and Matroska can be spliced")
+
+
+def read_picture(
+    media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None, *, in_part: bool = False
+) -> Picture:
     """Read the packets of the picture of `media`, without decoding.
 
     Args:
         media: The file.
         kept: First moment and end of what matters, in seconds from the first picture; None is all. Packets far from
             it count by their times alone: of a file in a store their data need not be here.
+        in_part: Take the headers' word for packets that are not here and read as zeros.
 
     Raises:
         SpliceError: It is coded in a way that is not spliced here; the message says how.
         InvalidMediaError: The file cannot be read to its end.
     """
-    if media.codec != "h264":
-        raise SpliceError(f"its codec is {media.codec}; only h264 can be spliced")
-    if not _CONTAINERS & set(media.format.split(",")):
-        raise SpliceError(f"its container is {media.format}; only MP4, MOV and Matroska can be spliced")
+    refuse_by_headers(media)
     with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
         sets = ParameterSets.parse(stream.codec_context.extradata or b"")
         tick_seconds = stream.time_base or Fraction(1)
-        reading = _Reading(sets)
+        reading = _Reading(sets, in_part=in_part)
         if kept is not None:
             first, end = (media.start_seconds + seconds for seconds in kept)
             reading.near = ((first - _FAR_SECONDS) / tick_seconds, (end + _FAR_SECONDS) / tick_seconds)
-            # The headers' word: what is far is not looked into.
+        if media.keeps_decoding_times:
+            # The headers' word, for each packet that is not looked into.
             reading.keyframes = [entry.is_keyframe for entry in stream.index_entries]
         for packet in packets_of(container, stream):
             if packet.size:
@@ -105,7 +118,7 @@ def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None
         reading.sets,
         sps,
         pixel_format,
-        "frame" if sps.frames_only else one_order(reading.orders),
+        "frame" if sps.frames_only or not reading.orders else one_order(reading.orders),
         8 * reading.size_bytes / pixels,
     )
 
@@ -113,8 +126,9 @@ def read_picture(media: MediaInfo, kept: tuple[Fraction, Fraction] | None = None
 class _Reading:
     """Gathers what packets say."""
 
-    def __init__(self, sets: ParameterSets) -> None:
+    def __init__(self, sets: ParameterSets, *, in_part: bool) -> None:
         self.take_sets(sets)
+        self.in_part = in_part
         self.orders: set[FieldOrder] = set()
         self.near: tuple[Fraction, Fraction] | None = None
         self.keyframes: Sequence[bool] = ()
@@ -139,8 +153,10 @@ class _Reading:
             raise SpliceError("its parameter sets change in mid-stream")
         if packet.is_corrupt:
             raise SpliceError("one of its packets is damaged")
-        if self.near is None or self.near[0] <= packet.pts <= self.near[1] or len(self.pts) >= len(self.keyframes):
-            data = memoryview(packet)
+        data = memoryview(packet)
+        near = self.near is None or self.near[0] <= packet.pts <= self.near[1]
+        missing = self.in_part and not any(data[: self.sets.length_size])
+        if (near and not missing) or len(self.pts) >= len(self.keyframes):
             unit = PictureUnit.parse(data, self.sets.length_size)
             if unit.sets:
                 self.take_sets(self.sets.with_units(unit.sets))

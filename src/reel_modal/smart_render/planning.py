@@ -18,13 +18,15 @@ from reel_modal.errors import SpliceError
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.picture_times import PacketTable, PictureTimes
 
-__all__ = ["Interval", "RenderPlan", "Trim", "Window", "plan_packets"]
+__all__ = ["Interval", "RenderPlan", "Trim", "Window", "plan_packets", "refuse_most"]
 
 Interval: TypeAlias = tuple[Fraction, Fraction]
 """First and last moment, both inclusive, in seconds from the first picture that is shown."""
 
 # x264 keeps no more than one level of its pyramid: a picture is decoded at most two places late.
 _DEEPEST_REORDER: Final = 2
+# A frame of a window takes 1.3 times as long as one of a full render, since it is to lose less.
+_MOST_RENDERED: Final = Fraction(3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class RenderPlan:
         return sum(window.kept[1] - window.kept[0] for window in self.windows)
 
     @property
+    def frames(self) -> int:
+        """Pictures of the output."""
+        return self.frames_rendered + self.frames_copied
+
+    @property
     def frames_copied(self) -> int:
         """Pictures that are copied and shown."""
         shown = self.kept[0] + self.hidden
@@ -151,6 +158,16 @@ def plan_packets(
     if not plan.copied:
         raise SpliceError("every picture of it changes, or depends on one that does")
     return plan
+
+
+def refuse_most(rendered: int, frames: int) -> None:
+    """Return where it is worth it to copy the others.
+
+    Raises:
+        SpliceError: It is not.
+    """
+    if rendered > _MOST_RENDERED * frames:
+        raise SpliceError(f"{rendered} of its pictures would have to be rendered anyway")
 
 
 def _check(table: PacketTable) -> None:
