@@ -11,9 +11,7 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from benchmarks.hand_loop import encoded, hand_loop
 from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured, median
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FrameReader
@@ -97,34 +95,10 @@ def limit(preset: str, folder: Path) -> int:
 
 
 def seed(preset: str, folder: Path) -> int:
-    """The loop of the seed: OpenCV decodes, numpy selects, BGR bytes go through a flushed pipe."""
-    capture = cv2.VideoCapture(str(clip_1080p(SECONDS)))
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    command = [find_ffmpeg(Settings()).path, "-y", "-loglevel", "error", "-f", "rawvideo", "-vcodec", "rawvideo"]
-    command += ["-s", "1920x1080", "-pix_fmt", "bgr24", "-r", str(rate), "-i", "-"]
-    if preset == "none":
-        command += NULL
-    else:
-        command += ["-i", str(clip_1080p(SECONDS)), "-map", "0:v", "-map", "1:a?", "-c:v", "libx264"]
-        command += ["-preset", preset, "-crf", "23", "-pix_fmt", "yuv420p", "-c:a", "copy", str(folder / "out.mp4")]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    if process.stdin is None:
-        raise RuntimeError("no pipe")
-    frames = 0
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        mask = np.zeros(frame.shape[:2], dtype=np.uint8)
-        cv2.ellipse(mask, (int(400 + 100 * frames / rate), 540), (200, 260), 0, 0, 360, 255, -1)
-        dark = (frame * 0.4).astype(np.uint8)
-        frame = np.where(mask[:, :, None] > 0, frame, dark)
-        process.stdin.write(frame.tobytes())
-        process.stdin.flush()
-        frames += 1
-    process.stdin.close()
-    process.wait()
-    return frames
+    """The loop of the seed, on every frame."""
+    clip = clip_1080p(SECONDS)
+    output = NULL if preset == "none" else encoded(clip, preset, folder / "out.mp4")
+    return hand_loop(clip, output, lambda seconds: int(400 + 100 * seconds))
 
 
 def main(rounds: int = 3) -> list[str]:

@@ -46,16 +46,20 @@ Painter: TypeAlias = Callable[[PixelFormat], Draw]
 _ENCODER: Final = "libx264"
 # Halved across as stored, it is halved down once the picture is turned.
 _TURNED: Final[dict[PixelFormat, PixelFormat]] = {"yuv422p": "yuv440p", "yuv422p10le": "yuv440p10le"}
-# What must not be lost is what crf 18 would lose. A source that spends more than a tenth of a bit on each pixel has
-# more to lose; twice the bits are about six steps of the quantizer.
+# No more may be lost than crf 18 would lose (benchmarks/smart_quality.py measures it). Below 0.4 bits a pixel that
+# takes more bytes than the source did; above, there are some to spare: six steps of the quantizer for twice the bits.
 _QUALITY: Final = 17
 _BEST_QUALITY: Final = 8
-_USUAL_BITS_PER_PIXEL: Final = 0.1
+_USUAL_BITS_PER_PIXEL: Final = 0.4
 _MOST_B_FRAMES: Final = 3
 _MOST_KEYINT: Final = 250
 # What x264's presets take (x264 --fullhelp); fewer than the source has fit into every decoder that takes the source.
 _REFERENCES: Final = {"ultrafast": 1, "superfast": 1, "veryfast": 1, "faster": 2, "fast": 2, "medium": 3, "slow": 5}
 _MOST_REFERENCES: Final = 8
+# It has no B-frames, which lose more than others. Where the source has some, new pictures want them as well: libav
+# loses pictures behind a change from a stream without reordering to one with it.
+_WITHOUT_B_FRAMES: Final = "ultrafast"
+_FINER: Final = 2
 
 
 def encode_windows(
@@ -92,7 +96,7 @@ def encode_windows(
         fps=media.fps,
         pixel_format=picture.pixel_format,
         encoder=_ENCODER,
-        quality=min(encode.quality, matching_quality(picture.bits_per_pixel)),
+        quality=min(encode.quality, matching_quality(picture.bits_per_pixel, encode.preset)),
         preset=encode.preset,
         encoder_options=_options(plan, picture, encode),
         color=media.color,
@@ -111,10 +115,11 @@ def encode_windows(
     return pipe.result
 
 
-def matching_quality(bits_per_pixel: float) -> int:
+def matching_quality(bits_per_pixel: float, preset: str) -> int:
     """Return x264's crf that loses no more than a source of this size can show: 17, and less where it is rich."""
     richer = math.log2(max(bits_per_pixel / _USUAL_BITS_PER_PIXEL, 1))
-    return max(_BEST_QUALITY, round(_QUALITY - 6 * richer))
+    finer = _FINER if preset == _WITHOUT_B_FRAMES else 0
+    return max(_BEST_QUALITY, round(_QUALITY - finer - 6 * richer))
 
 
 def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
@@ -163,6 +168,8 @@ def _options(plan: RenderPlan, picture: Picture, encode: EncodeOptions) -> dict[
         parameters[picture.field_order] = 1
     elif not sps.frames_only:
         parameters["fake-interlaced"] = 1
+    if encode.preset == _WITHOUT_B_FRAMES:
+        parameters["pbratio"] = 1
     starts, written = [], 0
     for window in plan.windows:
         # Half a frame early: the first picture at or after it is the one.
