@@ -76,10 +76,10 @@ def _ours_without_encoder(asked: OverlayRequest) -> int:
         "pipe:0",
     )
     sink = FFmpegProcess((find_ffmpeg(Settings()).path, *QUIET, *raw, *NULL), feeds=True, stall_seconds=60)
-    with FrameReader(media, pixel_format="yuv420p", fps=media.fps, decoder="in_process") as reader:
+    with FrameReader(media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", handed_on=True) as reader:
         for frame in reader:
             overlay.render(frame.planes, frame.pts_seconds)
-            sink.write(frame.data.data)
+            sink.write(frame.shared or frame.data.data)
     sink.finish()
     return reader.frames_read
 
