@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -39,6 +38,7 @@ from reel_modal.records import places_of
 from reel_modal.rendering.framing import CropTrack, output_size
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.scratch import scratch_folder
 from reel_modal.smart_render import Trim
 from reel_modal.storage import Storage
 
@@ -268,8 +268,8 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
         return None
     try:
         storage = Storage.from_url(settings.store_url)
-        with tempfile.TemporaryDirectory(prefix="reel_modal-") as folder:
-            media = look_at(storage.open(places_of(request)["input_key"], Path(folder)), settings)
+        with scratch_folder() as folder:
+            media = look_at(storage.open(places_of(request)["input_key"], folder), settings)
             expected = estimate(request, media, settings=settings, history=history)
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate of job %s: %s", request.job_id, error)

@@ -16,13 +16,13 @@ import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final, Protocol
 
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
 from reel_modal.media import probe
 from reel_modal.parsing import Record, anything, decode, text
 from reel_modal.schema import RenderResult, StoreOptions, store_key
+from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 from reel_modal.untrusted import opened
 
@@ -150,8 +150,8 @@ class OutputRecord:
         if self._is_there(self.key):
             return None
         try:
-            with TemporaryDirectory(prefix="reel_modal-") as folder:
-                output = self._storage.open(self._output_key, Path(folder))
+            with scratch_folder() as folder:
+                output = self._storage.open(self._output_key, folder)
                 with output.file() as data, opened(output.path, data, packets_only=True) as container:
                     tags = {key.lower(): value for key, value in container.metadata.items()}
                 if tags.get(_TAG) != self.tags(source_version)[_TAG]:
@@ -193,8 +193,8 @@ class OutputRecord:
 
     def _output_fingerprint(self) -> str:
         with (
-            TemporaryDirectory(prefix="reel_modal-") as folder,
-            self._storage.open(self._output_key, Path(folder)).file() as file,
+            scratch_folder() as folder,
+            self._storage.open(self._output_key, folder).file() as file,
         ):
             return _fingerprint(file)
 

@@ -5,10 +5,8 @@ A host uses the registry instead, which gives each job a process of its own.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from reel_modal.config import Settings
@@ -21,6 +19,7 @@ from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
 from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.scratch import scratch_folder
 from reel_modal.storage import PathStorage
 from reel_modal.terminal import progress_bar
 
@@ -45,10 +44,10 @@ def run_here(
     settings = settings or Settings.from_env()
     history = TimingHistory(settings.timings)
     plan, started = _plan(history, request, settings), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="reel_modal-") as workdir, progress_bar(plan) as show:
+    with scratch_folder() as workdir, progress_bar(plan) as show:
         context = JobContext(
             storage=PathStorage(),
-            workdir=Path(workdir),
+            workdir=workdir,
             settings=settings,
             reporter=Reporter(show),
         )

@@ -6,7 +6,7 @@ It must not know frames, nor which device runs a network.
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import secrets
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -195,7 +195,10 @@ def _downloaded(url: str, sha256: str, cache: Path) -> bytes:
         raise InvalidModelError(f"the model at {url} has more than {_LARGEST_BYTES} bytes")
     if hashlib.sha256(data).hexdigest() == sha256.lower():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as staged:
-            staged.write(data)
-        Path(staged.name).replace(kept)
+        staged = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}.part")
+        try:
+            staged.write_bytes(data)
+            staged.replace(kept)
+        finally:
+            staged.unlink(missing_ok=True)
     return data

@@ -152,10 +152,7 @@ class Modal(Place):
         pids = [container.pid for container in self._plane.containers() if container.pid is not None]
         started = {child for pid in pids for child in family(pid)}
         running = filter(None, map(command, started))
-        # Modal cancels by an exception, which may come between the making of a folder and the note that it is there:
-        # then an empty one stays until its container ends.
-        kept = [path for path in self._plane.temporary_files() if path.is_file() or any(path.iterdir())]
-        return [*running, *map(str, kept), *_hidden(self._store)]
+        return [*running, *map(str, self._plane.temporary_files()), *_hidden(self._store)]
 
 
 def _frames(path: Path) -> int | None:

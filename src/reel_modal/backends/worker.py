@@ -18,14 +18,13 @@ from typing import BinaryIO, Final
 
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
-from reel_modal.functions.context import CancellationToken
+from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.progress.events import ProgressEvent
 
 __all__ = ["END_SECONDS", "main"]
 
-_BETWEEN_FRAMES_SECONDS: Final = 2.0
 _CLEANING_SECONDS: Final = 6.0
-END_SECONDS: Final = _BETWEEN_FRAMES_SECONDS + _CLEANING_SECONDS
+END_SECONDS: Final = BETWEEN_FRAMES_SECONDS + _CLEANING_SECONDS
 """Longest that a worker takes to end itself once its stdin is closed."""
 
 
@@ -93,7 +92,7 @@ def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.
     with contextlib.suppress(OSError):  # however stdin ended, the host is gone
         os.read(0, 1)
     cancellation.cancel()
-    if ended.wait(_BETWEEN_FRAMES_SECONDS):
+    if ended.wait(BETWEEN_FRAMES_SECONDS):
         return
     _interrupt()
     if ended.wait(_CLEANING_SECONDS):

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.functions.specs import SHIPPED_SUFFIXES
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest, store_key
+from reel_modal.scratch import scratch_folder
 from reel_modal.testing import make_clip
 
 __all__ = ["TRIALS", "Interpreter", "not_sent", "run_preflight"]
@@ -84,8 +84,7 @@ def run_preflight(
         DeploymentError: A step failed; with the end of its traceback.
         FFmpegError: The synthetic clip could not be made.
     """
-    with tempfile.TemporaryDirectory(prefix="reel_modal-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         sources, store = folder / "sources", folder / "store"
         sources.mkdir()
         store.mkdir()

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Final
 
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
+from reel_modal.scratch import scratch_folder
 
 __all__ = ["Deployment", "child_environment", "publish"]
 
@@ -64,8 +64,8 @@ def publish(deployment: Deployment, console: Console) -> str:
 
     Cancellation: KeyboardInterrupt ends the process that sends it.
     """
-    with tempfile.TemporaryDirectory(prefix="reel_modal-") as folder:
-        result = Path(folder, "result.json")
+    with scratch_folder() as folder:
+        result = folder / "result.json"
         command = [sys.executable, "-P", "-m", "reel_modal.deploy.publisher"]
         process = subprocess.Popen(
             [*command, str(result), deployment.tag, deployment.strategy],

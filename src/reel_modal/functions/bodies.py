@@ -5,7 +5,6 @@ It must not know which of the two it is in; it is imported where a job runs, nev
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from reel_modal.progress.events import ProgressEvent
 from reel_modal.records import OutputRecord, places_of
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.schema import RenderResult
+from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 
 __all__ = ["NAMES", "run_body"]
@@ -89,6 +89,7 @@ def run_body(
     Raises:
         ConfigError: The function has no body in this version, or no store is set.
         ObjectExistsError: There is another output, and the request says to refuse.
+        JobCancelledError: `cancellation` asks for the end.
         ReelModalError: What the body raises.
     """
     meter = meter or Meter()
@@ -109,13 +110,13 @@ def run_body(
         return replace(before, output_key=request.output_key, usage=usage).to_dict()
     # The encoder's own threads fill the cores; more for a frame's few milliseconds of drawing only cost.
     load_cv2().setNumThreads(1)
-    with tempfile.TemporaryDirectory(prefix="reel_modal-", dir=folder) as workdir:
+    with scratch_folder(folder) as workdir:
         reporter = Reporter(send, attempt=attempt)
         # A transfer counts no frames, and a job without news would be taken for stuck.
         storage.on_transfer = reporter.pulse
         context = JobContext(
             storage=storage,
-            workdir=Path(workdir),
+            workdir=workdir,
             settings=settings,
             reporter=reporter,
             cancellation=cancellation or CancellationToken(),
@@ -123,6 +124,7 @@ def run_body(
             announce=lambda result, made: record.write(result, made, source_version),
             output_tags=record.tags(source_version),
         )
+        context.raise_if_cancelled(name)
         return replace(body.run(placed, context), output_key=request.output_key).to_dict()
 
 

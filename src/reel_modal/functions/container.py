@@ -9,23 +9,29 @@ import itertools
 import logging
 import os
 import queue
+import signal
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final, Self
 
 import modal
+from modal.exception import InputCancellation
 
 from reel_modal.config import Settings
+from reel_modal.errors import JobCancelledError
 from reel_modal.functions.bodies import run_body
+from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.contract import Contract, spec_row
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
 from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT, load_specs
 from reel_modal.pricing import load_rates
 from reel_modal.progress.events import ProgressEvent
 
-__all__ = ["END", "run_in_container"]
+__all__ = ["END", "heeding_cancellation", "run_in_container"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +52,10 @@ def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, obje
     Args:
         name: Of the function.
         payload: The request's `to_dict()`, and `submitted_at` where the host says it.
+
+    Raises:
+        InputCancellation: Modal cancelled the call; it takes note of that.
+        ReelModalError: What the body raises.
     """
     cold = next(_jobs) == 0
     asked = {key: value for key, value in payload.items() if key != SUBMITTED_AT}
@@ -55,9 +65,61 @@ def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, obje
         submitted_at=submitted_at if isinstance(submitted_at, float) else None,
         startup_seconds=seconds_since_process_start() if cold else 0.0,
     )
-    with _EventSender(modal.current_function_call_id()) as sender:
-        made = run_body(name, asked, settings=Settings.from_env(), send=sender.send, meter=meter)
+    with heeding_cancellation() as cancellation, _EventSender(modal.current_function_call_id()) as sender:
+        made = run_body(
+            name, asked, settings=Settings.from_env(), send=sender.send, cancellation=cancellation, meter=meter
+        )
     return made | {"cold_start": cold}
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[CancellationToken]:
+    """Give a token that says when Modal cancels the call: a body then ends between two frames.
+
+    By itself Modal's runtime raises in the main thread, wherever that is. Compiled code may swallow that, as PyAV
+    does while it makes an error of its own: the job would go on until its container is killed. So that comes only to
+    a body which has not ended some seconds after it was asked to.
+
+    Raises:
+        InputCancellation: The body ended since it was cancelled.
+    """
+    token = CancellationToken()
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield token
+        return
+    main_thread = threading.get_ident()
+    ended, ending = threading.Event(), threading.Lock()
+    # A signal handler may come in the midst of anything; of all that tells a thread, only this may be used there.
+    asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def heed(_number: int, _frame: FrameType | None) -> None:
+        if token.cancelled and not ended.is_set():
+            raise InputCancellation("cancelled in the middle of a step")
+        asked.put(None)
+
+    def pass_on() -> None:
+        asked.get()
+        if ended.is_set():
+            return
+        token.cancel()
+        if not ended.wait(BETWEEN_FRAMES_SECONDS):
+            with ending:
+                if not ended.is_set():
+                    signal.pthread_kill(main_thread, signal.SIGUSR1)
+
+    former = signal.signal(signal.SIGUSR1, heed)
+    try:
+        threading.Thread(target=pass_on, name="reel_modal-cancellation", daemon=True).start()
+        yield token
+    except JobCancelledError as error:
+        raise InputCancellation(str(error)) from error
+    finally:
+        try:
+            with ending:
+                ended.set()
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+            asked.put(None)
 
 
 def _machine(name: str) -> Machine:

@@ -20,7 +20,10 @@ from reel_modal.progress import ProgressEvent
 from reel_modal.schema import RenderResult, Usage
 from reel_modal.storage import Storage
 
-__all__ = ["CancellationToken", "JobContext", "Reporter"]
+__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter"]
+
+BETWEEN_FRAMES_SECONDS: Final = 2.0
+"""How long a job that is asked to stop may take to its next frame, before it is stopped in the middle of a step."""
 
 _LEAST_SHARE: Final = 1 / 600
 """Least time between two events, as a share of the time since the start: half a second after five minutes."""
