@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -375,6 +376,25 @@ async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clip
     assert app.plane.count("FunctionCallCancel") == 1
 
 
+async def test_the_events_of_a_job_end_with_it_though_nothing_says_that_they_do(
+    app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modal_backend, "_IDLE_SECONDS", 1000.0)
+    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    async with FunctionRegistry(app.settings) as registry:
+        job = await registry["render_overlay"].submit(request("killed"))
+        phases = []
+        async for event in job.events():
+            phases.append(event.phase)
+            if event.phase == "render" and "render" not in phases[:-1]:
+                await asyncio.to_thread(app.plane.kill_container, "render_overlay")
+        assert set(phases) == {"fetch", "render"}
+        with pytest.raises(RemoteError):
+            await job.result()
+        # Who comes late hears the same, and is not kept waiting either.
+        assert [event.phase async for event in job.events()] == phases
+
+
 HOST = """
 import asyncio, sys
 from reel_modal import FunctionRegistry
@@ -422,7 +442,7 @@ def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips:
 async def test_a_host_that_comes_after_the_events_have_expired_still_gets_the_result(
     app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modal_backend, "_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(modal_backend, "_LATE_SECONDS", 0.1)
     shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
     job = await FunctionRegistry(app.settings)["render_overlay"].submit(request("expired"))
     assert [event async for event in job.events()]

@@ -18,10 +18,11 @@ from reel_modal.backends.answers import answered, no_answer, within
 from reel_modal.backends.base import Finished
 from reel_modal.backends.drift import HeldApp, compare_with_held, drift_error, held_row, read_app
 from reel_modal.config import OnDrift
-from reel_modal.errors import JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
+from reel_modal.errors import AuthError, JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
 from reel_modal.functions.contract import Contract, Difference, local_contract
 from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
 from reel_modal.progress.events import ProgressEvent
+from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -37,7 +38,12 @@ _ANSWER_SECONDS: Final = 60.0
 """Longest for one answer of Modal's API, its own retries included."""
 
 _IDLE_SECONDS: Final = 10.0
-"""Silence after which a listener asks whether the job still lives."""
+"""Longest that Modal is asked to wait for a next event at a time."""
+
+_LATE_SECONDS: Final = 1.0
+"""How long a listener waits for the last events of a job that has succeeded, where they do not say that they end."""
+
+_BACKOFF_SECONDS: Final = 1.0
 
 _DRIFT_SECONDS: Final = 10.0
 """Longest that a first job waits to hear of which version the deployment is, where it runs in any case."""
@@ -129,19 +135,24 @@ class ModalBackend:
     async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
         """See `Backend.events`; what was read stays for other listeners, until the partition expires."""
         news = await self._events_queue()
-        latest = (0, 0)
-        while True:
-            heard = False
-            async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=_IDLE_SECONDS)) as items:
-                while (item := await self._next(items, call_id)) is not None:
-                    if not isinstance(item, dict):
-                        return
-                    event = ProgressEvent(**item)
-                    if (event.attempt, event.sequence) > latest:
-                        latest, heard = (event.attempt, event.sequence), True
-                        yield event
-            if not heard and await self._has_ended(call_id):
-                return
+        latest, late_seconds = (0, 0), None
+        end = OwnedTask(self._late_seconds(call_id))
+        try:
+            while late_seconds is None:
+                # Whoever hears of the end reads once more: what was reported before it is there by now.
+                late_seconds = end.future.result() if end.future.done() else None
+                patience = _IDLE_SECONDS if late_seconds is None else late_seconds
+                async with aclosing(news.iterate.aio(partition=call_id, item_poll_timeout=patience)) as items:
+                    until = end.future if late_seconds is None else None
+                    while (item := await self._next(items, call_id, until)) is not None:
+                        if not isinstance(item, dict):
+                            return
+                        event = ProgressEvent(**item)
+                        if (event.attempt, event.sequence) > latest:
+                            latest = (event.attempt, event.sequence)
+                            yield event
+        finally:
+            await end.cancel()
 
     async def close(self) -> None:
         """Jobs on Modal go on; there is nothing to give back."""
@@ -180,15 +191,18 @@ class ModalBackend:
         said: dict[str, str] = await answered(handle.remote.aio, timeout_seconds, function=f"{self.app}/{contract}")
         return said
 
-    async def _has_ended(self, call_id: str) -> bool:
-        try:
-            return await self.wait(call_id, 0) is not None
-        except JobNotFoundError:
-            raise
-        except UnavailableError:
-            return False
-        except RemoteError:
-            return True
+    async def _late_seconds(self, call_id: str) -> float:
+        """Wait for the end of the call, and return how long its last events may still be on their way."""
+        while True:
+            try:
+                if await self.wait(call_id, self._answer_seconds) is not None:
+                    return _LATE_SECONDS
+            except (JobNotFoundError, AuthError):
+                raise
+            except UnavailableError:
+                await asyncio.sleep(_BACKOFF_SECONDS)
+            except RemoteError:
+                return 0.0  # of a job that failed or was cancelled, nobody needs them
 
     async def _spawn(
         self,
@@ -283,15 +297,23 @@ class ModalBackend:
             # The function may have left by sys.exit, which modal repeats here and which is no end of the host.
             raise self._error(error, call_id) from error
 
-    async def _next(self, items: AsyncGenerator[object], call_id: str) -> object:
-        """Return the next item, or None after some silence."""
+    async def _next(self, items: AsyncGenerator[object], call_id: str, until: asyncio.Future[float] | None) -> object:
+        """Return the next item, or None after some silence or once `until` is done."""
+        reading = OwnedTask(_following(items))
+        watched: set[asyncio.Future[Any]] = {reading.future} if until is None else {reading.future, until}
         try:
-            async with asyncio.timeout(_IDLE_SECONDS + self._answer_seconds):
-                return await anext(items, None)
-        except TimeoutError as error:
-            raise no_answer(self._answer_seconds, self.app, call_id) from error
-        except Exception as error:
-            raise self._error(error, call_id) from error
+            await asyncio.wait(
+                watched, timeout=_IDLE_SECONDS + self._answer_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not reading.future.done():
+                if until is not None and until.done():
+                    return None
+                raise no_answer(self._answer_seconds, self.app, call_id)
+            if (error := reading.future.exception()) is not None:
+                raise self._error(error, call_id) from error
+            return reading.future.result()
+        finally:
+            await reading.cancel()
 
     async def _answer(
         self, ask: Callable[[], Awaitable[T]], call_id: str | None = None, *, function: str | None = None
@@ -302,6 +324,10 @@ class ModalBackend:
         from reel_modal.backends.modal_errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+async def _following(items: AsyncGenerator[object]) -> object:
+    return await anext(items, None)
 
 
 def _came_back(error: TimeoutError) -> bool:
