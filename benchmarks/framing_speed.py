@@ -16,10 +16,10 @@ import cv2
 
 from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured
 from reel_modal.config import Settings
-from reel_modal.ffmpeg_process import QUIET
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg
+from reel_modal.media.ffmpeg_process import QUIET
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
 from reel_modal.storage import PathStorage
 

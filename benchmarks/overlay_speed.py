@@ -15,10 +15,10 @@ from benchmarks.hand_loop import encoded, hand_loop
 from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured, median
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FrameReader
-from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg, probe
+from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
 from reel_modal.storage import PathStorage

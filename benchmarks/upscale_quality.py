@@ -25,9 +25,9 @@ import numpy.typing as npt
 from tests.clips import REAL, real
 
 from reel_modal import FramePipe, FrameReader
-from reel_modal.inference import UpscaleSession
 from reel_modal.rendering.tiles import TilePlan, enlarged
-from reel_modal.upscale_model import FAMILIES, UpscaleModel
+from reel_modal.upscaling.inference import UpscaleSession
+from reel_modal.upscaling.model import FAMILIES, UpscaleModel
 
 Plane = npt.NDArray[np.uint8]
 Enlarge = Callable[[Plane, int], Plane]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from reel_modal.onnx_graph import Graph, Node, Port, Tensor
-from reel_modal.upscale_model import UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel
+from reel_modal.upscaling.onnx_graph import Graph, Node, Port, Tensor
 
 SAME = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
 

@@ -1,7 +1,8 @@
 """Turns trained weights into the ONNX file that travels with the package.
 
-`python -m training.export OUT.pt small-x2 src/reel_modal/models`. The kernels of the head and of the skip are rounded
-to multiples of 1/2048, which half precision holds exactly: their sums stay exactly 0 and 1 on every device.
+`python -m training.export OUT.pt small-x2 src/reel_modal/upscaling/models`. The kernels of the head and of
+the skip are rounded to multiples of 1/2048, which half precision holds exactly: their sums stay exactly 0 and 1 on
+every device.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reel_modal.onnx_graph import Graph, Node, Port, Tensor
-from reel_modal.receptive_field import reach_of
-from reel_modal.upscale_graph import OPSET
-from reel_modal.upscale_model import ModelManifest, UpscaleModel
+from reel_modal.upscaling.graph import OPSET
+from reel_modal.upscaling.model import ModelManifest, UpscaleModel
+from reel_modal.upscaling.onnx_graph import Graph, Node, Port, Tensor
+from reel_modal.upscaling.receptive_field import reach_of
 from training.network import SLOPE, LumaNet
 
 STEP = 2048

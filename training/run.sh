@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything that made the networks in src/reel_modal/models, from packages to files. Run it from the root of a checkout,
+# Everything that made the networks in src/reel_modal/upscaling/models, from packages to files. Run it from the root of a checkout,
 # with a Python that has this package and the dependency group `training`: training/run.sh FOLDER. About 45
 # minutes of one core, and three gigabytes in FOLDER.
 set -e
@@ -32,6 +32,6 @@ $train "$work/x4.npz" "$work/large_x4.pt" --scale 4 $large --steps 9000 --rate 1
     --precise-share 0.1 --start "$work/large_x2_first.pt" --log training/logs/large_x4.tsv
 
 for name in small_x2 small_x4 large_x2 large_x4; do
-    python -m training.export "$work/$name.pt" "$(echo $name | tr _ -)" src/reel_modal/models
+    python -m training.export "$work/$name.pt" "$(echo $name | tr _ -)" src/reel_modal/upscaling/models
 done
 python -m training.curves training/logs training/curves.png

@@ -17,7 +17,6 @@ from typing import get_args
 import numpy as np
 
 from reel_modal.config import Settings
-from reel_modal.encoders import KNOWN_ENCODERS, first_reason, try_encoder
 from reel_modal.errors import (
     ConfigError,
     FFmpegError,
@@ -27,11 +26,12 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.functions.specs import app_name
-from reel_modal.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
 from reel_modal.media import find_ffmpeg
+from reel_modal.media.encoders import KNOWN_ENCODERS, first_reason, try_encoder
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.storage import Storage
-from reel_modal.upscale_model import UpscaleModel
+from reel_modal.upscaling.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
+from reel_modal.upscaling.model import UpscaleModel
 
 __all__ = ["Finding", "examine"]
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Final
 
 from reel_modal.config import Settings
-from reel_modal.encoders import EncoderChoice, choose_encoder
 from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import PipeResult
-from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.filters import chroma_options, from_yuv_filters, seconds_text, tag_filters
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, frame_bytes, is_420
 from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
+from reel_modal.media.encoders import EncoderChoice, choose_encoder
+from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.media.filters import chroma_options, from_yuv_filters, seconds_text, tag_filters
+from reel_modal.media.sound import Sound
+from reel_modal.media.untrusted import file_url, input_arguments
 from reel_modal.schema import EncodeOptions, Timeline
-from reel_modal.sound import Sound
 from reel_modal.storage import publish_file, staging_name
-from reel_modal.untrusted import file_url, input_arguments
 
 __all__ = ["LEEWAY_SECONDS", "ROUNDED_FRAMES", "GraphEdit", "encode_graph", "suits", "time_expression"]
 

@@ -15,22 +15,13 @@ from typing import Final, Literal, Self, TypeAlias
 from typing_extensions import Buffer
 
 from reel_modal.config import Settings
-from reel_modal.encoders import choose_encoder
 from reel_modal.errors import (
     ConfigError,
     FFmpegError,
     FrameError,
     OutputMismatchError,
 )
-from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.filters import (
-    even_size,
-    exact_fraction,
-    tag_filters,
-    to_yuv_filters,
-)
 from reel_modal.frame_memory import SharedBuffer
-from reel_modal.frame_reader import FrameReader
 from reel_modal.frames import (
     BT709,
     PLANAR,
@@ -45,10 +36,19 @@ from reel_modal.frames import (
     raw_bytes,
 )
 from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
-from reel_modal.packet_times import set_times
-from reel_modal.sound import Sound, SoundSource
+from reel_modal.media.encoders import choose_encoder
+from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.media.filters import (
+    even_size,
+    exact_fraction,
+    tag_filters,
+    to_yuv_filters,
+)
+from reel_modal.media.frame_reader import FrameReader
+from reel_modal.media.packet_times import set_times
+from reel_modal.media.sound import Sound, SoundSource
+from reel_modal.media.untrusted import COPIED, file_url
 from reel_modal.storage import publish_file, staging_name
-from reel_modal.untrusted import COPIED, file_url
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 

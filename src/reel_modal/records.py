@@ -20,11 +20,11 @@ from typing import BinaryIO, Final, Protocol
 
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
 from reel_modal.media import probe
+from reel_modal.media.untrusted import opened
 from reel_modal.parsing import Record, anything, decode, text
 from reel_modal.schema import RenderResult, StoreOptions, store_key
 from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
-from reel_modal.untrusted import opened
 
 __all__ = ["OutputRecord", "Rendered", "places_of", "result_of_job"]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from reel_modal.config import Settings
 from reel_modal.errors import FFmpegError
-from reel_modal.ffmpeg_process import QUIET
 from reel_modal.frames import frame_rate
 from reel_modal.in_memory import InMemoryBackend, Script, Submitted
 from reel_modal.media import find_ffmpeg
+from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.media.untrusted import file_url
 from reel_modal.progress.clocks import ManualClock
-from reel_modal.untrusted import file_url
 
 __all__ = ["InMemoryBackend", "ManualClock", "Script", "Submitted", "make_clip"]
 

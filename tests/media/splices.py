@@ -22,7 +22,7 @@ from reel_modal.frames import Frame, sample_views
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
-from reel_modal.orientation import Orientation
+from reel_modal.media.orientation import Orientation
 from reel_modal.progress import ProgressEvent
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult

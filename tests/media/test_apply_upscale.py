@@ -31,13 +31,13 @@ from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.upscale_plan import UpscalePlan
-from reel_modal.inference import available_providers
 from reel_modal.media import MediaInfo, probe
-from reel_modal.onnx_graph import Node
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions, RenderResult, UpscaleRequest
 from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
+from reel_modal.upscaling.inference import available_providers
+from reel_modal.upscaling.onnx_graph import Node
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=10)
 

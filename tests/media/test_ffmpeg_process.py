@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from reel_modal import ffmpeg_process
-from reel_modal.encoders import choose_encoder, encoder_arguments
 from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
-from reel_modal.ffmpeg_process import FFmpegProcess
+from reel_modal.media import ffmpeg_process
+from reel_modal.media.encoders import choose_encoder, encoder_arguments
+from reel_modal.media.ffmpeg_process import FFmpegProcess
 
 PATIENT = 60.0
 
@@ -26,7 +26,7 @@ def python(body: str) -> list[str]:
 
 KILLS_A_SLEEPER = """
 import sys, time
-from reel_modal.ffmpeg_process import FFmpegProcess
+from reel_modal.media.ffmpeg_process import FFmpegProcess
 process = FFmpegProcess([sys.executable, "-c", "import time; time.sleep(100)"], stall_seconds=60)
 started = time.monotonic()
 process.kill()

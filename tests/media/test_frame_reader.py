@@ -23,8 +23,8 @@ from tests.processes import children, ffmpegs
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.hardware_decoding import nvdec_starts
 from reel_modal.media import probe
+from reel_modal.media.hardware_decoding import nvdec_starts
 
 Decoder = Literal["process", "in_process"]
 

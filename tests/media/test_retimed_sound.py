@@ -10,7 +10,7 @@ from tests.clips import ffmpeg
 
 from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, probe
-from reel_modal.retimed_sound import SoundReader, retimed
+from reel_modal.media.retimed_sound import SoundReader, retimed
 from reel_modal.schema import Timeline
 
 F = Fraction

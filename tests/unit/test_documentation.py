@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_who_may_know_whom_is_what_is_checked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (contract,) = [one for one in project["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
+    contract = next(one for one in project["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
     checked = [set(re.findall(r"reel_modal\.(\w+)", layer)) for layer in contract["layers"]]
     text = (ROOT / "docs/how-a-job-flows.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)

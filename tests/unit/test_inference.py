@@ -9,9 +9,9 @@ from tests.networks import graph, model, repeating, with_metadata
 from tests.unit.test_upscale_rendering import picture
 
 from reel_modal.errors import InvalidModelError, ProviderUnavailableError
-from reel_modal.inference import UpscaleSession, available_providers
-from reel_modal.onnx_graph import Node
-from reel_modal.upscale_model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.inference import UpscaleSession, available_providers
+from reel_modal.upscaling.model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.onnx_graph import Node
 
 
 def whole_picture() -> np.ndarray:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.networks import graph, repeating
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.onnx_graph import Graph, Node, Port
-from reel_modal.upscale_model import BUNDLED
+from reel_modal.upscaling.model import BUNDLED
+from reel_modal.upscaling.onnx_graph import Graph, Node, Port
 
 
 def test_a_graph_comes_back_whole() -> None:
@@ -55,7 +55,7 @@ def test_onnx_runtime_runs_what_is_written() -> None:
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_networks_of_the_package_are_read_and_written_byte_for_byte(name: str) -> None:
-    data = resources.files("reel_modal").joinpath("models", f"{name}.onnx").read_bytes()
+    data = resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes()
     assert Graph.parse(data).to_bytes() == data
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from reel_modal.contrib.realesrgan import NAMES, from_ncnn, load
 from reel_modal.errors import InvalidModelError, MissingDependencyError
-from reel_modal.inference import UpscaleSession
-from reel_modal.upscale_model import ModelManifest
+from reel_modal.upscaling.inference import UpscaleSession
+from reel_modal.upscaling.model import ModelManifest
 
 PARAM = """7767517
 10 12

@@ -10,9 +10,9 @@ import pytest
 from tests.networks import SAME, graph, repeating
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.onnx_graph import Attribute, Graph, Node
-from reel_modal.receptive_field import reach_of
-from reel_modal.upscale_model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node
+from reel_modal.upscaling.receptive_field import reach_of
 
 SIDE = 64
 

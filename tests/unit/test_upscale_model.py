@@ -15,9 +15,9 @@ import pytest
 from tests.networks import graph, model, repeating, with_metadata
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.inference import UpscaleSession
-from reel_modal.onnx_graph import Node, Port
-from reel_modal.upscale_model import BUNDLED, FAMILIES, ModelManifest, UpscaleModel
+from reel_modal.upscaling.inference import UpscaleSession
+from reel_modal.upscaling.model import BUNDLED, FAMILIES, ModelManifest, UpscaleModel
+from reel_modal.upscaling.onnx_graph import Node, Port
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -47,7 +47,8 @@ def test_every_family_has_both_scales() -> None:
 
 def test_the_networks_keep_to_their_sizes() -> None:
     sizes = {
-        name: len(resources.files("reel_modal").joinpath("models", f"{name}.onnx").read_bytes()) for name in BUNDLED
+        name: len(resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes())
+        for name in BUNDLED
     }
     assert all(size <= 100_000 for name, size in sizes.items() if name.startswith("small"))
     assert all(200_000 <= size <= 2_000_000 for name, size in sizes.items() if name.startswith("large"))
@@ -55,7 +56,7 @@ def test_the_networks_keep_to_their_sizes() -> None:
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_file_of_the_package_is_what_runs_in_single_precision(name: str) -> None:
-    data = resources.files("reel_modal").joinpath("models", f"{name}.onnx").read_bytes()
+    data = resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes()
     loaded = UpscaleModel.load(name)
     assert loaded.deployed(bits=8, precision="fp32") == data
     assert loaded.sha256 == hashlib.sha256(data).hexdigest()

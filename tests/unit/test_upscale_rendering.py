@@ -14,12 +14,12 @@ from tests.clips import real
 from tests.networks import model, repeating
 
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags
-from reel_modal.inference import UpscaleSession
 from reel_modal.rendering.chroma import at_luma, from_luma, resized_chroma
 from reel_modal.rendering.rgb_planes import RgbConversion
 from reel_modal.rendering.tiles import Samples, TilePlan, enlarged
 from reel_modal.rendering.upscale import SamplePlanes, UpscaleRenderer
-from reel_modal.upscale_model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.inference import UpscaleSession
+from reel_modal.upscaling.model import BUNDLED, UpscaleModel
 
 
 @cache

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal.errors import InvalidModelError, MissingDependencyError
-from reel_modal.onnx_graph import Attribute, Graph, Node, Port, Tensor
-from reel_modal.receptive_field import reach_of
-from reel_modal.upscale_graph import OPSET
-from reel_modal.upscale_model import ModelManifest, UpscaleModel
+from reel_modal.upscaling.graph import OPSET
+from reel_modal.upscaling.model import ModelManifest, UpscaleModel
+from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node, Port, Tensor
+from reel_modal.upscaling.receptive_field import reach_of
 
 __all__ = ["NAMES", "from_ncnn", "load"]
 

@@ -15,11 +15,11 @@ from reel_modal.errors import RequestError
 from reel_modal.ffmpeg_graph import suits
 from reel_modal.frames import ColorTags
 from reel_modal.media import MediaInfo, picture_shown_at, scan_packets
-from reel_modal.orientation import Orientation
+from reel_modal.media.orientation import Orientation
+from reel_modal.media.untrusted import check_length
 from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
 from reel_modal.rendering.resampling import Window
 from reel_modal.schema import FramingRequest, Timeline
-from reel_modal.untrusted import check_length
 
 __all__ = ["Engine", "FramingPlan"]
 

@@ -23,13 +23,13 @@ from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
+from reel_modal.media.retimed_sound import sound_for
+from reel_modal.media.sound import FinishedSound, Sound
 from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
-from reel_modal.retimed_sound import sound_for
 from reel_modal.schema import FramingRequest, RenderResult
 from reel_modal.smart_render import RenderPlan, Trim
-from reel_modal.sound import FinishedSound, Sound
 
 __all__ = ["NAME", "run"]
 

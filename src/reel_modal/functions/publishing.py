@@ -16,9 +16,9 @@ from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.frames import ColorTags, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.sound import Sound
+from reel_modal.media.timestamps import same_rate
 from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
-from reel_modal.sound import Sound
-from reel_modal.timestamps import same_rate
 
 __all__ = ["output_path", "output_pipe", "publish_result", "result_of", "verify_made"]
 

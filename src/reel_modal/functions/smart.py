@@ -13,12 +13,12 @@ from typing import Final
 
 from reel_modal import smart_render
 from reel_modal.config import Settings
-from reel_modal.encoders import try_encoder
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.publishing import verify_made
 from reel_modal.media import MediaInfo, find_ffmpeg
+from reel_modal.media.encoders import try_encoder
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
 from reel_modal.smart_render.expecting import frames_guessed

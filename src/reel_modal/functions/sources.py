@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.untrusted import opened
 from reel_modal.storage.base import Ranges, StoredObject
-from reel_modal.untrusted import opened
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -11,14 +11,14 @@ from typing import Final, Literal, Self
 
 from reel_modal.config import Settings
 from reel_modal.errors import ProviderUnavailableError
-from reel_modal.frame_reader import Decoder
 from reel_modal.frames import ColorTags, matrix_or_assumed
-from reel_modal.hardware_decoding import nvdec_starts
-from reel_modal.inference import Provider, UpscaleSession
 from reel_modal.media import MediaInfo
+from reel_modal.media.frame_reader import Decoder
+from reel_modal.media.hardware_decoding import nvdec_starts
 from reel_modal.rendering.upscale import UpscaleRenderer
 from reel_modal.schema import UpscaleRequest
-from reel_modal.upscale_model import FAMILIES, UpscaleModel
+from reel_modal.upscaling.inference import Provider, UpscaleSession
+from reel_modal.upscaling.model import FAMILIES, UpscaleModel
 
 __all__ = ["UpscalePlan"]
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
+from reel_modal.media.untrusted import opened
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
 from reel_modal.smart_render.splicing import Spliced
 from reel_modal.smart_render.windows import decoder_for, packet_of
-from reel_modal.untrusted import opened
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from reel_modal.errors import SpliceError
 from reel_modal.frames import PixelFormat
 from reel_modal.media import MediaInfo
+from reel_modal.media.untrusted import opened, packets_of
 from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps
 from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, decoding_times
-from reel_modal.untrusted import opened, packets_of
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, Self
 
-from reel_modal.timestamps import PacketTimes, choose_rate
+from reel_modal.media.timestamps import PacketTimes, choose_rate
 
 __all__ = ["PacketTable", "PictureTimes", "decoding_times"]
 

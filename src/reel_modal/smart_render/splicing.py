@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.media.sound import SoundSource
+from reel_modal.media.untrusted import file_url, opened, packets_of
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
 from reel_modal.smart_render.windows import packet_of
-from reel_modal.sound import SoundSource
-from reel_modal.untrusted import file_url, opened, packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer

@@ -21,11 +21,11 @@ from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plane_views, sample_views
-from reel_modal.in_process import copy_planes
+from reel_modal.media.in_process import copy_planes
+from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan, Window
-from reel_modal.untrusted import decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer

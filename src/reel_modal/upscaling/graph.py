@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.onnx_graph import ELEMENT_TYPES, Attribute, Graph, Node, Port, Tensor
+from reel_modal.upscaling.onnx_graph import ELEMENT_TYPES, Attribute, Graph, Node, Port, Tensor
 
 __all__ = ["INPUT", "MEANS", "OPSET", "OUTPUT", "Precision", "core_of", "deployed"]
 

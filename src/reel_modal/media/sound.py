@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Self, TypeAlias
 
 from reel_modal.config import Settings
-from reel_modal.filters import seconds_text
 from reel_modal.media import AudioStream, MediaInfo, probe
-from reel_modal.untrusted import COPIED, file_url, input_arguments
+from reel_modal.media.filters import seconds_text
+from reel_modal.media.untrusted import COPIED, file_url, input_arguments
 
 __all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as"]
 

@@ -16,9 +16,9 @@ from typing import Final, Literal, Self, TypeAlias, cast
 from urllib.error import URLError
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.onnx_graph import Graph
-from reel_modal.receptive_field import reach_of
-from reel_modal.upscale_graph import Precision, core_of, deployed
+from reel_modal.upscaling.graph import Precision, core_of, deployed
+from reel_modal.upscaling.onnx_graph import Graph
+from reel_modal.upscaling.receptive_field import reach_of
 
 __all__ = ["BUNDLED", "FAMILIES", "ModelKind", "ModelManifest", "UpscaleModel"]
 
@@ -109,7 +109,7 @@ class UpscaleModel:
                 raise InvalidModelError(f"a model from a URL needs the sha256 of its file: {name}")
             data = _downloaded(name, sha256, cache or _cache_folder())
         elif name in BUNDLED:
-            data = resources.files("reel_modal").joinpath("models", f"{name}.onnx").read_bytes()
+            data = resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes()
         else:
             data = _read(Path(source))
         return cls.from_bytes(data, name=Path(name).stem, sha256=sha256, manifest=manifest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reel_modal.errors import EncoderUnavailableError, FFmpegNotFoundError
-from reel_modal.ffmpeg_process import QUIET
+from reel_modal.media.ffmpeg_process import QUIET
 
 __all__ = [
     "AUTO_ORDER",

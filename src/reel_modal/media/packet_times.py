@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import OutputMismatchError
-from reel_modal.untrusted import file_url, opened, packets_of
+from reel_modal.media.untrusted import file_url, opened, packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -16,15 +16,15 @@ import numpy as np
 from reel_modal.ahead import Ahead
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, InvalidMediaError
-from reel_modal.ffmpeg_process import QUIET, FFmpegProcess
-from reel_modal.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.frame_memory import FrameMemory
-from reel_modal.frame_times import FrameTimes
 from reel_modal.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
-from reel_modal.hardware_decoding import DOWNLOAD, NVDEC
-from reel_modal.in_process import InProcessDecoder, copy_planes
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
-from reel_modal.untrusted import input_arguments
+from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
+from reel_modal.media.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
+from reel_modal.media.frame_times import FrameTimes
+from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC
+from reel_modal.media.in_process import InProcessDecoder, copy_planes
+from reel_modal.media.untrusted import input_arguments
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from reel_modal.errors import FrameError, InvalidModelError, MissingDependencyError, ProviderUnavailableError
 from reel_modal.rendering.tiles import Samples
-from reel_modal.upscale_graph import INPUT, MEANS, OUTPUT, Precision
-from reel_modal.upscale_model import UpscaleModel
+from reel_modal.upscaling.graph import INPUT, MEANS, OUTPUT, Precision
+from reel_modal.upscaling.model import UpscaleModel
 
 __all__ = ["Provider", "UpscaleSession", "available_providers", "load_onnxruntime"]
 

@@ -17,13 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from reel_modal.color_names import color_tags
 from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
-from reel_modal.orientation import Orientation
-from reel_modal.timestamps import PacketTimes, choose_rate, last_shown
-from reel_modal.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
+from reel_modal.media.color_names import color_tags
+from reel_modal.media.orientation import Orientation
+from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
+from reel_modal.media.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream as AvAudioStream

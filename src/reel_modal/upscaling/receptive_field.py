@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.onnx_graph import Attribute, Graph, Node
+from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node
 
 __all__ = ["Reach", "reach_of"]
 

@@ -9,9 +9,9 @@ import subprocess
 from typing import Final
 
 from reel_modal.config import Settings
-from reel_modal.ffmpeg_process import QUIET
 from reel_modal.media import MediaInfo, find_ffmpeg
-from reel_modal.untrusted import input_arguments
+from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.media.untrusted import input_arguments
 
 __all__ = ["DOWNLOAD", "NVDEC", "nvdec_starts"]
 

@@ -16,13 +16,13 @@ from typing import Final, Self
 import numpy as np
 
 from reel_modal.config import Settings
-from reel_modal.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.filters import seconds_text
 from reel_modal.media import MediaInfo, find_ffmpeg
+from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
+from reel_modal.media.filters import seconds_text
+from reel_modal.media.sound import FinishedSound, Sound, SoundSource, encoded_as
+from reel_modal.media.tempo import Samples, Tempo
+from reel_modal.media.untrusted import file_url, input_arguments
 from reel_modal.schema import Piece, Timeline
-from reel_modal.sound import FinishedSound, Sound, SoundSource, encoded_as
-from reel_modal.tempo import Samples, Tempo
-from reel_modal.untrusted import file_url, input_arguments
 
 __all__ = ["SoundReader", "retimed", "sound_for"]
 

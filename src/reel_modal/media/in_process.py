@@ -15,7 +15,7 @@ import numpy as np
 from reel_modal.config import MediaLimits
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
-from reel_modal.untrusted import decoder_pixels, opened, packets_of
+from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer

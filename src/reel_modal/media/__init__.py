@@ -1,0 +1,26 @@
+"""Files of video and sound: what they are, and the ffmpeg and libav that read and write them.
+
+It must not know what is done with frames; `ffmpeg_pipe` and `rendering` do.
+"""
+
+from reel_modal.media.probing import (
+    AudioStream,
+    FFmpeg,
+    MediaInfo,
+    MediaScan,
+    find_ffmpeg,
+    picture_shown_at,
+    probe,
+    scan_packets,
+)
+
+__all__ = [
+    "AudioStream",
+    "FFmpeg",
+    "MediaInfo",
+    "MediaScan",
+    "find_ffmpeg",
+    "picture_shown_at",
+    "probe",
+    "scan_packets",
+]
