@@ -121,6 +121,8 @@ async def test_a_cancelled_body_ends_and_its_container_lives_on(app: LoopbackPla
     with pytest.raises(modal.exception.RemoteError):
         await spawned.get.aio(timeout=20)
     assert time.monotonic() - begin < 20  # long before its 60 s
+    # Its caller hears of the end before the container is free again.
+    await asyncio.to_thread(app.wait_for, lambda: not any(container.call_ids for container in app.containers()))
     assert await function("work").remote.aio("cancelled") == task
 
 
