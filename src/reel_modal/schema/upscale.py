@@ -41,7 +41,7 @@ class UpscaleRequest:
         scale: 2 or 4; None where `output_size` says it.
         output_size: (width, height) in pixels, even, at least the clip's own; instead of `scale`. A shape that is
             not the clip's is reached by pixels that are not square: a player shows no distortion.
-        model: `small` (made for a CPU), `large` (better, four times the work), or the path or URL of an ONNX file;
+        model: `small` (made for a CPU), `large` (better, five times the work), or the path or URL of an ONNX file;
             None is `small` on a CPU and `large` on a GPU.
         model_sha256: Of that file; a URL needs it.
         provider: The device; None is the one that the place where the job runs is set up for. A GPU that is asked
