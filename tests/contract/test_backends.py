@@ -202,7 +202,9 @@ async def test_cancelling_at_any_point_of_its_life_leaves_nothing(place: Place) 
     seconds = time.monotonic() - begun
     found: list[str] = []
     for point in range(POINTS):
-        request = place.request(f"point-{point}", source="medium.mp4")
+        # Others may end before they are heard of: on Modal, a container hears of one cancellation a second.
+        source = "long.mp4" if point == PHASES.index("render") else "medium.mp4"
+        request = place.request(f"point-{point}", source=source)
         job = await render.submit(request)
         if point < len(PHASES):
             await until(job, PHASES[point])
@@ -220,8 +222,8 @@ async def test_cancelling_at_any_point_of_its_life_leaves_nothing(place: Place) 
         assert await place.left() == []
         # Who is cancelled while he publishes has published, or not.
         assert place.output_frames(request) in {None, frames}
-    # Which of them depends on how fast the machine is, and on Modal: a container hears of one a second.
     assert set(found) <= {"cancelled", "succeeded"}
+    assert "cancelled" in found
 
 
 async def test_cancelling_a_job_that_has_ended_changes_nothing(place: Place) -> None:
