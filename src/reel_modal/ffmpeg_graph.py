@@ -19,7 +19,8 @@ from reel_modal.frames import CHROMA_ORIGIN, ColorTags, frame_bytes, is_420
 from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
 from reel_modal.media.encoders import EncoderChoice, choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.media.filters import chroma_options, from_yuv_filters, seconds_text, tag_filters
+from reel_modal.media.filters import chroma_options, from_yuv_filters, range_arguments, seconds_text, tag_filters
+from reel_modal.media.muxing import finishing_arguments
 from reel_modal.media.sound import Sound
 from reel_modal.media.untrusted import file_url, input_arguments
 from reel_modal.schema import EncodeOptions, Timeline
@@ -27,7 +28,6 @@ from reel_modal.storage import publish_file, staging_name
 
 __all__ = ["LEEWAY_SECONDS", "ROUNDED_FRAMES", "GraphEdit", "encode_graph", "suits", "time_expression"]
 
-_FASTSTART: Final = frozenset({".mp4", ".m4v", ".mov"})
 _SEEK_MARGIN_SECONDS: Final = 15
 LEEWAY_SECONDS: Final = Fraction(1, 1000)
 """By how much earlier than a picture reading begins, since ffmpeg rounds times."""
@@ -120,8 +120,8 @@ def encode_graph(
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
-    tags = [word for key, value in (metadata or {}).items() for word in ("-metadata", f"{key}={value}")]
-    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, *tags, file_url(staged))
+    ending = finishing_arguments(output, metadata or {})
+    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, *ending, file_url(staged))
     process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
 
     def grows() -> int:
@@ -174,7 +174,7 @@ def _choose(
     return choose_encoder(
         ffmpeg,
         encode.encoder,
-        before=(*raw, *rate, "-vf", filters, *_told(edit.color)),
+        before=(*raw, *rate, "-vf", filters, *range_arguments(edit.color)),
         first_frame=bytes(frame_bytes("yuv420p", edit.size)),
         quality=encode.quality,
         preset=encode.preset,
@@ -197,13 +197,10 @@ def _arguments(
     if sound is not None:
         arguments += sound.input_arguments(edit.frame_count / edit.fps)
     arguments += ["-filter_complex", f"[0:{edit.media.stream_index}]{','.join(graph)}[picture]"]
-    arguments += ["-map", "[picture]", *_told(edit.color), *choice.arguments]
+    arguments += ["-map", "[picture]", *range_arguments(edit.color), *choice.arguments]
     if sound is not None:
         arguments += sound.output_arguments(output)
-    arguments += ["-map_metadata", "-1", "-map_chapters", "-1"]
-    if output.suffix.lower() in _FASTSTART:
-        arguments += ["-movflags", "+faststart+use_metadata_tags"]
-    return tuple(arguments)
+    return (*arguments, "-map_metadata", "-1", "-map_chapters", "-1")
 
 
 def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
@@ -254,11 +251,6 @@ def time_expression(edit: GraphEdit, origin: Fraction) -> str:
     source = f"if(lt(abs(ld(1)-{nearest}),{float(ROUNDED_FRAMES)!r}),{nearest},ld(1))/{rate!r}"
     take = f"st(1,(T-{float(origin)!r})*{rate!r})*0+st(0,{source})*0"
     return f"({take}+{mapped}+{float(_TIE_FRAMES / edit.fps)!r})/TB"
-
-
-def _told(color: ColorTags) -> tuple[str, ...]:
-    """Some encoders take limited range alone unless they are told, and the samples would be converted."""
-    return ("-color_range", color.range) if color.range else ()
 
 
 def suits(media: MediaInfo, *, scaled: bool) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from typing_extensions import Buffer
 
@@ -41,10 +41,12 @@ from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import (
     even_size,
     exact_fraction,
+    range_arguments,
     tag_filters,
     to_yuv_filters,
 )
 from reel_modal.media.frame_reader import FrameReader
+from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_options
 from reel_modal.media.packet_times import set_times
 from reel_modal.media.sound import Sound, SoundSource
 from reel_modal.media.untrusted import COPIED, file_url
@@ -54,8 +56,6 @@ __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
 
 Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
 """What `FramePipe.write` takes: see there."""
-
-_MP4_LIKE: Final = frozenset({".mp4", ".m4v", ".mov"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +227,14 @@ class FramePipe:
         )
         self._sound = self._find_sound()
         self._video_path = self._stage()
-        encoding = (*filters, *self._choice.arguments)
+        inputs, ending = raw, tuple[str, ...]()
         if self._sound is None:
-            encoding = (*raw, *encoding, *self._finishing_arguments())
+            ending = finishing_arguments(self.path, self._metadata)
         elif self._expected_frames is not None:
-            length = self._expected_frames / self.fps
-            encoding = (*raw, *self._sound.input_arguments(length), *encoding, *self._joining(self._sound))
-        else:
-            encoding = (*raw, *encoding)
-        command = (self._ffmpeg, *QUIET, "-y", *encoding, file_url(self._video_path))
+            inputs = (*raw, *self._sound.input_arguments(self._expected_frames / self.fps))
+            ending = self._joining(self._sound)
+        encoding = (*filters, *self._choice.arguments)
+        command = (self._ffmpeg, *QUIET, "-y", *inputs, *encoding, *ending, file_url(self._video_path))
         try:
             self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
         except BaseException:
@@ -328,7 +327,7 @@ class FramePipe:
         self._end(process, self._video_path, "ffmpeg failed while it finished the video")
         if self._seconds:
             timed = self._stage()
-            set_times(self._video_path, timed, self._seconds, 1 / self.fps, self._muxer_options())
+            set_times(self._video_path, timed, self._seconds, 1 / self.fps, muxer_options(self.path, self._metadata))
             self._video_path = timed
         lacks_sound = self._sound is not None and (self._seconds or self.frames_written != self._expected_frames)
         finished = self._add_sound(self._sound) if self._sound is not None and lacks_sound else self._video_path
@@ -388,22 +387,7 @@ class FramePipe:
         filters = to_yuv_filters(self.pixel_format, self._color)
         filters += tag_filters(self._color, self._sample_aspect_ratio)
         filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
-        # Some encoders take limited range alone unless they are told, and the samples would be converted.
-        told = ("-color_range", self._color.range) if self._color.range else ()
-        return ("-vf", ",".join(filters), *told)
-
-    def _finishing_arguments(self) -> tuple[str, ...]:
-        """Return the options of whichever command writes the final file."""
-        arguments = [word for key, value in self._muxer_options().items() for word in (f"-{key}", value)]
-        for key, value in self._metadata.items():
-            arguments += ["-metadata", f"{key}={value}"]
-        return tuple(arguments)
-
-    def _muxer_options(self) -> dict[str, str]:
-        if self.path.suffix.lower() not in _MP4_LIKE:
-            return {}
-        # Without use_metadata_tags the muxer drops every key that it has no box for.
-        return {"movflags": "+faststart+use_metadata_tags" if self._metadata else "+faststart"}
+        return ("-vf", ",".join(filters), *range_arguments(self._color))
 
     def _find_sound(self) -> Sound | None:
         if not isinstance(self._audio_from, Path | MediaInfo):
@@ -414,7 +398,7 @@ class FramePipe:
         """Put the finished picture and the sound that belongs to it together."""
         target = self._stage()
         # Matroska keeps no decoding times: ffmpeg guesses them, once it has decoded some pictures.
-        look = COPIED if self._video_path.suffix.lower() in _MP4_LIKE else ()
+        look = COPIED if is_mp4_like(self._video_path) else ()
         command = (
             *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
@@ -430,7 +414,7 @@ class FramePipe:
     def _joining(self, sound: Sound) -> tuple[str, ...]:
         """Return the options of the output where the first input is the picture and the second is `sound`."""
         streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1")
-        return (*streams, *self._finishing_arguments())
+        return (*streams, *finishing_arguments(self.path, self._metadata))
 
     def _degraded(self) -> tuple[str, ...]:
         notes = list(self._choice.passed_over)

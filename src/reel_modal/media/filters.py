@@ -18,6 +18,7 @@ __all__ = [
     "even_size",
     "exact_fraction",
     "from_yuv_filters",
+    "range_arguments",
     "seconds_text",
     "tag_filters",
     "to_yuv_filters",
@@ -139,6 +140,14 @@ def from_yuv_filters(
         # The luma plane itself: a conversion to gray would stretch its range.
         return ["scale=" + ":".join(options), "format=yuv420p", "extractplanes=y"]
     return ["scale=" + ":".join(options), f"format={pixel_format}"]
+
+
+def range_arguments(color: ColorTags) -> tuple[str, ...]:
+    """Return the option that tells the encoder the range of `color`.
+
+    Some take limited range alone unless they are told, and the samples would be converted.
+    """
+    return ("-color_range", color.range) if color.range else ()
 
 
 def tag_filters(color: ColorTags, sample_aspect_ratio: Fraction) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.media.muxing import muxer_options
 from reel_modal.media.sound import SoundSource
 from reel_modal.media.untrusted import file_url, opened, packets_of
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
@@ -33,8 +34,6 @@ _FORMATS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 SUFFIXES: Final = frozenset(_FORMATS)
 """Containers that are written."""
 
-# The second lets tags through for which the container has no box.
-_MUXER: Final = {"movflags": "+faststart+use_metadata_tags"}
 _NEW_LENGTH_SIZE: Final = 4
 _ROUNDED_SECONDS: Final = Fraction(2, 1000)
 _TEXT: Final = frozenset({"mov_text"})
@@ -97,7 +96,8 @@ def splice_packets(
     splice = _Splice(plan, picture, fresh, sets)
     with opened(picture.media.path) as source:
         try:
-            with av.open(file_url(target), "w", format=_FORMATS[target.suffix.lower()], options=_MUXER) as output:
+            kind, options = _FORMATS[target.suffix.lower()], muxer_options(target, metadata)
+            with av.open(file_url(target), "w", format=kind, options=options) as output:
                 output.metadata.update(metadata)
                 return splice.written(source, output, target)
         except (FFmpegError, ValueError) as error:

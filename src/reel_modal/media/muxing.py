@@ -1,0 +1,35 @@
+"""What every finished file is muxed with: an index in front, and its tags.
+
+It must not know who encodes what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+__all__ = ["finishing_arguments", "is_mp4_like", "muxer_options"]
+
+_MP4_LIKE: Final = frozenset({".mp4", ".m4v", ".mov"})
+
+
+def is_mp4_like(path: Path) -> bool:
+    """Whether the suffix of `path` means MP4 or MOV, which keep decoding times and may have their index in front."""
+    return path.suffix.lower() in _MP4_LIKE
+
+
+def muxer_options(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of the muxer that writes `path` with the tags `metadata`."""
+    if not is_mp4_like(path):
+        return {}
+    # Without use_metadata_tags the muxer drops every key that it has no box for.
+    return {"movflags": "+faststart+use_metadata_tags" if metadata else "+faststart"}
+
+
+def finishing_arguments(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the same on the command line of whichever ffmpeg writes the final file, with the tags."""
+    arguments = [word for key, value in muxer_options(path, metadata).items() for word in (f"-{key}", value)]
+    for key, value in metadata.items():
+        arguments += ["-metadata", f"{key}={value}"]
+    return tuple(arguments)
