@@ -68,7 +68,11 @@ class ObjectStore:
 
     def begun_uploads(self) -> list[str]:
         """What multipart uploads have left that were neither ended nor given up."""
-        listing = f"http://127.0.0.1:{self.filer_port}/buckets/{BUCKET}/.uploads/?limit=1000"
+        return self.files_in(".uploads")
+
+    def files_in(self, folder: str) -> list[str]:
+        """What lies in a folder of the bucket, as the server itself has it."""
+        listing = f"http://127.0.0.1:{self.filer_port}/buckets/{BUCKET}/{folder}/?limit=1000"
         answer = httpx.get(listing, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.NOT_FOUND:
             return []
@@ -148,6 +152,7 @@ class Network:
         cut_after_bytes: Of answers, after which the connection is lost; None never.
         cuts: Connections that may still be lost.
         silent: Whether nothing passes any more.
+        silent_from: What a request says before which the network falls silent; None never.
         flip_at: Byte of each request's connection that is changed on its way; None changes nothing.
     """
 
@@ -155,6 +160,7 @@ class Network:
     cut_after_bytes: int | None = None
     cuts: int = 0
     silent: bool = False
+    silent_from: bytes | None = None
     flip_at: int | None = None
     port: int = 0
     passed: int = 0
@@ -187,6 +193,8 @@ class Network:
         passed = seen = 0
         with suppress(OSError):
             while data := source.recv(16384):
+                if not answers and self.silent_from is not None and self.silent_from in data.lower():
+                    self.silent = True
                 while self.silent:
                     time.sleep(0.05)
                 if answers and self.cut_after_bytes is not None and self.cuts > 0:
