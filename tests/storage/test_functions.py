@@ -131,21 +131,30 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
         assert there[0] == here[0]
 
 
-@pytest.mark.parametrize("cues", ["at its end", "at its beginning", "none"])
-def test_framing_a_part_of_a_long_matroska_reads_that_part(
-    s3: ObjectStore, long_clip: Path, tmp_path: Path, cues: str
+CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cues at the end": ("mkv", ()),
+    "cues at the beginning": ("mkv", ("-reserve_index_space", "100k")),
+    "no cues": ("mkv", ()),
+    "fragments": ("mp4", ("-movflags", "dash+frag_keyframe+empty_moov+global_sidx")),
+    "stream": ("ts", ()),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_framing_a_part_of_a_long_clip_without_an_index_reads_that_part(
+    s3: ObjectStore, long_clip: Path, tmp_path: Path, kind: str
 ) -> None:
-    """By its cues; where it has none, its demuxer reads all up to that part."""
-    long = tmp_path / "long.mkv"
-    flags = ("-reserve_index_space", "100k") if cues == "at its beginning" else ()
+    """By cues or by times; where a Matroska has lost its cues, its demuxer reads all up to that part."""
+    suffix, flags = CONTAINERS[kind]
+    long = tmp_path / f"long.{suffix}"
     ffmpeg("-i", long_clip, "-c", "copy", *flags, long)
-    if cues == "none":  # the end of a copy is lost
+    if kind == "no cues":  # the end of a copy is lost
         data = long.read_bytes()
         long.write_bytes(data[: data.rindex(_CUES)])
     (tmp_path / "folder").mkdir()
-    here, there = FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url(f"matroska-{cues.replace(' ', '-')}"))
+    here, there = FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url(f"part-{kind.replace(' ', '-')}"))
     for storage in (here, there):
-        put(storage, "long.mkv", long, tmp_path)
+        put(storage, long.name, long, tmp_path)
     crop = tuple(
         CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=202, height=360) for time, x in ((0, 0), (200, 400))
     )
@@ -153,7 +162,7 @@ def test_framing_a_part_of_a_long_matroska_reads_that_part(
     request = FramingRequest(
         job_id="j",
         user_id="u",
-        input_key="long.mkv",
+        input_key=long.name,
         output_key="out.mp4",
         trim_start_seconds=Fraction(100),
         trim_end_seconds=Fraction(103),
@@ -166,7 +175,7 @@ def test_framing_a_part_of_a_long_matroska_reads_that_part(
         replace(request, segments=slow),
         replace(request, output_size=(640, 360), encode=replace(FAST, smart=False)),
     )
-    for number, asked in enumerate(every if cues == "at its end" else every[:1]):
+    for number, asked in enumerate(every if kind in {"cues at the end", "stream"} else every[:1]):
         made = []
         for storage in (here, there):
             workdir = tmp_path / f"work-{number}-{storage is there}"
@@ -176,19 +185,82 @@ def test_framing_a_part_of_a_long_matroska_reads_that_part(
             made.append((storage.fetch("out.mp4", tmp_path).read_bytes(), result.frames))
             read = result.usage.bytes_in - before if result.usage is not None else 0
         assert made[0] == made[1]
-        assert (read < long.stat().st_size * 0.45) == (cues != "none")
-    # What is copied wants to know all packets, and its pictures stay what they are.
-    workdir = tmp_path / "copied"
-    workdir.mkdir()
-    copied = process_framing.run(replace(request, output_size=(640, 360)), JobContext(storage=there, workdir=workdir))
-    assert (copied.plan, copied.frames) == ("smart", made[1][1])
+        assert (read < long.stat().st_size * 0.45) == (kind != "no cues")
 
 
-@pytest.mark.parametrize("kind", ["matroska to its end", "fragmented"])
+def test_a_matroska_is_copied_where_it_is_small_enough_to_be_fetched_whole(
+    s3: ObjectStore, long_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / "long.mkv"
+    ffmpeg("-i", long_clip, "-c", "copy", long)
+    size = long.stat().st_size
+    storage = Storage.from_url(s3.url("matroska-copied"))
+    put(storage, "long.mkv", long, tmp_path)
+    request = FramingRequest(
+        job_id="j",
+        user_id="u",
+        input_key="long.mkv",
+        output_key="out.mp4",
+        trim_start_seconds=Fraction(100),
+        trim_end_seconds=Fraction(103),
+        output_size=(640, 360),
+        encode=FAST,
+    )
+
+    def framed(name: str) -> tuple[RenderResult, int]:
+        (tmp_path / name).mkdir()
+        before = storage.traffic.bytes_in
+        result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path / name))
+        return result, storage.traffic.bytes_in - before
+
+    copied, read = framed("copied")
+    assert (copied.plan, copied.frames, read >= size) == ("smart", 75, True)
+    monkeypatch.setattr(process_framing, "_WHOLE_BYTES", size - 1)
+    made, read = framed("made")
+    assert (made.plan, made.frames, read < size * 0.45) == ("full", 75, True)
+    assert made.reason == (
+        "it is large, so that only a part of it was fetched, and copying wants to know all its packets"
+    )
+
+
+def test_a_stream_whose_clock_begins_anew_is_read_whole(s3: ObjectStore, long_clip: Path, tmp_path: Path) -> None:
+    """After 2^33 ticks, a day and two hours: here within the clip."""
+    long = tmp_path / "long.ts"
+    ffmpeg("-i", long_clip, "-c", "copy", "-output_ts_offset", str(2**33 / 90000 - 70), long)
+    (tmp_path / "folder").mkdir()
+    made = []
+    for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url("clock"))):
+        put(storage, "long.ts", long, tmp_path)
+        request = FramingRequest(
+            job_id="j",
+            user_id="u",
+            input_key="long.ts",
+            output_key="out.mp4",
+            trim_start_seconds=Fraction(100),
+            trim_end_seconds=Fraction(103),
+            output_size=(320, 180),
+            encode=FAST,
+        )
+        workdir = tmp_path / f"work-{len(made)}"
+        workdir.mkdir()
+        result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+        made.append((storage.fetch("out.mp4", tmp_path).read_bytes(), result.frames))
+    assert made[0] == made[1]
+    assert made[0][1] == 75
+    assert result.usage is not None
+    assert result.usage.bytes_in >= long.stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["matroska to its end", "fragmented", "stream to its end", "keyframe at its start"])
 def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips, tmp_path: Path, kind: str) -> None:
-    long = tmp_path / ("long.mp4" if kind == "fragmented" else "long.mkv")
+    suffix = {"fragmented": "mp4", "matroska to its end": "mkv"}.get(kind, "ts")
+    long = tmp_path / f"long.{suffix}"
     flags = ("-movflags", "frag_keyframe+empty_moov") if kind == "fragmented" else ()
-    ffmpeg("-stream_loop", "19", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy", *flags, long)
+    source = ("-stream_loop", "19", "-i", clips.get("bigbuckbunny.mp4"), "-c", "copy")
+    if kind == "keyframe at its start":
+        anew = "libx264 -preset ultrafast -g 9999 -sc_threshold 0 -s 160x90 -an"
+        source = (*source[:-1], *anew.split())
+    ffmpeg(*source, *flags, long)
     storage = Storage.from_url(s3.url(f"whole-{kind.replace(' ', '-')}"))
     put(storage, long.name, long, tmp_path)
     request = FramingRequest(
@@ -197,13 +269,14 @@ def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips
         input_key=long.name,
         output_key="out.mp4",
         trim_start_seconds=Fraction(60),
-        trim_end_seconds=Fraction(61) if kind == "fragmented" else None,
+        trim_end_seconds=None if "end" in kind else Fraction(61),
         output_size=(320, 180),
         encode=FAST,
     )
     result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path))
     assert result.usage is not None
     assert result.usage.bytes_in >= long.stat().st_size
+    assert result.frames >= 25
 
 
 def test_users_and_everybody_have_keys_of_their_own(s3: ObjectStore, clips: Clips, tmp_path: Path) -> None:

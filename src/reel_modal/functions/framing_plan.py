@@ -49,6 +49,7 @@ class FramingPlan:
         engine: Who makes the frames.
         still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
         notes: What is not as asked, a sentence each.
+        in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
     """
 
     media: MediaInfo
@@ -62,6 +63,7 @@ class FramingPlan:
     engine: Engine
     still: tuple[int, int, int, int] | None
     notes: tuple[str, ...]
+    in_part: bool = False
 
     @classmethod
     def of(cls, request: FramingRequest, media: MediaInfo, settings: Settings) -> Self:
@@ -109,17 +111,17 @@ class FramingPlan:
     def remakes(self) -> str:
         """Why every picture has to be made anew; empty where the clip is only trimmed."""
         whole = self.still == (0, 0, *self.media.size) and self.media.sample_aspect_ratio == 1
-        if not whole or self.layout.size != self.media.size:
-            return "the request crops or resizes it"
-        if self.media.orientation != Orientation():
-            return "its pictures are turned"
-        if any(piece.speed != 1 for piece in self.timeline.pieces):
-            return "the request changes its speed"
-        if self.fps != self.media.fps:
-            return "the request changes its frame rate"
-        if not self.media.constant_rate:
-            return "its frame rate varies"
-        return ""
+        reasons = {
+            "the request crops or resizes it": not whole or self.layout.size != self.media.size,
+            "its pictures are turned": self.media.orientation != Orientation(),
+            "the request changes its speed": any(piece.speed != 1 for piece in self.timeline.pieces),
+            "the request changes its frame rate": self.fps != self.media.fps,
+            "its frame rate varies": not self.media.constant_rate,
+            "it is large, so that only a part of it was fetched, and copying wants to know all its packets": (
+                self.in_part
+            ),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _turned(media: MediaInfo, degrees: int) -> MediaInfo:

@@ -37,6 +37,9 @@ NAME: Final = "process_framing"
 
 _COPY: Final = "packet-copy"
 
+_WHOLE_BYTES: Final = 64 << 20
+"""Up to this, a source is fetched whole so that a part of it can be copied; making that anew costs less above it."""
+
 # Behind the last moment that is kept comes the picture that the last one is blended with.
 _LATER_FRAMES: Final = 2
 
@@ -93,11 +96,16 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     # Planning reads times alone, which an index holds.
     if reach != "index":
         start = media.start_seconds + request.trim_start_seconds
-        fetch_part(source, media, reach, start, on_clock(request.trim_end_seconds))
+        media = fetch_part(source, media, reach, start, on_clock(request.trim_end_seconds))
     plan = FramingPlan.of(request, media, context.settings)
     if reach == "cues" and request.encode.smart and not plan.remakes:
-        reach = "whole"  # copying wants to know all packets
-    fetch_part(source, media, reach, plan.first_seconds, on_clock(plan.timeline.source_end))
+        # Copying wants to know all packets.
+        if source.info.bytes > _WHOLE_BYTES:
+            plan = replace(plan, in_part=True)
+        else:
+            reach = "whole"
+    if reach != "stream":
+        fetch_part(source, media, reach, plan.first_seconds, on_clock(plan.timeline.source_end))
     return plan
 
 

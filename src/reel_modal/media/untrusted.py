@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
 from reel_modal.config import MediaLimits
 from reel_modal.errors import InvalidMediaError, StorageError
@@ -19,7 +19,7 @@ from reel_modal.errors import InvalidMediaError, StorageError
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
-    from av.video.stream import VideoStream
+    from av.stream import Stream
 
 __all__ = [
     "COPIED",
@@ -33,6 +33,8 @@ __all__ = [
     "opened",
     "packets_of",
 ]
+
+S = TypeVar("S", bound="Stream")
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +112,10 @@ def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = Fal
         ) from error
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of `stream` in the order of the file, and at its end an empty one."""
+def packets_of(container: InputContainer, *streams: S) -> Iterator[Packet[S]]:
+    """Yield the packets of `streams` in the order of the file, and at its end an empty one of each."""
     try:
-        yield from container.demux(stream)
+        yield from cast("Iterator[Packet[S]]", container.demux(*streams))
     except IndexError:
         # PyAV 18 stumbles at the end of a file in which another stream began late, as it may in MPEG-TS: it
         # wants to flush that one as well, and has no object for it. Every packet has been given by then.
