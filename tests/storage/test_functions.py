@@ -30,6 +30,20 @@ _CUES = b"\x1c\x53\xbb\x6b"  # the id of that element
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
 
 
+def part(clip: str, start: int, end: int | None, *, size: tuple[int, int]) -> FramingRequest:
+    """What is shown of the stored `clip` from `start` to `end` in seconds, in another size or its own."""
+    return FramingRequest(
+        job_id="j",
+        user_id="u",
+        input_key=clip,
+        output_key="out.mp4",
+        trim_start_seconds=Fraction(start),
+        trim_end_seconds=None if end is None else Fraction(end),
+        output_size=size,
+        encode=FAST,
+    )
+
+
 def put(storage: Storage, key: str, clip: Path, folder: Path) -> None:
     copy = folder / f"copy{clip.suffix}"
     copy.write_bytes(clip.read_bytes())
@@ -108,17 +122,7 @@ def test_framing_a_part_of_a_long_clip_in_a_store_reads_that_part(
     # Copied packet by packet, in one ffmpeg, and frame by frame: each reads in its own way.
     cases = (((), (640, 360), 103), ((), (320, 180), 102), (crops, (180, 320), 101), ((), (320, 180), None))
     for crop, size, end in cases:
-        request = FramingRequest(
-            job_id="j",
-            user_id="u",
-            input_key="long.mp4",
-            output_key="out.mp4",
-            crop=crop,
-            trim_start_seconds=Fraction(150 if end is None else 100),
-            trim_end_seconds=None if end is None else Fraction(end),
-            output_size=size,
-            encode=FAST,
-        )
+        request = replace(part("long.mp4", 150 if end is None else 100, end, size=size), crop=crop)
         for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url("long"))):
             workdir = tmp_path / f"work-{len(made)}"
             workdir.mkdir()
@@ -159,16 +163,7 @@ def test_framing_a_part_of_a_long_clip_without_an_index_reads_that_part(
         CropKeyframe(time_seconds=Fraction(time), x=x, y=0, width=202, height=360) for time, x in ((0, 0), (200, 400))
     )
     slow = (SpeedSegment(start_seconds=Fraction(101), end_seconds=Fraction(102), speed=Fraction(1, 2)),)
-    request = FramingRequest(
-        job_id="j",
-        user_id="u",
-        input_key=long.name,
-        output_key="out.mp4",
-        trim_start_seconds=Fraction(100),
-        trim_end_seconds=Fraction(103),
-        output_size=(320, 180),
-        encode=FAST,
-    )
+    request = part(long.name, 100, 103, size=(320, 180))
     every = (
         request,
         replace(request, crop=crop, output_size=(180, 320)),
@@ -196,16 +191,7 @@ def test_a_matroska_is_copied_where_it_is_small_enough_to_be_fetched_whole(
     size = long.stat().st_size
     storage = Storage.from_url(s3.url("matroska-copied"))
     put(storage, "long.mkv", long, tmp_path)
-    request = FramingRequest(
-        job_id="j",
-        user_id="u",
-        input_key="long.mkv",
-        output_key="out.mp4",
-        trim_start_seconds=Fraction(100),
-        trim_end_seconds=Fraction(103),
-        output_size=(640, 360),
-        encode=FAST,
-    )
+    request = part("long.mkv", 100, 103, size=(640, 360))
 
     def framed(name: str) -> tuple[RenderResult, int]:
         (tmp_path / name).mkdir()
@@ -231,16 +217,7 @@ def test_a_stream_whose_clock_begins_anew_is_read_whole(s3: ObjectStore, long_cl
     made = []
     for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url("clock"))):
         put(storage, "long.ts", long, tmp_path)
-        request = FramingRequest(
-            job_id="j",
-            user_id="u",
-            input_key="long.ts",
-            output_key="out.mp4",
-            trim_start_seconds=Fraction(100),
-            trim_end_seconds=Fraction(103),
-            output_size=(320, 180),
-            encode=FAST,
-        )
+        request = part("long.ts", 100, 103, size=(320, 180))
         workdir = tmp_path / f"work-{len(made)}"
         workdir.mkdir()
         result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
@@ -263,16 +240,7 @@ def test_what_cannot_be_read_in_part_is_read_whole(s3: ObjectStore, clips: Clips
     ffmpeg(*source, *flags, long)
     storage = Storage.from_url(s3.url(f"whole-{kind.replace(' ', '-')}"))
     put(storage, long.name, long, tmp_path)
-    request = FramingRequest(
-        job_id="j",
-        user_id="u",
-        input_key=long.name,
-        output_key="out.mp4",
-        trim_start_seconds=Fraction(60),
-        trim_end_seconds=None if "end" in kind else Fraction(61),
-        output_size=(320, 180),
-        encode=FAST,
-    )
+    request = part(long.name, 60, None if "end" in kind else 61, size=(320, 180))
     result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path))
     assert result.usage is not None
     assert result.usage.bytes_in >= long.stat().st_size
