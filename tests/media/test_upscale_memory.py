@@ -1,0 +1,49 @@
+"""Memory while a clip is enlarged: as much for a long clip as for a short one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.networks import repeating
+
+from reel_modal.testing import make_clip
+
+SHORT_SECONDS, LONG_SECONDS = 1, 4  # 25 and 100 frames
+# The 75 frames that the long clip has more would take 104 MB at 1280x720 if they were kept.
+MOST_MORE_MB = 15
+
+# A process of its own: the peak of this one was set by whatever ran before. The short clip comes first, so that
+# what is loaded and reserved once is not counted.
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from reel_modal import UpscaleRequest, EncodeOptions
+from reel_modal.functions import apply_upscale
+from reel_modal.functions.context import JobContext
+from reel_modal.storage import PathStorage
+
+model, folder, *clips = sys.argv[1:]
+for clip in clips:
+    request = UpscaleRequest(
+        job_id="j", user_id="u", input_key=clip, output_key=clip + ".large.mp4", scale=2, model=model,
+        provider="cpu", encode=EncodeOptions(encoder="libx264", preset="slower"),  # slower than the network
+    )
+    result = apply_upscale.run(request, JobContext(storage=PathStorage(), workdir=Path(folder)))
+    print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_a_long_clip_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    network = tmp_path / "repeating.onnx"  # far faster than the encoder, so that frames would pile up
+    network.write_bytes(repeating(1).to_bytes())
+    clips = [
+        str(make_clip(tmp_path / f"{seconds}.mp4", size=(640, 360), seconds=seconds))
+        for seconds in (SHORT_SECONDS, LONG_SECONDS)
+    ]
+    command = [sys.executable, "-c", PROGRAM, str(network), str(tmp_path), *clips]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (short, at_first), (long, at_last) = (map(float, line.split()) for line in done.stdout.splitlines())
+    assert (short, long) == (25, 100)
+    assert at_last - at_first < MOST_MORE_MB
