@@ -108,6 +108,15 @@ def test_every_frame_at_its_time_and_the_sound_untouched(name: str, clips: Clips
         assert sound_hash(larger) == sound_hash(source)
 
 
+@pytest.mark.parametrize(("size", "together"), [((96, 64), 4), ((640, 360), 2), ((1920, 1080), 1)])
+def test_small_frames_go_to_the_network_together(
+    size: tuple[int, int], together: int, clip: Path, tmp_path: Path
+) -> None:
+    media = dataclasses.replace(probe(clip), size=size)
+    plan = UpscalePlan.of(ask(clip, tmp_path / "out.mp4"), media, Settings())
+    assert plan.at_once == together
+
+
 def test_the_picture_is_nearer_to_a_large_original_than_cubics_come(tmp_path: Path) -> None:
     with FrameReader(real("bikes.mp4"), pixel_format="yuv420p", end=0.2) as reader:
         originals = [frame.planes[0].copy() for frame in reader]

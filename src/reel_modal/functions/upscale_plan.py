@@ -22,9 +22,10 @@ from reel_modal.upscaling.model import FAMILIES, UpscaleModel
 
 __all__ = ["UpscalePlan"]
 
-# What the feature maps of a network may take, in bytes; a GPU is filled better by more at once.
+# What the feature maps of a network may take, in bytes; a GPU is filled better by more at once. On a CPU a call that
+# takes longer hides what its thread waits for between calls: the interpreter, which other stages hold.
 _WORKING_BYTES: Final[dict[Provider, int]] = {"cpu": 100_000_000, "cuda": 2_000_000_000}
-_MOST_AT_ONCE: Final[dict[Provider, int]] = {"cpu": 1, "cuda": 8}
+_MOST_AT_ONCE: Final[dict[Provider, int]] = {"cpu": 4, "cuda": 8}
 # One layer's input, its output, and the sum of two that some networks keep.
 _MAPS_ALIVE: Final = 3
 _DEFAULT_FAMILY: Final[dict[Provider, str]] = {"cpu": "small", "cuda": "large"}
