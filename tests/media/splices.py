@@ -83,6 +83,7 @@ def _changing_sets(clips: Clips, path: Path) -> None:
 
 STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "spliced.mp4": x264(audio_seconds=4),
+    "twelve_seconds.mp4": x264(seconds=12),
     "gop12.mp4": x264("-g", "12"),
     "gop48.mp4": x264("-g", "48"),
     "gop250.mp4": x264("-g", "250"),

@@ -22,15 +22,16 @@ from tests.media.test_frame_pipe import children
 from reel_modal.config import Settings
 from reel_modal.errors import JobCancelledError
 from reel_modal.ffmpeg_pipe import FrameReader
-from reel_modal.functions import smart
+from reel_modal.functions import publishing, smart
 from reel_modal.functions.context import CancellationToken
-from reel_modal.media import probe
+from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import splicing, windows
 from reel_modal.smart_render.h264 import ParameterSets
+from reel_modal.smart_render.matching import Matching
 from reel_modal.smart_render.packets import read_picture
-from reel_modal.smart_render.planning import Window
+from reel_modal.smart_render.planning import RenderPlan, Window
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -349,7 +350,10 @@ def test_any_structure_with_any_regions(
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [("bikes.mp4", "fast"), ("rich.mp4", "fast"), ("main.mp4", "ultrafast"), ("high10.mp4", "fast")],
+    [
+        *(("bikes.mp4", "fast"), ("rich.mp4", "fast"), ("main.mp4", "ultrafast"), ("high10.mp4", "fast")),
+        *(("twelve_seconds.mp4", "veryfast"), ("twelve_seconds.mp4", "slow")),
+    ],
 )
 def test_no_step_is_seen_at_a_joint(clips: Clips, tmp_path: Path, name: str, preset: str) -> None:
     """What no region touches loses no more in a window than the source would lose at crf 18."""
@@ -367,6 +371,42 @@ def test_no_step_is_seen_at_a_joint(clips: Clips, tmp_path: Path, name: str, pre
                     losses.append((path, float(np.mean((before.image.astype(float) - after.image) ** 2))))
     ours, theirs = (np.mean([loss for at, loss in losses if at == path]) for path in (made.path, again))
     assert 0 < ours <= theirs
+
+
+@pytest.mark.parametrize(
+    ("frames", "wanted", "preset", "quality", "chroma_offset"),
+    [
+        (30, "veryfast", "superfast", 17, 0),
+        (30, "fast", "superfast", 15, -2),
+        (30, "ultrafast", "ultrafast", 15, 0),
+        (31, "veryfast", "veryfast", 17, 0),
+        (31, "fast", "fast", 17, 0),
+    ],
+)
+def test_few_new_pictures_are_encoded_quickly(
+    clips: Clips, frames: int, wanted: str, preset: str, quality: int, chroma_offset: int
+) -> None:
+    """Of three hundred, thirty are few."""
+    picture = read_picture(probe(clips.get("twelve_seconds.mp4")))
+    window = Window(first=0, end=frames, kept=(0, frames), decode_from=0)
+    plan = RenderPlan("smart", windows=(window,), kept=(0, 300))
+    match = Matching.of(plan, picture, EncodeOptions(preset=wanted))
+    assert match == Matching(preset, quality, chroma_offset)
+    assert ("chroma-qp-offset=-2" in match.options(plan, picture)["x264-params"]) == (chroma_offset != 0)
+    assert Matching.of(plan, picture, EncodeOptions(preset=wanted, quality=3)).quality == 3
+
+
+def test_an_output_is_looked_at_once(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+
+    def look(path: Path, **how: object) -> MediaInfo:
+        looked.append(path)
+        return probe(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publishing, "probe", look)
+    made = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6))
+    assert made.result.plan == "smart"
+    assert [path.name for path in looked] == ["output.mp4"]
 
 
 def test_probe_reads_back_what_was_spliced(clips: Clips, tmp_path: Path) -> None:

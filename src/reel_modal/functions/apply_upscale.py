@@ -16,7 +16,7 @@ from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import output_pipe, publish_result, result_of
+from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.tiles import Samples
@@ -73,7 +73,8 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
-    return publish_result(result, made, request, context, model=plan.session.model.manifest.name)
+    file = verified(made, context)
+    return publish_result(result, file, request, context, model=plan.session.model.manifest.name)
 
 
 def upscale(

@@ -20,7 +20,14 @@ from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
+from reel_modal.functions.publishing import (
+    VerifiedFile,
+    output_path,
+    output_pipe,
+    publish_result,
+    result_of,
+    verified,
+)
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
 from reel_modal.media.retimed_sound import sound_for
@@ -63,24 +70,25 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         StorageError: The input could not be fetched or the output not put in place.
 
     Cancellation:
-        Raises JobCancelledError between two frames, or before the output is verified; nothing is published, and no
+        Raises JobCancelledError between two frames, or before the output is published; nothing is published, and no
         process or file is left.
     """
     with context.reporter.phase("fetch"):
         plan = _fetch(request, context)
     output = output_path(request, context)
-    smart, made = _copy(request, context, plan, output)
-    notes: list[str] = []
-    if made is None:
-        made, notes = _render(request, context, plan, output)
-    engine = _COPY if smart.kind == "smart" else plan.engine
-    result = result_of(made, request, function=NAME, engine=engine, degraded=(*plan.notes, *notes))
-    result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
     try:
+        smart, file = _copy(request, context, plan, output)
+        notes: list[str] = []
+        if file is None:
+            made, notes = _render(request, context, plan, output)
+            file = verified(made, context)
+        engine = _COPY if smart.kind == "smart" else plan.engine
+        result = result_of(file.made, request, function=NAME, engine=engine, degraded=(*plan.notes, *notes))
+        result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
         context.raise_if_cancelled(NAME)
-        return publish_result(result, made, request, context)
+        return publish_result(result, file, request, context)
     finally:
-        made.path.unlink(missing_ok=True)
+        output.unlink(missing_ok=True)
 
 
 def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
@@ -111,7 +119,7 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
 
 def _copy(
     request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
-) -> tuple[RenderPlan, PipeResult | None]:
+) -> tuple[RenderPlan, VerifiedFile | None]:
     """Copy what a trim keeps, where nothing else is asked for; return how, and what was made."""
     if plan.remakes:
         return RenderPlan.full(plan.remakes), None

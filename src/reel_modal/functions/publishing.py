@@ -6,7 +6,7 @@ It must not know what was drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,18 @@ from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
 from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
 
-__all__ = ["output_path", "output_pipe", "publish_result", "result_of", "verify_made"]
+__all__ = ["VerifiedFile", "output_path", "output_pipe", "publish_result", "result_of", "verified"]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFile:
+    """A finished file that was looked at: `verified` makes these, and nothing else is published.
+
+    Attributes:
+        made: The file, which is what it claims to be.
+    """
+
+    made: PipeResult
 
 
 class _Request(Protocol):
@@ -110,27 +121,25 @@ def result_of(
 
 
 def publish_result(
-    result: RenderResult, made: PipeResult, request: _Request, context: JobContext, *, model: str | None = None
+    result: RenderResult, file: VerifiedFile, request: _Request, context: JobContext, *, model: str | None = None
 ) -> RenderResult:
-    """Publish `made` when it is what it claims to be, and return the result with its receipt.
+    """Publish `file`, and return the result with its receipt.
 
     Args:
         result: What is known of it.
-        made: The finished file.
+        file: The finished file.
         request: What was asked for.
         context: Of the job.
         model: The network that made pixels.
 
     Raises:
-        OutputMismatchError: Frames, size, rate or length differ; nothing is published.
         StorageError: It could not be put in place.
     """
-    with context.reporter.phase("verify"):
-        verify_made(made, context)
+    path = file.made.path
     with context.reporter.phase("publish"):
-        context.announce(_measured(result, context, model), made.path)
+        context.announce(_measured(result, context, model), path)
         refuse = request.store.existing == "refuse"
-        context.storage.publish(made.path, request.output_key, existing="refuse" if refuse else "replace")
+        context.storage.publish(path, request.output_key, existing="refuse" if refuse else "replace")
     return _measured(result, context, model)
 
 
@@ -139,21 +148,24 @@ def _measured(result: RenderResult, context: JobContext, model: str | None) -> R
     return replace(result, seconds_by_phase=seconds, usage=context.usage(model))
 
 
-def verify_made(made: PipeResult, context: JobContext) -> None:
+def verified(made: PipeResult, context: JobContext) -> VerifiedFile:
     """Look at the file that `made` tells of.
 
     Raises:
         OutputMismatchError: Frames, size, rate or length differ.
         InvalidMediaError: It cannot be read.
     """
-    found = probe(made.path, settings=context.settings, scan=True)
-    frames = None if found.scan is None else found.scan.frame_count
-    _expect("frames", made.frames, frames)
-    _expect("size", made.size, found.size)
-    if made.constant_rate and not same_rate(made.fps, found.fps):
-        _expect("frame rate", made.fps, found.fps)
-    if found.duration_seconds is not None and abs(found.duration_seconds - made.duration_seconds) > 1 / made.fps:
-        _expect("seconds", float(made.duration_seconds), float(found.duration_seconds))
+    with context.reporter.phase("verify"):
+        found = probe(made.path, settings=context.settings, scan=True)
+        frames = None if found.scan is None else found.scan.frame_count
+        _expect("frames", made.frames, frames)
+        _expect("size", made.size, found.size)
+        if made.constant_rate and not same_rate(made.fps, found.fps):
+            _expect("frame rate", made.fps, found.fps)
+        seconds = found.duration_seconds
+        if seconds is not None and abs(seconds - made.duration_seconds) > 1 / made.fps:
+            _expect("seconds", float(made.duration_seconds), float(seconds))
+    return VerifiedFile(made)
 
 
 def _expect(what: str, asked: object, found: object) -> None:

@@ -16,7 +16,7 @@ from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.frames import AnyPlanes, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
-from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of
+from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.overlay import OverlayRenderer
@@ -55,7 +55,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     def painter(pixel_format: PixelFormat) -> Draw:
         return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format))
 
-    plan, made = render_smart(
+    plan, file = render_smart(
         media,
         overlay.changed_intervals,
         output_path(request, context),
@@ -65,12 +65,13 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         function=NAME,
     )
     degraded: list[str] = []
-    if made is None:
+    if file is None:
         made, degraded = _render(request, context, media, overlay)
+        file = verified(made, context)
     drawn_on = "yuv420p" if plan.picture is None else plan.picture.pixel_format
-    result = result_of(made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
+    result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
-    return publish_result(result, made, request, context)
+    return publish_result(result, file, request, context)
 
 
 def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:

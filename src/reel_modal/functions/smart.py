@@ -14,9 +14,8 @@ from typing import Final
 from reel_modal import smart_render
 from reel_modal.config import Settings
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
-from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.publishing import verify_made
+from reel_modal.functions.publishing import VerifiedFile, verified
 from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.media.encoders import try_encoder
 from reel_modal.schema import EncodeOptions
@@ -44,8 +43,10 @@ def render_smart(
     context: JobContext,
     function: str,
     trim: Trim | None = None,
-) -> tuple[RenderPlan, PipeResult | None]:
+) -> tuple[RenderPlan, VerifiedFile | None]:
     """Render what changes and copy the rest; return the plan and what was made, None where all must be rendered.
+
+    What was made has been looked at, here where a whole render can still take its place.
 
     Args:
         media: The source.
@@ -85,13 +86,11 @@ def render_smart(
                 advance=looked,
                 metadata=context.output_tags,
             )
-            # Before it is published it is looked at again; here a whole render can still take its place.
-            verify_made(made, context)
+        return plan, verified(made, context)
     except (MediaError, EncoderUnavailableError) as error:
         output.unlink(missing_ok=True)
         _log.warning("%s: rendering all of it, since its parts could not be copied: %s", function, error)
         return RenderPlan.full(f"copying was tried, but {error}"), None
-    return plan, made
 
 
 def frames_expected(

@@ -124,5 +124,6 @@ def _decode(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Setting
 def _pictures(packets: Iterable[Packet[VideoStream]], extradata: bytes, settings: Settings) -> int:
     decoder = decoder_for(extradata, settings)
     decoder.options = {**decoder.options, "err_detect": "explode"}
+    decoder.thread_type = "FRAME"
     given = chain((packet_of(packet) for packet in packets), [None])
     return sum(not frame.is_corrupt for packet in given for frame in decoder.decode(packet))

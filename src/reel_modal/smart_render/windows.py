@@ -5,7 +5,6 @@ It must not know how the new packets come into the output, nor what is drawn.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from typing_extensions import Buffer
 
+from reel_modal.ahead import Ahead
 from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
@@ -24,6 +24,7 @@ from reel_modal.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plan
 from reel_modal.media.in_process import copy_planes
 from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 from reel_modal.schema import EncodeOptions
+from reel_modal.smart_render.matching import Matching
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan, Window
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "matching_quality", "packet_of"]
+__all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "packet_of"]
 
 Draw: TypeAlias = Callable[[AnyPlanes, Fraction], None]
 """Draws on upright planes, in place, what is seen at a moment: seconds from the first picture on."""
@@ -46,20 +47,7 @@ Painter: TypeAlias = Callable[[PixelFormat], Draw]
 _ENCODER: Final = "libx264"
 # Halved across as stored, it is halved down once the picture is turned.
 _TURNED: Final[dict[PixelFormat, PixelFormat]] = {"yuv422p": "yuv440p", "yuv422p10le": "yuv440p10le"}
-# No more may be lost than crf 18 would lose (benchmarks/smart_quality.py measures it). Below 0.4 bits a pixel that
-# takes more bytes than the source did; above, there are some to spare: six steps of the quantizer for twice the bits.
-_QUALITY: Final = 17
-_BEST_QUALITY: Final = 8
-_USUAL_BITS_PER_PIXEL: Final = 0.4
-_MOST_B_FRAMES: Final = 3
-_MOST_KEYINT: Final = 250
-# What x264's presets take (x264 --fullhelp); fewer than the source has fit into every decoder that takes the source.
-_REFERENCES: Final = {"ultrafast": 1, "superfast": 1, "veryfast": 1, "faster": 2, "fast": 2, "medium": 3, "slow": 5}
-_MOST_REFERENCES: Final = 8
-# It has no B-frames, which lose more than others. Where the source has some, new pictures want them as well: libav
-# loses pictures behind a change from a stream without reordering to one with it.
-_WITHOUT_B_FRAMES: Final = "ultrafast"
-_FINER: Final = 2
+_AHEAD_FRAMES: Final = 4
 
 
 def encode_windows(
@@ -90,15 +78,16 @@ def encode_windows(
     """
     media = picture.media
     ratio = media.sample_aspect_ratio
+    match = Matching.of(plan, picture, encode)
     pipe = FramePipe(
         folder / "windows.mp4",
         size=media.coded_size,
         fps=media.fps,
         pixel_format=picture.pixel_format,
         encoder=_ENCODER,
-        quality=min(encode.quality, matching_quality(picture.bits_per_pixel, encode.preset)),
-        preset=encode.preset,
-        encoder_options=_options(plan, picture, encode),
+        quality=match.quality,
+        preset=match.preset,
+        encoder_options=match.options(plan, picture),
         color=media.color,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
         field_order=None if picture.field_order == "frame" else picture.field_order,
@@ -106,20 +95,13 @@ def encode_windows(
         settings=settings,
     )
     canvas = _Canvas(picture, painter)
-    with pipe:
-        for window in plan.windows:
-            with closing(_decoded(picture, window, settings)) as frames:
-                for frame in frames:
-                    pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
-                    advance(pipe.frames_written)
+    # Decoding begins while the encoder starts.
+    decoding = Ahead(_all_decoded(plan, picture, settings), depth=_AHEAD_FRAMES, name="windows")
+    with decoding, pipe:
+        for frame in decoding:
+            pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
+            advance(pipe.frames_written)
     return pipe.result
-
-
-def matching_quality(bits_per_pixel: float, preset: str) -> int:
-    """Return x264's crf that loses no more than a source of this size can show: 17, and less where it is rich."""
-    richer = math.log2(max(bits_per_pixel / _USUAL_BITS_PER_PIXEL, 1))
-    finer = _FINER if preset == _WITHOUT_B_FRAMES else 0
-    return max(_BEST_QUALITY, round(_QUALITY - finer - 6 * richer))
 
 
 def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
@@ -144,42 +126,6 @@ def packet_of(data: Buffer) -> Packet[Stream]:
     packet: Packet[Stream] = Packet(len(copy))
     packet.update(copy)
     return packet
-
-
-def _options(plan: RenderPlan, picture: Picture, encode: EncodeOptions) -> dict[str, str]:
-    """Return the options with which x264 writes what stands beside the source's own pictures."""
-    sps = picture.sps
-    # x264 declares at least two references beside B-frames, and four beside a pyramid of them.
-    depth = 0 if sps.profile == "baseline" or sps.reference_frames < 2 else plan.reorder_depth
-    wanted = _REFERENCES.get(encode.preset, _MOST_REFERENCES)
-    parameters = {
-        "sps-id": picture.sets.free_id(),
-        "open-gop": 0,
-        "keyint": min(_MOST_KEYINT, picture.table.longest_run),
-        "ref": min(wanted, max(1, sps.reference_frames)),
-        "bframes": _MOST_B_FRAMES if depth else 0,
-        "b-pyramid": "normal" if depth > 1 and sps.reference_frames >= 4 else "none",
-        "level": sps.level_idc,
-        # x264 declares the lowest profile that has what it uses.
-        "cabac": int(sps.profile != "baseline"),
-        "8x8dct": int(sps.profile not in {"baseline", "main"}),
-    }
-    if picture.field_order != "frame":
-        parameters[picture.field_order] = 1
-    elif not sps.frames_only:
-        parameters["fake-interlaced"] = 1
-    if encode.preset == _WITHOUT_B_FRAMES:
-        parameters["pbratio"] = 1
-    starts, written = [], 0
-    for window in plan.windows:
-        # Half a frame early: the first picture at or after it is the one.
-        starts.append(f"{float(max(written - Fraction(1, 2), Fraction(0)) / picture.media.fps):.6f}")
-        written += window.kept[1] - window.kept[0]
-    return {
-        "profile:v": sps.profile,
-        "force_key_frames": ",".join(starts),
-        "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
-    }
 
 
 class _Canvas:
@@ -213,6 +159,13 @@ class _Canvas:
 def _copy(source: AnyPlanes, target: AnyPlanes) -> None:
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)
+
+
+def _all_decoded(plan: RenderPlan, picture: Picture, settings: Settings) -> Generator[VideoFrame]:
+    """Yield the pictures of all windows; see `_decoded`."""
+    for window in plan.windows:
+        with closing(_decoded(picture, window, settings)) as frames:
+            yield from frames
 
 
 def _decoded(picture: Picture, window: Window, settings: Settings) -> Generator[VideoFrame]:
