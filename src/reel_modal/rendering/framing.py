@@ -150,8 +150,8 @@ def color_for_height(color: ColorTags, height: int, shown_height: int) -> ColorT
 class FramingRenderer:
     """Puts the crop of yuv420p frames into frames of the output.
 
-    Every plane is resampled on its own, by one shift and one scaling (see `resampling`). Chroma is taken from where
-    it lies in the source, and put where players expect it, on the left pixels.
+    Every plane is resampled once, on its own (see `resampling`). Chroma is taken from where it lies in the source,
+    and put where players expect it, on the left pixels.
 
     Args:
         track: Where the crop is.

@@ -5,9 +5,11 @@ Pure; it must not know luma from chroma, nor why a part is cut.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from math import floor
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,16 @@ from reel_modal.rendering.opencv import load_cv2
 
 __all__ = ["Window", "resample"]
 
-# A shift that moves no sample by a visible step.
-_NO_SHIFT: Final = 1 / 128
-# Lanczos with three lobes: two samples before, three behind.
-_TAPS_BEFORE: Final = 2
-_TAPS_BEHIND: Final = 3
 _LOBES: Final = 3
+# Samples of the target whose weights make one matrix: larger ones hold more zeros, smaller ones make more calls.
+_TOGETHER: Final = 16
+# OpenBLAS spreads a product of more multiplications over threads (interface/gemm.c), which then spin for the next
+# one: the encoder needs the cores.
+_MOST_MULTIPLICATIONS: Final = 1 << 18
+# Matrices of one strip of the target, which stays in the cache of a core; the next one uses its memory again.
+_STRIP: Final = 16
+# Those of two frames: a pan has new weights in each across, and the same down.
+_CACHED_AXES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +48,12 @@ class Window:
     height: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """One axis of a window: whole samples, and the shift that is left."""
-
-    start: int
-    count: int
-    shift: float
-
-    @classmethod
-    def of(cls, start: float, length: float) -> _Span:
-        whole = math.floor(start)
-        shift = start - whole
-        count = max(1, math.ceil(length - 1e-6))
-        return cls(whole, count, 0.0) if shift < _NO_SHIFT else cls(whole, count, shift)
-
-    @property
-    def before(self) -> int:
-        """Samples that the shift needs in front."""
-        return _TAPS_BEFORE if self.shift else 0
-
-    @property
-    def behind(self) -> int:
-        """Samples that the shift needs behind."""
-        return _TAPS_BEHIND if self.shift else 0
-
-    @property
-    def kernel(self) -> npt.NDArray[np.float32]:
-        """The filter that shifts by a fraction of a sample."""
-        if not self.shift:
-            return np.ones(1, np.float32)
-        distance = np.arange(-_TAPS_BEFORE, _TAPS_BEHIND + 1) - self.shift
-        weights = np.sinc(distance) * np.sinc(distance / _LOBES)
-        kernel: npt.NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
-        return kernel
-
-
 def resample(plane: U8Array, window: Window, target: U8Array) -> None:
-    """Fill `target` with the part `window` of `plane`.
+    """Fill `target` with the part `window` of `plane`, by one filter across and down, rounded once.
 
-    The part is shifted by its fraction of a sample (Lanczos) and then resized: by area where it shrinks, so that
-    nothing flickers, by cubics where it grows. OpenCV resizes by a real factor from a whole sample on, many times
-    faster than it warps from any.
+    The filter is Lanczos with three lobes, as wide as the steps in which it goes where the part shrinks, so that
+    nothing flickers. It is the same at every factor: a zoom through 1 changes nothing but the size. The weights of
+    neighbouring samples stand in small matrices, whose products are what numpy does fastest.
 
     Args:
         plane: uint8, (H, W).
@@ -91,57 +61,81 @@ def resample(plane: U8Array, window: Window, target: U8Array) -> None:
         target: uint8, (h, w), C-contiguous.
     """
     cv2 = load_cv2()
-    height, width = target.shape
-    step = (window.width / width, window.height / height)
-    if step != (1, 1) and abs(window.width - width) < 1 and abs(window.height - height) < 1:
-        _warp(plane, window, step, target)
-        return
-    across, down = _Span.of(window.left, window.width), _Span.of(window.top, window.height)
-    part = _cut(plane, across, down)
-    if across.shift or down.shift:
-        anchor = (across.before, down.before)
-        part = cv2.sepFilter2D(part, -1, across.kernel, down.kernel, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
-        part = part[down.before :, across.before :][: down.count, : across.count]
-    method = cv2.INTER_AREA if min(step) >= 1 else cv2.INTER_CUBIC
-    if (across.count, down.count) == (window.width, window.height):
-        if part.shape == target.shape:
-            target[:] = part
-        else:
-            cv2.resize(part, (width, height), dst=target, interpolation=method)
-        return
-    grown = cv2.resize(part, None, fx=1 / step[0], fy=1 / step[1], interpolation=method)
-    missing = (max(0, height - grown.shape[0]), max(0, width - grown.shape[1]))
-    if any(missing):  # the factor rounds to a sample less
-        grown = np.pad(grown, ((0, missing[0]), (0, missing[1])), mode="edge")
-    target[:] = grown[:height, :width]
+    down = _Axis.of(window.top, window.height, plane.shape[0], target.shape[0])
+    across = _Axis.of(window.left, window.width, plane.shape[1], target.shape[1])
+    for rows, strip in down.strips():
+        part = plane[strip.samples, across.samples].astype(np.float32)
+        tall = np.empty((rows.stop - rows.start, part.shape[1]), np.float32)
+        strip.apply(part, tall)
+        made = np.empty((tall.shape[0], target.shape[1]), np.float32)
+        across.apply(tall.T, made.T)
+        cv2.threshold(made, 0, 0, cv2.THRESH_TOZERO, dst=made)
+        cv2.convertScaleAbs(made, dst=target[rows])  # rounds, and ends at 255
 
 
-def _warp(plane: U8Array, window: Window, step: tuple[float, float], target: U8Array) -> None:
-    """Fill `target` by a factor that is almost 1, which OpenCV's resize would take for 1: a slow zoom would jerk."""
-    cv2 = load_cv2()
-    height, width = target.shape
-    # From the middle of a sample of the target to the middle of one of the plane; in 32nds of a sample.
-    matrix = np.array(
-        [
-            [step[0], 0, window.left + (step[0] - 1) / 2],
-            [0, step[1], window.top + (step[1] - 1) / 2],
-        ]
-    )
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(plane, matrix, (width, height), dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """How the samples of a target are mixed from those of a plane, along one axis.
 
+    Attributes:
+        count: Samples of the target.
+        firsts: The first sample of the plane for each matrix.
+        weights: float32, (matrices, samples of the target, samples of the plane).
+    """
 
-def _cut(plane: U8Array, across: _Span, down: _Span) -> U8Array:
-    """Return the samples of both spans, with the edge repeated where they reach out of the plane."""
-    left, right = across.start - across.before, across.start + across.count + across.behind
-    top, bottom = down.start - down.before, down.start + down.count + down.behind
-    height, width = plane.shape
-    if left >= 0 and top >= 0 and right <= width and bottom <= height:
-        return plane[top:bottom, left:right]
-    columns = np.clip((left, right), (0, 1), (width - 1, width))
-    rows = np.clip((top, bottom), (0, 1), (height - 1, height))
-    inside = plane[rows[0] : rows[1], columns[0] : columns[1]]
-    cv2 = load_cv2()
-    pads = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-    padded: U8Array = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
-    return padded
+    count: int
+    firsts: tuple[int, ...]
+    weights: npt.NDArray[np.float32]
+
+    @classmethod
+    @lru_cache(_CACHED_AXES)
+    def of(cls, start: float, length: float, plane_count: int, count: int) -> Self:
+        """Return the axis of a window.
+
+        Args:
+            start: Where it begins, in samples of the plane.
+            length: How many of them it has.
+            plane_count: Samples of the plane.
+            count: Samples of the target.
+        """
+        step = length / count
+        scale = max(step, 1.0)
+        middles = start + (np.arange(count) + 0.5) * step - 0.5
+        taps = np.ceil(middles - _LOBES * scale).astype(np.intp)[:, None] + np.arange(floor(2 * _LOBES * scale) + 1)
+        distances = ((taps - middles[:, None]) / scale).astype(np.float32)
+        weights = np.sinc(distances) * np.sinc(distances / _LOBES) * (np.abs(distances) < _LOBES)
+        weights /= weights.sum(axis=1, keepdims=True)
+        taps = taps.clip(0, plane_count - 1)
+        firsts = taps[::_TOGETHER, 0]
+        lasts = taps[np.minimum(np.arange(len(firsts)) * _TOGETHER + _TOGETHER, count) - 1, -1]
+        wide = int((lasts - firsts).max()) + 1
+        firsts = np.minimum(firsts, plane_count - wide)
+        rows = np.arange(count)
+        places = taps + (rows * wide - firsts[rows // _TOGETHER])[:, None]
+        shape = (len(firsts), _TOGETHER, wide)
+        # Where taps meet at the edge of the plane, their weights add up.
+        matrices = np.bincount(places.ravel(), weights.ravel(), np.prod(shape)).astype(np.float32).reshape(shape)
+        return cls(count, tuple(firsts.tolist()), matrices)
+
+    @property
+    def samples(self) -> slice:
+        """Those of the plane that count."""
+        return slice(self.firsts[0], self.firsts[-1] + self.weights.shape[2])
+
+    def strips(self) -> Iterator[tuple[slice, _Axis]]:
+        """Yield the axis in pieces, each with the samples of the target that it makes."""
+        for index in range(0, len(self.firsts), _STRIP):
+            rows = slice(index * _TOGETHER, min(self.count, (index + _STRIP) * _TOGETHER))
+            firsts, weights = self.firsts[index : index + _STRIP], self.weights[index : index + _STRIP]
+            yield rows, _Axis(rows.stop - rows.start, firsts, weights)
+
+    def apply(self, samples: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> None:
+        """Fill `target` from the samples that count, along the first axis of both."""
+        wide = self.weights.shape[2]
+        at_once = max(1, _MOST_MULTIPLICATIONS // (_TOGETHER * wide))
+        for index, first in enumerate(self.firsts):
+            rows = target[index * _TOGETHER : (index + 1) * _TOGETHER]
+            weights, begin = self.weights[index, : len(rows)], first - self.firsts[0]
+            for column in range(0, target.shape[1], at_once):
+                columns = slice(column, column + at_once)
+                np.matmul(weights, samples[begin : begin + wide, columns], out=rows[:, columns])
