@@ -256,6 +256,8 @@ def estimate(
 def check_before_submission(request: Request, settings: Settings, history: TimingHistory) -> Estimate | None:
     """Look at the request's input where it lies, and refuse a job that would be too long or too dear.
 
+    On this machine there is no time-out and no price: the estimate serves the job's progress alone.
+
     Returns:
         The estimate; None where there is nothing to check it against, or the input cannot be looked at from here: the
         function itself will say what is wrong with it.
@@ -264,7 +266,7 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
         JobTooLongError: It needs more than 80 % of its function's time-out.
         OverBudgetError: It costs more than the budget.
     """
-    if settings.store_url is None or not settings.modal_enabled:
+    if settings.store_url is None:
         return None
     try:
         storage = Storage.from_url(settings.store_url)

@@ -250,15 +250,16 @@ def test_a_trim_renders_the_groups_that_it_cuts(clips: Clips, history: TimingHis
     assert counts(trim, replace(media, path=Path("elsewhere.mp4"))) == (50, 50)
 
 
+@pytest.mark.parametrize(("name", "gpu"), [("modal", "T4"), ("local", "local")])
 async def test_the_progress_of_a_job_knows_what_was_estimated(
-    clips: Clips, tmp_path: Path, history: TimingHistory
+    clips: Clips, tmp_path: Path, history: TimingHistory, name: str, gpu: str
 ) -> None:
     (tmp_path / "in.mp4").write_bytes(clips.get("no_b.mp4").read_bytes())
-    learn(history, "T4", seconds_per_frame=0.5)
+    learn(history, gpu, seconds_per_frame=0.5)
     backend = InMemoryBackend()
-    backend.name = "modal"
+    backend.name = name
     backend.script("render_overlay", Script(rendered, seconds=60))
-    settings = Settings(modal_enabled=True, store_url=tmp_path.as_uri())
+    settings = Settings(modal_enabled=name == "modal", store_url=tmp_path.as_uri())
     registry = FunctionRegistry(settings, backend=backend, history=history)
     job = await registry["render_overlay"].submit(changing((1.2, 1.3)))
     expected = registry.estimate(changing((1.2, 1.3)), probe(clips.get("no_b.mp4")))
