@@ -104,9 +104,9 @@ class FramePipe:
         quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
         preset: x264's word for speed against size; mapped for NVENC.
         encoder_options: More options of the encoder, such as `{"g": "48"}`.
-        audio_from: A file, or what `probe` has found out about it, whose first audio stream goes along: copied
-            where the container takes it, at most as long as the picture. A file without audio is no error. A
-            `Sound` says itself how.
+        audio_from: A file, or what `probe` has found out about it, whose audio streams go along: copied where the
+            container takes them, at most as long as the picture. A file without audio is no error. A `Sound` says
+            itself how.
         audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
             time of its own first picture.
         expected_frames: How many will be written, where that is known: then the sound need not wait for the last of

@@ -62,17 +62,21 @@ def flashes(path: Path) -> list[Fraction]:
     return found
 
 
-def samples_of(path: Path, rate: int = 48000, channels: int = 1) -> np.ndarray:
-    """The sound of a file as a player hears it, from its first picture on: float32, (samples, channels)."""
-    command = [find_ffmpeg(Settings()).path, "-v", "error", "-i", path, "-map", "a:0", "-ac", str(channels)]
+def samples_of(path: Path, rate: int = 48000, channels: int = 1, stream: int = 0) -> np.ndarray:
+    """A sound of a file as a player hears it, from its first picture on: float32, (samples, channels)."""
+    command = [find_ffmpeg(Settings()).path, "-v", "error", "-i", path, "-map", f"a:{stream}", "-ac", str(channels)]
     command += ["-af", f"aresample={rate}:async=1:first_pts=0", "-f", "f32le", "-"]
     done = subprocess.run(command, check=True, capture_output=True, timeout=60)
     return np.frombuffer(done.stdout, np.float32).reshape(-1, channels)
 
 
-def beeps(path: Path, *, rate: int = 48000) -> list[float]:
-    """When each beep begins, in seconds: where it has half of its strength, silences under 60 ms passed over."""
-    sound = samples_of(path, rate)[:, 0]
+def beeps(path: Path, *, rate: int = 48000, stream: int = 0) -> list[float]:
+    """When each beep of a sound begins, in seconds."""
+    return beeps_in(samples_of(path, rate, stream=stream)[:, 0], rate)
+
+
+def beeps_in(sound: np.ndarray, rate: int = 48000) -> list[float]:
+    """The same of samples: where a beep has half of its strength, silences under 60 ms passed over."""
     width = rate // 200
     strength = np.sqrt(np.convolve(sound * sound, np.ones(width) / width, "same"))
     on = np.flatnonzero(strength > 0.5 * np.percentile(strength[strength > 0.02], 90))

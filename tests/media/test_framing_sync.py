@@ -232,16 +232,6 @@ def test_where_the_source_has_no_sound_there_is_silence(tmp_path: Path) -> None:
     assert float(heard[40800:].max()) < 0.001
 
 
-def test_channels_and_streams_that_are_not_kept_are_named(tmp_path: Path) -> None:
-    source = tone(tmp_path / "rich.mkv", 4, "-map", "0:v", "-map", "1:a", "-map", "1:a", "-ac:a:0", "6")
-    made = make(source, tmp_path, "double")
-    assert made.result.degraded == (
-        "1 further audio stream is not in the output",
-        "the 6 channels of the sound became 2",
-    )
-    assert [stream.channels for stream in probe(made.path).audio] == [2]
-
-
 @pytest.mark.parametrize("crop", [(), PAN])
 def test_sound_is_copied_packet_by_packet_where_the_time_line_is_untouched(
     clips: Clips, tmp_path: Path, crop: tuple[CropKeyframe, ...]

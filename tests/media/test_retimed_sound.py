@@ -11,10 +11,12 @@ from tests.clips import ffmpeg
 from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.retimed_sound import SoundReader, retimed
+from reel_modal.media.tempo import ChannelLayout
 from reel_modal.schema import Timeline
 
 F = Fraction
 RATE = 48000
+MONO, STEREO = ChannelLayout("mono", 1), ChannelLayout("stereo", 2)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +28,12 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> MediaInfo:
     return probe(path)
 
 
+def reading(media: MediaInfo, start: Fraction, layout: ChannelLayout) -> SoundReader:
+    return SoundReader(media, media.audio[0], start, sample_rate_hz=RATE, layout=layout, settings=Settings())
+
+
 def samples(media: MediaInfo, line: Timeline, length: Fraction) -> int:
-    reader = SoundReader(media, line.source_start, RATE, 2, Settings())
+    reader = reading(media, line.source_start, STEREO)
     return sum(len(part) for part in retimed(reader, line, length))
 
 
@@ -63,7 +69,7 @@ def test_there_are_as_many_samples_as_the_picture_lasts(
 
 
 def test_a_part_of_a_long_file_is_read_from_near_it(minute: MediaInfo) -> None:
-    reader = SoundReader(minute, F(50), RATE, 1, Settings())
+    reader = reading(minute, F(50), MONO)
     with reader:
         found = reader.read(50 * RATE, RATE, keep_from=50 * RATE)
         assert float(abs(found).max()) > 0.05

@@ -155,11 +155,8 @@ def _render(
             made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
         finally:
             if isinstance(sound, FinishedSound):
-                sound.path.unlink(missing_ok=True)
+                sound.discard()
     chosen = plan.fps if request.fps is None else None
-    further = len(plan.media.audio) - 1 if request.audio else 0
-    if further > 0:
-        notes.append(f"{further} further audio stream{'s are' if further > 1 else ' is'} not in the output")
     return made, [*not_kept(plan.media, broken_packets, fps=chosen), *notes]
 
 

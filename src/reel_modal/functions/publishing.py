@@ -69,7 +69,7 @@ def output_pipe(
         context: Of the job, with the tags of the output.
         size: (width, height) of the frames in pixels.
         fps: Frames a second.
-        sound: What goes along; of a source its first sound.
+        sound: What goes along; of a source all of its sound.
         expected_frames: How many there will probably be.
         color: Tags of the frames.
         sample_aspect_ratio: Width / height of one pixel.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
@@ -41,6 +41,7 @@ __all__ = [
     "picture_shown_at",
     "probe",
     "scan_packets",
+    "title_of",
 ]
 
 _INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -73,15 +74,18 @@ class FFmpeg:
 
 @dataclass(frozen=True, slots=True)
 class AudioStream:
-    """One audio stream, by its header. Times in seconds on the file's clock."""
+    """One audio stream, by its header. Times in seconds on the file's clock; the rest in ffmpeg's words."""
 
     index: int
     codec: str
     sample_rate_hz: int
     channels: int
+    layout: str
     start_seconds: Fraction
     duration_seconds: Fraction | None
     language: str | None
+    title: str | None
+    dispositions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +397,8 @@ def _header_duration(container: InputContainer, stream: VideoStream, start: Frac
 
 
 def _audio_streams(container: InputContainer) -> Iterator[AudioStream]:
+    from av.stream import Disposition
+
     for stream in container.streams.audio:
         if not _is_known(stream):
             continue
@@ -401,10 +407,18 @@ def _audio_streams(container: InputContainer) -> Iterator[AudioStream]:
             codec=stream.codec_context.codec.canonical_name,
             sample_rate_hz=stream.codec_context.sample_rate or 0,
             channels=stream.codec_context.channels,
+            layout=stream.codec_context.layout.name,
             start_seconds=_seconds(stream.start_time, stream.time_base) or Fraction(0),
             duration_seconds=_seconds(stream.duration, stream.time_base),
             language=stream.language,
+            title=title_of(stream.metadata),
+            dispositions=tuple(kind.name or "" for kind in Disposition if kind in stream.disposition),
         )
+
+
+def title_of(tags: Mapping[str, str]) -> str | None:
+    """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
+    return tags.get("title") or tags.get("name")
 
 
 def _plausible(count: int, duration: Fraction | None, fps: Fraction) -> int | None:

@@ -16,11 +16,11 @@ from typing import Final, Self
 import numpy as np
 
 from reel_modal.config import Settings
-from reel_modal.media import MediaInfo, find_ffmpeg
+from reel_modal.media import AudioStream, MediaInfo, find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import seconds_text
-from reel_modal.media.sound import FinishedSound, Sound, SoundSource, encoded_as
-from reel_modal.media.tempo import Samples, Tempo
+from reel_modal.media.sound import FinishedSound, Sound, SoundSource, encoded_as, kept_layout
+from reel_modal.media.tempo import ChannelLayout, Samples, Tempo
 from reel_modal.media.untrusted import file_url, input_arguments
 from reel_modal.schema import Piece, Timeline
 
@@ -48,6 +48,8 @@ def sound_for(
 ) -> Sound | None:
     """Return the sound of `media` on `timeline`: as it is where nothing moves, else made anew beside `target`.
 
+    Every audio stream is there, each on its own: they may begin and end apart, at other rates.
+
     Args:
         media: The source.
         timeline: Its moments in the output.
@@ -65,69 +67,84 @@ def sound_for(
     if not media.audio:
         return None
     if timeline.untouched:
-        return SoundSource(media, media.audio[0], media.start_seconds)
+        return SoundSource(media, media.start_seconds)
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
-    path = target.with_name(f"{target.stem}.sound{suffix}")
-    rate, channels = _format(media, suffix)
-    sound = retimed(SoundReader(media, timeline.source_start, rate, channels, settings), timeline, length_seconds)
-    raw = ("-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", "pipe:0")
-    command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoded_as(target), file_url(path))
-    process = FFmpegProcess(command, feeds=True, stall_seconds=settings.stall_seconds)
+    files = tuple(target.with_name(f"{target.stem}.sound{number}{suffix}") for number in range(len(media.audio)))
+    made = FinishedSound(files, media.audio)
     finished = False
+    try:
+        for path, stream in zip(files, media.audio, strict=True):
+            rate, layout = _rate_of(stream, suffix), kept_layout(stream, path)
+            reader = SoundReader(
+                media, stream, timeline.source_start, sample_rate_hz=rate, layout=layout, settings=settings
+            )
+            _encode(retimed(reader, timeline, length_seconds), reader, path, settings, check)
+        finished = True
+    finally:
+        if not finished:
+            made.discard()
+    return made
+
+
+def _encode(
+    sound: Generator[Samples], reader: SoundReader, path: Path, settings: Settings, check: Callable[[], None]
+) -> None:
+    """Encode `sound`, which comes from `reader`, into the file `path`."""
+    raw = ("-f", "f32le", "-ar", str(reader.sample_rate_hz), "-ch_layout", reader.layout.name, "-i", "pipe:0")
+    encoding = (*encoded_as(reader.stream, path), file_url(path))
+    command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoding)
+    process = FFmpegProcess(command, feeds=True, stall_seconds=settings.stall_seconds)
     try:
         for samples in sound:
             check()
             process.write(np.ascontiguousarray(samples).data.cast("B"))
         if process.finish(lambda: output_size(path)) != 0:
             raise process.error("the sound could not be encoded")
-        finished = True
     except BrokenPipeError as error:
         raise process.error("ffmpeg ended before all of the sound was written") from error
     finally:
         sound.close()
         process.kill()
-        if not finished:
-            path.unlink(missing_ok=True)
-    return FinishedSound(path, tuple(_notes(media)))
 
 
-def _format(media: MediaInfo, suffix: str) -> tuple[int, int]:
-    """Return sample rate and channels of the output."""
-    stream = media.audio[0]
-    rate = stream.sample_rate_hz
-    if suffix == ".webm" or not 0 < rate <= _HIGHEST_RATE_HZ:
-        rate = _USUAL_RATE_HZ
-    return rate, 1 if stream.channels == 1 else 2
-
-
-def _notes(media: MediaInfo) -> Iterator[str]:
-    if (channels := media.audio[0].channels) > 2:
-        yield f"the {channels} channels of the sound became 2"
+def _rate_of(stream: AudioStream, suffix: str) -> int:
+    """Return the sample rate of the output."""
+    usual = suffix == ".webm" or not 0 < stream.sample_rate_hz <= _HIGHEST_RATE_HZ
+    return _USUAL_RATE_HZ if usual else stream.sample_rate_hz
 
 
 class SoundReader:
-    """The first audio stream of a file as samples, from the moment of its first picture on.
+    """An audio stream of a file as samples, from the moment of its first picture on.
 
     Late, short and broken sound is filled with silence: sample n is always the one of n / rate seconds. Reading
     goes forward; what has been read is kept only as far back as was asked for.
 
     Args:
         media: The file.
+        stream: Which of its streams.
         start_seconds: Nothing much before this moment will be read, in seconds from the first picture on.
         sample_rate_hz: That is wanted.
-        channels: 1 or 2.
+        layout: The channels that are wanted.
         settings: Which ffmpeg, limits, and how long it may stall.
     """
 
     def __init__(
-        self, media: MediaInfo, start_seconds: Fraction, sample_rate_hz: int, channels: int, settings: Settings
+        self,
+        media: MediaInfo,
+        stream: AudioStream,
+        start_seconds: Fraction,
+        *,
+        sample_rate_hz: int,
+        layout: ChannelLayout,
+        settings: Settings,
     ) -> None:
+        self.stream: AudioStream = stream
         self.sample_rate_hz: int = sample_rate_hz
-        self.channels: int = channels
+        self.layout: ChannelLayout = layout
         self._media = media
         self._settings = settings
         self._first = max(0, int((start_seconds - 1) * sample_rate_hz))
-        self._held = np.empty((0, channels), np.float32)
+        self._held = np.empty((0, layout.channels), np.float32)
         self._held_from = self._first
         self._ended = False
         self._process: FFmpegProcess | None = None
@@ -153,7 +170,7 @@ class SoundReader:
         """
         while not self._ended and self._held_from + len(self._held) < start + count:
             self._fill()
-        samples = np.zeros((count, self.channels), np.float32)
+        samples = np.zeros((count, self.layout.channels), np.float32)
         at = max(start, self._held_from)
         found = self._held[at - self._held_from : max(0, start + count - self._held_from)]
         samples[at - start : at - start + len(found)] = found
@@ -169,8 +186,8 @@ class SoundReader:
         if process is None:
             self._ended = True
             return
-        block = np.empty((_BLOCK, self.channels), np.float32)
-        count = process.read_into(block.data.cast("B")) // (_SAMPLE_BYTES * self.channels)
+        block = np.empty((_BLOCK, self.layout.channels), np.float32)
+        count = process.read_into(block.data.cast("B")) // (_SAMPLE_BYTES * self.layout.channels)
         if count < _BLOCK:
             self._ended = True
             if process.stalled or process.finish() != 0:
@@ -179,13 +196,13 @@ class SoundReader:
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that gives samples on stdout, the first of them at sample number `_first`."""
-        rate, layout = self.sample_rate_hz, "mono" if self.channels == 1 else "stereo"
+        rate = self.sample_rate_hz
         origin = self._media.start_seconds + Fraction(self._first, rate)
         filters = (
             # async fills holes and cuts what overlaps; first_pts does so before the first sample.
             f"asetpts=PTS-({float(origin)!r})/TB",
             f"aresample={rate}:async=1:first_pts=0",
-            f"aformat=sample_fmts=flt:channel_layouts={layout}",
+            f"aformat=sample_fmts=flt:channel_layouts={self.layout.name}",
         )
         seek: tuple[str, ...] = ()
         target = origin - _SEEK_MARGIN_SECONDS - self._media.container_start_seconds
@@ -194,7 +211,7 @@ class SoundReader:
         return (
             *(find_ffmpeg(self._settings).path, *QUIET, "-copyts", *seek),
             *input_arguments(self._media.path, self._settings.limits),
-            *("-filter_complex", f"[0:{self._media.audio[0].index}]{','.join(filters)}[sound]"),
+            *("-filter_complex", f"[0:{self.stream.index}]{','.join(filters)}[sound]"),
             *("-map", "[sound]", "-f", "f32le", "pipe:1"),
         )
 
@@ -221,7 +238,7 @@ def retimed(reader: SoundReader, timeline: Timeline, length_seconds: Fraction) -
         length_seconds: Of the output.
     """
     with reader:
-        over = _Overlap(np.empty((0, reader.channels), np.float32))
+        over = _Overlap(np.empty((0, reader.layout.channels), np.float32))
         parts = _parts(timeline, length_seconds, reader.sample_rate_hz)
         for index, part in enumerate(parts):
             following = parts[index + 1].piece if index + 1 < len(parts) else None
@@ -232,7 +249,7 @@ def retimed(reader: SoundReader, timeline: Timeline, length_seconds: Fraction) -
                 if len(samples) > left:  # an empty part would keep all of it in memory
                     tail.append(samples[left:])
                 left -= min(left, len(samples))
-            over = _Overlap(np.concatenate(tail) if tail else np.empty((0, reader.channels), np.float32))
+            over = _Overlap(np.concatenate(tail) if tail else np.empty((0, reader.layout.channels), np.float32))
 
 
 class _Overlap:
@@ -281,7 +298,7 @@ def _piece_samples(reader: SoundReader, part: _Part, following: Piece | None) ->
         for done in range(0, wanted, _BLOCK):
             yield reader.read(at + done, min(_BLOCK, wanted - done), keep_from=keep)
         return
-    tempo = Tempo(part.piece.speed, sample_rate_hz=rate, channels=reader.channels)
+    tempo = Tempo(part.piece.speed, sample_rate_hz=rate, layout=reader.layout)
     run_up = _run_up(part.piece)
     at = round((begin - run_up) * rate)
     skip = round((float(begin - Fraction(at, rate)) / float(part.piece.speed) + tempo.offset_seconds) * rate)

@@ -1,10 +1,11 @@
-"""The sound that goes along with a picture: where it is, where it starts, whether it can be copied.
+"""The sound that goes along with a picture: all of its streams, where they are, and which can be copied.
 
 It must not know frames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Final, Self, TypeAlias
 from reel_modal.config import Settings
 from reel_modal.media import AudioStream, MediaInfo, probe
 from reel_modal.media.filters import seconds_text
+from reel_modal.media.tempo import ChannelLayout
 from reel_modal.media.untrusted import COPIED, file_url, input_arguments
 
-__all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as"]
+__all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as", "is_taken", "kept_layout"]
 
 _MP4: Final = frozenset({"aac", "ac3", "alac", "eac3", "mp3", "opus"})
 # What a container takes as it is. Anything else becomes AAC, or Opus in WebM.
@@ -28,18 +30,33 @@ _TAKES: Final = {
 }
 
 
+# Layouts that the encoders take and name as they were.
+_OPUS_LAYOUTS: Final = frozenset({"mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"})
+_AAC_LAYOUTS: Final = frozenset(
+    {"mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1", "6.1(back)", "7.0", "7.1", "7.1(wide)"}
+)
+# The same speakers to a listener; files without a layout mean the usual one of so many channels.
+_SAME_SPEAKERS: Final = {
+    "quad(side)": "quad",
+    "5.0(side)": "5.0",
+    "5.1(side)": "5.1",
+    "6 channels": "5.1",
+    "8 channels": "7.1",
+}
+_BITRATE_KBPS: Final = 192
+_CHANNEL_KBPS: Final = 64
+
+
 @dataclass(frozen=True, slots=True)
 class SoundSource:
-    """The first audio stream of a file, from the moment of the first picture on.
+    """The audio streams of a file, from the moment of the first picture on.
 
     Attributes:
         media: The file.
-        stream: The audio stream in it.
         start_seconds: The time on the file's clock that belongs to the first frame of the picture.
     """
 
     media: MediaInfo
-    stream: AudioStream
     start_seconds: Fraction
 
     @classmethod
@@ -57,11 +74,7 @@ class SoundSource:
         media = source if isinstance(source, MediaInfo) else probe(source, settings=settings)
         if not media.audio:
             return None
-        return cls(media, media.audio[0], media.start_seconds if start_seconds is None else start_seconds)
-
-    def copied_into(self, target: Path) -> bool:
-        """Whether the container of `target` takes the stream as it is."""
-        return self.stream.codec in _TAKES.get(target.suffix.lower(), frozenset())
+        return cls(media, media.start_seconds if start_seconds is None else start_seconds)
 
     @property
     def name(self) -> str:
@@ -78,55 +91,105 @@ class SoundSource:
         return (*seek, "-t", seconds_text(length_seconds), *COPIED, *input_arguments(self.media.path))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
-        """Return the options that put the second input's sound into `target`."""
-        codec = ("-c:a", "copy") if self.copied_into(target) else encoded_as(target)
-        return ("-map", f"1:{self.stream.index}", *codec)
+        """Return the options that put the second input's sound into `target`, stream by stream, with its tags."""
+        arguments: tuple[str, ...] = ()
+        for number, stream in enumerate(self.media.audio):
+            codec = (f"-c:a:{number}", "copy") if is_taken(stream, target) else encoded_as(stream, target, number)
+            arguments += ("-map", f"1:{stream.index}", *codec, *_tags(stream, number))
+        return arguments
 
     def note(self, target: Path) -> str | None:
         """Return what is not as it was, None where the sound is copied."""
-        if self.copied_into(target):
-            return None
-        return f"the {self.stream.codec} sound was encoded anew: {target.suffix} does not take it"
+        anew = [stream for stream in self.media.audio if not is_taken(stream, target)]
+        codecs = [f"the {stream.codec} sound was encoded anew: {target.suffix} does not take it" for stream in anew]
+        return _listed([*codecs, *_fewer_channels(anew, target)])
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedSound:
-    """A file of sound that was made for a picture, encoded as its container wants it.
+    """Files of sound that were made for a picture, encoded as its container wants them.
 
     Attributes:
-        path: The file; its first audio stream begins with the first frame.
-        notes: What of the source's sound is not in it, a phrase each.
+        files: One for each stream, in which that begins with the first frame.
+        streams: Those of the source from which they were made, in the same order.
     """
 
-    path: Path
-    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...]
+    streams: tuple[AudioStream, ...]
 
     @property
     def name(self) -> str:
-        """Of the file, for messages."""
-        return self.path.name
+        """Of the first file, for messages."""
+        return self.files[0].name
 
     def input_arguments(self, length_seconds: Fraction) -> tuple[str, ...]:
-        """Return the options that open it as the second input of a command; it was made as long as it has to be."""
+        """Return the options that open them behind the first input of a command; each is as long as it has to be."""
         # A bound would count from what the codec puts before the first sample, and cut the last packet off.
         del length_seconds
-        return ("-i", file_url(self.path))
+        return tuple(word for path in self.files for word in ("-i", file_url(path)))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
-        """Return the options that put the second input's sound into `target`, as it is."""
+        """Return the options that put them into `target` as they are, with the tags of the source."""
         del target
-        return ("-map", "1:a:0", "-c:a", "copy")
+        arguments: tuple[str, ...] = ("-c:a", "copy")
+        for number, stream in enumerate(self.streams):
+            arguments += ("-map", f"{number + 1}:a:0", *_tags(stream, number))
+        return arguments
 
     def note(self, target: Path) -> str | None:
-        """Return what is not as it was: the notes of whoever made the sound."""
-        del target
-        return "; ".join(self.notes) or None
+        """Return what is not as it was, None where all channels are there."""
+        return _listed(_fewer_channels(self.streams, target))
+
+    def discard(self) -> None:
+        """Remove the files."""
+        for path in self.files:
+            path.unlink(missing_ok=True)
 
 
 Sound: TypeAlias = SoundSource | FinishedSound
 """What goes along with a picture."""
 
 
-def encoded_as(target: Path) -> tuple[str, ...]:
-    """Return the options of the encoder for the container `target`."""
-    return ("-c:a", "libopus" if target.suffix.lower() == ".webm" else "aac", "-b:a", "192k")
+def is_taken(stream: AudioStream, target: Path) -> bool:
+    """Whether the container of `target` takes the stream as it is."""
+    return stream.codec in _TAKES.get(target.suffix.lower(), frozenset())
+
+
+def kept_layout(stream: AudioStream, target: Path) -> ChannelLayout:
+    """Return the channels that the stream has once it is encoded for `target`: its own, where the encoder can."""
+    name = _SAME_SPEAKERS.get(stream.layout, stream.layout)
+    if name in (_OPUS_LAYOUTS if _is_webm(target) else _AAC_LAYOUTS):
+        return ChannelLayout(name, stream.channels)
+    return ChannelLayout("mono", 1) if stream.channels == 1 else ChannelLayout("stereo", 2)
+
+
+def encoded_as(stream: AudioStream, target: Path, number: int = 0) -> tuple[str, ...]:
+    """Return the options that encode the stream for `target`, in which it is sound `number`, counted from 0."""
+    layout = kept_layout(stream, target)
+    return (
+        *(f"-c:a:{number}", "libopus" if _is_webm(target) else "aac"),
+        *(f"-b:a:{number}", f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"),
+        *(f"-filter:a:{number}", f"aformat=channel_layouts={layout.name}"),
+    )
+
+
+def _tags(stream: AudioStream, number: int) -> Iterator[str]:
+    """Yield the options that say of sound `number` of an output what was said of `stream`."""
+    yield from (f"-disposition:a:{number}", "+".join(stream.dispositions) or "0")
+    for key, value in (("language", stream.language), ("title", stream.title)):
+        if value is not None:
+            yield from (f"-metadata:s:a:{number}", f"{key}={value}")
+
+
+def _is_webm(target: Path) -> bool:
+    return target.suffix.lower() == ".webm"
+
+
+def _fewer_channels(streams: Iterable[AudioStream], target: Path) -> Iterator[str]:
+    for stream in streams:
+        if (kept := kept_layout(stream, target).channels) < stream.channels:
+            yield f"the {stream.channels} channels of the sound ({stream.layout}) became {kept}"
+
+
+def _listed(notes: Iterable[str]) -> str | None:
+    return "; ".join(dict.fromkeys(notes)) or None

@@ -6,6 +6,7 @@ It must not know files, pictures or where sound comes from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from av.filter import Graph
 
-__all__ = ["Samples", "Tempo", "tempo_chain"]
+__all__ = ["ChannelLayout", "Samples", "Tempo", "tempo_chain"]
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 """float32, (samples, channels), -1..1, C-contiguous."""
@@ -39,6 +40,19 @@ def tempo_chain(speed: Fraction) -> list[float]:
     return [*chain, float(left)]
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelLayout:
+    """Which speakers sound is for.
+
+    Attributes:
+        name: ffmpeg's, such as `stereo` or `5.1`.
+        channels: How many there are.
+    """
+
+    name: str
+    channels: int
+
+
 class Tempo:
     """A stretch of sound at one speed, pushed in and pulled out piece by piece.
 
@@ -47,13 +61,12 @@ class Tempo:
     Args:
         speed: Seconds that go in for one that comes out.
         sample_rate_hz: Of the sound.
-        channels: 1 or 2.
+        layout: Its channels.
     """
 
-    def __init__(self, speed: Fraction, *, sample_rate_hz: int, channels: int) -> None:
+    def __init__(self, speed: Fraction, *, sample_rate_hz: int, layout: ChannelLayout) -> None:
         self._rate = sample_rate_hz
-        self._channels = channels
-        self._layout = "mono" if channels == 1 else "stereo"
+        self._layout = layout
         chain = tempo_chain(speed)
         # What the first of a chain smears, the others stretch: the first has the shortest window.
         divisors = [min(_LARGEST_DIVISOR, _LAST_DIVISOR << (len(chain) - 1 - at)) for at in range(len(chain))]
@@ -66,14 +79,14 @@ class Tempo:
         """Put `samples` in and return those that come out, which may be none."""
         from av.audio.frame import AudioFrame
 
-        frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=self._layout)
+        frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=self._layout.name)
         frame.sample_rate = self._rates[0]
         frame.time_base = Fraction(1, self._rates[0])
         frame.pts = self._pushed
         self._pushed += len(samples)
         self._graph.push(frame)
         parts = list(self._pull())
-        return np.concatenate(parts) if parts else np.empty((0, self._channels), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, self._layout.channels), np.float32)
 
     def _pull(self) -> Iterator[Samples]:
         from av.audio.frame import AudioFrame
@@ -85,7 +98,7 @@ class Tempo:
             except WantsMore:
                 return
             if isinstance(frame, AudioFrame):
-                yield frame.to_ndarray().reshape(-1, self._channels).astype(np.float32, copy=False)
+                yield frame.to_ndarray().reshape(-1, self._layout.channels).astype(np.float32, copy=False)
 
     def _build(self, chain: Sequence[float]) -> Graph:
         """Return the filters; each is told a rate of its own, which chooses its window and changes no sample."""
@@ -94,7 +107,7 @@ class Tempo:
         graph = Graph()
         first = self._rates[0]
         nodes = [
-            graph.add_abuffer(format="flt", sample_rate=first, layout=self._layout, time_base=Fraction(1, first))
+            graph.add_abuffer(format="flt", sample_rate=first, layout=self._layout.name, time_base=Fraction(1, first))
         ]
         for factor, rate in zip(chain, self._rates, strict=True):
             nodes += [graph.add("asetrate", str(rate)), graph.add("atempo", repr(factor))]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media.muxing import muxer_options
-from reel_modal.media.sound import SoundSource
+from reel_modal.media.probing import title_of
+from reel_modal.media.sound import is_taken
 from reel_modal.media.untrusted import file_url, opened, packets_of
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
 from reel_modal.smart_render.packets import Picture
@@ -227,7 +228,9 @@ class _OtherStream:
     def __init__(self, stream: Stream, output: OutputContainer) -> None:
         self.count: int = 0
         self._stream = output.add_stream_from_template(stream, opaque=True)
-        self._stream.metadata.update({key: value for key, value in stream.metadata.items() if key == "language"})
+        tags = {"language": stream.metadata.get("language"), "title": title_of(stream.metadata)}
+        self._stream.metadata.update({key: value for key, value in tags.items() if value is not None})
+        self._stream.disposition = stream.disposition
         self._tick_seconds = stream.time_base or Fraction(1)
         self._clock: _SampleClock | None = None
         if (sound := _samples_of(stream)) is not None and self._tick_seconds > 1 / Fraction(sound[0]):
@@ -291,21 +294,21 @@ def _others(picture: Picture, source: InputContainer, target: Path) -> tuple[lis
     """Return the streams beside the picture that the container takes as they are, and words for those it does not.
 
     Raises:
-        SpliceError: It does not take the first sound, which a full render encodes anew.
+        SpliceError: It does not take one of its sounds, which a full render encodes anew.
     """
-    sounds = {sound.index: SoundSource(picture.media, sound, Fraction(0)) for sound in picture.media.audio}
+    sounds = {sound.index: sound for sound in picture.media.audio}
     copied: list[Stream] = []
     left_out = []
     for stream in source.streams:
         sound = sounds.get(stream.index)
         if stream.index == picture.media.stream_index:
             continue
-        if (sound is not None and sound.copied_into(target)) or (
+        if (sound is not None and is_taken(sound, target)) or (
             stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.name in _TEXT
         ):
             copied.append(stream)
-        elif sound is not None and sound.stream is picture.media.audio[0]:
-            raise SpliceError(f"{target.suffix} does not take its {sound.stream.codec} sound as it is")
+        elif sound is not None:
+            raise SpliceError(f"{target.suffix} does not take its {sound.codec} sound as it is")
         else:
             left_out.append(f"stream {stream.index} of the source ({stream.type}) is not in the output")
     return copied, tuple(left_out)
