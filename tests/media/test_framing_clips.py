@@ -394,3 +394,43 @@ def test_an_ffmpeg_that_is_killed_leaves_nothing(
     error = ended(clips, tmp_path, crop, lambda event: event.phase == "render" and event.done > 0, kill)
     assert isinstance(error, FFmpegError)
     assert "SIGKILL" in str(error)
+
+
+class CancelledAtAPacket(CancellationToken):
+    """Cancelled when it is looked at for the fifth time while the output is verified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verifying = False
+        self.looks = 0
+
+    @property
+    def cancelled(self) -> bool:
+        self.looks += self.verifying
+        return self.looks >= 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"crop": STILL, "output_size": (64, 36)},
+        {"crop": MOVING, "output_size": (64, 36)},
+        {"trim_start_seconds": F("0.5"), "output_size": (320, 180)},
+    ],
+    ids=["graph", "frames", "copy"],
+)
+def test_a_job_that_is_cancelled_while_its_output_is_verified_ends_there(
+    clips: Clips, tmp_path: Path, fields: dict[str, object]
+) -> None:
+    token, before = CancelledAtAPacket(), children()
+
+    def send(event: ProgressEvent) -> None:
+        token.verifying = event.phase == "verify"
+
+    request = request_for(clips.get("with_sound.mp4"), tmp_path / "made" / "out.mp4", **fields)
+    (tmp_path / "made").mkdir()
+    with pytest.raises(JobCancelledError):
+        run(request, tmp_path / "work", cancellation=token, send=send)
+    assert token.looks == 5  # not one packet more
+    assert children() == before
+    assert list((tmp_path / "made").iterdir()) == list((tmp_path / "work").iterdir()) == []

@@ -286,6 +286,19 @@ def test_an_encoder_that_dies_leaves_the_former_output(clips: Clips, store: Path
     assert [path.name for path in (store / "made").iterdir()] == ["out.mp4"]
 
 
+def test_an_output_that_is_cancelled_while_it_is_verified_is_not_published(clips: Clips, store: Path) -> None:
+    token = CancellationToken()
+
+    class Cancel(list[ProgressEvent]):
+        def append(self, event: ProgressEvent) -> None:
+            if event.phase == "verify":
+                token.cancel()
+
+    with pytest.raises(JobCancelledError):
+        render(clips.get("25.mp4"), store, events=Cancel(), token=token)
+    assert nothing_made(store)
+
+
 def test_an_output_that_is_not_what_was_asked_for_is_not_published(
     clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

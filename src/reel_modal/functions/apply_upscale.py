@@ -66,14 +66,15 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         StorageError: The input could not be fetched or the output not put in place.
 
     Cancellation:
-        Raises JobCancelledError between two frames; nothing is published and no process or thread is left.
+        Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
+        published, and no process or thread is left.
     """
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
-    file = verified(made, context)
+    file = verified(made, context, NAME)
     return publish_result(result, file, request, context, model=plan.session.model.manifest.name)
 
 

@@ -70,8 +70,8 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         StorageError: The input could not be fetched or the output not put in place.
 
     Cancellation:
-        Raises JobCancelledError between two frames, or before the output is published; nothing is published, and no
-        process or file is left.
+        Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
+        published, and no process or file is left.
     """
     with context.reporter.phase("fetch"):
         plan = _fetch(request, context)
@@ -81,11 +81,10 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         notes: list[str] = []
         if file is None:
             made, notes = _render(request, context, plan, output)
-            file = verified(made, context)
+            file = verified(made, context, NAME)
         engine = _COPY if smart.kind == "smart" else plan.engine
         result = result_of(file.made, request, function=NAME, engine=engine, degraded=(*plan.notes, *notes))
         result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
-        context.raise_if_cancelled(NAME)
         return publish_result(result, file, request, context)
     finally:
         output.unlink(missing_ok=True)

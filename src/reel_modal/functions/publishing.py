@@ -15,7 +15,7 @@ from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.frames import ColorTags, PixelFormat
 from reel_modal.functions.context import JobContext
-from reel_modal.media import MediaInfo, probe
+from reel_modal.media import MediaInfo, probe, scan_packets
 from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
 from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
@@ -148,23 +148,36 @@ def _measured(result: RenderResult, context: JobContext, model: str | None) -> R
     return replace(result, seconds_by_phase=seconds, usage=context.usage(model))
 
 
-def verified(made: PipeResult, context: JobContext) -> VerifiedFile:
+def verified(made: PipeResult, context: JobContext, function: str) -> VerifiedFile:
     """Look at the file that `made` tells of.
+
+    Args:
+        made: What was made.
+        context: Of the job.
+        function: Who asks, for the message of a cancellation.
 
     Raises:
         OutputMismatchError: Frames, size, rate or length differ.
         InvalidMediaError: It cannot be read.
+
+    Cancellation:
+        Raises JobCancelledError between two packets, and at the end: what is cancelled meanwhile is not published.
     """
+
+    def check() -> None:
+        context.raise_if_cancelled(function)
+
     with context.reporter.phase("verify"):
-        found = probe(made.path, settings=context.settings, scan=True)
-        frames = None if found.scan is None else found.scan.frame_count
-        _expect("frames", made.frames, frames)
+        found = probe(made.path, settings=context.settings)
+        scan = scan_packets(made.path, start_seconds=found.start_seconds, check=check)
+        _expect("frames", made.frames, scan.frame_count)
         _expect("size", made.size, found.size)
         if made.constant_rate and not same_rate(made.fps, found.fps):
             _expect("frame rate", made.fps, found.fps)
         seconds = found.duration_seconds
         if seconds is not None and abs(seconds - made.duration_seconds) > 1 / made.fps:
             _expect("seconds", float(made.duration_seconds), float(seconds))
+    check()
     return VerifiedFile(made)
 
 

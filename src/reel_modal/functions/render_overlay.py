@@ -45,7 +45,8 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         StorageError: The input could not be fetched or the output not put in place.
 
     Cancellation:
-        Raises JobCancelledError between two frames; nothing is published and no process is left.
+        Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
+        published and no process is left.
     """
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
@@ -67,7 +68,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     degraded: list[str] = []
     if file is None:
         made, degraded = _render(request, context, media, overlay)
-        file = verified(made, context)
+        file = verified(made, context, NAME)
     drawn_on = "yuv420p" if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)

@@ -63,7 +63,7 @@ def render_smart(
         FFmpegError: Encoding failed.
 
     Cancellation:
-        Raises JobCancelledError between two frames; nothing is left.
+        Raises JobCancelledError between two frames, or two packets of what was made; nothing is left.
     """
     plan = smart_render.plan(media, changed, output=output, encode=encode, trim=trim)
     if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
@@ -86,7 +86,7 @@ def render_smart(
                 advance=looked,
                 metadata=context.output_tags,
             )
-        return plan, verified(made, context)
+        return plan, verified(made, context, function)
     except (MediaError, EncoderUnavailableError) as error:
         output.unlink(missing_ok=True)
         _log.warning("%s: rendering all of it, since its parts could not be copied: %s", function, error)

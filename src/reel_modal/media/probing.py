@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
@@ -251,24 +251,34 @@ def probe(
     return info
 
 
-def scan_packets(path: Path, *, start_seconds: Fraction | None = None) -> MediaScan:
+def scan_packets(
+    path: Path, *, start_seconds: Fraction | None = None, check: Callable[[], None] | None = None
+) -> MediaScan:
     """Read every packet of the picture, without decoding, and say what they say.
 
     Args:
         path: The file.
         start_seconds: Time of the first picture that decodes: what is before it does not count.
+        check: Called at each packet; may raise to stop.
 
     Raises:
         InvalidMediaError: The file cannot be read, or has no picture.
     """
     with opened(path, packets_only=True) as container:
         stream = _picture(container, path)
-        times = PacketTimes.of(packets_of(container, stream), stream.time_base)
+        packets = packets_of(container, stream)
+        times = PacketTimes.of(packets if check is None else _checked(packets, check), stream.time_base)
         claims = _claimed_rates(stream)
     if start_seconds is not None:
         times = times.since(start_seconds)
     rate = choose_rate(times, claims)
     return MediaScan(times.count, times.span_seconds(rate), rate, times.evenly_spaced)
+
+
+def _checked(packets: Iterator[Packet[VideoStream]], check: Callable[[], None]) -> Iterator[Packet[VideoStream]]:
+    for packet in packets:
+        check()
+        yield packet
 
 
 def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
