@@ -11,7 +11,8 @@ from reel_modal.errors import SpliceError
 
 __all__ = ["BitReader", "payload_of"]
 
-_TOO_LONG_BITS: Final = 32
+_LONGEST_BITS: Final = 32
+_LARGEST: Final = (1 << 32) - 2
 
 
 def payload_of(unit: bytes) -> bytes:
@@ -48,14 +49,17 @@ class BitReader:
         """Read one bit."""
         return bool(self.read(1))
 
-    def ue(self) -> int:
-        """Read an unsigned Exp-Golomb code."""
+    def ue(self, most: int = _LARGEST) -> int:
+        """Read an unsigned Exp-Golomb code of a number up to `most`, which is all that H.264 allows there."""
         zeros = 0
         while not self.read(1):
             zeros += 1
-            if zeros > _TOO_LONG_BITS:
+            if zeros >= _LONGEST_BITS:
                 raise SpliceError(f"{self._what} cannot be read")
-        return (1 << zeros) - 1 + self.read(zeros)
+        number = (1 << zeros) - 1 + self.read(zeros)
+        if number > most:
+            raise SpliceError(f"{self._what} says {number} where H.264 knows no more than {most}")
+        return number
 
     def se(self) -> int:
         """Read a signed one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
@@ -42,17 +43,19 @@ def check_splice(plan: RenderPlan, picture: Picture, spliced: Spliced, settings:
     Raises:
         SpliceError: Something is not as planned; the message says what.
     """
-    written = _compare(plan, picture, spliced)
-    _decode(spliced, _around_joints(plan, written), settings)
+    with ThreadPoolExecutor(1, "reel_modal-joints") as beside:
+        decoding = beside.submit(_decode, spliced, _around_joints(plan, picture), settings)
+        _compare(plan, picture, spliced)
+        decoding.result()
 
 
-def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> list[bool]:
-    """Compare all packets; return which of the picture's begin anew."""
+def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> None:
+    """Compare all packets with what was planned."""
     first, end = plan.kept
     copied = [False] * (end - first)
     for begin, stop in plan.copied:
         copied[begin - first : stop - first] = [True] * (stop - begin)
-    idr: list[bool] = []
+    begins_anew = {window.kept[0] - first for window in plan.windows}
     shown: list[int] = []
     others: Counter[int] = Counter()
     hidden = 0
@@ -70,7 +73,7 @@ def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> list[bool]
             if packet.stream_index != video.index:
                 others[packet.stream_index] += 1
                 continue
-            old, place = next(kept, None), len(idr)
+            old, place = next(kept, None), len(shown)
             if old is None or place >= len(copied):
                 raise SpliceError("the output has more pictures than were planned")
             if copied[place] and bytes(old) != bytes(packet):
@@ -78,26 +81,32 @@ def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> list[bool]
             due = picture.times.dts[first + place] - spliced.origin_ticks
             if packet.dts is None or packet.pts is None or packet.dts != due * ticks or packet.pts < packet.dts:
                 raise SpliceError(f"packet {place} is not decoded when it should be")
+            if place in begins_anew and not PictureUnit.parse(memoryview(packet), spliced.sets.length_size).idr:
+                raise SpliceError(f"packet {place} does not begin anew as it should")
             hidden += packet.is_discard
-            idr.append(PictureUnit.parse(memoryview(packet), spliced.sets.length_size).idr)
             shown.append(packet.pts)
-    if len(idr) != len(copied) or [others[index + 1] for index in range(len(spliced.others))] != list(spliced.others):
+    if len(shown) != len(copied) or [others[index + 1] for index in range(len(spliced.others))] != list(
+        spliced.others
+    ):
         raise SpliceError("the output has not as many packets as were planned")
     if hidden != plan.hidden:
         raise SpliceError(f"{hidden} pictures are hidden instead of {plan.hidden}")
     if sorted(shown) != [(pts - spliced.origin_ticks) * ticks for pts in picture.times.pts[first:end]]:
         raise SpliceError("the pictures are not shown when they should be")
-    return idr
 
 
-def _around_joints(plan: RenderPlan, idr: Sequence[bool]) -> list[tuple[int, int]]:
+def _around_joints(plan: RenderPlan, picture: Picture) -> list[tuple[int, int]]:
     """Return (first, end) of the packets to be decoded: from where decoding can begin to well behind each joint."""
     first, end = plan.kept
+    anew = bytearray(picture.table.idr[first:end])
+    for window in plan.windows:
+        start, stop = (edge - first for edge in window.kept)
+        anew[start:stop] = bytes([1, *bytes(stop - start - 1)])
     joints = {edge - first for window in plan.windows for edge in window.kept} - {end - first}
     runs: list[tuple[int, int]] = []
     for joint in sorted(joints):
-        begin = next(place for place in range(max(0, joint - 1), -1, -1) if idr[place])
-        stop = min(joint + _BEHIND_JOINT, len(idr))
+        begin = anew.rindex(1, 0, max(1, joint))
+        stop = min(joint + _BEHIND_JOINT, end - first)
         if runs and begin <= runs[-1][1]:
             begin = runs.pop()[0]
         runs.append((begin, stop))
@@ -123,7 +132,8 @@ def _decode(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Setting
 
 def _pictures(packets: Iterable[Packet[VideoStream]], extradata: bytes, settings: Settings) -> int:
     decoder = decoder_for(extradata, settings)
-    decoder.options = {**decoder.options, "err_detect": "explode"}
+    # Their samples are not looked at; whether they decode does not go by the filter that smooths them.
+    decoder.options = {**decoder.options, "err_detect": "explode", "skip_loop_filter": "all"}
     decoder.thread_type = "FRAME"
     given = chain((packet_of(packet) for packet in packets), [None])
     return sum(not frame.is_corrupt for packet in given for frame in decoder.decode(packet))

@@ -11,7 +11,16 @@ from typing import Final, Literal, Self, TypeAlias
 
 from reel_modal.errors import SpliceError
 from reel_modal.smart_render.bits import BitReader, payload_of
-from reel_modal.smart_render.h264 import IDR_SLICE, SEI, SLICE, ParameterSets, Sps, split_units
+from reel_modal.smart_render.h264 import (
+    IDR_SLICE,
+    LAST_PPS_ID,
+    LAST_SPS_ID,
+    SEI,
+    SLICE,
+    ParameterSets,
+    Sps,
+    split_units,
+)
 
 __all__ = ["FieldHeaders", "FieldOrder", "one_order"]
 
@@ -36,7 +45,7 @@ class _Pps:
     def parse(cls, unit: bytes) -> tuple[int, Self]:
         """Return the id of a unit of type 8, and it."""
         bits = BitReader(payload_of(unit[:_MOST_HEADER_BYTES]), "a parameter set")
-        number, sps_id = bits.ue(), bits.ue()
+        number, sps_id = bits.ue(LAST_PPS_ID), bits.ue(LAST_SPS_ID)
         bits.read(1)
         return number, cls(sps_id, bits.flag())
 
@@ -86,6 +95,10 @@ class FieldHeaders:
         sps = None if pps is None else self.sps.get(pps.sps_id)
         if pps is None or sps is None:
             raise SpliceError("a picture refers to a parameter set that is not there")
+        if sps.frames_only:
+            return "frame"
+        if sps.separate_planes:
+            bits.read(2)
         bits.read(sps.frame_number_bits)
         if bits.flag():
             raise SpliceError("some of its pictures are coded as two fields, which x264 does not write")
@@ -95,10 +108,20 @@ class FieldHeaders:
             return "frame"
         if slice_unit[0] & 31 == IDR_SLICE:
             bits.ue()
-        bits.read(sps.order_bits)
-        late = bits.se() if pps.has_bottom_order and sps.order_bits else 0
         # libav, too, takes the top field for the first one where nothing is said.
-        return "bff" if late < 0 else "tff"
+        return "bff" if _bottom_behind_top(bits, sps, pps) < 0 else "tff"
+
+
+def _bottom_behind_top(bits: BitReader, sps: Sps, pps: _Pps) -> int:
+    """Read how far the bottom field of a frame is behind the top one (8.2.1)."""
+    if sps.order.kind == 0:
+        bits.read(sps.order.lsb_bits)
+        return bits.se() if pps.has_bottom_order else 0
+    behind = sps.order.bottom_offset
+    if sps.order.says_difference:
+        bits.se()
+        behind += bits.se() if pps.has_bottom_order else 0
+    return behind
 
 
 def one_order(orders: Iterable[FieldOrder]) -> FieldOrder:

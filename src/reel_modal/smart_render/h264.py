@@ -14,7 +14,18 @@ from reel_modal.errors import SpliceError
 from reel_modal.frames import PixelFormat
 from reel_modal.smart_render.bits import BitReader, payload_of
 
-__all__ = ["IDR_SLICE", "SEI", "SLICE", "ParameterSets", "PictureUnit", "Sps", "split_units", "with_length_size"]
+__all__ = [
+    "IDR_SLICE",
+    "LAST_PPS_ID",
+    "LAST_SPS_ID",
+    "SEI",
+    "SLICE",
+    "ParameterSets",
+    "PictureUnit",
+    "Sps",
+    "split_units",
+    "with_length_size",
+]
 
 SLICE, IDR_SLICE, SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 # Enhancement layers, auxiliary pictures and partitioned slices: coded otherwise than what is spliced here.
@@ -35,8 +46,47 @@ _PROFILES: Final[dict[tuple[int, int], tuple[PixelFormat, str]]] = {
 
 # The others are of scalable and stereo video, and CAVLC 4:4:4 Intra.
 _PLAIN: Final = frozenset({66, 77, 100, 110, 122, 244})
-_MOST_IDS: Final = 32
+LAST_SPS_ID: Final = 31
+LAST_PPS_ID: Final = 255
+# What an avcC box can hold (ISO/IEC 14496-15, 5.3.3.1).
+_MOST_SPS: Final = 31
+_MOST_PPS: Final = 255
+_MOST_SET_BYTES: Final = 0xFFFF
 _OWN_ASPECT: Final = 255
+_MOST_CPBS: Final = 32
+_MOST_REFERENCES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOrder:
+    """How slices say when their picture is shown (7.3.3, 8.2.1).
+
+    Attributes:
+        kind: `pic_order_cnt_type`.
+        lsb_bits: Of kind 0: the length of what they say.
+        says_difference: Of kind 1: whether they say how far they are from where they are expected.
+        bottom_offset: Of kind 1: how far the bottom field is expected behind the top one.
+    """
+
+    kind: int = 2
+    lsb_bits: int = 0
+    says_difference: bool = False
+    bottom_offset: int = 0
+
+    @classmethod
+    def read(cls, bits: BitReader) -> Self:
+        """Read it out of a sequence parameter set."""
+        kind = bits.ue(2)
+        if kind == 0:
+            return cls(kind, bits.ue(12) + 4)
+        if kind == 2:
+            return cls(kind)
+        says_difference = not bits.flag()
+        bits.se()
+        bottom_offset = bits.se()
+        for _ in range(bits.ue(255)):
+            bits.se()
+        return cls(kind, 0, says_difference, bottom_offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +105,7 @@ class Sps:
         mixes_fields: Whether parts of a frame may be coded as two fields.
         separate_planes: Whether Y, U and V are coded as three pictures.
         frame_number_bits: Length of `frame_num` in a slice.
-        order_bits: Length of `pic_order_cnt_lsb` there; 0 where there is none.
+        order: How it says there when it is shown.
         says_structure: Whether pictures say which of their fields is first.
         delay_bits: Lengths of the two delays in front of it.
     """
@@ -71,7 +121,7 @@ class Sps:
     mixes_fields: bool = False
     separate_planes: bool = False
     frame_number_bits: int = 4
-    order_bits: int = 0
+    order: PictureOrder = PictureOrder()
     says_structure: bool = False
     delay_bits: tuple[int, int] = (0, 0)
 
@@ -83,33 +133,38 @@ class Sps:
             SpliceError: It cannot be read.
         """
         bits = BitReader(payload_of(unit), "a parameter set")
-        profile, constraints, level, number = bits.read(8), bits.read(8), bits.read(8), bits.ue()
+        profile, constraints, level, number = bits.read(8), bits.read(8), bits.read(8), bits.ue(LAST_SPS_ID)
         chroma, depths, separate = 1, (8, 8), False
         if profile in _HIGH:
-            chroma = bits.ue()
+            chroma = bits.ue(3)
             separate = chroma == 3 and bits.flag()
-            depths = (8 + bits.ue(), 8 + bits.ue())
+            depths = (8 + bits.ue(6), 8 + bits.ue(6))
             bits.read(1)
-            if bits.read(1):
+            if bits.flag():
                 _pass_scaling_lists(bits, 12 if chroma == 3 else 8)
-        frame_number_bits = bits.ue() + 4
-        order_bits = _picture_order_bits(bits)
-        references = bits.ue()
+        frame_number_bits = bits.ue(12) + 4
+        order = PictureOrder.read(bits)
+        references = bits.ue(_MOST_REFERENCES)
         bits.read(1)
         bits.ue(), bits.ue()
         frames_only = bits.flag()
-        sps = cls(
-            number, profile, constraints, level, chroma, depths, references, frames_only, separate_planes=separate
-        )
-        if frames_only:
-            return sps
-        mixes = bits.flag()
-        says_structure, delays = _said_of_fields(bits)
-        return replace(
-            sps,
+        mixes, says_structure, delays = False, False, (0, 0)
+        if not frames_only:
+            mixes = bits.flag()
+            says_structure, delays = _said_of_fields(bits)
+        return cls(
+            id=number,
+            profile_idc=profile,
+            constraints=constraints,
+            level_idc=level,
+            chroma_format=chroma,
+            bit_depths=depths,
+            reference_frames=references,
+            frames_only=frames_only,
             mixes_fields=mixes,
+            separate_planes=separate,
             frame_number_bits=frame_number_bits,
-            order_bits=order_bits,
+            order=order,
             says_structure=says_structure,
             delay_bits=delays,
         )
@@ -143,19 +198,6 @@ def _pass_scaling_lists(bits: BitReader, count: int) -> None:
             last = following or last
 
 
-def _picture_order_bits(bits: BitReader) -> int:
-    """Return the length of a picture's own order in its slices, 0 where it follows from others."""
-    kind = bits.ue()
-    if kind == 0:
-        return bits.ue() + 4
-    if kind == 1:
-        bits.read(1)
-        bits.se(), bits.se()
-        for _ in range(min(bits.ue(), 255)):
-            bits.se()
-    return 0
-
-
 def _said_of_fields(bits: BitReader) -> tuple[bool, tuple[int, int]]:
     """Read on to the end: whether pictures say which field is first, and how long the delays in front of that are."""
     bits.read(1)
@@ -184,9 +226,9 @@ def _said_of_fields(bits: BitReader) -> tuple[bool, tuple[int, int]]:
 
 def _delay_bits(bits: BitReader) -> tuple[int, int]:
     """Read the parameters of a buffer (E.1.2)."""
-    count = min(bits.ue(), _MOST_IDS)
+    count = bits.ue(_MOST_CPBS - 1) + 1
     bits.read(8)
-    for _ in range(count + 1):
+    for _ in range(count):
         bits.ue(), bits.ue(), bits.read(1)
     bits.read(5)
     delays = bits.read(5) + 1, bits.read(5) + 1
@@ -224,20 +266,26 @@ class ParameterSets:
             raise SpliceError("its avcC box breaks off") from error
         if not sps or not pps:
             raise SpliceError("its avcC box has no parameter sets")
+        if {unit[0] & 31 for unit in sps} != {_SPS} or {unit[0] & 31 for unit in pps} != {_PPS}:
+            raise SpliceError("its avcC box holds what is no parameter set of a plain picture")
         return cls(tuple(sps), tuple(pps), (record[4] & 3) + 1)
 
     def with_units(self, units: Iterable[bytes]) -> Self:
         """Return these and the parameter sets among `units`.
 
         Raises:
-            SpliceError: One of them has the id of another, and is not the same.
+            SpliceError: One of them has the id of another and is not the same, or an avcC box does not take them all.
         """
         sps = {_sps_id(unit): unit for unit in self.sps}
         pps = {_pps_id(unit): unit for unit in self.pps}
         for unit in units:
+            if len(unit) > _MOST_SET_BYTES:
+                raise SpliceError("one of its parameter sets is too long for an avcC box")
             known, number = (sps, _sps_id(unit)) if unit[0] & 31 == _SPS else (pps, _pps_id(unit))
             if known.setdefault(number, unit) != unit:
                 raise SpliceError("its parameter sets change in mid-stream")
+        if len(sps) > _MOST_SPS or len(pps) > _MOST_PPS:
+            raise SpliceError("it has more parameter sets than an avcC box takes")
         return replace(self, sps=tuple(sps.values()), pps=tuple(pps.values()))
 
     def free_id(self) -> int:
@@ -247,7 +295,7 @@ class ParameterSets:
             SpliceError: There is none.
         """
         used = {_sps_id(unit) for unit in self.sps} | {_pps_id(unit) for unit in self.pps}
-        free = next((number for number in range(1, _MOST_IDS) if number not in used), None)
+        free = next((number for number in range(1, LAST_SPS_ID + 1) if number not in used), None)
         if free is None:
             raise SpliceError("it uses every id that a parameter set can have")
         return free
@@ -349,4 +397,4 @@ def _sps_id(unit: bytes) -> int:
 
 
 def _pps_id(unit: bytes) -> int:
-    return BitReader(payload_of(unit), "a parameter set").ue()
+    return BitReader(payload_of(unit), "a parameter set").ue(LAST_PPS_ID)
