@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from reel_modal.frames import U8Array
 from reel_modal.rendering.opencv import load_cv2
@@ -20,8 +21,10 @@ from reel_modal.rendering.opencv import load_cv2
 __all__ = ["Window", "resample"]
 
 _LOBES: Final = 3
-# Samples of the target whose weights make one matrix: larger ones hold more zeros, smaller ones make more calls.
-_TOGETHER: Final = 16
+# Samples of the target whose weights make one matrix, the best first: 16 fill the registers of any processor.
+_TOGETHER: Final = (16, 15, 17, 14, 18, 13, 19, 12, 20)
+# That a matrix is wider by so many samples costs less than other rows.
+_LITTLE_WIDER: Final = 4
 # OpenBLAS spreads a product of more multiplications over threads (interface/gemm.c), which then spin for the next
 # one: the encoder needs the cores.
 _MOST_MULTIPLICATIONS: Final = 1 << 18
@@ -61,81 +64,112 @@ def resample(plane: U8Array, window: Window, target: U8Array) -> None:
         target: uint8, (h, w), C-contiguous.
     """
     cv2 = load_cv2()
-    down = _Axis.of(window.top, window.height, plane.shape[0], target.shape[0])
-    across = _Axis.of(window.left, window.width, plane.shape[1], target.shape[1])
-    for rows, strip in down.strips():
-        part = plane[strip.samples, across.samples].astype(np.float32)
-        tall = np.empty((rows.stop - rows.start, part.shape[1]), np.float32)
+    down = _Axis.of(window.top, window.height, target.shape[0])
+    across = _Axis.of(window.left, window.width, target.shape[1])
+    for strip, rows in down.strips():
+        part = _cut(plane, strip, across)
+        tall = np.empty((strip.room, part.shape[1]), np.float32)
         strip.apply(part, tall)
-        made = np.empty((tall.shape[0], target.shape[1]), np.float32)
+        made = np.empty((strip.room, across.room), np.float32)
         across.apply(tall.T, made.T)
-        cv2.threshold(made, 0, 0, cv2.THRESH_TOZERO, dst=made)
-        cv2.convertScaleAbs(made, dst=target[rows])  # rounds, and ends at 255
+        wanted = made[: strip.count, : across.count]
+        cv2.threshold(wanted, 0, 0, cv2.THRESH_TOZERO, dst=wanted)
+        cv2.convertScaleAbs(wanted, dst=target[rows])  # rounds, and ends at 255
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
     """How the samples of a target are mixed from those of a plane, along one axis.
 
+    Matrix i makes the samples of the target from i times its rows on, out of those of the plane from `first` + i
+    times `stride` on.
+
     Attributes:
+        first: Sample of the plane, which may lie outside.
+        stride: Samples of the plane from one matrix to the next.
         count: Samples of the target.
-        firsts: The first sample of the plane for each matrix.
-        weights: float32, (matrices, samples of the target, samples of the plane).
+        weights: float32, (matrices, rows, samples of the plane).
     """
 
+    first: int
+    stride: int
     count: int
-    firsts: tuple[int, ...]
     weights: npt.NDArray[np.float32]
 
     @classmethod
     @lru_cache(_CACHED_AXES)
-    def of(cls, start: float, length: float, plane_count: int, count: int) -> Self:
-        """Return the axis of a window.
-
-        Args:
-            start: Where it begins, in samples of the plane.
-            length: How many of them it has.
-            plane_count: Samples of the plane.
-            count: Samples of the target.
-        """
+    def of(cls, start: float, length: float, count: int) -> Self:
+        """Return the axis of a window that begins at `start` and is `length` samples of the plane long."""
         step = length / count
         scale = max(step, 1.0)
         middles = start + (np.arange(count) + 0.5) * step - 0.5
-        taps = np.ceil(middles - _LOBES * scale).astype(np.intp)[:, None] + np.arange(floor(2 * _LOBES * scale) + 1)
-        distances = ((taps - middles[:, None]) / scale).astype(np.float32)
+        lowest = np.ceil(middles - _LOBES * scale).astype(np.intp)
+        taps = np.arange(floor(2 * _LOBES * scale) + 1)
+        distances = ((lowest[:, None] + taps - middles[:, None]) / scale).astype(np.float32)
         weights = np.sinc(distances) * np.sinc(distances / _LOBES) * (np.abs(distances) < _LOBES)
         weights /= weights.sum(axis=1, keepdims=True)
-        taps = taps.clip(0, plane_count - 1)
-        firsts = taps[::_TOGETHER, 0]
-        lasts = taps[np.minimum(np.arange(len(firsts)) * _TOGETHER + _TOGETHER, count) - 1, -1]
-        wide = int((lasts - firsts).max()) + 1
-        firsts = np.minimum(firsts, plane_count - wide)
-        rows = np.arange(count)
-        places = taps + (rows * wide - firsts[rows // _TOGETHER])[:, None]
-        shape = (len(firsts), _TOGETHER, wide)
-        # Where taps meet at the edge of the plane, their weights add up.
-        matrices = np.bincount(places.ravel(), weights.ravel(), np.prod(shape)).astype(np.float32).reshape(shape)
-        return cls(count, tuple(firsts.tolist()), matrices)
+        together = _matrix_rows(step, count)
+        stride = round(together * step)
+        places = lowest - np.arange(count) // together * stride
+        first = int(places.min())
+        matrices = -(-count // together)
+        rows = np.zeros((matrices * together, int(places.max()) - first + len(taps)), np.float32)
+        rows[np.arange(count)[:, None], (places - first)[:, None] + taps] = weights
+        return cls(first, stride, count, rows.reshape(matrices, together, -1))
 
     @property
-    def samples(self) -> slice:
-        """Those of the plane that count."""
-        return slice(self.firsts[0], self.firsts[-1] + self.weights.shape[2])
+    def room(self) -> int:
+        """Samples that `apply` fills, some of which may be none of the target."""
+        return int(self.weights.shape[0] * self.weights.shape[1])
 
-    def strips(self) -> Iterator[tuple[slice, _Axis]]:
+    @property
+    def end(self) -> int:
+        """The first sample of the plane that does not count any more."""
+        matrices, _, wide = self.weights.shape
+        return int(self.first + (matrices - 1) * self.stride + wide)
+
+    def strips(self) -> Iterator[tuple[_Axis, slice]]:
         """Yield the axis in pieces, each with the samples of the target that it makes."""
-        for index in range(0, len(self.firsts), _STRIP):
-            rows = slice(index * _TOGETHER, min(self.count, (index + _STRIP) * _TOGETHER))
-            firsts, weights = self.firsts[index : index + _STRIP], self.weights[index : index + _STRIP]
-            yield rows, _Axis(rows.stop - rows.start, firsts, weights)
+        together = self.weights.shape[1]
+        for index in range(0, len(self.weights), _STRIP):
+            rows = slice(index * together, min(self.count, (index + _STRIP) * together))
+            first, weights = self.first + index * self.stride, self.weights[index : index + _STRIP]
+            yield _Axis(first, self.stride, rows.stop - rows.start, weights), rows
 
     def apply(self, samples: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> None:
-        """Fill `target` from the samples that count, along the first axis of both."""
-        wide = self.weights.shape[2]
-        at_once = max(1, _MOST_MULTIPLICATIONS // (_TOGETHER * wide))
-        for index, first in enumerate(self.firsts):
-            rows = target[index * _TOGETHER : (index + 1) * _TOGETHER]
-            weights, begin = self.weights[index, : len(rows)], first - self.firsts[0]
-            for column in range(0, target.shape[1], at_once):
-                columns = slice(column, column + at_once)
-                np.matmul(weights, samples[begin : begin + wide, columns], out=rows[:, columns])
+        """Fill `target` from the samples that count, both along their first axis."""
+        matrices, together, wide = self.weights.shape
+        length, (down, across) = samples.shape[1], samples.strides
+        seen = as_strided(samples, (matrices, wide, length), (self.stride * down, down, across), writeable=False)
+        made = target.reshape(matrices, together, length)
+        at_once = max(1, _MOST_MULTIPLICATIONS // (together * wide))
+        for begin in range(0, length, at_once):
+            columns = slice(begin, begin + at_once)
+            np.matmul(self.weights, seen[:, :, columns], out=made[:, :, columns])
+
+
+def _matrix_rows(step: float, count: int) -> int:
+    """Return how many samples of the target make one matrix, so that the next one begins nearly whole samples on.
+
+    What is missing to whole samples adds up from matrix to matrix, and makes each of them wider.
+    """
+
+    def missing(together: int) -> float:
+        advance = together * step
+        return abs(advance - round(advance)) * count / together
+
+    return min(_TOGETHER, key=lambda together: missing(together) // _LITTLE_WIDER)
+
+
+def _cut(plane: U8Array, down: _Axis, across: _Axis) -> npt.NDArray[np.float32]:
+    """Return the samples that count along both axes, with the edge repeated where they reach out of the plane."""
+    height, width = plane.shape
+    top, bottom = np.clip((down.first, down.end), (0, 1), (height - 1, height))
+    left, right = np.clip((across.first, across.end), (0, 1), (width - 1, width))
+    inside = plane[top:bottom, left:right].astype(np.float32)
+    pads = (max(0, -down.first), max(0, down.end - height), max(0, -across.first), max(0, across.end - width))
+    if not any(pads):
+        return inside
+    cv2 = load_cv2()
+    padded: npt.NDArray[np.float32] = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
+    return padded
