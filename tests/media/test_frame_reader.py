@@ -23,6 +23,7 @@ from tests.processes import children, ffmpegs
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+from reel_modal.frames import Frame
 from reel_modal.media import probe
 from reel_modal.media.hardware_decoding import nvdec_starts
 
@@ -231,3 +232,19 @@ def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) 
         list(FrameReader(media, decoder="nvdec"))
     assert "-hwaccel cuda" in " ".join(caught.value.command)
     assert caught.value.stderr_tail
+
+
+def test_frames_stay_as_they_are_for_as_long_as_was_asked(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", decoder=decoder, valid_frames=3) as reader:
+        recent: list[tuple[Frame, bytes]] = []
+        for frame in reader:
+            recent = [*recent[-2:], (frame, frame.data.tobytes())]
+            assert all(kept.data.tobytes() == seen for kept, seen in recent)
+            assert len({seen for _, seen in recent}) == len(recent)
+        assert reader.frames_read == 250
+
+
+@pytest.mark.parametrize(("count", "handed_on"), [(0, False), (2, True)])
+def test_a_count_of_frames_that_cannot_be_kept_is_refused(clips: Clips, count: int, handed_on: bool) -> None:
+    with pytest.raises(ConfigError, match=f"^valid_frames is {count}"):
+        FrameReader(clips.get("bikes.mp4"), valid_frames=count, handed_on=handed_on)

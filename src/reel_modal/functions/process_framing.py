@@ -13,9 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from reel_modal.errors import InvalidMediaError
+from reel_modal.errors import FrameError, InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
+from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
@@ -244,7 +245,13 @@ def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     end = None if line.source_end is None else media.start_seconds + line.source_end + _LATER_FRAMES / media.fps
     # A render function has a process of its own, so it may decode in it.
     return FrameReader(
-        media, pixel_format="yuv420p", start=start, end=end, decoder="in_process", settings=context.settings
+        media,
+        pixel_format="yuv420p",
+        start=start,
+        end=end,
+        decoder="in_process",
+        valid_frames=2,
+        settings=context.settings,
     )
 
 
@@ -260,24 +267,23 @@ def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[str]:
 
 
 class _Picture:
-    """One picture of the source: kept until it is known whether it shows, cut to the output once if it does."""
+    """One picture of the source, cut to the output once it is known that it shows."""
 
     def __init__(self, framing: FramingRenderer, plan: FramingPlan) -> None:
         self.seconds = Fraction(0)
         self._framing = framing
         self._media = plan.media
+        self._size = plan.layout.size
         self._frame: Frame | None = None
-        self._cut = False
-        self._output: U8Array = np.empty(frame_bytes("yuv420p", plan.layout.size), np.uint8)
-        self._mixture: U8Array = np.empty_like(self._output)
+        self._made: Frame | None = None
+        bytes_each = frame_bytes("yuv420p", self._size)
+        self._memory = FrameMemory(bytes_each) if FrameMemory.usable() else None
+        self._output: U8Array = np.empty(bytes_each if self._memory is None else 0, np.uint8)
+        self._mixture: U8Array = np.empty(bytes_each, np.uint8)
 
     def take(self, frame: Frame) -> None:
-        """Keep a copy of `frame`, whose memory is filled again."""
-        if self._frame is None:
-            self._frame = frame.copy()
-        else:
-            np.copyto(self._frame.data, frame.data)
-        self._cut = False
+        """Be the picture that `frame` shows, which stays valid until the next but one is taken."""
+        self._frame, self._made = frame, None
         self.seconds = frame.pts_seconds - self._media.start_seconds
         if self._media.constant_rate:
             # The exact times of evenly spaced pictures, whatever the container has rounded.
@@ -285,22 +291,26 @@ class _Picture:
             if abs(self.seconds * self._media.fps - number) < ROUNDED_FRAMES:
                 self.seconds = number / self._media.fps
 
-    def mixed(self, newer: _Picture, share: float) -> U8Array:
+    def mixed(self, newer: _Picture, share: float) -> Frame | U8Array:
         """Return this picture in the output's size, with `share` of the newer one in it."""
         if share <= 0:
             return self._shown()
         mixture: U8Array = load_cv2().addWeighted(
-            self._shown(),
+            self._shown().data,
             1 - share,
-            newer._shown(),
+            newer._shown().data,
             share,
             0,
             dst=self._mixture,
         )
         return mixture.reshape(-1)
 
-    def _shown(self) -> U8Array:
-        if not self._cut and self._frame is not None:
-            self._framing.render(self._frame.planes, self.seconds, self._output)
-            self._cut = True
-        return self._output
+    def _shown(self) -> Frame:
+        if self._frame is None:
+            raise FrameError("no picture was read that could be shown")
+        if self._made is None:
+            shared = None if self._memory is None else self._memory.take()
+            data = self._output if shared is None else shared.data
+            self._framing.render(self._frame.planes, self.seconds, data)
+            self._made = Frame(data, self._size, "yuv420p", self.seconds, self._frame.index, shared)
+        return self._made

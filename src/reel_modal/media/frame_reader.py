@@ -43,8 +43,8 @@ _AHEAD_FRAMES: Final = 2
 class FrameReader:
     """Read the upright frames of a video with their exact times.
 
-    Broken packets are passed over, counted in `broken_packets`, and the rest is read. The memory of a frame
-    is filled again for the next one: `frame.copy()` keeps it. Leaving the loop or the block early ends ffmpeg.
+    Broken packets are passed over, counted in `broken_packets`, and the rest is read. The memory of a frame is filled
+    again for the next one, or a later one: `frame.copy()` keeps it. Leaving the loop or the block early ends ffmpeg.
 
     Args:
         source: The video, or what `probe` has found out about it.
@@ -60,6 +60,8 @@ class FrameReader:
             GPU, where `nvdec_starts`. All run the same filters.
         handed_on: Whether frames go on into a `FramePipe`, which on Linux then takes their memory as it is, without
             copying it. Such a frame must not be changed any more once it was written.
+        valid_frames: How many frames stay as they are, counted from the newest back; 2 for whoever compares a frame
+            with the one before it.
         settings: Which ffmpeg, limits of input files, and how long ffmpeg may stall.
 
     Raises:
@@ -84,6 +86,7 @@ class FrameReader:
         size: tuple[int, int] | None = None,
         decoder: Decoder = "process",
         handed_on: bool = False,
+        valid_frames: int = 1,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
@@ -95,7 +98,10 @@ class FrameReader:
         self.fps: Fraction | None = None if fps is None else frame_rate(fps)
         self._frame_bytes = frame_bytes(pixel_format, self.size)
         self._memory = FrameMemory(self._frame_bytes) if handed_on and FrameMemory.usable() else None
-        self._data = np.empty(self._frame_bytes if self._memory is None else 0, np.uint8)
+        if valid_frames < 1 or (handed_on and valid_frames > 1):
+            raise ConfigError(f"valid_frames is {valid_frames}; give 1 or more, and 1 with handed_on")
+        room = self._frame_bytes if self._memory is None else 0
+        self._data = [np.empty(room, np.uint8) for _ in range(valid_frames)]
         self._start = None if start is None else exact_fraction(start, "start")
         self._end = None if end is None else exact_fraction(end, "end")
         if self._start is not None and self._end is not None and self._end <= self._start:
@@ -189,7 +195,7 @@ class FrameReader:
     def _next_frame(self) -> Frame:
         """Return a frame whose memory may be filled; its time is that of the first."""
         shared = None if self._memory is None else self._memory.take()
-        data = self._data if shared is None else shared.data
+        data = self._data[self.frames_read % len(self._data)] if shared is None else shared.data
         return Frame(data, self.size, self.pixel_format, self._origin, self.frames_read, shared)
 
     def _expect_frames(self, words: str) -> None:
