@@ -39,7 +39,6 @@ from reel_modal.rendering.framing import CropTrack, output_size
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
 from reel_modal.scratch import scratch_folder
-from reel_modal.smart_render import Trim
 from reel_modal.storage import Storage
 
 __all__ = ["Contributor", "Estimate", "check_before_submission", "estimate"]
@@ -293,8 +292,7 @@ def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu:
         return None
     if plan.remakes:
         return None
-    trim = Trim(*plan.trim)
-    return frames_expected(plan.media, (), Path(request.output_key), request.encode, on_gpu=on_gpu, trim=trim)
+    return frames_expected(plan.media, (), Path(request.output_key), request.encode, on_gpu=on_gpu, trim=plan.trim)
 
 
 def _output(request: Request, media: MediaInfo) -> tuple[tuple[int, int], int, Fraction]:

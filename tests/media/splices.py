@@ -63,6 +63,14 @@ def _uneven(clips: Clips, path: Path) -> None:
     )
 
 
+def _standing(clips: Clips, path: Path) -> None:
+    """A picture stands for a second and a half, in the middle of a group."""
+    ffmpeg(
+        *("-i", clips.get("twelve_seconds.mp4"), "-vf", r"select=lt(t\,1.1)+gt(t\,2.6)", "-fps_mode", "passthrough"),
+        *("-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "24", "-c:a", "copy", path),
+    )
+
+
 def _late(clips: Clips, path: Path) -> None:
     """The picture begins half a second after the sound."""
     clip = clips.get("spliced.mp4")
@@ -83,7 +91,7 @@ def _changing_sets(clips: Clips, path: Path) -> None:
 
 STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "spliced.mp4": x264(audio_seconds=4),
-    "twelve_seconds.mp4": x264(seconds=12),
+    "twelve_seconds.mp4": x264(seconds=12, audio_seconds=12),
     "gop12.mp4": x264("-g", "12"),
     "gop48.mp4": x264("-g", "48"),
     "gop250.mp4": x264("-g", "250"),
@@ -103,6 +111,8 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "fps59_94.mp4": x264(fps=Fraction(60000, 1001), seconds=2),
     "stereo.mp4": x264(audio_seconds=4, options=("-ac", "2")),
     "uneven.mp4": _uneven,
+    "uneven.mkv": remade("uneven.mp4"),
+    "standing.mp4": _standing,
     "cut.mp4": remade("spliced.mp4", before=("-ss", "0.5")),
     "late.mp4": _late,
     "rotated_90.mp4": remade("spliced.mp4", before=("-display_rotation", "-90")),

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import RECIPES, Clips
-from tests.media.boxes import check_boxes, sample_durations
+from tests.media.boxes import box, boxes, check_boxes, sample_durations
 from tests.media.framed import FAITHFUL, FAST, framed
 from tests.media.splices import packets, quiet, shown
 
@@ -49,6 +49,12 @@ def trim(source: Path, folder: Path, start: str, end: str | None, **fields: obje
 def pictures(path: Path) -> list[U8Array]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+def timed_pictures(path: Path) -> list[tuple[Fraction, U8Array]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return [(Fraction(frame.pts or 0) * (frame.time_base or 1), frame.to_ndarray()) for frame in frames]
 
 
 def samples(path: Path) -> np.ndarray:
@@ -108,6 +114,55 @@ def test_a_trim_keeps_the_frames_that_a_full_render_keeps(
         assert np.mean((one.astype(float) - other.astype(float)) ** 2) < 20
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "end"),
+    [
+        ("uneven.mp4", "0", "2"),
+        ("uneven.mp4", "0.5", "3.1"),
+        ("uneven.mp4", "1.92", "3"),
+        ("uneven.mp4", "2.3", None),
+        ("uneven.mkv", "0.51", "2.99"),
+        ("standing.mp4", "0.3", "9.01"),
+        ("standing.mp4", "1.5", "8"),
+        ("standing.mp4", "1.5", None),
+    ],
+)
+def test_a_trim_of_a_variable_rate_shows_at_each_moment_what_the_source_does(
+    clips: Clips, tmp_path: Path, name: str, start: str, end: str | None
+) -> None:
+    """The picture that is on the screen at the first moment begins there, however long before it came."""
+    source = clips.get(name)
+    result, path = trim(source, tmp_path, start, end)
+    assert (result.engine, result.reason) == ("packet-copy", "")
+    assert len(set(packets(path)) & set(packets(source))) == result.frames_copied > 0
+    old, new = timed_pictures(source), timed_pictures(path)
+    assert (len(new), new[0][0]) == (result.frames, 0)
+    tick = Fraction(1, 1000) if source.suffix == ".mkv" else Fraction(0)
+    for seconds, picture in new:
+        wanted = [image for at, image in old if at <= seconds + Fraction(start) + tick][-1]
+        assert np.mean((wanted.astype(float) - picture.astype(float)) ** 2) < 20
+    length = (Fraction(end) if end else probe(source, scan=True).scan.duration_seconds) - Fraction(start)  # type: ignore[union-attr]
+    assert result.duration_seconds == length
+    # Every picture that comes in the part that is kept does so at its time.
+    times = [at - Fraction(start) for at, _ in old if Fraction(start) < at < Fraction(start) + length]
+    got = [at for at, _ in new[1 if new[0][0] not in times else 0 :]]
+    assert all(abs(one - other) <= tick for one, other in zip(times, got, strict=True))
+    header = box(next(boxes(box(path.read_bytes(), b"moov"), b"trak")), b"tkhd")
+    assert int.from_bytes(header[20:24], "big") == round(length * 1000)
+    assert quiet(path) == ""
+    check_boxes(path)
+
+
+def test_the_sound_of_a_variable_rate_begins_at_the_moment_that_was_asked_for(clips: Clips, tmp_path: Path) -> None:
+    source = clips.get("standing.mp4")
+    result, path = trim(source, tmp_path, "1.5", "8")
+    assert result.plan == "smart"
+    whole, kept = samples(source), samples(path)
+    begin = round(1.5 * probe(source).audio[0].sample_rate_hz)
+    # The first packet is decoded without the one before it, and differs by rounding.
+    assert np.max(np.abs(kept[4096:60_000].astype(int) - whole[begin + 4096 : begin + 60_000])) <= 1
+
+
 def test_its_sound_begins_with_the_sample_that_belongs_to_the_first_frame(clips: Clips, tmp_path: Path) -> None:
     source = clips.get("rising.mp4")
     result, path = trim(source, tmp_path, "0.52", "3.12")
@@ -138,7 +193,7 @@ def test_a_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> No
         ("rising.mp4", {"fps": Fraction(50)}, "the request changes its frame rate"),
         ("rising.mp4", {"rotation_degrees": 180}, "its pictures are turned"),
         ("rotated_180.mp4", {}, "its pictures are turned"),
-        ("uneven.mp4", {}, "its frame rate varies"),
+        ("uneven.mp4", {"fps": Fraction(25)}, "its frame rate varies, and the request asks for a constant one"),
         ("anamorphic_spliced.mp4", {}, "the request crops or resizes it"),
         ("rising.mp4", {"encode": EncodeOptions(encoder="libx264", smart=False)}, "the request asks for it"),
         (

@@ -138,6 +138,37 @@ def test_a_trim_keeps_exactly_its_pictures(of: Stream, first: int, count: int) -
         assert of.refers_to[place] <= copied
 
 
+@given(STREAMS, st.lists(st.integers(1, 40), min_size=200, max_size=200), MOMENTS, MOMENTS)
+def test_a_trim_of_a_variable_rate_keeps_what_is_on_the_screen(
+    of: Stream, steps: list[int], start: Fraction, length: Fraction
+) -> None:
+    """Its pictures have times, and its packets decoding times, that rise, and none is shown before it is decoded."""
+    late = list(itertools.accumulate(steps, initial=0))
+    pts = [late[at // STEP] * 100 for at in of.table.pts]
+    table = PacketTable(pts, decoding_times(pts), of.table.idr, of.table.hidden, TICK)
+    whole = PictureTimes.of(table, FPS)
+    try:
+        times = whole.cut(table, start, start + length)
+        plan = plan_packets(table, times, (), trim=Trim(start, start + length, evenly_spaced=False))
+    except SpliceError:
+        return
+    first, end = plan.kept
+    on_screen = [rank for rank, at in enumerate(whole.seconds) if at < start + length]
+    assert end == len(on_screen)
+    # It may be one tick from the moment that was asked for.
+    assert first in {len([at for at in whole.seconds if at <= start + off]) - 1 for off in (-TICK, 0, TICK)}
+    assert (times.seconds[first], times.end_of(end, FPS)) == (start, start + length)
+    assert times.pts[first + 1 : end] == whole.pts[first + 1 : end]
+    for run in (times.pts[first:end], times.dts[first:end]):
+        assert all(before < after for before, after in itertools.pairwise(run))
+    order = sorted(range(len(table)), key=pts.__getitem__)
+    for begin, stop in plan.copied:
+        assert all(times.pts[rank] >= times.dts[order[rank]] for rank in range(begin, stop))
+    for window in plan.windows:
+        for place in range(*window.kept):
+            assert times.pts[max(window.kept[0], place - plan.reorder_depth)] >= times.dts[place]
+
+
 def test_an_interval_is_inclusive_at_both_ends() -> None:
     of = stream([(True, [0] * 10), (True, [0] * 10)])
     plan = planned(of, (Fraction(3, 25), Fraction(5, 25)))

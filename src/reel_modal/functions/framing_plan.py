@@ -20,6 +20,7 @@ from reel_modal.media.untrusted import check_length
 from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
 from reel_modal.rendering.resampling import Window
 from reel_modal.schema import FramingRequest, Timeline
+from reel_modal.smart_render import Trim
 
 __all__ = ["Engine", "FramingPlan"]
 
@@ -50,6 +51,7 @@ class FramingPlan:
         still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
         notes: What is not as asked, a sentence each.
         in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
+        fps_asked: Whether the request says at which rate.
     """
 
     media: MediaInfo
@@ -64,6 +66,7 @@ class FramingPlan:
     still: tuple[int, int, int, int] | None
     notes: tuple[str, ...]
     in_part: bool = False
+    fps_asked: bool = False
 
     @classmethod
     def of(cls, request: FramingRequest, media: MediaInfo, settings: Settings) -> Self:
@@ -99,13 +102,18 @@ class FramingPlan:
             engine="ffmpeg-graph" if graph else "opencv-yuv420p",
             still=still,
             notes=tuple(_moved_inside(request, media, length)),
+            fps_asked=request.fps is not None,
         )
 
     @property
-    def trim(self) -> tuple[Fraction, Fraction]:
-        """First moment that is kept and first that is not, on the pictures of a constant rate that are nearest."""
+    def trim(self) -> Trim:
+        """What is kept: of a constant rate, from the picture that is nearest to another one."""
+        if not self.media.constant_rate:
+            start = self.timeline.source_start
+            end = self.timeline.source_end or start + self.frame_count / self.fps
+            return Trim(start, end, evenly_spaced=False)
         first = floor(self.timeline.source_start * self.fps + Fraction(1, 2))
-        return first / self.fps, (first + self.frame_count) / self.fps
+        return Trim(first / self.fps, (first + self.frame_count) / self.fps)
 
     @property
     def remakes(self) -> str:
@@ -116,7 +124,9 @@ class FramingPlan:
             "its pictures are turned": self.media.orientation != Orientation(),
             "the request changes its speed": any(piece.speed != 1 for piece in self.timeline.pieces),
             "the request changes its frame rate": self.fps != self.media.fps,
-            "its frame rate varies": not self.media.constant_rate,
+            "its frame rate varies, and the request asks for a constant one": (
+                self.fps_asked and not self.media.constant_rate
+            ),
             "it is large, so that only a part of it was fetched, and copying wants to know all its packets": (
                 self.in_part
             ),

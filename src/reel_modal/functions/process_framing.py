@@ -37,7 +37,7 @@ from reel_modal.rendering.framing import FramingRenderer
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
 from reel_modal.schema import FramingRequest, RenderResult
-from reel_modal.smart_render import RenderPlan, Trim
+from reel_modal.smart_render import RenderPlan
 
 __all__ = ["NAME", "run"]
 
@@ -131,7 +131,7 @@ def _copy(
         painter=None,
         context=context,
         function=NAME,
-        trim=Trim(*plan.trim, sound=request.audio),
+        trim=replace(plan.trim, sound=request.audio),
     )
 
 

@@ -64,6 +64,8 @@ def plan(
         return RenderPlan.full(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
     try:
         picture = read_picture(media, None if trim is None else (trim.start, trim.end), in_part=in_part)
+        if trim is not None and not trim.evenly_spaced:
+            picture = replace(picture, times=picture.times.cut(picture.table, trim.start, trim.end))
         made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
         refuse_most(made.frames_rendered, made.frames)
     except SpliceError as error:
@@ -115,13 +117,12 @@ def splice(
             windows.path.unlink(missing_ok=True)
     first, end = made.kept[0] + made.hidden, made.kept[1]
     times, media = picture.times, picture.media
-    last = times.seconds[end] if end < len(times.seconds) else times.seconds[-1] + 1 / media.fps
     return PipeResult(
         path=output,
         frames=end - first,
         size=media.size,
         fps=media.fps,
-        duration_seconds=last - times.seconds[first],
+        duration_seconds=times.end_of(end, media.fps) - times.seconds[first],
         bytes=size_bytes,
         encoder="libx264" if windows is not None else "copy",
         command=() if windows is None else windows.command,

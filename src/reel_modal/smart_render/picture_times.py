@@ -5,15 +5,17 @@ Pure; it must not know files, nor what changes.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final, Self
 
+from reel_modal.errors import SpliceError
 from reel_modal.media.timestamps import PacketTimes, choose_rate
 
-__all__ = ["PacketTable", "PictureTimes", "decoding_times"]
+__all__ = ["PacketTable", "PictureTimes", "decoding_times", "ranks_of"]
 
 # A millisecond is what Matroska keeps of a time; more than its rounding is no constant rate.
 _JITTER_SECONDS: Final = Fraction(15, 10_000)
@@ -59,6 +61,7 @@ class PictureTimes:
         seconds: By rank, from the first picture that is shown; what a change is asked for at.
         tick_seconds: The time base.
         constant: Whether all are evenly spaced, exactly.
+        ends_seconds: When the last one is no longer shown, where that is known better than by a frame's length.
     """
 
     pts: Sequence[int]
@@ -66,6 +69,7 @@ class PictureTimes:
     seconds: Sequence[Fraction]
     tick_seconds: Fraction
     constant: bool
+    ends_seconds: Fraction | None = None
 
     @classmethod
     def of(cls, table: PacketTable, fps: Fraction) -> Self:
@@ -93,6 +97,44 @@ class PictureTimes:
             return cls(pts, table.dts, seconds, tick, constant=False)
         return cls._on_grid(start, rate, first, len(pts), _reorder_depth(order))
 
+    def cut(self, table: PacketTable, start: Fraction, end: Fraction) -> Self:
+        """Return the times of a trim at any two moments: the picture that is on the screen at `start` begins there.
+
+        Packets get decoding times that are as late as can be: a picture that began long before would else have one
+        that lies as far before the output.
+
+        Args:
+            table: The packets.
+            start: First moment that is kept, in seconds from the first picture that is shown; 0 or more.
+            end: First moment that is not.
+
+        Raises:
+            SpliceError: No picture is kept.
+        """
+        moved = round((start - self.seconds[0]) / self.tick_seconds) + self.pts[0]
+        first, last = bisect_right(self.pts, moved) - 1, bisect_left(self.seconds, end)
+        if last <= first:
+            raise SpliceError("the part that is kept of it is shorter than the rounding of its times")
+        pts, seconds = list(self.pts), list(self.seconds)
+        pts[first], seconds[first] = moved, start
+        if last < len(seconds):
+            seconds[last] = end
+        order = sorted(range(len(table)), key=table.pts.__getitem__)
+        return replace(
+            self,
+            pts=pts,
+            dts=[*self.dts[:first], *_as_late(pts[first:last], _reorder_depth(order)), *self.dts[last:]],
+            seconds=seconds,
+            constant=False,
+            ends_seconds=end,
+        )
+
+    def end_of(self, end: int, fps: Fraction) -> Fraction:
+        """Return when the picture in front of rank `end` is no longer shown, at the latest a frame of `fps` later."""
+        if end < len(self.seconds):
+            return self.seconds[end]
+        return self.ends_seconds or self.seconds[-1] + 1 / fps
+
     @classmethod
     def _on_grid(cls, start: Fraction, rate: Fraction, first: int, count: int, depth: int) -> Self:
         scale = 1
@@ -112,10 +154,22 @@ def decoding_times(pts: Sequence[int]) -> list[int]:
         pts: When each is shown, in ticks, in the order of decoding.
     """
     order = sorted(range(len(pts)), key=pts.__getitem__)
-    depth = _reorder_depth(order)
-    shown = [pts[place] for place in order]
+    return _as_late([pts[place] for place in order], _reorder_depth(order))
+
+
+def ranks_of(order: Sequence[int]) -> list[int]:
+    """Return the rank of each packet, of the places of all ranks."""
+    ranks = [0] * len(order)
+    for rank, place in enumerate(order):
+        ranks[place] = rank
+    return ranks
+
+
+def _as_late(shown: Sequence[int], depth: int) -> list[int]:
+    """Return decoding times, in order, for pictures that are shown at such times and decoded `depth` places late."""
     usual = max(1, (shown[-1] - shown[0]) // max(1, len(shown) - 1))
-    return [shown[0] - usual * (depth - place) for place in range(depth)] + shown[: len(shown) - depth]
+    early = [shown[0] - usual * (depth - place) for place in range(min(depth, len(shown)))]
+    return early + list(shown[: len(shown) - len(early)])
 
 
 def _reorder_depth(order: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 from reel_modal.errors import SpliceError
 from reel_modal.smart_render.packets import Picture
-from reel_modal.smart_render.picture_times import PacketTable, PictureTimes
+from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, ranks_of
 
 __all__ = ["Interval", "RenderPlan", "Trim", "Window", "plan_packets", "refuse_most"]
 
@@ -31,17 +31,20 @@ _MOST_RENDERED: Final = Fraction(3, 4)
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """The part of a clip that is kept, of a clip whose pictures are evenly spaced.
+    """The part of a clip that is kept.
 
     Attributes:
         start: First moment that is kept, in seconds from the first picture that is shown.
         end: First moment that is not.
         sound: Whether its sound is kept as well.
+        evenly_spaced: Whether these are moments at which pictures come, of a clip whose pictures are evenly spaced.
+            Else they are any, and the picture that is on the screen at the first of them begins there.
     """
 
     start: Fraction
     end: Fraction
     sound: bool = True
+    evenly_spaced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ def plan_packets(
 
     Args:
         table: The packets.
-        times: Their times.
+        times: Their times; of a trim at any moments, those of `PictureTimes.cut`.
         changed: When something is drawn.
         trim: What is kept; None keeps all.
 
@@ -137,9 +140,7 @@ def plan_packets(
     _check(table)
     count = len(table)
     order = sorted(range(count), key=table.pts.__getitem__)
-    ranks = [0] * count
-    for rank, place in enumerate(order):
-        ranks[place] = rank
+    ranks = ranks_of(order)
     clean = [True, *(highest == place for place, highest in enumerate(accumulate(ranks, max)))]
     hidden = _hidden_ranks(table, order)
     kept = (0, count) if trim is None else _kept(times, trim, hidden)
@@ -195,10 +196,12 @@ def _hidden_ranks(table: PacketTable, order: Sequence[int]) -> int:
 
 
 def _kept(times: PictureTimes, trim: Trim, hidden: int) -> tuple[int, int]:
-    if not times.constant or len(times.seconds) < 2:
-        raise SpliceError("its frame rate varies, and what a trim keeps of it is resampled")
     first = max(hidden, bisect_left(times.seconds, trim.start))
     end = bisect_left(times.seconds, trim.end)
+    if not trim.evenly_spaced:
+        return first, end
+    if not times.constant or len(times.seconds) < 2:
+        raise SpliceError("its frame rate varies behind its first seconds")
     step = times.seconds[1] - times.seconds[0]
     if first >= end or end - first != round((trim.end - trim.start) / step):
         raise SpliceError("it has fewer pictures than are kept, and the last one is repeated")

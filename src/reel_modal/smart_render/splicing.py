@@ -185,9 +185,13 @@ class _Splice:
         times, (first, end) = self._picture.times, self._plan.kept
         length = None
         if self._plan.trim:
-            last = times.seconds[end] if end < len(times.seconds) else times.seconds[-1] + 1 / self._picture.media.fps
-            length = last - times.seconds[first]
+            length = times.end_of(end, self._picture.media.fps) - times.seconds[first]
         return self._origin * times.tick_seconds, length
+
+    def _lasts(self, rank: int) -> int:
+        """How long a picture of a trim of a variable rate is shown, in ticks."""
+        times = self._picture.times
+        return round((times.end_of(rank + 1, self._picture.media.fps) - times.seconds[rank]) / times.tick_seconds)
 
     def _picture_packet(self, packet: Packet[Stream], place: int) -> Packet[Stream] | None:
         """Return what stands in the output for the packet at `place`, None where nothing does."""
@@ -208,7 +212,10 @@ class _Splice:
             packet.duration, packet.is_keyframe = duration, new.idr
         times = self._picture.times
         packet.pts, packet.dts = times.pts[rank] - self._origin, times.dts[place] - self._origin
-        packet.duration = self._step if self._step is not None else packet.duration
+        if self._step is not None:
+            packet.duration = self._step
+        elif self._plan.trim:
+            packet.duration = self._lasts(rank)
         packet.time_base = times.tick_seconds
         return packet
 
