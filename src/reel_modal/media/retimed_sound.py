@@ -90,7 +90,7 @@ def _encode(
     sound: Generator[Samples], reader: SoundReader, path: Path, settings: Settings, check: Callable[[], None]
 ) -> None:
     """Encode `sound`, which comes from `reader`, into the file `path`."""
-    raw = ("-f", "f32le", "-ar", str(reader.sample_rate_hz), "-ch_layout", reader.layout.name, "-i", "pipe:0")
+    raw = ("-f", "f32le", "-ar", str(reader.sample_rate_hz), "-channel_layout", reader.layout.name, "-i", "pipe:0")
     encoding = (*encoded_as(reader.stream, path), file_url(path))
     command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoding)
     process = FFmpegProcess(command, feeds=True, stall_seconds=settings.stall_seconds)
