@@ -1,19 +1,24 @@
-"""Makes the pools that the loop draws from: pairs of small and large luma planes, clean and through real H.264.
+"""Makes the pools that the loop draws from: tiles of small and large luma, clean and through real H.264.
 
-`python -m training.dataset PACKAGES OUT.npz --scale 2`. Small planes are made with Pillow's bicubic filter (a = -0.5,
-with antialiasing: what MATLAB's imresize does), the same that the benchmark measures with. The other half of the
-pool is the same kind of window, moved over the picture for eight frames, shrunk, encoded by x264 at a constant
-quality between 18 and 32 and decoded again.
+`python -m training.dataset PACKAGES OUT.npz --scale 2`. Nearly all of each picture is used, at two sizes, cut
+without overlap; the flattest third of the tiles is left out. Small planes are made with Pillow's bicubic filter
+(a = -0.5, with antialiasing: what MATLAB's imresize does), the same that the benchmark measures with. The other half
+of the pool is windows moved over the picture for eight frames, shrunk, encoded by x264 at a constant quality between
+18 and 32 and decoded again. About every twelfth picture is held out whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import io
 import random
 import shutil
+import struct
 import subprocess
 import tempfile
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,12 +31,13 @@ from training.sources import Source, read_sources
 
 Plane = npt.NDArray[np.uint8]
 
-WINDOW = 384  # pixels of the large plane: a multiple of both scales, of 16 and of the patch
+SIZES = (1.0, 1.6)  # by which a picture is shrunk once more
 PAN_FRAMES = 8
-KEPT_FRAMES = (0, 3, 6)  # an intra frame and two that were predicted
-CLEAN_WINDOWS = 8
-CODED_WINDOWS = 5
+KEPT_FRAMES = (0, 5)  # an intra frame and one that was predicted
+PAN_PIXELS = 64
 CLIP_FRAMES = 240
+HELD_OUT = 12  # one picture in so many
+JPEG = b"\xff\xd8\xff"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 Image.MAX_IMAGE_PIXELS = None
 
@@ -54,14 +60,6 @@ def sharpness(plane: Plane) -> float:
     return float(np.abs(np.diff(wide, axis=0)).mean() + np.abs(np.diff(wide, axis=1)).mean())
 
 
-def sharp_corners(plane: Plane, height: int, width: int, count: int, draw: random.Random) -> list[tuple[int, int]]:
-    """Return the upper left corners of the sharpest of many windows drawn at random."""
-    rows, columns = plane.shape[0] - height, plane.shape[1] - width
-    corners = [(draw.randint(0, rows), draw.randint(0, columns)) for _ in range(5 * count)]
-    corners.sort(key=lambda at: -sharpness(plane[at[0] : at[0] + height, at[1] : at[1] + width]))
-    return corners[:count]
-
-
 def through_h264(frames: npt.NDArray[np.uint8], draw: random.Random) -> npt.NDArray[np.uint8]:
     """Encode planes (N, H, W) as one clip at a drawn quality, and return what a decoder gets."""
     count, height, width = frames.shape
@@ -77,81 +75,94 @@ def through_h264(frames: npt.NDArray[np.uint8], draw: random.Random) -> npt.NDAr
     return np.frombuffer(decoded, np.uint8).reshape(count, height, width)
 
 
-def of_picture(plane: Plane, scale: int, seed: int) -> tuple[list[tuple[Plane, Plane]], list[tuple[Plane, Plane]]]:
-    """Return the clean and the coded pairs of one picture."""
-    draw = random.Random(seed)
-    clean = [
-        (shrink(window := plane[y : y + WINDOW, x : x + WINDOW], scale), window)
-        for y, x in sharp_corners(plane, WINDOW, WINDOW, CLEAN_WINDOWS, draw)
-    ]
-    coded = []
-    reach = min(64, min(plane.shape) - WINDOW)
-    for y, x in sharp_corners(plane, WINDOW + reach, WINDOW + reach, CODED_WINDOWS, draw):
-        step = [draw.uniform(0, reach / (PAN_FRAMES - 1)) for _ in range(2)]
-        corners = [(y + int(i * step[0]), x + int(i * step[1])) for i in range(PAN_FRAMES)]
-        large = np.stack([plane[a : a + WINDOW, b : b + WINDOW] for a, b in corners])
+def tiles(small: Plane, large: Plane, tile: int) -> Iterator[tuple[Plane, Plane]]:
+    """Cut a pair of planes into pairs of tiles, `tile` small pixels wide, that do not overlap."""
+    scale = large.shape[0] // small.shape[0]
+    for y in range(0, small.shape[0] - tile + 1, tile):
+        for x in range(0, small.shape[1] - tile + 1, tile):
+            yield (
+                small[y : y + tile, x : x + tile],
+                large[y * scale : (y + tile) * scale, x * scale : (x + tile) * scale],
+            )
+
+
+def coded_tiles(plane: Plane, tile: int, scale: int, draw: random.Random) -> Iterator[tuple[Plane, Plane]]:
+    """Return pairs out of clips that pan over the plane, about as many as `tiles` makes of it."""
+    wide = min(2 * tile * scale, min(plane.shape) // (16 * scale) * 16 * scale)
+    reach = [min(PAN_PIXELS, side - wide) for side in plane.shape]
+    for _ in range(max(1, plane.size // (tile * scale) ** 2 // 8)):
+        start = [draw.randint(0, side - wide - far) for side, far in zip(plane.shape, reach, strict=True)]
+        step = [draw.uniform(0, far / (PAN_FRAMES - 1)) for far in reach]
+        corners = [[int(at + i * move) for at, move in zip(start, step, strict=True)] for i in range(PAN_FRAMES)]
+        large = np.stack([plane[y : y + wide, x : x + wide] for y, x in corners])
         small = through_h264(np.stack([shrink(window, scale) for window in large]), draw)
-        coded += [(small[i], large[i]) for i in KEPT_FRAMES]
-    return clean, coded
+        for kept in KEPT_FRAMES:
+            yield from tiles(small[kept], large[kept], tile)
 
 
-def of_clip(path: Path, shrunk: int, scale: int, seed: int) -> list[tuple[Plane, Plane]]:
-    """Return coded pairs of one real clip: windows at a fixed place over successive frames."""
-    draw = random.Random(seed)
-    width, height = (side // shrunk // 16 * 16 for side in next(imageio_ffmpeg.read_frames(str(path)))["source_size"])
+def clip_tiles(path: Path, shrunk: int, scale: int, tile: int, draw: random.Random) -> Iterator[tuple[Plane, Plane]]:
+    """Return coded pairs of one real clip."""
+    width, height = (
+        int(side / shrunk) // 16 * 16 for side in next(imageio_ffmpeg.read_frames(str(path)))["source_size"]
+    )
     graph = f"scale=iw/{shrunk}:ih/{shrunk}:flags=bicubic,crop={width}:{height}"
     command = [FFMPEG, "-v", "error", "-i", str(path), "-vf", graph, "-frames:v", str(CLIP_FRAMES)]
     done = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "gray", "-"], capture_output=True, check=True)
     frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width)
-    pairs = []
     for start in range(0, len(frames) - PAN_FRAMES, PAN_FRAMES):
         large = frames[start : start + PAN_FRAMES]
         small = through_h264(np.stack([shrink(plane, scale) for plane in large]), draw)
-        pairs += [(small[i], large[i]) for i in KEPT_FRAMES]
-    return pairs
+        for kept in KEPT_FRAMES:
+            yield from tiles(small[kept], large[kept], tile)
 
 
-def load(source: Source, folder: Path) -> Plane:
-    """Return the luma of a picture, shrunk as the table says."""
-    with Image.open(source.file(folder)) as image:
+def opened(path: Path) -> Image.Image:
+    """Open a picture; of an Edje theme the largest JPEG that lies in it as it is."""
+    if path.suffix != ".edj":
+        return Image.open(path)
+    packed = path.read_bytes()
+    entries = struct.iter_unpack(">6i", packed[12 : 12 + 24 * struct.unpack(">3i", packed[:12])[1]])
+    files = [packed[at : at + size] for at, size, *_ in entries]
+    return Image.open(io.BytesIO(max((data for data in files if data.startswith(JPEG)), key=len)))
+
+
+def planes(path: Path, shrunk: float, least: int, multiple: int) -> Iterator[Plane]:
+    """Return the luma of a picture at each size that is large enough, cut to multiples of the scale."""
+    with opened(path) as image:
         rgb = image.convert("RGB")
-        size = (max(rgb.width // source.shrink, WINDOW), max(rgb.height // source.shrink, WINDOW))
-        return luma(rgb.resize(size, Image.Resampling.BICUBIC) if size != rgb.size else rgb)
+    for size in SIZES:
+        width, height = (round(side / shrunk / size) for side in rgb.size)
+        if min(width, height) >= least:
+            smaller = rgb.resize((width, height), Image.Resampling.BICUBIC) if shrunk * size > 1 else rgb
+            yield luma(smaller)[: height // multiple * multiple, : width // multiple * multiple]
 
 
-def build(folder: Path, scale: int, seed: int) -> tuple[list[tuple[Plane, Plane]], list[tuple[Plane, Plane]]]:
-    """Return the clean and the coded pairs of every source."""
-
-    def one(numbered: tuple[int, Source]) -> tuple[list[tuple[Plane, Plane]], list[tuple[Plane, Plane]]]:
-        number, source = numbered
-        path = source.file(folder)
-        if path.suffix == ".gz":
-            plain = path.with_suffix("")
-            if not plain.exists():
-                with gzip.open(path) as packed, plain.open("wb") as out:
-                    shutil.copyfileobj(packed, out)
-            path = plain
-        if path.suffix in {".avi", ".mp4"}:
-            return [], of_clip(path, source.shrink, scale, seed + number)
-        return of_picture(load(source, folder), scale, seed + number)
-
-    with ThreadPoolExecutor(2) as pool:
-        parts = list(pool.map(one, enumerate(read_sources())))
-    return [pair for clean, _ in parts for pair in clean], [pair for _, coded in parts for pair in coded]
+Pairs = list[tuple[Plane, Plane]]
 
 
-def pack(pairs: list[tuple[Plane, Plane]], scale: int, patch: int) -> tuple[Plane, Plane]:
-    """Cut pairs into patches, `patch` small pixels wide, and drop the flattest third; return (N, h, w) twice."""
-    small, large, sharp = [], [], []
-    for little, big in pairs:
-        for y in range(0, little.shape[0] - patch + 1, patch // 2):
-            for x in range(0, little.shape[1] - patch + 1, patch // 2):
-                window = big[scale * y : scale * (y + patch), scale * x : scale * (x + patch)]
-                small.append(little[y : y + patch, x : x + patch])
-                large.append(window)
-                sharp.append(sharpness(window))
-    keep = np.flatnonzero(np.array(sharp) > np.quantile(sharp, 1 / 3))
-    return np.stack([small[i] for i in keep]), np.stack([large[i] for i in keep])
+def of_source(source: Source, folder: Path, scale: int, tile: int, seed: int) -> tuple[Pairs, Pairs]:
+    """Return the clean and the coded pairs of one picture or clip."""
+    draw = random.Random(seed + zlib.crc32(source.path.encode()))
+    path = source.file(folder)
+    if path.suffix == ".gz":
+        plain = path.with_suffix("")
+        if not plain.exists():
+            with gzip.open(path) as packed, plain.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+        path = plain
+    if path.suffix in {".avi", ".mp4"}:
+        return [], list(clip_tiles(path, int(source.shrink), scale, tile, draw))
+    clean: Pairs = []
+    coded: Pairs = []
+    for plane in planes(path, source.shrink, tile * scale, scale):
+        clean += tiles(shrink(plane, scale), plane, tile)
+        coded += coded_tiles(plane, tile, scale, draw)
+    return clean, coded
+
+
+def held_out(source: Source) -> bool:
+    """Return whether a source is for validation alone."""
+    return zlib.crc32(source.path.encode()) % HELD_OUT == 0
 
 
 def main() -> None:
@@ -160,13 +171,27 @@ def main() -> None:
     parser.add_argument("packages", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--scale", type=int, required=True, choices=(2, 4))
+    parser.add_argument("--tile", type=int, default=96, help="small pixels")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
-    clean, coded = build(arguments.packages, arguments.scale, arguments.seed)
+    sources = read_sources()
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(
+            pool.map(
+                lambda source: of_source(source, arguments.packages, arguments.scale, arguments.tile, arguments.seed),
+                sources,
+            )
+        )
     arrays = {}
-    for name, pairs in (("clean", clean), ("coded", coded)):
-        arrays[f"{name}_small"], arrays[f"{name}_large"] = pack(pairs, arguments.scale, 32)
-        print(name, len(pairs), "windows", arrays[f"{name}_small"].shape, "patches")
+    for number, name in enumerate(("clean", "coded")):
+        found = [(source, *pair) for source, part in zip(sources, parts, strict=True) for pair in part[number]]
+        sharp = np.array([sharpness(large) for _, _, large in found])
+        kept = [found[i] for i in np.flatnonzero(sharp > np.quantile(sharp, 1 / 3))]
+        arrays[f"{name}_small"] = np.stack([small for _, small, _ in kept])
+        arrays[f"{name}_large"] = np.stack([large for _, _, large in kept])
+        arrays[f"{name}_weight"] = np.array([source.weight for source, _, _ in kept], np.float32)
+        arrays[f"{name}_held"] = np.array([held_out(source) for source, _, _ in kept])
+        print(name, len(found), "tiles,", len(kept), "kept,", int(arrays[f"{name}_held"].sum()), "held out")
     np.savez(arguments.output, **arrays)
 
 

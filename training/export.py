@@ -8,6 +8,7 @@ every device.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from reel_modal.upscaling.receptive_field import reach_of
 from training.network import SLOPE, LumaNet
 
 STEP = 2048
+TURNS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (2, 3)), 4: ((), (2,), (3,), (2, 3))}
 LICENCE = "Apache-2.0"
 
 
@@ -32,31 +34,77 @@ def exact(kernels: torch.Tensor, total: int) -> npt.NDArray[np.float32]:
     return (whole / STEP).astype(np.float32)
 
 
-def core_graph(net: LumaNet) -> Graph:
-    """Return the collapsed network."""
+def core_graph(net: LumaNet, turns: Sequence[tuple[int, ...]] = ((),)) -> Graph:
+    """Return the collapsed network, once for each turn; what they say is averaged.
+
+    A network with mirrored kernels is the network between two mirrored pictures. The kernels are in the file once:
+    they are mirrored by nodes, which a provider folds away when it loads the graph.
+
+    Args:
+        net: The network.
+        turns: The axes, out of 2 (down) and 3 (across), along which the kernels are mirrored.
+    """
     with torch.no_grad():
         net.head.weight -= net.head.weight.mean((2, 3), keepdim=True)
         net.head.weight.copy_(torch.from_numpy(exact(net.head.weight, 0)))
         layers, skip = net.collapse()
+        order = torch.arange(net.scale**2).view(1, 1, net.scale, net.scale)
+        pixels = {turn: order.flip(turn).flatten() for turn in turns}
+        skip = torch.stack([skip.flip(turn)[pixels[turn]] for turn in turns]).mean(0)
+    layers[-1] = (layers[-1][0] / len(turns), layers[-1][1] / len(turns))
     weights: dict[str, Tensor] = {"skip": exact(skip, 1)}
-    same = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
-    nodes = [Node("Conv", ("luma", "skip"), ("base",), {"kernel_shape": (5, 5), "pads": (2, 2, 2, 2)}, "skip")]
-    at = "luma"
     for number, (kernel, bias) in enumerate(layers):
         # The head is exact already; taking its mean off again in `collapse` would move it by a rounding error.
         weights[f"kernel{number}"] = (net.head.weight if number == 0 else kernel).detach().numpy().copy()
         weights[f"bias{number}"] = bias.detach().numpy().copy()
-        nodes.append(
-            Node("Conv", (at, f"kernel{number}", f"bias{number}"), (f"conv{number}",), same, f"conv{number}")
-        )
-        at = f"conv{number}"
-        if number < len(layers) - 1:
-            nodes.append(Node("LeakyRelu", (at,), (f"features{number}",), {"alpha": SLOPE}, f"bend{number}"))
-            at = f"features{number}"
-    nodes.append(Node("Add", ("base", at), ("both",), name="add"))
+    nodes = [Node("Conv", ("luma", "skip"), ("base",), {"kernel_shape": (5, 5), "pads": (2, 2, 2, 2)}, "skip")]
+    said = ["base"]
+    for turn in turns:
+        branch = "".join(f".{axis}" for axis in turn)
+        if turn:
+            nodes += mirrored(len(layers), branch)
+            weights[f"first{branch}"] = np.full(len(turn), -1, np.int64)
+            weights[f"last{branch}"] = np.full(len(turn), -(2**31), np.int64)
+            weights[f"axes{branch}"] = np.array(turn, np.int64)
+            weights[f"pixels{branch}"] = pixels[turn].numpy()
+        nodes += convolutions(len(layers), branch)
+        said.append(nodes[-1].outputs[0])
+    nodes.append(Node("Sum", tuple(said), ("both",), name="add"))
     nodes.append(Node("DepthToSpace", ("both",), ("large",), {"blocksize": net.scale, "mode": "CRD"}, name="shuffle"))
     ports = Port("luma", "float32", ("n", 1, "h", "w")), Port("large", "float32", ("n", 1, "scaled_h", "scaled_w"))
     return Graph(tuple(nodes), weights, ports[:1], ports[1:], OPSET)
+
+
+def convolutions(count: int, branch: str) -> list[Node]:
+    """Return the chain of convolutions, from the picture to what is added to the skip."""
+    same = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
+    nodes = []
+    at = "luma"
+    for number in range(count):
+        last = number == count - 1
+        inputs = (at, f"kernel{number}{branch}", f"bias{number}{branch if last else ''}")
+        at = f"conv{number}{branch}"
+        nodes.append(Node("Conv", inputs, (at,), same, at))
+        if not last:
+            bent = f"features{number}{branch}"
+            nodes.append(Node("LeakyRelu", (at,), (bent,), {"alpha": SLOPE}, f"bend{number}{branch}"))
+            at = bent
+    return nodes
+
+
+def mirrored(count: int, branch: str) -> list[Node]:
+    """Return what mirrors the kernels, and puts the pixels that the last one makes in their new order."""
+    backwards = (f"first{branch}", f"last{branch}", f"axes{branch}", f"first{branch}")  # steps of -1, as the first
+    last = count - 1
+    turned = [f"kernel{number}{branch}" for number in range(last)] + [f"turned{branch}"]
+    nodes = [
+        Node("Slice", (f"kernel{number}", *backwards), (name,), name=f"mirror{number}{branch}")
+        for number, name in enumerate(turned)
+    ]
+    for what, source in (("kernel", turned[-1]), ("bias", f"bias{last}")):
+        inputs, name = (source, f"pixels{branch}"), f"{what}{last}{branch}"
+        nodes.append(Node("Gather", inputs, (name,), {"axis": 0}, f"order_{what}{branch}"))
+    return nodes
 
 
 def main() -> None:
@@ -65,11 +113,12 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--copies", type=int, default=1, choices=TURNS, help="mirrored ones, to be averaged")
     arguments = parser.parse_args()
     stored = torch.load(arguments.weights)
     net = LumaNet(stored["channels"], stored["blocks"], stored["scale"])
     net.load_state_dict(stored["weights"])
-    core = core_graph(net)
+    core = core_graph(net, TURNS[arguments.copies])
     reach = reach_of(core)
     manifest = ModelManifest("luma", int(reach.scale), reach.halo, arguments.name, LICENCE)
     model = UpscaleModel(manifest, core, sha256="")

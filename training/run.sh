@@ -1,37 +1,46 @@
 #!/bin/sh
-# Everything that made the networks in src/reel_modal/upscaling/models, from packages to files. Run it from the root of a checkout,
-# with a Python that has this package and the dependency group `training`: training/run.sh FOLDER. About 45
-# minutes of one core, and three gigabytes in FOLDER.
+# Everything that made the networks in src/reel_modal/upscaling/models, from packages to files. Run it from the root of
+# a checkout with its history, with a Python that has this package and the dependency group `training`:
+# training/run.sh FOLDER. About three hours of one core, and five gigabytes in FOLDER. See README.md.
 set -e
-work=$1
-new="--border 2 --coded-weight 0.5 --squared-share 0.25"
+work=$(realpath "$1")
+here=$(pwd)
 train="python -m training.train"
-small="--channels 16 --blocks 6"
-large="--channels 32 --blocks 8"
 
+# The loop and the pool as they were before: they made small-x2, small-x4 and large-x4, which are as they were, and what
+# large-x2 began with.
+git worktree add --detach "$work/earlier" b662162
+cd "$work/earlier"
+training/run.sh "$work"
+for name in small-x2 small-x4 large-x4; do
+    cp "src/reel_modal/upscaling/models/$name.onnx" "$here/src/reel_modal/upscaling/models"
+done
+before="$train $work/x2.npz --scale 2 --channels 48 --blocks 12 --clip 0.02 --border 2"
+$before "$work/wide_first.pt" --steps 52000 --until 16000 --rate 1e-3 --coded-weight 0.25 --squared-share 0.3 \
+    --precise-share 0.08 --log "$here/training/logs/large_x2_first.tsv"
+$before "$work/wide_second.pt" --steps 24000 --rate 6e-4 --coded-weight 0.25 --squared-share 0.35 \
+    --precise-share 0.08 --start "$work/wide_first.pt" --log "$here/training/logs/large_x2_second.tsv"
+$before "$work/wide_third.pt" --steps 8000 --rate 3e-4 --coded-weight 0.15 --squared-share 0.9 \
+    --precise-share 0.06 --start "$work/wide_second.pt" --log "$here/training/logs/large_x2_third.tsv"
+
+# The loop and the pool of this folder.
+cd "$here"
 python -m training.fetch "$work/packages"
-for scale in 2 4; do
-    python -m training.dataset "$work/packages" "$work/x$scale.npz" --scale $scale
-done
+python -m training.dataset "$work/packages" "$work/x2_tiles.npz" --scale 2
+now="$train $work/x2_tiles.npz --scale 2 --channels 48 --blocks 12"
+$now "$work/wide_fourth.pt" --steps 1000 --rate 1e-3 --adam-rate 5e-4 --patch 56 --border 6 --coded-weight 0.25 \
+    --averaged-steps 100 --start "$work/wide_third.pt" --log training/logs/large_x2_fourth.tsv
+$now "$work/wide_fifth.pt" --steps 30000 --until 0.3333 --rate 1e-3 --adam-rate 3e-4 --coded-batch 3 \
+    --coded-weight 0.25 --workers 2 --start "$work/wide_fourth.pt" --log training/logs/large_x2_fifth.tsv
+python -m training.mean "$work/wide_mean.pt" "$work/wide_third.pt" "$work/wide_fifth.pt"
+small="--patch 40 --border 4 --coded-weight 0.15 --rate 3e-4 --adam-rate 1e-4 --workers 2"
+$now "$work/wide_sixth.pt" --steps 8000 --until 0.0625 $small --batch 16 --coded-batch 8 --averaged-steps 500 \
+    --start "$work/wide_mean.pt" --log training/logs/large_x2_sixth.tsv
+$now "$work/wide_seventh.pt" --steps 6400 --until 0.39 $small --batch 12 --coded-batch 6 --precise-share 1 \
+    --start "$work/wide_sixth.pt" --log training/logs/large_x2_seventh.tsv
+python -m training.mean "$work/large_x2.pt" "$work/wide_third.pt" "$work/wide_third.pt" "$work/wide_fifth.pt" \
+    "$work/wide_seventh.pt"
 
-$train "$work/x2.npz" "$work/small_x2_first.pt" --scale 2 $small --steps 60000 --until 40000 \
-    --log training/logs/small_x2_first.tsv
-$train "$work/x2.npz" "$work/small_x2.pt" --scale 2 $small --steps 9000 --rate 1e-3 --clip 0.05 $new \
-    --precise-share 0.2 --start "$work/small_x2_first.pt" --log training/logs/small_x2.tsv
-$train "$work/x4.npz" "$work/small_x4.pt" --scale 4 $small --steps 10000 --rate 1e-3 --clip 0.05 $new \
-    --precise-share 0.15 --start "$work/small_x2.pt" --log training/logs/small_x4.tsv
-
-$train "$work/x2.npz" "$work/large_x2_first.pt" --scale 2 $large --steps 32000 --until 18000 --rate 1.2e-3 \
-    --clip 0.02 $new --precise-share 0.12 --log training/logs/large_x2_first.tsv
-$train "$work/x2.npz" "$work/large_x2_second.pt" --scale 2 $large --steps 8000 --rate 6e-4 --clip 0.02 $new \
-    --precise-share 0.12 --start "$work/large_x2_first.pt" --log training/logs/large_x2_second.tsv
-$train "$work/x2.npz" "$work/large_x2.pt" --scale 2 $large --steps 9000 --rate 6e-4 --clip 0.02 --border 2 \
-    --coded-weight 0.25 --squared-share 0.4 --precise-share 0.1 --start "$work/large_x2_second.pt" \
-    --log training/logs/large_x2.tsv
-$train "$work/x4.npz" "$work/large_x4.pt" --scale 4 $large --steps 9000 --rate 1e-3 --clip 0.05 $new \
-    --precise-share 0.1 --start "$work/large_x2_first.pt" --log training/logs/large_x4.tsv
-
-for name in small_x2 small_x4 large_x2 large_x4; do
-    python -m training.export "$work/$name.pt" "$(echo $name | tr _ -)" src/reel_modal/upscaling/models
-done
+python -m training.export "$work/large_x2.pt" large-x2 src/reel_modal/upscaling/models --copies 4
 python -m training.curves training/logs training/curves.png
+git worktree remove --force "$work/earlier"

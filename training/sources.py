@@ -10,13 +10,14 @@ TABLE = Path(__file__).with_name("sources.tsv")
 
 @dataclass(frozen=True)
 class Source:
-    """One picture or clip: where it comes from and by how much it is shrunk before use, for sharpness."""
+    """One picture or clip: where it comes from and by how much it is shrunk before use, and how often it is drawn."""
 
     package: str
     path: str
     author: str
     licence: str
-    shrink: int
+    shrink: float
+    weight: float
 
     def file(self, folder: Path) -> Path:
         """Return where `training.fetch` put it under `folder`."""
@@ -26,4 +27,4 @@ class Source:
 def read_sources() -> list[Source]:
     """Return every row of the table."""
     rows = [line.split("\t") for line in TABLE.read_text("utf-8").splitlines() if not line.startswith("#")]
-    return [Source(*row[:4], shrink=int(row[4])) for row in rows]
+    return [Source(*row[:4], shrink=float(row[4]), weight=float(row[5])) for row in rows]
