@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.clips import Clips
 from tests.object_store import ObjectStore
+from tests.visible_cpus import VisibleCpus
 
 # On a shared machine a slow example says nothing; the time-out of the test itself is the bound.
 settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -23,6 +24,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
     return Clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def visible_cpus(tmp_path_factory: pytest.TempPathFactory) -> VisibleCpus:
+    """What makes processes see another number of CPUs."""
+    return VisibleCpus(tmp_path_factory.mktemp("visible-cpus"))
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,7 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
     parser.add_argument("--encoder", help="auto, libx264, h264_nvenc or another of ffmpeg's names")
     parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
     parser.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
+    parser.add_argument("--threads", type=int, help="threads of the encoder, 1 to 64, default 4; part of the request")
     parser.add_argument(
         "--smart",
         action=argparse.BooleanOptionalAction,
@@ -237,7 +238,7 @@ def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dic
 
 def _encode(arguments: argparse.Namespace, encode: EncodeOptions) -> EncodeOptions:
     """Return the options of the request with those of the command line in their place."""
-    chosen = {name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart")}
+    chosen = {name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart", "threads")}
     return dataclasses.replace(encode, **{key: value for key, value in chosen.items() if value is not None})
 
 

@@ -104,7 +104,7 @@ def encode_graph(
     Args:
         edit: What is done.
         output: The final name; its suffix chooses the container.
-        encode: Encoder, quality and preset.
+        encode: Encoder, quality, preset and threads.
         sound: What goes along.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called some times a second with the frames done; may raise to stop.
@@ -120,8 +120,10 @@ def encode_graph(
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
+    # One number for decoding, filters and encoding, so that no step follows the cores of this machine.
+    threads = ("-filter_complex_threads", str(encode.threads), "-threads", str(encode.threads))
     ending = finishing_arguments(output, metadata or {})
-    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *arguments, *ending, file_url(staged))
+    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *threads, *arguments, *ending, file_url(staged))
     process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
 
     def grows() -> int:
@@ -178,6 +180,7 @@ def _choose(
         first_frame=bytes(frame_bytes("yuv420p", edit.size)),
         quality=encode.quality,
         preset=encode.preset,
+        threads=encode.threads,
         options=None,
         timeout_seconds=settings.stall_seconds,
         try_last=try_last,

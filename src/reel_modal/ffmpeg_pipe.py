@@ -50,6 +50,7 @@ from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_opti
 from reel_modal.media.packet_times import set_times
 from reel_modal.media.sound import Sound, SoundSource
 from reel_modal.media.untrusted import COPIED, file_url
+from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
 from reel_modal.storage import publish_file, staging_name
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
@@ -103,6 +104,8 @@ class FramePipe:
         encoder: `auto` (NVENC where it starts, else libx264, said in the result) or ffmpeg's name of one.
         quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
         preset: x264's word for speed against size; mapped for NVENC.
+        threads: Threads of the encoder and its filters, 1 to 64. The default is a constant, not the cores of this
+            machine: x264 writes other bytes for another number.
         encoder_options: More options of the encoder, such as `{"g": "48"}`.
         audio_from: A file, or what `probe` has found out about it, whose audio streams go along: copied where the
             container takes them, at most as long as the picture. A file without audio is no error. A `Sound` says
@@ -144,6 +147,7 @@ class FramePipe:
         encoder: str = "auto",
         quality: int = 23,
         preset: str = "fast",
+        threads: int = ENCODER_THREADS,
         encoder_options: Mapping[str, str] | None = None,
         audio_from: str | Path | MediaInfo | Sound | None = None,
         audio_start_seconds: Fraction | float | None = None,
@@ -173,6 +177,7 @@ class FramePipe:
         self._encoder = encoder
         self._quality = quality
         self._preset = preset
+        self._threads = threads
         self._encoder_options = dict(encoder_options or {})
         self._audio_from = Path(audio_from) if isinstance(audio_from, str) else audio_from
         self._audio_start_seconds = (
@@ -184,6 +189,8 @@ class FramePipe:
         self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
         if self._sample_aspect_ratio <= 0:
             raise ConfigError(f"sample_aspect_ratio is {sample_aspect_ratio!r}; it must be above 0")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"threads is {threads!r}; it must be 1 to {MOST_THREADS}")
         self._metadata = dict(metadata or {})
         named = {**self._encoder_options, **self._metadata}
         _check_words(str(path), encoder, preset, *named, *named.values())
@@ -222,6 +229,7 @@ class FramePipe:
             first_frame=bytes(self._frame_bytes),
             quality=self._quality,
             preset=self._preset,
+            threads=self._threads,
             options=self._encoder_options,
             timeout_seconds=self._settings.stall_seconds,
         )
@@ -387,7 +395,8 @@ class FramePipe:
         filters = to_yuv_filters(self.pixel_format, self._color)
         filters += tag_filters(self._color, self._sample_aspect_ratio)
         filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
-        return ("-vf", ",".join(filters), *range_arguments(self._color))
+        threads = ("-filter_threads", str(self._threads))
+        return (*threads, "-vf", ",".join(filters), *range_arguments(self._color))
 
     def _find_sound(self) -> Sound | None:
         if not isinstance(self._audio_from, Path | MediaInfo):

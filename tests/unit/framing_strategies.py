@@ -6,9 +6,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hypothesis import strategies as st
-from tests.unit.strategies import positions, radii, times, words
+from tests.unit.strategies import encode_options, positions, radii, times, words
 
-from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, SpeedSegment
+from reel_modal.schema import CropKeyframe, FramingRequest, SpeedSegment
 
 speeds = st.sampled_from([Fraction(1, 4), Fraction(1, 2), Fraction(3, 2), Fraction(2), Fraction(4)]) | st.fractions(
     Fraction(1, 10), 10, max_denominator=1000
@@ -67,5 +67,5 @@ def framing_requests(draw: st.DrawFn) -> FramingRequest:
         fit=draw(st.sampled_from(["cover", "contain"])),
         background=draw(st.just("blur") | st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True)),
         slow_motion=draw(st.sampled_from(["repeat", "blend"])),
-        encode=draw(st.builds(EncodeOptions, encoder=words, quality=st.integers(0, 51), preset=words)),
+        encode=draw(encode_options()),
     )

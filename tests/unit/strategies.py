@@ -58,6 +58,11 @@ styles = st.builds(
 )
 
 
+def encode_options() -> st.SearchStrategy[EncodeOptions]:
+    numbers = {"quality": st.integers(0, 51), "threads": st.integers(1, 64)}
+    return st.builds(EncodeOptions, encoder=words, preset=words, **numbers)
+
+
 @st.composite
 def overlay_requests(draw: st.DrawFn) -> OverlayRequest:
     return OverlayRequest(
@@ -68,5 +73,5 @@ def overlay_requests(draw: st.DrawFn) -> OverlayRequest:
         regions=tuple(draw(regions(f"r{index}")) for index in range(draw(st.integers(0, 3)))),
         effect=draw(st.sampled_from(["dark_overlay", "brightness_boost", "original"])),
         style=draw(styles),
-        encode=draw(st.builds(EncodeOptions, encoder=words, quality=st.integers(0, 51), preset=words)),
+        encode=draw(encode_options()),
     )

@@ -209,6 +209,19 @@ def test_the_hash_is_of_what_is_asked_for() -> None:
     assert OverlayRequest.parse(request.to_dict()).request_hash() == request.request_hash()
 
 
+def test_hash_changes_with_encoder_threads() -> None:
+    request = OverlayRequest.parse(APP_JSON)
+    one = dataclasses.replace(request, encode=dataclasses.replace(request.encode, threads=1))
+    assert one.request_hash() != request.request_hash()
+    assert OverlayRequest.parse(one.to_dict()) == one
+
+
+@pytest.mark.parametrize("threads", [0, 65, 1.5, "many", None])
+def test_encode_refuses_threads_that_are_no_count(threads: object) -> None:
+    with pytest.raises(RequestError, match=r"^encode\.threads: "):
+        OverlayRequest.parse({**APP_JSON, "encode": {"threads": threads}})
+
+
 def test_a_result_survives_json_and_has_the_keys_that_hosts_know() -> None:
     result = RenderResult(
         job_id="j",

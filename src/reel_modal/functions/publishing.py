@@ -83,6 +83,7 @@ def output_pipe(
         encoder=request.encode.encoder,
         quality=request.encode.quality,
         preset=request.encode.preset,
+        threads=request.encode.threads,
         audio_from=sound,
         expected_frames=expected_frames,
         color=color,

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
+from reel_modal.schema.encoding import ENCODER_THREADS
 
 __all__ = [
     "EVENTS_QUEUE",
@@ -133,12 +134,17 @@ SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
         spec.name: spec
         for spec in (
             # The T4 is there for NVENC alone: drawing is CPU work, and x264 takes four fifths of the time.
-            FunctionSpec("render_overlay", gpu=("T4",), cpu=4, memory_mb=4096, timeout_seconds=600),
+            FunctionSpec("render_overlay", gpu=("T4",), cpu=ENCODER_THREADS, memory_mb=4096, timeout_seconds=600),
             # No GPU: 180 frames took 16.6 s on a T4 and 10.9 s on a CPU container, at a sixth of the price.
-            FunctionSpec("process_framing", gpu=(), cpu=4, memory_mb=4096, timeout_seconds=600),
+            FunctionSpec("process_framing", gpu=(), cpu=ENCODER_THREADS, memory_mb=4096, timeout_seconds=600),
             # An encoder of four cores beside the GPU: the A10G's NVENC takes the frames, where ffmpeg has it.
             FunctionSpec(
-                "apply_upscale", gpu=("A10G",), cpu=4, memory_mb=8192, timeout_seconds=900, image=_GPU_IMAGE
+                "apply_upscale",
+                gpu=("A10G",),
+                cpu=ENCODER_THREADS,
+                memory_mb=8192,
+                timeout_seconds=900,
+                image=_GPU_IMAGE,
             ),
         )
     }

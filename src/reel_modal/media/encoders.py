@@ -44,6 +44,9 @@ _NVENC_PRESETS: Final = {
     "veryslow": "p7",
 }
 
+# These start a pool of threads by the machine's cores, whatever `-threads` says, and their output follows it.
+_POOL_PARAMETERS: Final = {"libx265": ("x265-params", "pools"), "libsvtav1": ("svtav1-params", "lp")}
+
 _TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
 _lock = threading.Lock()
@@ -66,7 +69,7 @@ class EncoderChoice:
 
 
 def encoder_arguments(
-    name: str, *, quality: int, preset: str, options: Mapping[str, str] | None = None
+    name: str, *, quality: int, preset: str, threads: int, options: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
     """Return the command-line options of the encoder `name`.
 
@@ -74,9 +77,14 @@ def encoder_arguments(
         name: ffmpeg's name.
         quality: Constant quality, 0 (best) to 51: x264's and x265's `crf`, NVENC's `cq`.
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
+        threads: Of the encoder, whatever the cores of this machine are.
         options: More options of the encoder, such as `{"g": "48"}`; they come last and win.
     """
-    arguments = ["-c:v", name]
+    arguments = ["-c:v", name, "-threads:v", str(threads)]
+    options = dict(options or {})
+    if name in _POOL_PARAMETERS:
+        option, key = _POOL_PARAMETERS[name]
+        options[option] = ":".join(filter(None, (f"{key}={threads}", options.get(option))))
     if name in {"libx264", "libx265"}:
         arguments += ["-preset", preset, "-crf", str(quality)]
     elif name in {"h264_nvenc", "hevc_nvenc"}:
@@ -92,7 +100,7 @@ def encoder_arguments(
         ]
     if name in {"libx265", "hevc_nvenc"}:
         arguments += ["-tag:v", "hvc1"]  # the sample entry that Apple's players accept
-    for key, value in (options or {}).items():
+    for key, value in options.items():
         arguments += [f"-{key}", value]
     return tuple(arguments)
 
@@ -105,6 +113,7 @@ def choose_encoder(
     first_frame: bytes,
     quality: int,
     preset: str,
+    threads: int,
     options: Mapping[str, str] | None,
     timeout_seconds: float,
     try_last: bool = True,
@@ -118,6 +127,7 @@ def choose_encoder(
         first_frame: The bytes of one frame.
         quality: See `encoder_arguments`.
         preset: See `encoder_arguments`.
+        threads: See `encoder_arguments`.
         options: See `encoder_arguments`.
         timeout_seconds: Longest that one try may take.
         try_last: Whether the last one that comes into question is tried as well. There is none to take instead, so
@@ -131,7 +141,7 @@ def choose_encoder(
     last: EncoderUnavailableError | None = None
     candidates = AUTO_ORDER if name == "auto" else (name,)
     for candidate in candidates:
-        arguments = encoder_arguments(candidate, quality=quality, preset=preset, options=options)
+        arguments = encoder_arguments(candidate, quality=quality, preset=preset, threads=threads, options=options)
         try:
             if try_last or candidate != candidates[-1]:
                 _try(ffmpeg, candidate, (*before, *arguments), first_frame, timeout_seconds)
@@ -159,6 +169,7 @@ def try_encoder(ffmpeg: str, name: str, *, timeout_seconds: float) -> None:
         first_frame=bytes(width * height * 3 // 2),
         quality=23,
         preset="fast",
+        threads=1,
         options=None,
         timeout_seconds=timeout_seconds,
     )

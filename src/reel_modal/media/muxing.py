@@ -12,6 +12,8 @@ from typing import Final
 __all__ = ["finishing_arguments", "is_mp4_like", "muxer_options"]
 
 _MP4_LIKE: Final = frozenset({".mp4", ".m4v", ".mov"})
+# Matroska has random ids otherwise, and every container the version of its muxer: one request makes the same bytes.
+_REPEATABLE: Final = {"fflags": "+bitexact"}
 
 
 def is_mp4_like(path: Path) -> bool:
@@ -22,9 +24,9 @@ def is_mp4_like(path: Path) -> bool:
 def muxer_options(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the options of the muxer that writes `path` with the tags `metadata`."""
     if not is_mp4_like(path):
-        return {}
+        return dict(_REPEATABLE)
     # Without use_metadata_tags the muxer drops every key that it has no box for.
-    return {"movflags": "+faststart+use_metadata_tags" if metadata else "+faststart"}
+    return {**_REPEATABLE, "movflags": "+faststart+use_metadata_tags" if metadata else "+faststart"}
 
 
 def finishing_arguments(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:

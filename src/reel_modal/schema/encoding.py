@@ -12,7 +12,13 @@ from reel_modal.bounds import not_empty, within
 from reel_modal.parsing import Record, integer, text, truth
 from reel_modal.schema.reading import build
 
-__all__ = ["EncodeOptions"]
+__all__ = ["ENCODER_THREADS", "MOST_THREADS", "EncodeOptions"]
+
+ENCODER_THREADS: Final = 4
+"""How many threads encode unless a request gives another number: as many as the cores that each function reserves."""
+
+MOST_THREADS: Final = 64
+"""Modal reserves at most this many cores for a container."""
 
 _WORST_QUALITY: Final = 51
 
@@ -26,17 +32,21 @@ class EncodeOptions:
         quality: 0 (best) to 51; x264's crf or NVENC's cq.
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
         smart: Whether what does not change is copied from the source, bit for bit, where that is possible.
+        threads: Threads of the encoder, 1 to 64. x264 writes other bytes for another number, so it is part of the
+            request and never depends on the machine.
     """
 
     encoder: str = "auto"
     quality: int = 23
     preset: str = "fast"
     smart: bool = True
+    threads: int = ENCODER_THREADS
 
     def __post_init__(self) -> None:
         not_empty("encoder", self.encoder)
         within("quality", self.quality, 0, _WORST_QUALITY)
         not_empty("preset", self.preset)
+        within("threads", self.threads, 1, MOST_THREADS)
 
     @classmethod
     def read(cls, raw: object, path: str) -> Self:
@@ -47,10 +57,11 @@ class EncodeOptions:
             "quality": record.take_or(23, integer, "quality", "crf"),
             "preset": record.take_or("fast", text, "preset"),
             "smart": record.take_or(True, truth, "smart"),  # noqa: FBT003
+            "threads": record.take_or(ENCODER_THREADS, integer, "threads"),
         }
         record.finish()
         return build(cls, path, encode)
 
     def to_dict(self) -> dict[str, object]:
         """Return the options for JSON."""
-        return {"encoder": self.encoder, "quality": self.quality, "preset": self.preset, "smart": self.smart}
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -66,7 +66,7 @@ def encode_windows(
         plan: Which pictures.
         picture: Where they come from.
         folder: Where the file is made.
-        encode: Quality and preset; the quality is raised to what the source has.
+        encode: Quality, preset and threads; the quality is raised to what the source has.
         painter: Says what is done to each picture; None encodes them as they are.
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called after each frame with the frames done; may raise to stop.
@@ -87,6 +87,7 @@ def encode_windows(
         encoder=_ENCODER,
         quality=match.quality,
         preset=match.preset,
+        threads=encode.threads,
         encoder_options=match.options(plan, picture),
         color=media.color,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,

@@ -1,0 +1,104 @@
+"""One number of threads: what is encoded follows the request, never the CPUs of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.clips import Clips
+from tests.media.framed import crops, framed
+from tests.visible_cpus import VisibleCpus
+
+from reel_modal import FramePipe
+from reel_modal.errors import ConfigError
+from reel_modal.functions.specs import SPECS
+from reel_modal.schema import EncodeOptions
+from reel_modal.schema.encoding import ENCODER_THREADS
+
+SIZE = (640, 360)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def frames(count: int) -> list[np.ndarray]:
+    """Frames that move and are not smooth, so that each decision of an encoder shows."""
+    noise = np.random.default_rng(1).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    return [np.ascontiguousarray(np.roll(noise, 3 * index, axis=1) // 2 + index) for index in range(count)]
+
+
+def piped(path: Path, encoder: str, **options: object) -> FramePipe:
+    with FramePipe(path, size=SIZE, fps=25, encoder=encoder, **options) as pipe:  # type: ignore[arg-type]
+        for frame in frames(12):
+            pipe.write(frame)
+    return pipe
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1", "ffv1"])
+def test_pipe_bytes_equal_on_other_cpu_counts(
+    encoder: str, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = set()
+    for count in (1, 2, 16):
+        for name, value in visible_cpus.environment(count).items():
+            monkeypatch.setenv(name, value)
+        piped(tmp_path / f"{count}.mkv", encoder)
+        made.add(digest(tmp_path / f"{count}.mkv"))
+    assert len(made) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux gives a process fewer CPUs")
+def test_pipe_bytes_equal_on_one_real_cpu(tmp_path: Path) -> None:
+    piped(tmp_path / "all.mkv", "libx264")
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})  # ffmpeg inherits it
+    try:
+        piped(tmp_path / "one.mkv", "libx264")
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert digest(tmp_path / "one.mkv") == digest(tmp_path / "all.mkv")
+
+
+@pytest.mark.parametrize(("left", "engine"), [(20, "ffmpeg-graph"), (20.5, "opencv-yuv420p")])
+def test_framing_bytes_equal_on_other_cpu_counts(
+    left: float, engine: str, clips: Clips, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crop, encode = crops((0, left, 10, 90, 160)), EncodeOptions(encoder="libx264", preset="fast")
+    made = set()
+    for count in (1, 2, 16):
+        for variable, value in visible_cpus.environment(count).items():
+            monkeypatch.setenv(variable, value)
+        result, path = framed(clips.get("with_sound.mp4"), tmp_path, crop=crop, output_size=(180, 320), encode=encode)
+        assert result.engine == engine
+        made.add(digest(path))
+    assert len(made) == 1
+
+
+def test_pipe_passes_threads_to_encoder(tmp_path: Path) -> None:
+    one, four = (piped(tmp_path / f"{threads}.mkv", "libx264", threads=threads) for threads in (1, 4))
+    default = piped(tmp_path / "default.mkv", "libx264")
+    assert digest(tmp_path / "1.mkv") != digest(tmp_path / "4.mkv")
+    assert digest(tmp_path / "default.mkv") == digest(tmp_path / "4.mkv")
+    commands = [" ".join(pipe.result.command) for pipe in (one, four, default)]
+    assert ["-threads:v 1 " in commands[0], "-threads:v 4 " in commands[1], "-threads:v 4 " in commands[2]] == [
+        True
+    ] * 3
+
+
+def test_pipe_keeps_x265_parameters_of_caller(tmp_path: Path) -> None:
+    pipe = piped(tmp_path / "made.mkv", "libx265", encoder_options={"x265-params": "keyint=7"})
+    assert "pools=4:keyint=7" in pipe.result.command
+
+
+@pytest.mark.parametrize("threads", [0, -1, 65])
+def test_pipe_refuses_threads_out_of_range(threads: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"threads is {threads}; it must be 1 to 64"):
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, threads=threads)
+
+
+def test_default_threads_equal_reserved_cores_of_each_function() -> None:
+    assert {spec.cpu for spec in SPECS.values()} == {ENCODER_THREADS} == {EncodeOptions().threads}
