@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 from reel_modal.progress import ProgressEvent
+from reel_modal.records import OutputRecord
 from reel_modal.schema import (
     EncodeOptions,
     HighlightKeyframe,
@@ -14,6 +17,7 @@ from reel_modal.schema import (
     RenderResult,
     StoreOptions,
 )
+from reel_modal.storage import FolderStorage
 
 GLOBAL = StoreOptions(input_scope="global", output_scope="global")
 """Keys are those of the store itself."""
@@ -59,6 +63,18 @@ def rendered(request: Mapping[str, object], *, frames: int = 25) -> dict[str, ob
         encoder="libx264",
         seconds_by_phase=dict.fromkeys(PHASES, 0.1),
     ).to_dict()
+
+
+def publish(request: OverlayRequest, store: Path) -> RenderResult:
+    """Do what a body does at its end."""
+    storage = FolderStorage(store)
+    made = store / "made.mp4"
+    made.write_bytes(b"a video" * 1000)
+    key = f"users/user/{request.output_key}"
+    result = RenderResult.parse(rendered(request.to_dict()) | {"output_key": key})
+    OutputRecord(storage, key, request.request_hash()).write(result, made, "version")
+    storage.publish(made, key)
+    return replace(result, output_key=request.output_key)
 
 
 def event(sequence: int, phase: str = "render", *, at: float = 0.0, done: int = 0) -> ProgressEvent:

@@ -6,12 +6,12 @@ a file that does not answer is left to itself.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from reel_modal.backends.across_loops import run_in_thread
 from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
@@ -59,13 +59,12 @@ class Experience:
         await self._in_time(partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold))
 
     async def _in_time(self, work: Callable[[], T]) -> T | None:
-        future = asyncio.get_running_loop().run_in_executor(None, work)
-        await asyncio.wait({future}, timeout=_PATIENCE_SECONDS)
-        if not future.done():
+        call = await run_in_thread(work, _PATIENCE_SECONDS)
+        if not call.done():
             _log.warning("the timings in %s did not answer within %g s", self._history.path, _PATIENCE_SECONDS)
             return None
         try:
-            return future.result()
+            return call.result()
         except Exception:  # noqa: BLE001 - whatever it is, no job fails for its timings
             _log.exception("the timings in %s could not be used", self._history.path)
             return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
+from reel_modal.backends.across_loops import run_in_thread
 from reel_modal.backends.base import Backend, Finished, JobStatus
+from reel_modal.background import LET_GO_SECONDS, finish
 from reel_modal.errors import (
     AuthError,
     FunctionTimeoutError,
@@ -36,12 +38,18 @@ from reel_modal.shared_watch import SharedWatch
 __all__ = ["Job", "JobOptions"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 _SLICE_SECONDS: Final = 10.0
 """One wait of many: between two of them limits are looked at."""
 
+_LEAST_SLICE_SECONDS: Final = 1.0
+_OVERDUE_SECONDS: Final = 0.5
+"""When a backend that is to answer after a slice is taken to be silent: then the store is asked as well."""
+
+_STATUS_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 5.0
 """How far a wait may outlast its time-out while the backend owes an answer."""
@@ -69,12 +77,6 @@ class JobOptions:
     stall_seconds: float | None = 180.0
     deadline_seconds: float | None = None
     unavailable_seconds: float = 120.0
-
-
-def heard(future: asyncio.Future[Any]) -> None:
-    """Take note of how a future ended for which nobody may wait any more, so that asyncio does not complain."""
-    if not future.cancelled():
-        future.exception()
 
 
 class Job(Generic[R]):
@@ -118,44 +120,52 @@ class Job(Generic[R]):
         return f"Job({self.id!r})"
 
     async def status(self) -> JobStatus:
-        """Return how the job is; `unknown` when nobody could be asked, which is never an end.
+        """Return how the job is; `unknown` if the backend could not be asked, which is never an end.
 
-        The output is looked at first, where this host knows the store and the request: a job that has published its
-        result has succeeded, whatever became of its machine.
+        The output is looked at first if this host knows the store and the request: a job that has published its
+        result has succeeded, whatever became of its machine. A backend that is silent is `unknown` after ten seconds.
 
         Cancellation: changes nothing.
         """
         try:
-            if await self._published() is not None or await self._look(0) is not None:
+            if await self._published() is not None:
                 return "succeeded"
-            return "running" if await self._backend.events_so_far(self._call_id) else "queued"
+            if await self._within(_STATUS_SECONDS, self._ask(0)) is not None:
+                return "succeeded"
+            events = await self._within(_STATUS_SECONDS, self._backend.events_so_far(self._call_id))
         except JobCancelledError:
             return "cancelled"
         except (UnavailableError, AuthError, NotDeployedError):
             return "unknown"
         except RemoteError:
             return "failed"
+        return "running" if events else "queued"
 
     async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - `asyncio.timeout` would cancel the job
         """Return the result, waiting for it.
 
+        While the backend is silent, the output itself is looked for, if this host knows the store and the request.
+
         Args:
-            timeout: Longest wait in seconds, a few more while the backend is silent; None waits to the end.
+            timeout: Longest wait in seconds, up to five more while the backend is silent; None waits to the end.
 
         Raises:
             WaitTimeoutError: It was not there in time; the job goes on.
             JobStalledError: Its news stopped; it was cancelled.
             FunctionTimeoutError: It passed its deadline or its function's time-out.
-            JobCancelledError: Somebody cancelled it.
+            JobCancelledError: It was cancelled.
             BadInputError: The function refused its input; `__cause__` is the error that it raised.
-            UnavailableError: Nobody could be asked for too long; the job goes on.
-            JobNotFoundError: Nobody knows the job.
+            UnavailableError: For `unavailable_seconds` the backend was silent or refused the token; the job goes on.
+            JobNotFoundError: The backend does not know the job.
             RemoteError: It failed in another way; `kind` and `retryable` say how.
 
-        Cancellation: cancels the job as well, unless its options say `detach`.
+        Cancellation: cancels the job as well, unless its options say `detach`. That holds for each of several
+        waiters: if one of them is cancelled, the job is cancelled for all, and the others get `JobCancelledError`. A
+        host in which several tasks wait for one job uses `detach`, or shields the wait (`asyncio.shield`). It returns
+        within half a second; a backend that has not answered by then is asked on in the background, for at most 30 s.
         """
         try:
-            return self._decode((await self._outcome_within(timeout)).value)
+            return self._decode((await self._outcome(timeout)).value)
         except asyncio.CancelledError:
             if self._options.on_cancel == "cancel":
                 await self._cancel_for("its waiter was cancelled")
@@ -227,65 +237,102 @@ class Job(Generic[R]):
             except UnavailableError:
                 await self._clock.sleep(_BACKOFF_SECONDS)
 
-    async def _outcome_within(self, timeout_seconds: float | None) -> Finished:
-        """Wait, and leave a backend that is silent for longer than its answer could still matter."""
-        if timeout_seconds is None:
-            return await self._outcome(None)
-        waiting = OwnedTask(self._outcome(timeout_seconds))
-        try:
-            await wait_for_tick(self._clock, timeout_seconds + _GRACE_SECONDS, waiting.future)
-            if not waiting.future.done():
-                raise self._not_yet(timeout_seconds)
-            return waiting.future.result()
-        finally:
-            await waiting.cancel()
-
     async def _outcome(self, timeout_seconds: float | None) -> Finished:
         """Wait in bounded slices, and look at the limits between them; the first look comes before any limit."""
         begun = answered = self._clock.monotonic()
         wait_ends = math.inf if timeout_seconds is None else begun + timeout_seconds
         deadline = self._deadline(begun)
+        ends, silent_seconds = min(wait_ends, deadline), self._options.unavailable_seconds
         stall = _StallWatch(self._options.stall_seconds, begun)
-        # Of a job that had ended before anybody looked, nobody knows how long it took.
+        # Silence shows when a slice has passed without an answer, so a short limit needs short slices.
+        longest_slice = min(stall.slice_seconds, max(_LEAST_SLICE_SECONDS, silent_seconds / 8))
+        # If a job had ended before the first look, it is not known how long it took.
         watched = self._started_at is not None and begun - self._started_at <= _PROMPT_SECONDS
         while True:
-            left = max(0.0, min(wait_ends, deadline) - self._clock.monotonic())
+            now = self._clock.monotonic()
+            slice_seconds = min(max(0.0, ends - now), longest_slice)
+            patience = min(answered + slice_seconds + silent_seconds, ends + _GRACE_SECONDS) - now
             try:
-                outcome = await self._look(min(left, stall.slice_seconds))
+                outcome = await self._look(slice_seconds, patience)
                 answered = self._clock.monotonic()
                 if outcome is not None:
                     if watched:
                         await self._learn(outcome, answered)
                     return outcome
                 watched = True
-                if stall.limit_seconds is not None:
-                    stall.look(await self._backend.events_so_far(self._call_id), answered)
-                    if stall.stalled(answered):
-                        await self._cancel_for("its news stopped")
-                        message = f"no news for {stall.limit_seconds:g} s; the job was cancelled"
-                        raise JobStalledError(message, function=self.function, call_id=self._call_id)
+                await self._check_stall(stall, answered, min(silent_seconds, patience))
             except JobNotFoundError:
                 raise
-            except UnavailableError:
-                # A hiccup of the API says nothing of the job.
+            except (UnavailableError, AuthError) as error:
+                # A hiccup of the API, or a token that it refuses, says nothing of the job.
                 watched = False
                 now = self._clock.monotonic()
-                if now - answered >= self._options.unavailable_seconds:
-                    raise
-                await self._clock.sleep(min(_BACKOFF_SECONDS, max(0.0, min(wait_ends, deadline) - now)))
-            now = self._clock.monotonic()
-            if now >= deadline:
-                await self._cancel_for("it passed its deadline")
-                message = f"not done within its deadline of {self._options.deadline_seconds:g} s; it was cancelled"
-                raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
-            if timeout_seconds is not None and now >= wait_ends:
-                raise self._not_yet(timeout_seconds)
+                if now - answered >= silent_seconds:
+                    raise self._unknown(error) from error
+                await self._clock.sleep(min(_BACKOFF_SECONDS, max(0.0, ends - now)))
+            await self._check_deadline(deadline)
+            if timeout_seconds is not None and self._clock.monotonic() >= wait_ends:
+                message = f"no result within {timeout_seconds:g} s; the job goes on"
+                raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
 
-    def _not_yet(self, timeout_seconds: float) -> WaitTimeoutError:
-        message = f"no result within {timeout_seconds:g} s; the job goes on"
-        return WaitTimeoutError(message, function=self.function, call_id=self._call_id)
+    async def _check_stall(self, stall: _StallWatch, now: float, patience_seconds: float) -> None:
+        if stall.limit_seconds is None:
+            return
+        stall.look(await self._within(patience_seconds, self._backend.events_so_far(self._call_id)), now)
+        if stall.stalled(now):
+            await self._cancel_for("its news stopped", wait_seconds=_GRACE_SECONDS)
+            message = f"no news for {stall.limit_seconds:g} s; the job was cancelled"
+            raise JobStalledError(message, function=self.function, call_id=self._call_id)
 
-    async def _look(self, wait_seconds: float) -> Finished | None:
+    async def _check_deadline(self, deadline: float) -> None:
+        if self._clock.monotonic() >= deadline:
+            await self._cancel_for("it passed its deadline", wait_seconds=_GRACE_SECONDS)
+            message = f"not done within its deadline of {self._options.deadline_seconds:g} s; it was cancelled"
+            raise FunctionTimeoutError(message, function=self.function, call_id=self._call_id)
+
+    def _unknown(self, error: RemoteError) -> UnavailableError:
+        if isinstance(error, UnavailableError):
+            return error
+        message = f"{error.message}; the state of the job is unknown, and it may go on"
+        return UnavailableError(message, function=self.function, call_id=self._call_id)
+
+    async def _look(self, wait_seconds: float, patience_seconds: float) -> Finished | None:
+        """Wait for the outcome; if the backend's answer is overdue, look for the output itself.
+
+        Args:
+            wait_seconds: Longest that the backend is to wait.
+            patience_seconds: Longest for all of it.
+
+        Raises:
+            UnavailableError: No answer came in that time.
+        """
+        asking = OwnedTask(self._ask(wait_seconds))
+        until = self._clock.monotonic() + patience_seconds
+        try:
+            await wait_for_tick(self._clock, min(wait_seconds + _OVERDUE_SECONDS, patience_seconds), asking.future)
+            if not asking.future.done() and (published := await self._published()) is not None:
+                return published
+            await wait_for_tick(self._clock, max(0.0, until - self._clock.monotonic()), asking.future)
+            return self._answer_of(asking.future, patience_seconds)
+        finally:
+            await asking.cancel()
+
+    async def _within(self, seconds: float, answer: Coroutine[object, object, T]) -> T:
+        """Return what the backend answers, or raise UnavailableError after `seconds`."""
+        asking = OwnedTask(answer)
+        try:
+            await wait_for_tick(self._clock, max(0.0, seconds), asking.future)
+            return self._answer_of(asking.future, seconds)
+        finally:
+            await asking.cancel()
+
+    def _answer_of(self, asking: asyncio.Future[T], seconds: float) -> T:
+        if asking.done():
+            return asking.result()
+        message = f"no answer came within {seconds:.3g} s; the state of the job is unknown"
+        raise UnavailableError(message, function=self.function, call_id=self._call_id)
+
+    async def _ask(self, wait_seconds: float) -> Finished | None:
         try:
             return await self._backend.wait(self._call_id, wait_seconds)
         except RemoteError as error:
@@ -299,9 +346,7 @@ class Job(Generic[R]):
         """Return the result that lies beside the job's output, as far as the store answers in time."""
         if self._find_published is None:
             return None
-        looking = asyncio.get_running_loop().run_in_executor(None, self._find_published)
-        looking.add_done_callback(heard)
-        await asyncio.wait({looking}, timeout=_STORE_SECONDS)
+        looking = await run_in_thread(self._find_published, _STORE_SECONDS)
         if not looking.done():
             _log.warning("the store did not say within %g s whether %s has its output", _STORE_SECONDS, self.id)
             return None
@@ -329,13 +374,10 @@ class Job(Generic[R]):
             return math.inf
         return (begun if self._started_at is None else self._started_at) + self._options.deadline_seconds
 
-    async def _cancel_for(self, reason: str) -> None:
-        """Cancel the job for a reason of our own; a failure of that is told, and does not hide the reason."""
-        cancelling = asyncio.ensure_future(asyncio.wait_for(self.cancel(), _CANCEL_SECONDS))
-        try:
-            await asyncio.shield(cancelling)
-        except (RemoteError, TimeoutError) as error:
-            _log.warning("%s could not be cancelled although %s: %s", self.id, reason, error)
+    async def _cancel_for(self, reason: str, *, wait_seconds: float = LET_GO_SECONDS) -> None:
+        """Cancel the job for a reason of our own; a failure of that is logged, and does not hide the reason."""
+        purpose = f"cancelling {self.id}, since {reason},"
+        await finish(self.cancel(), purpose=purpose, limit_seconds=_CANCEL_SECONDS, wait_seconds=wait_seconds)
 
 
 async def _no_events() -> AsyncGenerator[ProgressEvent]:

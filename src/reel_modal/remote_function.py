@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from reel_modal.backends.across_loops import run_in_thread
 from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
+from reel_modal.background import finish, keep
 from reel_modal.blocking import run_in_this_thread, run_sync
 from reel_modal.errors import ConfigError, RemoteError, RequestError
 from reel_modal.experience import Experience
-from reel_modal.job import Job, JobOptions, heard
+from reel_modal.job import Job, JobOptions
 from reel_modal.progress import ProgressPlan, ProgressUpdate
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.owned_task import OwnedTask
@@ -36,6 +38,7 @@ R2 = TypeVar("R2")
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS: Final = 30.0
+_WITHDRAW_SECONDS: Final = 120.0
 
 
 class RemoteFunction(Generic[P, R]):
@@ -88,7 +91,6 @@ class RemoteFunction(Generic[P, R]):
         self._published = published
         self._check = check
         self._submissions: Submissions[R] = Submissions()
-        self._detached: set[asyncio.Future[Job[R]]] = set()
         self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
 
     @staticmethod
@@ -187,15 +189,18 @@ class RemoteFunction(Generic[P, R]):
             UnavailableError: Nobody answers; the job may or may not have been started.
             RemoteError: It could not be started for another reason.
 
-        Cancellation: what was started meanwhile is cancelled, unless the options say `detach`.
+        Cancellation: what was started meanwhile is cancelled, unless the options say `detach`. It returns within half
+        a second; if the backend has not answered by then, that goes on in the background, for at most two minutes,
+        and the log says so.
         """
         if self._options.on_cancel == "cancel":
             return await self._submit_once(*args, **kwargs)
         starting = asyncio.ensure_future(self._submit_once(*args, **kwargs))
-        # The event loop keeps no task alive that nobody refers to.
-        self._detached.add(starting)
-        starting.add_done_callback(self._detached.discard)
-        return await asyncio.shield(starting)
+        try:
+            return await asyncio.shield(keep(starting))
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._log_detached)
+            raise
 
     async def map(
         self: RemoteFunction[Concatenate[T, P2], R],
@@ -271,7 +276,8 @@ class RemoteFunction(Generic[P, R]):
         try:
             call_id = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await asyncio.shield(asyncio.ensure_future(self._withdraw(starting)))
+            purpose = f"cancelling what a cancelled submission of {self.name} may have started"
+            await finish(self._withdraw(starting), purpose=purpose, limit_seconds=_WITHDRAW_SECONDS)
             raise
         # Whoever attaches to it in this process knows as much as who submitted it, such as since when it waits.
         published = None if self._published is None else self._published(*args, **kwargs)
@@ -280,20 +286,26 @@ class RemoteFunction(Generic[P, R]):
 
     async def _checked(self, check: Callable[[], ProgressPlan | None]) -> ProgressPlan | None:
         """Return what the check returns, and raise what it raises; one that takes too long holds no submission up."""
-        looking = asyncio.get_running_loop().run_in_executor(None, check)
-        looking.add_done_callback(heard)
-        await asyncio.wait({looking}, timeout=_CHECK_SECONDS)
-        if not looking.done():
+        checking = await run_in_thread(check, _CHECK_SECONDS)
+        if not checking.done():
             _log.warning("a job of %s was not checked, since that took more than %g s", self.name, _CHECK_SECONDS)
             return None
-        return looking.result()
+        return checking.result()
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
-        """Cancel the call that may be starting still: nobody would ever hear of it."""
+        """Cancel the call that may still be starting: its id would reach no caller."""
         try:
-            await self._backend.cancel(await starting)
+            call_id = await starting
         except RemoteError as error:
             _log.warning("a submission of %s that was cancelled may have started a job: %s", self.name, error)
+            return
+        await self._backend.cancel(call_id)
+
+    def _log_detached(self, starting: asyncio.Future[Job[R]]) -> None:
+        if starting.cancelled():
+            _log.warning("a submission of %s was not done when the event loop ended", self.name)
+        elif (error := starting.exception()) is not None:
+            _log.warning("a submission of %s from which its caller detached failed: %s", self.name, error)
 
     def _job(
         self,

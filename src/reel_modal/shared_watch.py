@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Final, Generic, TypeVar
 
 from reel_modal.backends.events import EventLog
-from reel_modal.errors import JobNotFoundError, UnavailableError
+from reel_modal.errors import AuthError, JobNotFoundError, UnavailableError
 from reel_modal.progress.clocks import Clock
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.progress.owned_task import OwnedTask
@@ -86,14 +86,17 @@ class _Watch(Generic[T]):
 
 
 async def _read(open_events: Events, log: EventLog, clock: Clock) -> None:
+    warned_at = -1
     try:
         while True:
             try:
                 await _read_on(open_events, log)
             except JobNotFoundError:
                 raise
-            except UnavailableError as error:
-                _log.warning("the events of a job cannot be read for now: %s", error)
+            except (UnavailableError, AuthError) as error:
+                if len(log) != warned_at:  # once for each time that they break off
+                    _log.warning("the events of a job cannot be read for now: %s", error)
+                warned_at = len(log)
                 await clock.sleep(_BACKOFF_SECONDS)
             else:
                 return

@@ -249,7 +249,7 @@ async def test_a_cancelled_submission_stays_cancelled_when_the_backend_is_down(
     backend.answer.set()
     with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
         await submitting
-    assert "may have started a job" in caplog.text
+    assert "what a cancelled submission of render_overlay may have started failed" in caplog.text
 
 
 async def test_when_one_of_two_submissions_is_cancelled_the_other_still_gets_a_job() -> None:

@@ -7,28 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.jobs import overlay, rendered
+from tests.jobs import overlay, publish, rendered
 
-from reel_modal import FunctionRegistry, OverlayRequest, RenderResult, Settings, Storage
+from reel_modal import FunctionRegistry, Settings, Storage
 from reel_modal.errors import FunctionError, JobNotFoundError, WorkerCrashedError
-from reel_modal.records import OutputRecord
 from reel_modal.schema import StoreOptions
-from reel_modal.storage import FolderStorage
 from reel_modal.testing import InMemoryBackend, Script
 
 REQUEST = replace(overlay("lost"), store=StoreOptions())
-
-
-def publish(request: OverlayRequest, store: Path) -> RenderResult:
-    """Do what a body does at its end."""
-    storage = FolderStorage(store)
-    made = store / "made.mp4"
-    made.write_bytes(b"a video" * 1000)
-    key = f"users/user/{request.output_key}"
-    result = RenderResult.parse(rendered(request.to_dict()) | {"output_key": key})
-    OutputRecord(storage, key, request.request_hash()).write(result, made, "version")
-    storage.publish(made, key)
-    return replace(result, output_key=request.output_key)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ class OwnedTask(Generic[T]):
 
         Cancellation: ends the wait, not the cancelling.
         """
+        if self._loop.is_closed():
+            return  # nothing can be awaited there any more
         if self.future.cancel():
             await asyncio.wait({self.future})
         if not self.future.cancelled():

@@ -6,7 +6,8 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -27,6 +28,7 @@ from .wire import Recorded, Wire
 
 T = TypeVar("T")
 TOKEN_ID, TOKEN_SECRET = "ak-loopback", "as-loopback-secret"
+LONGEST_FREEZE_SECONDS = 100.0
 
 
 class LoopbackPlane:
@@ -173,6 +175,11 @@ class LoopbackPlane:
 
         return self._run(look)
 
+    def started_containers(self) -> int:
+        """How many containers were ever started here."""
+        folder = self.folder / "containers"
+        return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
+
     def processes(self) -> list[int]:
         """Every process of every container that ever ran here and is still alive."""
         folder = self.folder / "containers"
@@ -288,6 +295,22 @@ class LoopbackPlane:
             await self._wire.start(int(self.url.rpartition(":")[2]))
 
         self._run(again)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the plane as SIGSTOP stops a process: connections stay open, nothing is read and nothing answered."""
+        stopped, thawed = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            thawed.wait(LONGEST_FREEZE_SECONDS)
+
+        self._loop.call_soon_threadsafe(stop)
+        assert stopped.wait(10)
+        try:
+            yield
+        finally:
+            thawed.set()
 
     def end_containers(self) -> None:
         """End the containers that nobody uses, and return when they have."""
