@@ -24,11 +24,11 @@ from reel_modal.functions.specs import app_name, load_specs
 from reel_modal.job import Job, JobOptions
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
-from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.progress.clocks import Clock
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
 from reel_modal.records import result_of_job
-from reel_modal.remote_function import RemoteFunction
+from reel_modal.remote_function import RemoteFunction, shortened
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 from reel_modal.verification import Check, verify_deployment
 
@@ -44,7 +44,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         options: Limits of waits.
         history: What finished jobs took, by which the next ones are planned; default the file of the settings,
             for jobs on Modal and on this machine. A backend of another kind learns only where a history is given.
-        clock: Where the time comes from; a `ManualClock` in tests.
+        clock: Where the time of its waits comes from; default: the backend's, a `ManualClock` in tests.
 
     Attributes:
         settings: The settings.
@@ -67,7 +67,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         backend: Backend | None = None,
         options: JobOptions | None = None,
         history: TimingHistory | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
         self.settings: Settings = settings or Settings.from_env()
         app = app_name(self.settings)
@@ -131,15 +131,17 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 has expired, is found again.
 
         Raises:
-            ConfigError: It is no id of a job, or of one that ran elsewhere than this registry looks.
+            ConfigError: It is not the id of a job, or that of one which runs elsewhere than this registry looks.
         """
+        if not isinstance(job_id, str):
+            raise ConfigError(f"{shortened(job_id)} is not the id of a job; give the text that `Job.id` was")
         backend, _, rest = job_id.partition(":")
         function, _, call_id = rest.partition(":")
         if not call_id or function not in self._functions:
-            raise ConfigError(f"{job_id!r} is no id of a job of this registry")
+            raise ConfigError(f"{shortened(job_id)} is not the id of a job of this registry")
         if backend != self.backend.name:
             raise ConfigError(
-                f"job {job_id!r} runs on {backend!r}, and this registry looks on {self.backend.name!r}:"
+                f"job {shortened(job_id)} runs on {backend!r}, and this registry looks on {self.backend.name!r}:"
                 " MODAL_ENABLED has changed since"
             )
         published = None if request is None else self._look_for_output(request)
@@ -213,7 +215,7 @@ def _render_function(
     experience: Experience | None,
     check: Callable[[Request], ProgressPlan | None],
     published: Callable[[Request], Callable[[], object | None] | None],
-    clock: Clock,
+    clock: Clock | None,
 ) -> RemoteFunction[[Q], RenderResult]:
     def identify(request: Q) -> tuple[str, str]:
         if not isinstance(request, request_type):

@@ -44,7 +44,8 @@
         ├── WorkerCrashedError           the process that ran the job died
         │   └── OutOfMemoryError         it needed more memory than it may have
         ├── BadInputError                the function refused its input; the cause is one of the errors above
-        ├── FunctionError                the function raised something unexpected
+        ├── MisconfiguredError           (also a ConfigError)  the machine that ran the job is not set up for it
+        ├── FunctionError                the function failed in another way; `retryable` if that may pass
         └── UnavailableError             the service does not answer; nothing is known of the job
             └── JobNotFoundError         nobody knows this job, or its result any more
 """
@@ -80,6 +81,7 @@ __all__ = [
     "JobStalledError",
     "JobTooLongError",
     "MediaError",
+    "MisconfiguredError",
     "MissingDependencyError",
     "NotDeployedError",
     "ObjectChangedError",
@@ -104,7 +106,13 @@ __all__ = [
 
 
 class ReelModalError(Exception):
-    """Base of every error of this library: catch this one to catch them all."""
+    """Base of every error of this library: catch this one to catch them all.
+
+    Attributes:
+        retryable: Whether another try of the same may succeed, as after a store that was unreachable.
+    """
+
+    retryable: bool = False
 
 
 class ConfigError(ReelModalError, ValueError):
@@ -165,6 +173,7 @@ class FFmpegError(ReelModalError):
     Attributes:
         command: The command line, argument by argument; empty when ffmpeg was never started.
         exit_status: ffmpeg's exit status, negative for the signal that ended it; None when it never ran.
+        retryable: True if a signal from outside ended it, or if there was no room on the disk.
         frame_index: Frames that had passed when it failed, which is the index of the next one.
         stderr_tail: The last words that ffmpeg wrote.
     """
@@ -214,6 +223,8 @@ class EncoderUnavailableError(FFmpegError):
 class FFmpegStalledError(FFmpegError, TimeoutError):
     """ffmpeg neither took nor gave data for longer than the stall limit, and was ended."""
 
+    retryable = True
+
 
 class InvalidModelError(ReelModalError):
     """A network cannot be used: its file is none, not the one that was meant, or it does not fit what is asked."""
@@ -242,6 +253,8 @@ class ObjectExistsError(StorageError, FileExistsError):
 class ObjectChangedError(StorageError):
     """Another object was put in the place of one while it was read; no two versions were mixed."""
 
+    retryable = True
+
 
 class StorageAccessError(StorageError):
     """The store refuses: the credentials, their signature or rights, or there is no such bucket."""
@@ -250,9 +263,13 @@ class StorageAccessError(StorageError):
 class StorageFullError(StorageError):
     """There is no room for the bytes, in the store or on this machine; the message says where."""
 
+    retryable = True
+
 
 class StorageUnavailableError(StorageError):
     """The store does not answer, or too slowly; it was asked several times. Another try may do."""
+
+    retryable = True
 
 
 class DeploymentError(ReelModalError):
@@ -301,12 +318,12 @@ class RemoteError(ReelModalError):
         function: The function's name, such as ``render_overlay``.
         call_id: The call on the backend; None when there was none yet.
         kind: A short, stable word for the kind of failure, for logs and metrics.
-        retryable: Whether the same request can succeed when it is submitted again.
+        retryable: Whether the same request may succeed when it is submitted again. If the function raised an error of
+            this library, it is that error's.
         user_message: A sentence that a host can show to its own user.
     """
 
     kind: ClassVar[str] = "remote"
-    retryable: ClassVar[bool] = False
     user_message: ClassVar[str] = "The video could not be rendered."
 
     def __init__(self, message: str, *, function: str, call_id: str | None = None) -> None:
@@ -427,8 +444,18 @@ class BadInputError(RemoteError):
     user_message = "This video or these settings cannot be rendered."
 
 
+class MisconfiguredError(RemoteError, ConfigError):
+    """The machine that ran the job is not set up for it: a setting, a secret or a library; the request may be fine.
+
+    Trying again changes nothing until that is corrected. `__cause__` is the error that the function raised.
+    """
+
+    kind = "misconfigured"
+    user_message = "Video rendering is not set up correctly on the server."
+
+
 class FunctionError(RemoteError):
-    """The function raised an error that nobody expected."""
+    """The function failed, which is not the fault of its input; `retryable` says whether another try may succeed."""
 
     kind = "function_error"
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from reel_modal.backends.across_loops import end_of
-from reel_modal.backends.base import Finished, failure_of
+from reel_modal.backends.base import CALL_ID, Finished, failure_of
 from reel_modal.backends.events import EventLog
 from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
 from reel_modal.functions.specs import SPECS
@@ -72,7 +72,8 @@ class InMemoryBackend:
     """Runs scripts instead of functions, each in the event loop that submitted it.
 
     Args:
-        clock: Where the time of the scripts comes from; a `ManualClock` makes tests instant and exact.
+        clock: Where the time of the scripts comes from, and that of every wait of a registry that is made with this
+            backend; a `ManualClock` makes tests instant and exact.
 
     Example:
         >>> backend = InMemoryBackend()
@@ -85,7 +86,7 @@ class InMemoryBackend:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self.submitted: list[Submitted] = []
         self.cancelled: list[str] = []
-        self._clock = clock
+        self.clock: Clock = clock
         self._scripts: dict[str, list[Script]] = {}
         self._calls: dict[str, _Call] = {}
         self._numbers = itertools.count(1)
@@ -98,6 +99,10 @@ class InMemoryBackend:
     def fail_requests(self, times: int) -> None:
         """Let the next `times` requests about jobs, of any kind, end in `UnavailableError`."""
         self._unavailable = times
+
+    def is_call_id(self, call_id: str) -> bool:
+        """See `Backend.is_call_id`."""
+        return CALL_ID.fullmatch(call_id) is not None
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`: a function is there when it has a script or is one of this package."""
@@ -120,7 +125,7 @@ class InMemoryBackend:
         """See `Backend.wait`; the time-out is on the backend's clock."""
         call = self._call(call_id)
         if not call.ended.done() and timeout_seconds > 0:
-            await wait_for_tick(self._clock, timeout_seconds, end_of(call.ended))
+            await wait_for_tick(self.clock, timeout_seconds, end_of(call.ended))
         if not call.ended.done():
             return None
         if (error := call.ended.exception()) is not None:
@@ -152,14 +157,14 @@ class InMemoryBackend:
                 await self.cancel(call_id)
 
     async def _play(self, script: Script, call: _Call, args: Arguments, kwargs: Mapping[str, object]) -> None:
-        await self._clock.sleep(script.queue_seconds)
+        await self.clock.sleep(script.queue_seconds)
         passed = 0.0
         for event in script.events:
             if event.elapsed_seconds > passed:
-                await self._clock.sleep(event.elapsed_seconds - passed)
+                await self.clock.sleep(event.elapsed_seconds - passed)
                 passed = event.elapsed_seconds
             call.events.add(event)
-        await self._clock.sleep(max(script.seconds - passed, 0.0))
+        await self.clock.sleep(max(script.seconds - passed, 0.0))
         try:
             value = script.result(*args, **kwargs) if callable(script.result) else script.result
         except Exception as error:  # noqa: BLE001 - handed to who waits, as a worker does

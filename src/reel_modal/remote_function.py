@@ -23,7 +23,7 @@ from reel_modal.errors import ConfigError, RemoteError, RequestError
 from reel_modal.experience import Experience
 from reel_modal.job import Job, JobOptions
 from reel_modal.progress import ProgressPlan, ProgressUpdate
-from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
+from reel_modal.progress.clocks import Clock
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.submissions import Submissions
 
@@ -38,6 +38,7 @@ R2 = TypeVar("R2")
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS: Final = 30.0
+_LONGEST_SHOWN: Final = 120
 _WITHDRAW_SECONDS: Final = 120.0
 
 
@@ -61,7 +62,7 @@ class RemoteFunction(Generic[P, R]):
         check: Refuses arguments before anything is submitted, and says what is expected of the job where it can; it
             may block, and is called in a thread.
         published: Gives a function that returns what a job of the arguments sent, where its output is there already.
-        clock: Where the time comes from; a `ManualClock` in tests.
+        clock: Where the time of its waits comes from; default: the backend's clock.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class RemoteFunction(Generic[P, R]):
         experience: Experience | None = None,
         check: Callable[P, ProgressPlan | None] | None = None,
         published: Callable[P, Callable[[], object | None] | None] | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
         self.name: str = name
         self._backend = backend
         self._encode = encode
         self._decode = decode
         self._options = options or JobOptions(stall_seconds=None)
-        self._clock = clock
+        self._clock = clock or backend.clock
         self._identify = identify
         self._reports = reports
         self._experience = experience
@@ -259,7 +260,14 @@ class RemoteFunction(Generic[P, R]):
         Args:
             call_id: Of the call.
             published: Returns what the job sent, where its output is there already.
+
+        Raises:
+            ConfigError: It does not have the form of the backend's ids.
         """
+        if not isinstance(call_id, str) or not self._backend.is_call_id(call_id):
+            raise ConfigError(
+                f"{shortened(call_id)} is not the id of a call of {self.name} on {self._backend.name!r}"
+            )
         known = self._submitted.get(call_id)
         return self._job(call_id, attached=True, published=published) if known is None else known
 
@@ -338,6 +346,12 @@ class RemoteFunction(Generic[P, R]):
             # A result of another version of this package is no refused input.
             unreadable = RemoteError(f"its result cannot be read: {error}", function=self.name)
             raise unreadable from error
+
+
+def shortened(value: object) -> str:
+    """Return `repr(value)` as far as it fits into a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 _NOTHING: Final[Any] = object()

@@ -22,11 +22,11 @@ from reel_modal import FunctionRegistry, Job, OverlayRequest, RemoteFunction, Re
 from reel_modal.backends import local
 from reel_modal.backends.local import LocalBackend
 from reel_modal.errors import (
-    BadInputError,
     ConfigError,
     FFmpegError,
     FunctionError,
     JobCancelledError,
+    MisconfiguredError,
     NotDeployedError,
     WorkerCrashedError,
 )
@@ -165,7 +165,29 @@ async def test_an_ffmpeg_that_is_killed_is_an_error_of_the_function(store: Path,
     with pytest.raises(FunctionError, match="SIGKILL") as caught:
         await job.result()
     assert isinstance(caught.value.__cause__, FFmpegError)
+    assert caught.value.retryable
     assert not (store / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "retryable"),
+    [
+        ("from reel_modal.errors import StorageUnavailableError as E; raise E('the store does not answer')", True),
+        ("from reel_modal.errors import FFmpegStalledError as E; raise E('no data moved')", True),
+        ("raise OSError(28, 'No space left on device')", True),
+        # The host cannot rebuild this one.
+        ("error = OSError(28, 'No space left on device'); error.made_by = lambda: 0; raise error", True),
+        ("from reel_modal.errors import OutputMismatchError as E; raise E('another number of frames')", False),
+        ("raise ZeroDivisionError('division by zero')", False),
+    ],
+)
+async def test_error_of_a_body_crosses_the_pipe_with_its_retryable(
+    render: Render, use_body: UseBody, text: str, retryable: bool
+) -> None:
+    use_body(text)
+    with pytest.raises(FunctionError) as caught:
+        await render(overlay())
+    assert caught.value.retryable is retryable
 
 
 @pytest.mark.parametrize(
@@ -525,9 +547,21 @@ async def test_a_worker_finds_what_the_current_folder_gives_to_its_host(
 
 async def test_a_store_that_is_not_set_is_named() -> None:
     render = FunctionRegistry(Settings(), backend=LocalBackend(Settings()))["render_overlay"]
-    with pytest.raises(BadInputError, match="REEL_MODAL_STORE_URL") as caught:
+    with pytest.raises(ConfigError, match="REEL_MODAL_STORE_URL") as caught:
         await render(overlay())
+    assert isinstance(caught.value, MisconfiguredError)
     assert isinstance(caught.value.__cause__, ConfigError)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("url", ["file:///nope", "s3://bucket/prefix"])
+async def test_worker_whose_store_cannot_be_used_is_misconfigured(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    backend = LocalBackend(Settings(store_url=url))
+    with pytest.raises(ConfigError, match=r"'/nope' is not there|no credentials for 's3://bucket/prefix'") as caught:
+        await RemoteFunction("render_overlay", backend)(overlay().to_dict())
+    assert isinstance(caught.value, MisconfiguredError)
 
 
 async def test_a_function_without_a_body_refuses(backend: LocalBackend) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import pytest
 from tests.clips import Clips
 from tests.integration.modal_app import APP, Deployed, app_plane, deploy
 from tests.jobs import GLOBAL
-from tests.object_store import ObjectStore
+from tests.object_store import ObjectStore, free_ports
+from tests.processes import executable, family
 
 from reel_modal.backends import modal as modal_backend
 from reel_modal.client import FunctionRegistry
@@ -27,11 +29,16 @@ from reel_modal.config import Settings
 from reel_modal.errors import (
     AuthError,
     BadInputError,
+    ConfigError,
     DeploymentDriftError,
+    FFmpegError,
+    FunctionError,
     InvalidMediaError,
     JobCancelledError,
+    MisconfiguredError,
     NotDeployedError,
     RemoteError,
+    StorageUnavailableError,
 )
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
@@ -259,6 +266,66 @@ async def test_an_input_that_is_refused_comes_back_as_what_the_body_raised(app: 
             await registry["render_overlay"](request("garbage", source="garbage.mp4"))
     assert isinstance(caught.value.__cause__, InvalidMediaError)
     assert not (app.store / "out/garbage.mp4").exists()
+
+
+@contextmanager
+def other_secret(app: Deployed, values: dict[str, str]) -> Iterator[None]:
+    """Give new containers another secret."""
+    app.plane.create_secret("reel-modal-storage", values)
+    app.plane.end_containers()
+    try:
+        yield
+    finally:
+        app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": app.store.as_uri()})
+        app.plane.end_containers()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ANOTHER": "variable"}, "REEL_MODAL_STORE_URL"),
+        ({"REEL_MODAL_STORE_URL": "file:///nope"}, "'/nope' is not there"),
+        ({"REEL_MODAL_STORE_URL": "s3://bucket/prefix"}, "no credentials for 's3://bucket/prefix'"),
+    ],
+    ids=["no store", "no folder", "no credentials"],
+)
+async def test_container_without_its_secret_is_misconfigured(
+    app: Deployed, values: dict[str, str], said: str
+) -> None:
+    with other_secret(app, values):
+        with pytest.raises(ConfigError, match=said) as caught:
+            await FunctionRegistry(app.settings)["render_overlay"](request("misconfigured"))
+        assert isinstance(caught.value, MisconfiguredError)
+        assert not caught.value.retryable
+
+
+async def test_container_whose_store_is_unreachable_fails_retryable(app: Deployed) -> None:
+    (port,) = free_ports(1)
+    url = f"s3://bucket/prefix?endpoint=http://127.0.0.1:{port}&region=us-east-1"
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with other_secret(app, {"REEL_MODAL_STORE_URL": url, **keys}):
+        with pytest.raises(FunctionError, match="the store did not answer") as caught:
+            await FunctionRegistry(app.settings)["render_overlay"](request("unreachable"))
+        assert isinstance(caught.value.__cause__, StorageUnavailableError)
+        assert caught.value.retryable
+
+
+async def test_container_whose_ffmpeg_is_killed_fails_retryable(app: Deployed, clips: Clips) -> None:
+    shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
+    asked = request("killed-ffmpeg")
+    asked = replace(asked, encode=replace(asked.encode, encoder="libx264", preset="veryslow", smart=False))
+    async with FunctionRegistry(app.settings) as registry:
+        job = await registry["render_overlay"].submit(asked)
+        async for event in job.events():
+            if event.phase == "render" and event.done:
+                break
+        (container,) = app.plane.containers("render_overlay")
+        assert container.pid is not None
+        os.kill(next(pid for pid in family(container.pid) if "ffmpeg" in executable(pid)), signal.SIGKILL)
+        with pytest.raises(FunctionError, match="SIGKILL") as caught:
+            await job.result()
+    assert isinstance(caught.value.__cause__, FFmpegError)
+    assert caught.value.retryable
 
 
 async def test_a_host_of_another_version_says_so_once_and_at_the_cost_of_one_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
-from reel_modal.media import ffmpeg_process
+from reel_modal.media import ffmpeg_process, find_ffmpeg
 from reel_modal.media.encoders import choose_encoder, encoder_arguments
 from reel_modal.media.ffmpeg_process import FFmpegProcess
 
@@ -94,12 +95,43 @@ def test_an_end_by_a_signal_names_it(number: int, name: str) -> None:
     assert f"it failed: ended by {name}" in str(process.error("it failed"))
 
 
+@pytest.mark.parametrize(
+    ("number", "retryable"),
+    [(signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGHUP, True), (signal.SIGSEGV, False)],
+)
+def test_error_of_an_ffmpeg_killed_from_outside_is_retryable(number: int, retryable: bool) -> None:
+    command = [
+        find_ffmpeg().path,
+        *ffmpeg_process.QUIET,
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2",
+        "-f",
+        "rawvideo",
+        "-",
+    ]
+    process = FFmpegProcess(command, yields=True, stall_seconds=PATIENT)
+    try:
+        process.read_into(memoryview(bytearray(1000)))  # it heeds signals by then
+        os.kill(process.pid, number)
+        assert process.finish() in {-number, 255}
+        error = process.error("it failed")
+        assert error.retryable is retryable
+        assert "it failed: ended by" in str(error)
+        assert pickle.loads(pickle.dumps(error)).retryable is retryable  # noqa: S301
+    finally:
+        process.kill()
+
+
 def test_a_full_disk_is_said_first() -> None:
     body = "import sys; sys.exit('av_interleaved_write_frame(): No space left on device')"
     process = FFmpegProcess(python(body), stall_seconds=PATIENT)
     assert process.finish() == 1
     error = process.error("it failed", frame_index=3)
     assert type(error) is FFmpegError
+    assert error.retryable
     assert str(error).startswith("it failed: No space left on device (ENOSPC); free some space")
 
 

@@ -105,10 +105,27 @@ async def test_a_job_is_found_again_by_its_id() -> None:
     assert await found.result() == await job.result()
 
 
-@pytest.mark.parametrize("job_id", ["", "call-1", "memory:call-1", "memory:render_overlay:", "memory:unknown:call-1"])
-def test_what_is_no_id_of_a_job_is_refused(job_id: str) -> None:
-    with pytest.raises(ConfigError, match="is no id of a job"):
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        *("", "call-1", "memory:call-1", "memory:render_overlay:", "memory:unknown:call-1", None, 7, b"memory:a:b"),
+        *("memory:render_overlay:call 1", "memory:render_overlay:call-1\n", "memory:render_overlay:../call"),
+        f"memory:render_overlay:{'x' * 100_000}",
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_attach_of_a_malformed_id_is_a_config_error(job_id: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not the id of a (job|call)") as caught:
         host(InMemoryBackend()).attach(job_id)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("call_id", ["xx", "fu-123", "fc-", "fc-a b", "fc-1\n", "fc-1:2", "FC-1"])
+def test_attach_of_a_malformed_id_on_modal_is_a_config_error(call_id: str) -> None:
+    registry = FunctionRegistry(Settings(modal_enabled=True))
+    with pytest.raises(ConfigError, match="is not the id of a call of render_overlay on 'modal'"):
+        registry.attach(f"modal:render_overlay:{call_id}")
+    assert registry.attach("modal:render_overlay:fc-01JBZ8").id.endswith("fc-01JBZ8")
 
 
 def test_an_id_of_another_backend_names_the_switch() -> None:

@@ -52,7 +52,7 @@ def drawn_tree() -> dict[str, tuple[type[BaseException], ...]]:
         assert match, f"a row of the tree names no error: {row!r}"
         depth = len(match["lead"]) // 4 - 1
         parent = above[depth - 1] if depth else Exception
-        also = (getattr(builtins, match["also"]),) if match["also"] else ()
+        also = (getattr(builtins, match["also"], None) or getattr(errors, match["also"]),) if match["also"] else ()
         bases[match["name"]] = (parent, *also)
         above[depth:] = [getattr(errors, match["name"])]
     return bases
@@ -128,6 +128,24 @@ def test_a_remote_error_has_a_sentence_for_users(error: type[RemoteError]) -> No
 @pytest.mark.parametrize("error", [error for error in REMOTE if "try again" in error.user_message.lower()])
 def test_users_are_asked_to_try_again_only_where_it_can_help(error: type[RemoteError]) -> None:
     assert error.retryable
+
+
+RETRYABLE = {
+    "FFmpegStalledError",
+    "JobNotFoundError",
+    "JobPreemptedError",
+    "JobStalledError",
+    "ObjectChangedError",
+    "StorageFullError",
+    "StorageUnavailableError",
+    "UnavailableError",
+    "WaitTimeoutError",
+    "WorkerCrashedError",
+}
+
+
+def test_every_error_says_whether_another_try_may_succeed() -> None:
+    assert {error.__name__ for error in CLASSES if example(error).retryable} == RETRYABLE
 
 
 def test_every_remote_kind_is_a_stable_word_of_its_own() -> None:

@@ -273,7 +273,7 @@ async def test_each_place_has_timings_of_its_own(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     registry = FunctionRegistry(Settings(), backend=backend, history=history)
-    job = registry["render_overlay"].job("call")
+    job = registry["render_overlay"].job("fc-call")
     assert job._experience is not None
     await job._experience.learn(RenderResult.parse(rendered(overlay().to_dict())), 3.0)
     assert known(history).gpu == gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from tests.jobs import event, overlay, rendered
@@ -18,7 +19,9 @@ from reel_modal.errors import (
     JobPreemptedError,
     NotDeployedError,
     UnavailableError,
+    WaitTimeoutError,
 )
+from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.testing import InMemoryBackend, ManualClock, Script
 
 
@@ -161,3 +164,30 @@ async def test_a_host_sees_its_own_code_work_with_it() -> None:
         result = await job.result()
         assert (result.job_id, result.frames, await job.status()) == ("mine", 7, "succeeded")
         assert job.id == "memory:render_overlay:call-1"
+
+
+async def test_registry_without_a_clock_waits_by_that_of_its_backend() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    backend.script("render_overlay", Script(rendered, seconds=600))
+    registry = FunctionRegistry(Settings(), backend=backend)
+    job = await registry["render_overlay"].submit(overlay())
+    waiting = asyncio.ensure_future(job.result(timeout=300))
+    await clock.advance(299)
+    assert not waiting.done()
+    await clock.advance(1)
+    assert waiting.done()
+    with pytest.raises(WaitTimeoutError, match="within 300 s"):
+        await waiting
+
+
+async def test_advance_after_a_call_waits_until_the_job_is_submitted(tmp_path: Path) -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    backend.script("render_overlay", Script(rendered, seconds=600))
+    settings = Settings(store_url=tmp_path.as_uri())  # so that the job is checked in a thread
+    registry = FunctionRegistry(settings, backend=backend, history=TimingHistory(tmp_path / "timings"))
+    calling = asyncio.ensure_future(registry["render_overlay"](overlay()))
+    await clock.advance(600)
+    assert calling.done()
+    assert (await calling).frames == 25

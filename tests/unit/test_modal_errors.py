@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import pickle
 
 import modal.exception as theirs
 import pytest
@@ -15,6 +17,8 @@ from reel_modal.errors import (
     BadInputError,
     ConfigError,
     FFmpegError,
+    FFmpegNotFoundError,
+    FFmpegStalledError,
     FunctionError,
     FunctionTimeoutError,
     InvalidKeyError,
@@ -22,12 +26,20 @@ from reel_modal.errors import (
     JobCancelledError,
     JobNotFoundError,
     JobPreemptedError,
+    MisconfiguredError,
+    MissingDependencyError,
     NotDeployedError,
+    ObjectChangedError,
     ObjectNotFoundError,
     OutOfMemoryError,
+    OutputMismatchError,
+    ProviderUnavailableError,
     RemoteError,
     RequestError,
+    StorageAccessError,
     StorageError,
+    StorageFullError,
+    StorageUnavailableError,
     UnavailableError,
     WorkerCrashedError,
 )
@@ -92,8 +104,12 @@ def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
         (InvalidMediaError("it is no video"), BadInputError),
         (ObjectNotFoundError("there is no object under 'in.mp4'"), BadInputError),
         (InvalidKeyError("'../x' leads out"), BadInputError),
-        (ConfigError("no store is set"), BadInputError),
-        (StorageError("the disk is full"), FunctionError),
+        (ConfigError("no store is set"), MisconfiguredError),
+        (MissingDependencyError("obstore does not load here"), MisconfiguredError),
+        (FFmpegNotFoundError("there is no ffmpeg"), MisconfiguredError),
+        (ProviderUnavailableError("there is no GPU"), MisconfiguredError),
+        (StorageAccessError("the secret key is wrong"), MisconfiguredError),
+        (StorageError("the object cannot be read"), FunctionError),
         (FFmpegError("ffmpeg failed", exit_status=1), FunctionError),
         (ZeroDivisionError("division by zero"), FunctionError),
         (MemoryError("unable to allocate 40 GiB"), OutOfMemoryError),
@@ -116,6 +132,42 @@ def test_what_a_function_raises_has_its_kind_whatever_the_backend(
         assert (made.function, made.call_id) == ("render_overlay", "c")
     said = raised.message if isinstance(raised, RemoteError) else str(raised)
     assert said in made.message
+
+
+@pytest.mark.parametrize(
+    ("raised", "retryable"),
+    [
+        (StorageUnavailableError("the store does not answer"), True),
+        (StorageFullError("the bucket is full"), True),
+        (ObjectChangedError("another object is there"), True),
+        (FFmpegStalledError("no data moved for 60 s"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (JobPreemptedError("inner", function="other"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (StorageAccessError("the secret key is wrong"), False),
+        (ConfigError("no store is set"), False),
+        (InvalidMediaError("it is no video"), False),
+        (OutputMismatchError("another number of frames"), False),
+        (FFmpegError("ffmpeg failed", exit_status=1), False),
+        (MemoryError("unable to allocate 40 GiB"), False),
+        (ZeroDivisionError("division by zero"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_failure_of_an_error_is_retryable_if_the_error_is(raised: BaseException, retryable: bool) -> None:
+    for made in (
+        failure_of(raised, function="f", call_id=None),
+        remote_error(pickle.loads(pickle.dumps(raised)), function="f", call_id=None),  # noqa: S301
+    ):
+        assert made.retryable is retryable
+        assert pickle.loads(pickle.dumps(made)).retryable is retryable  # noqa: S301
+
+
+def test_failure_of_a_misconfigured_machine_is_a_config_error() -> None:
+    made = failure_of(ConfigError("no store is set"), function="f", call_id=None)
+    assert isinstance(made, ConfigError)
+    assert "video" not in made.user_message.lower().replace("video rendering", "")
 
 
 def test_an_error_that_is_not_ours_is_told_with_its_type() -> None:

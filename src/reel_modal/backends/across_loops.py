@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+from reel_modal.progress.clocks import hold_manual_clocks
+
 __all__ = ["end_of", "run_in_thread"]
 
 T = TypeVar("T")
@@ -46,7 +48,9 @@ async def run_in_thread(work: Callable[[], T], seconds: float) -> Future[T]:
         42
     """
     call = _threads.start(work)
-    await asyncio.wait({end_of(call)}, timeout=seconds)
+    ended = end_of(call)
+    hold_manual_clocks(ended)
+    await asyncio.wait({ended}, timeout=seconds)
     return call
 
 

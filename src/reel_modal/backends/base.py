@@ -6,6 +6,8 @@ It must know neither Modal nor worker processes.
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
@@ -13,29 +15,42 @@ from typing import Final, Literal, Protocol, TypeAlias
 from reel_modal.errors import (
     BadInputError,
     ConfigError,
+    FFmpegNotFoundError,
     FunctionError,
     InvalidKeyError,
     InvalidMediaError,
     InvalidModelError,
     JobCancelledError,
+    MisconfiguredError,
+    MissingDependencyError,
     ObjectExistsError,
     ObjectNotFoundError,
     OutOfMemoryError,
+    ProviderUnavailableError,
     ReelModalError,
     RemoteError,
     RequestError,
+    StorageAccessError,
 )
+from reel_modal.progress.clocks import Clock
 from reel_modal.progress.events import ProgressEvent
 
-__all__ = ["Backend", "Finished", "JobStatus", "failure_of"]
+__all__ = ["CALL_ID", "Backend", "Finished", "JobStatus", "failure_of", "is_retryable"]
 
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "unknown"]
 """`unknown` says that nobody could be asked, and is never an end."""
 
 _REFUSALS: Final = (
-    *(RequestError, InvalidMediaError, InvalidModelError, ConfigError, InvalidKeyError),
+    *(RequestError, InvalidMediaError, InvalidModelError, InvalidKeyError),
     *(ObjectNotFoundError, ObjectExistsError),
 )
+_NOT_SET_UP: Final = (
+    *(ConfigError, MissingDependencyError, FFmpegNotFoundError, ProviderUnavailableError, StorageAccessError),
+)
+CALL_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+"""What the ids of every backend are made of."""
+
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,15 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The first part of every job's id, such as `modal`."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Where the time of its waits comes from: the system's clock, but for a backend of tests."""
+        ...
+
+    def is_call_id(self, call_id: str) -> bool:
+        """Return whether `call_id` has the form of this backend's ids; nothing is asked."""
         ...
 
     async def hydrate(self, function: str) -> None:
@@ -121,17 +145,31 @@ class Backend(Protocol):
 def failure_of(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
     """Return what a function raised as the error that the host gets; the caller raises it `from error`.
 
-    An error that names the input is `BadInputError`, a `MemoryError` is `OutOfMemoryError`; one that the function
-    raised as a `RemoteError` keeps its kind; everything else is `FunctionError`.
+    An error that names the input is `BadInputError`, one that names the machine's setup `MisconfiguredError`, a
+    `MemoryError` is `OutOfMemoryError`; one that the function raised as a `RemoteError` keeps its kind; everything
+    else is `FunctionError`. It is `retryable` if the function's own error is, or if that says that a disk is full.
     """
     if isinstance(error, RemoteError):
-        return type(error)(error.message, function=function, call_id=call_id)
+        made = type(error)(error.message, function=function, call_id=call_id)
+        made.retryable = error.retryable
+        return made
     if isinstance(error, asyncio.CancelledError):
         return JobCancelledError("the job was cancelled", function=function, call_id=call_id)
     kind: type[RemoteError] = FunctionError
     if isinstance(error, _REFUSALS):
         kind = BadInputError
+    elif isinstance(error, _NOT_SET_UP):
+        kind = MisconfiguredError
     elif isinstance(error, MemoryError):
         kind = OutOfMemoryError
-    said = str(error) if isinstance(error, ReelModalError) else f"{type(error).__name__}: {error}"
-    return kind(said, function=function, call_id=call_id)
+    ours = isinstance(error, ReelModalError)
+    made = kind(str(error) if ours else f"{type(error).__name__}: {error}", function=function, call_id=call_id)
+    made.retryable = is_retryable(error)
+    return made
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Return whether another try of what raised `error` may succeed."""
+    if isinstance(error, ReelModalError):
+        return error.retryable
+    return isinstance(error, OSError) and error.errno in _DISK_FULL

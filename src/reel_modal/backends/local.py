@@ -27,7 +27,7 @@ from typing import Final, cast
 from weakref import WeakSet
 
 from reel_modal.backends.across_loops import end_of
-from reel_modal.backends.base import Finished, failure_of
+from reel_modal.backends.base import CALL_ID, Finished, failure_of
 from reel_modal.backends.events import EventLog
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.backends.worker import END_SECONDS
@@ -42,6 +42,7 @@ from reel_modal.errors import (
     WorkerCrashedError,
 )
 from reel_modal.functions.specs import SPECS
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.events import ProgressEvent
 
 __all__ = ["LocalBackend"]
@@ -65,6 +66,7 @@ class LocalBackend:
     """
 
     name: str = "local"
+    clock: Clock = SYSTEM_CLOCK
 
     def __init__(self, settings: Settings | None = None, *, max_workers: int | None = None) -> None:
         self._settings = settings or Settings.from_env()
@@ -83,6 +85,10 @@ class LocalBackend:
             call.let_go()
         self._calls, self._waiting = {}, deque()
         self._lock, self._threads = threading.Lock(), 0
+
+    def is_call_id(self, call_id: str) -> bool:
+        """See `Backend.is_call_id`."""
+        return CALL_ID.fullmatch(call_id) is not None
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`."""
@@ -330,7 +336,9 @@ class _LocalCall:
         if isinstance(answer, Failed):
             error = _error_of(answer)
             if error is None:
-                raise FunctionError(answer.said, function=self._function, call_id=self.id)
+                unknown = FunctionError(answer.said, function=self._function, call_id=self.id)
+                unknown.retryable = answer.retryable
+                raise unknown
             raise failure_of(error, function=self._function, call_id=self.id) from error
         raise WorkerCrashedError(_how_it_died(status, tail), function=self._function, call_id=self.id)
 

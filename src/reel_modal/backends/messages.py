@@ -47,7 +47,9 @@ class Failed:
     Attributes:
         pickled: The error; its class may not be there in the host, or may not come back from a pickle.
         said: The error in words, for that case.
+        retryable: Whether another try may succeed, for that case as well.
     """
 
     pickled: bytes
     said: str
+    retryable: bool

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ from reel_modal.config import OnDrift
 from reel_modal.errors import AuthError, JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
 from reel_modal.functions.contract import Contract, Difference, local_contract
 from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
+from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.progress.owned_task import OwnedTask
 from reel_modal.single_flight import SingleFlight
@@ -49,6 +51,7 @@ _DRIFT_SECONDS: Final = 10.0
 """Longest that a first job waits to hear of which version the deployment is, where it runs in any case."""
 
 _MOST_KEPT: Final = 10_000
+_CALL_ID: Final = re.compile(r"fc-[A-Za-z0-9_-]{1,100}")
 
 
 class ModalBackend:
@@ -65,6 +68,7 @@ class ModalBackend:
     """
 
     name: str = "modal"
+    clock: Clock = SYSTEM_CLOCK
 
     def __init__(
         self,
@@ -90,6 +94,10 @@ class ModalBackend:
 
     def __repr__(self) -> str:
         return f"ModalBackend({self.app!r})"
+
+    def is_call_id(self, call_id: str) -> bool:
+        """See `Backend.is_call_id`."""
+        return _CALL_ID.fullmatch(call_id) is not None
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`; asks Modal the first time, and again after a failure."""

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from reel_modal.backends.base import is_retryable
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
@@ -80,11 +81,11 @@ def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None
 
 
 def _failed(error: Exception) -> Failed:
-    said = f"{type(error).__name__}: {error}"
+    said, retryable = f"{type(error).__name__}: {error}", is_retryable(error)
     try:
-        return Failed(pickle.dumps(error), said)
+        return Failed(pickle.dumps(error), said, retryable)
     except Exception:  # noqa: BLE001 - what an error carries may refuse in any way
-        return Failed(b"", said)
+        return Failed(b"", said, retryable)
 
 
 def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.Event) -> None:

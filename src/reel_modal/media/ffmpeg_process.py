@@ -33,6 +33,17 @@ _TAIL_LINES: Final = 30
 _LONGEST_LINE_BYTES: Final = 4096
 _REAP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
+_SIGNALLED_STATUS: Final = 255
+"""How ffmpeg ends by itself after SIGTERM, SIGINT or SIGQUIT."""
+
+_KILLED: Final = frozenset(
+    {
+        _SIGNALLED_STATUS,
+        *(-getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGHUP") if hasattr(signal, name)),
+    }
+)
+"""The exit statuses of an ffmpeg that was ended from outside; one that crashes ends by other signals."""
+
 # glibc gives the memory of each frame back to the system and asks for it again, page by page, which costs as much as
 # reading the frame; with these it keeps it.
 _KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
@@ -200,19 +211,24 @@ class FFmpegProcess:
         """Return the error that says `message`, how the process ended and its last words."""
         status = self._process.poll()
         kind: type[FFmpegError] = FFmpegError
+        was_killed, disk_full = status in _KILLED, "No space left on device" in self.tail
         if self.stalled:
             kind, message = FFmpegStalledError, f"{message}: no data moved for {self._stall_seconds:g} s"
         elif status is not None and status < 0:
             message = f"{message}: ended by {_signal_name(-status)}"
-        elif "No space left on device" in self.tail:
+        elif was_killed:
+            message = f"{message}: ended by a signal"
+        elif disk_full:
             message = f"{message}: No space left on device (ENOSPC); free some space and try again"
-        return kind(
+        error = kind(
             message,
             command=self.command,
             exit_status=status,
             frame_index=frame_index,
             stderr_tail=self.tail,
         )
+        error.retryable = error.retryable or was_killed or disk_full
+        return error
 
     def _attend(self) -> None:
         """Start what drains its words and bounds its silences."""

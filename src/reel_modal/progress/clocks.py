@@ -9,8 +9,9 @@ import asyncio
 import heapq
 import time
 from typing import Final, Protocol, TypeVar
+from weakref import WeakSet
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "ManualClock", "SystemClock", "wait_for_tick"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "ManualClock", "SystemClock", "hold_manual_clocks", "wait_for_tick"]
 
 T = TypeVar("T")
 
@@ -89,7 +90,8 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Move on by `seconds`, waking each sleeper at its own moment, in order.
 
-        Returns when the tasks that were woken have come to rest, as far as they wait on this clock only.
+        Returns when the tasks that were woken have come to rest: they wait on this clock. A look at a store or a
+        file, which a thread does in real time, is waited for.
 
         Cancellation: leaves the clock where it was.
         """
@@ -108,9 +110,26 @@ class ManualClock:
         self._now += seconds
 
 
+_real_time: WeakSet[asyncio.Future[None]] = WeakSet()
+_REAL_SECONDS: Final = 10.0
+
+
+def hold_manual_clocks(call: asyncio.Future[None]) -> None:
+    """Let each manual clock of this event loop stand until `call` is done, which a thread does in real time.
+
+    Without this a test that submits a job and advances the clock could move it before the job was submitted.
+    """
+    _real_time.add(call)
+
+
 async def _settle() -> None:
-    for _ in range(_SETTLING_TURNS):
-        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    while True:
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)
+        calls = {call for call in list(_real_time) if call.get_loop() is loop and not call.done()}
+        if not calls or not (await asyncio.wait(calls, timeout=_REAL_SECONDS))[0]:
+            return
 
 
 async def wait_for_tick(clock: Clock, seconds: float, future: asyncio.Future[T]) -> None:
