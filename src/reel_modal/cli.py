@@ -1,12 +1,13 @@
 """The command line: `reel-modal` and `python -m reel_modal`.
 
 Data go to stdout, bars and messages to stderr. Exit status: 0 done, 1 failed, 2 usage, 3 not configured,
-130 interrupted. It must not hold any logic of its own.
+130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP. It must not hold any logic of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,18 +26,24 @@ from reel_modal.errors import (
     ReelModalError,
     RequestError,
 )
+from reel_modal.interruption import Interruption
 
 if TYPE_CHECKING:
     from reel_modal.schema import EncodeOptions, RenderResult
 
 __all__ = ["main"]
 
-_FAILED, _USAGE, _NOT_CONFIGURED, _INTERRUPTED = 1, 2, 3, 130
+_FAILED, _USAGE, _NOT_CONFIGURED = 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = _parser().parse_args(argv)
+    with Interruption() as interruption:
+        return _run(arguments, interruption)
+
+
+def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
     try:
         status = int(arguments.command(arguments))
         sys.stdout.flush()
@@ -45,18 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     except KeyboardInterrupt:
-        _say("interrupted; nothing was left behind")
-        return _INTERRUPTED
-    except RequestError as error:
-        _say(f"error: {error}")
-        return _USAGE
-    except (ConfigError, FFmpegNotFoundError, MissingDependencyError, ProviderUnavailableError) as error:
-        _say(f"error: {error}")
-        return _NOT_CONFIGURED
+        with contextlib.suppress(OSError):  # the terminal may be closed, which sends SIGHUP
+            _say("interrupted; nothing was left behind")
+        return interruption.exit_status
     except ReelModalError as error:
         _say(f"error: {error}")
-        return _FAILED
+        return _status_of(error)
+    except OSError:
+        if interruption.received is None:
+            raise
+        return interruption.exit_status  # the bar could not be drawn on a terminal that was closed
     return status
+
+
+def _status_of(error: ReelModalError) -> int:
+    if isinstance(error, RequestError):
+        return _USAGE
+    not_set_up = (ConfigError, FFmpegNotFoundError, MissingDependencyError, ProviderUnavailableError)
+    return _NOT_CONFIGURED if isinstance(error, not_set_up) else _FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -340,6 +353,18 @@ def _deploy(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _show_demo(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # there is something in it
+            folder.rmdir()
+        raise
+    return 0
+
+
+def _show_demo(folder: Path) -> None:
     from reel_modal.demo import (
         demo_framing,
         demo_overlay,
@@ -351,23 +376,21 @@ def _demo(arguments: argparse.Namespace) -> int:
     from reel_modal.functions import apply_upscale, process_framing, render_overlay
     from reel_modal.run_here import run_here
 
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    overlay = demo_overlay(arguments.output / "highlight.mp4")
+    overlay = demo_overlay(folder / "highlight.mp4")
     _show_result(*run_here(render_overlay.run, overlay))
-    sheet = arguments.output / "before_and_after.png"
+    sheet = folder / "before_and_after.png"
     write_contact_sheet(Path(overlay.input_key), Path(overlay.output_key), sheet)
     print(f"{sheet}: the clip above, the highlight below")
-    framing = demo_framing(arguments.output / "reel.mp4")
+    framing = demo_framing(folder / "reel.mp4")
     _show_result(*run_here(process_framing.run, framing))
-    sheet = arguments.output / "crop_and_reel.png"
+    sheet = folder / "crop_and_reel.png"
     write_reel_sheet(framing, sheet)
     print(f"{sheet}: what the crop follows above, the reel below")
-    larger = demo_upscale(arguments.output / "larger.mp4")
+    larger = demo_upscale(folder / "larger.mp4")
     _show_result(*run_here(apply_upscale.run, larger))
-    sheet = arguments.output / "cubic_and_larger.png"
+    sheet = folder / "cubic_and_larger.png"
     write_detail_sheet(larger, sheet)
     print(f"{sheet}: enlarged by cubics above, by the network below")
-    return 0
 
 
 def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:

@@ -18,6 +18,7 @@ from reel_modal.media import probe
 from reel_modal.rendering.framing import CropTrack
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.storage import PathStorage
 
 __all__ = [
     "demo_framing",
@@ -168,7 +169,7 @@ def _write_png(picture: U8Array, path: Path) -> None:
     encoded, png = load_cv2().imencode(".png", picture)
     if not encoded:
         raise ConfigError(f"OpenCV could not encode {str(path)!r}")
-    path.write_bytes(png.tobytes())
+    PathStorage().write_bytes(str(path), png.tobytes())
 
 
 def _spread(start: Fraction, end: Fraction) -> list[Fraction]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.integration.modal_app import Deployed, deploy, image_python
-from tests.processes import await_end, family
+from tests.processes import await_end, command, family, with_variable
 
 import reel_modal
 from reel_modal.deploy.command import main
@@ -105,6 +106,12 @@ class Deploys:
             text=True,
             start_new_session=True,
         )
+
+    def scratch(self) -> Path:
+        """An empty place for temporary files."""
+        folder = self.folder / f"scratch-{len(list(self.folder.iterdir()))}"
+        folder.mkdir()
+        return folder
 
     def publishes(self) -> int:
         """How often the app was published in this test."""
@@ -220,6 +227,42 @@ def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
     assert "interrupted; --verify-only says what serves now" in words
     await_end(sender, 60)
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
+def test_deploy_ended_by_a_signal_while_it_sends_leaves_nothing(first: Deploys, number: int, status: int) -> None:
+    first.plane.faults.hang("FunctionCreate")
+    scratch = first.scratch()
+    process = first.start(*QUICK, **L4, TMPDIR=str(scratch))
+    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
+    sender = family(process.pid)
+    os.kill(process.pid, number)
+    _, words = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in words) == (status, False), words
+    await_end(sender, 60)
+    assert list(scratch.iterdir()) == []
+    assert (first.publishes(), first.gpu()) == (0, ("T4",))
+
+
+@pytest.mark.parametrize("step", ["deploy.trial app", ".part.mp4", "-m venv", "-m pip install"])
+def test_deploy_ended_by_a_signal_in_its_trial_leaves_nothing(first: Deploys, step: str) -> None:
+    scratch, cache = first.scratch(), first.scratch()
+    trial = () if "-m " in step else ("--preflight-python", str(first.python))
+    process = first.start(*NAME, *trial, **L4, TMPDIR=str(scratch), XDG_CACHE_HOME=str(cache))
+    deadline = time.monotonic() + 100
+    while not any(step in command(pid) for pid in family(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    children = family(process.pid)
+    os.kill(process.pid, signal.SIGTERM)
+    _, words = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in words) == (143, False), words
+    await_end(children, 60)
+    assert with_variable("XDG_CACHE_HOME", str(cache)) == set()
+    assert list(scratch.iterdir()) == []
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    assert first.publishes() == 0
 
 
 def test_a_deploy_that_is_never_answered_ends_in_time_and_says_what_serves(first: Deploys) -> None:

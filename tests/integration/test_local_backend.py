@@ -149,6 +149,36 @@ async def test_a_worker_that_is_killed_is_named_at_once_with_its_signal(store: P
     assert not (store / "out").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("phase", ["fetch", "render"])
+async def test_worker_ended_by_a_signal_is_lost_and_leaves_nothing(
+    store: Path, scratch: Path, render: Render, number: signal.Signals, phase: str
+) -> None:
+    job = await render.submit(overlay(preset=SLOW))
+    await until(job, phase)
+    pid = worker()
+    left = {pid, *family(pid)}
+    begun = time.monotonic()
+    os.kill(pid, number)
+    with pytest.raises(WorkerCrashedError, match=f"ended by {number.name}") as caught:
+        await job.result()
+    assert caught.value.retryable
+    assert time.monotonic() - begun < 2 + PROMPT_SECONDS
+    await_end(left, PROMPT_SECONDS)
+    assert not (store / "out").exists()
+
+
+async def test_worker_ended_by_a_signal_in_a_call_that_blocks_is_interrupted(
+    render: Render, use_body: UseBody
+) -> None:
+    use_body("with context.reporter.phase('render'):\n    time.sleep(600)")
+    job = await render.submit(overlay())
+    await until(job, "render")
+    os.kill(worker(), signal.SIGTERM)
+    with pytest.raises(WorkerCrashedError, match="ended by SIGTERM"):
+        await job.result(timeout=2 + PROMPT_SECONDS)
+
+
 async def test_a_worker_that_dies_is_named_where_nobody_can_wait_without_reaping(
     render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +412,26 @@ def test_when_the_host_is_killed_its_jobs_end(
     # Its own are all that have this place for temporary files, whoever their parent is now.
     while left := with_variable("TMPDIR", str(scratch)):
         await_end(left, seconds)
+    assert list(scratch.iterdir()) == []
+    assert not (store / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_to_host_worker_and_ffmpeg_at_once_leaves_nothing(
+    store: Path, scratch: Path, number: signal.Signals
+) -> None:
+    """As systemd ends a service: each process of it gets the signal, and the host does not clean up."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
+        "REEL_MODAL_STORE_URL": store.as_uri(),
+    }
+    with subprocess.Popen([sys.executable, "-c", HOST], env=environment, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        assert "render" in iter(lambda: host.stdout.readline().strip(), "")  # type: ignore[union-attr]
+        for pid in (*family(host.pid), host.pid):
+            os.kill(pid, number)
+    while left := with_variable("TMPDIR", str(scratch)):
+        await_end(left, 2 + PROMPT_SECONDS)
     assert list(scratch.iterdir()) == []
     assert not (store / "out").exists()
 

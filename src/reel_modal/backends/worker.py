@@ -1,7 +1,7 @@
 """The process that runs one local job: what a container is on Modal. `python -m reel_modal.backends.worker`.
 
 It reads a `Task` from stdin and writes messages to stdout. When stdin closes, the host has cancelled the job or has
-died; either way the job ends and takes its ffmpegs along. It must not know the host.
+died; either way the job ends and takes its ffmpegs along. So it does on SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO, Final
 
 from reel_modal.backends.base import is_retryable
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
+from reel_modal.interruption import TERMINATING
 from reel_modal.progress.events import ProgressEvent
 
 __all__ = ["END_SECONDS", "main"]
@@ -38,15 +41,41 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
     cancellation, ended = CancellationToken(), threading.Event()
+    # A signal handler may come in the midst of anything; of all that tells a thread, only this may be used there.
+    reasons: queue.SimpleQueue[int] = queue.SimpleQueue()
+    received = _heed_termination(reasons)
     task.folder.mkdir(mode=0o700)
     try:
-        threading.Thread(target=_watch_host, args=(task.folder, cancellation, ended), daemon=True).start()
+        threading.Thread(target=_watch_host, args=(reasons,), daemon=True).start()
+        threading.Thread(target=_end_job, args=(reasons, task.folder, cancellation, ended), daemon=True).start()
         answer = _run(task, cancellation, channel)
         ended.set()
     finally:
         # The host does so as well, if it is still there.
         shutil.rmtree(task.folder, ignore_errors=True)
+    if received and isinstance(answer, Failed):
+        _end_by(received[0])
     _send(channel, answer)
+
+
+def _heed_termination(reasons: queue.SimpleQueue[int]) -> list[int]:
+    """Let SIGTERM and SIGHUP be reasons to end the job; return the list of those that have come."""
+    received: list[int] = []
+
+    def heed(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        reasons.put(number)
+
+    for number in TERMINATING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, heed)
+    return received
+
+
+def _end_by(number: int) -> None:
+    """End this process by the signal that it was sent, so that its host sees what has happened."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Returned | Failed:
@@ -88,10 +117,18 @@ def _failed(error: Exception) -> Failed:
         return Failed(b"", said, retryable)
 
 
-def _watch_host(folder: Path, cancellation: CancellationToken, ended: threading.Event) -> None:
-    """End the job when the host closes stdin: between two frames, else at once, else by force."""
+def _watch_host(reasons: queue.SimpleQueue[int]) -> None:
+    """End the job when the host closes stdin: it has cancelled the job, or is gone."""
     with contextlib.suppress(OSError):  # however stdin ended, the host is gone
         os.read(0, 1)
+    reasons.put(0)
+
+
+def _end_job(
+    reasons: queue.SimpleQueue[int], folder: Path, cancellation: CancellationToken, ended: threading.Event
+) -> None:
+    """Wait for a reason, and end the job: between two frames, else at once, else by force."""
+    reasons.get()
     cancellation.cancel()
     if ended.wait(BETWEEN_FRAMES_SECONDS):
         return

@@ -22,12 +22,13 @@ from reel_modal.config import Settings
 from reel_modal.deploy.account import check_account, check_secrets, hide_tokens
 from reel_modal.deploy.console import Console, Redactor
 from reel_modal.deploy.options import add_arguments
-from reel_modal.deploy.outcome import DONE, FAILED, INTERRUPTED, deployment_error, exit_status, explained
+from reel_modal.deploy.outcome import DONE, FAILED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import Plan, make_plan
 from reel_modal.deploy.publishing import Deployment, publish
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, load_specs
+from reel_modal.interruption import Interruption
 from reel_modal.pricing import load_rates
 from reel_modal.verification import Verification, verify_deployment
 
@@ -58,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         failure = explained(error)
         print(f"error: {redact(str(failure))}", file=sys.stderr)  # noqa: T201 - the console is what failed
         return exit_status(failure)
-    with console:
+    with console, Interruption() as interruption:
         try:
             return _Command(arguments, console).run()
         except KeyboardInterrupt:
             console.say("interrupted; --verify-only says what serves now")
-            return INTERRUPTED
+            return interruption.exit_status
         except ReelModalError as error:
             return _failed(explained(error), console, as_json=arguments.json)
         except Exception:  # noqa: BLE001 - a fault of this package; its traceback may hold a secret as well

@@ -18,6 +18,7 @@ from typing import Final
 
 from platformdirs import user_cache_path
 
+from reel_modal.deploy.children import run_to_end, temporary_files_in
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.deploy.preflight import Interpreter
@@ -50,13 +51,16 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
     if not folder.exists():
         console.say(f"trial: installing what the image has into {folder}; this is done once")
         building = folder.with_name(f"{digest}.{os.getpid()}")
+        temporary = building / "temporary"
         try:
-            _run([base, "-m", "venv", building], "a virtual environment could not be made")
+            temporary.mkdir(parents=True)
+            _run([base, "-m", "venv", building], temporary, "a virtual environment could not be made")
             pip: list[str | Path] = [building / python, "-m", "pip", "install", "--quiet", "--no-compile"]
-            _run([*pip, *image.pip_without_gpu], "pip could not install the image's packages")
+            _run([*pip, *image.pip_without_gpu], temporary, "pip could not install the image's packages")
             # Modal brings its client into a container on a path of its own; so a body that uses what only modal
             # needs is found out.
-            _run([*pip, "--target", building / "modal", wanted[0]], "pip could not install modal")
+            _run([*pip, "--target", building / "modal", wanted[0]], temporary, "pip could not install modal")
+            shutil.rmtree(temporary)
             try:
                 building.rename(folder)
             except OSError:
@@ -78,19 +82,11 @@ def _base_python(version: str, console: Console) -> Path:
     return Path(sys.executable)
 
 
-def _run(command: Iterable[str | Path], problem: str) -> None:
+def _run(command: Iterable[str | Path], temporary: Path, problem: str) -> None:
     words = [str(part) for part in command]
-    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    env = {**os.environ, **temporary_files_in(temporary), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
-        done = subprocess.run(
-            words,
-            env=quiet,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_INSTALL_SECONDS,
-            check=False,
-        )
+        done = run_to_end(words, env=env, timeout_seconds=_INSTALL_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise deployment_error("preflight", f"{problem} within {_INSTALL_SECONDS:g} s") from error
     if done.returncode != 0:

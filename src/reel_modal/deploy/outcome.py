@@ -16,9 +16,9 @@ from reel_modal.errors import (
     RemoteError,
 )
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONFIGURED", "USAGE", "deployment_error", "exit_status", "explained"]
+__all__ = ["DONE", "FAILED", "NOT_CONFIGURED", "USAGE", "deployment_error", "exit_status", "explained"]
 
-DONE, FAILED, USAGE, NOT_CONFIGURED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, NOT_CONFIGURED = 0, 1, 2, 3
 
 _LOOK: Final = "`python -m reel_modal.deploy --verify-only` says what serves now"
 _LAST: Final = "a deployment is published by its last request, so the former version should serve on"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reel_modal.deploy.children import run_to_end, temporary_files_in
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.functions.specs import SHIPPED_SUFFIXES
@@ -85,11 +86,11 @@ def run_preflight(
         FFmpegError: The synthetic clip could not be made.
     """
     with scratch_folder() as folder:
-        sources, store = folder / "sources", folder / "store"
-        sources.mkdir()
-        store.mkdir()
+        sources, store, temporary = folder / "sources", folder / "store", folder / "temporary"
+        for one in (sources, store, temporary):
+            one.mkdir()
         shutil.copytree(_PACKAGE, sources / _PACKAGE.name, ignore=not_sent)
-        step = _Step(interpreter, sources, variables)
+        step = _Step(interpreter, sources, variables, temporary)
         console.say(f"trial: {step('app', with_modal=True).strip()}")
         bodies = json.loads(step("bodies"))
         mine = store / store_key(".", "user", "trial")
@@ -118,21 +119,18 @@ class _Step:
     interpreter: Interpreter
     sources: Path
     variables: Mapping[str, str]
+    temporary: Path
 
     def __call__(self, what: str, *more: str, given: str = "", with_modal: bool = False) -> str:
         """Run one step in the clean interpreter and return what it printed last."""
         command = [str(self.interpreter.python), "-s", "-P", "-m", "reel_modal.deploy.trial", what, *more]
         try:
-            done = subprocess.run(
+            done = run_to_end(
                 command,
-                input=given,
+                given=given,
                 env=self._environment(with_modal=with_modal),
-                cwd=self.sources,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_STEP_SECONDS,
-                check=False,
+                folder=self.sources,
+                timeout_seconds=_STEP_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
             raise deployment_error("preflight", f"{what} was not through after {_STEP_SECONDS:g} s") from error
@@ -151,6 +149,8 @@ class _Step:
         return {
             **ours,
             **self.variables,
+            # A step that is ended by force leaves what it has in there, and the folder is removed.
+            **temporary_files_in(self.temporary),
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "PYTHONUTF8": "1",
         }

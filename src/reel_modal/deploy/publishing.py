@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reel_modal.deploy.children import kill_group
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
 from reel_modal.scratch import scratch_folder
@@ -85,9 +86,7 @@ def publish(deployment: Deployment, console: Console) -> str:
             waited = f"the deployment was not through after {deployment.timeout_seconds:g} s, and was ended"
             raise deployment_error("timeout", waited) from error
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait(_END_SECONDS)
+            kill_group(process)
             reader.join(_END_SECONDS)
             if process.stdin is not None:
                 process.stdin.close()

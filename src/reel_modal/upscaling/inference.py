@@ -36,6 +36,8 @@ def load_onnxruntime() -> ModuleType:
     Raises:
         MissingDependencyError: It does not load.
     """
+    # Since 1.32 its import writes the file .ses into the temporary directory, and reports to Microsoft.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
