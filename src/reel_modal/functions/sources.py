@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.untrusted import opened, packets_of
 from reel_modal.storage.base import Ranges, StoredObject
 from reel_modal.storage.faults import disk_error
@@ -143,7 +144,7 @@ def _walk(source: StoredObject, media: MediaInfo, start: Fraction, end: Fraction
         begin = _keyframe_before(container, media, first)
         source.need([part for stream in streams for part in _within(stream, begin, last)])
         for packet in packets_of(container, *streams):
-            if packet.pts is not None and packet.pts * (packet.time_base or 1) > last:
+            if packet.pts is not None and packet.pts * seconds_per_tick(packet) > last:
                 break
     source.need([(0, _FIRST_BYTES)])
 
@@ -204,9 +205,10 @@ def _keyframe_found(container: InputContainer, media: MediaInfo, start: Fraction
 def _places(container: InputContainer) -> Iterator[_Place]:
     """Yield each packet's place, from wherever reading is."""
     for packet in packets_of(container, *_streams(container)):
-        if packet.pos is not None and packet.pts is not None and packet.time_base is not None:
+        base = fraction(packet.time_base)
+        if packet.pos is not None and packet.pts is not None and base is not None:
             is_picture = packet.stream.type == "video" and packet.is_keyframe
-            yield _Place(packet.pos, packet.pts * packet.time_base, is_picture)
+            yield _Place(packet.pos, packet.pts * base, is_picture)
 
 
 def _streams(container: InputContainer) -> list[VideoStream | AudioStream]:
@@ -216,14 +218,14 @@ def _streams(container: InputContainer) -> list[VideoStream | AudioStream]:
 def _keyframe_before(container: InputContainer, media: MediaInfo, seconds: Fraction) -> Fraction:
     """Return the time of the last keyframe at or before `seconds`, where decoding begins; else of the beginning."""
     stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
-    base = stream.time_base or Fraction(1)
+    base = seconds_per_tick(stream)
     times = [entry.timestamp * base for entry in stream.index_entries if entry.is_keyframe]
     return max((time for time in times if time <= seconds), default=Fraction(-(10**9)))
 
 
 def _within(stream: VideoStream | AudioStream, begin: Fraction, end: Fraction | None) -> Iterator[tuple[int, int]]:
     """Yield where the packets of a stream from `begin` to `end` lie, one part for all of them."""
-    base = stream.time_base or Fraction(1)
+    base = seconds_per_tick(stream)
     low, high = begin / base, inf if end is None else end / base
     found = [(entry.pos, entry.pos + entry.size) for entry in stream.index_entries if low <= entry.timestamp <= high]
     if found:

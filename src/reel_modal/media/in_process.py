@@ -15,6 +15,7 @@ import numpy as np
 from reel_modal.config import MediaLimits
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
+from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class InProcessDecoder:
         source = {
             "video_size": f"{first.width}x{first.height}",
             "pix_fmt": first.format.name,
-            "time_base": str(first.time_base),
+            "time_base": str(seconds_per_tick(first)),
             "colorspace": str(int(first.colorspace)),
             "range": str(int(first.color_range)),
         }
@@ -133,7 +134,7 @@ def _through(graph: Graph, frame: VideoFrame | None) -> Iterator[tuple[VideoFram
             done = graph.vpull()
         except WantsMore:
             return
-        yield done, Fraction(done.pts or 0) * (done.time_base or 1)
+        yield done, (done.pts or 0) * seconds_per_tick(done)
 
 
 def copy_planes(frame: VideoFrame, planes: Planes) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from reel_modal.frames import AnyPlanes
+from reel_modal.media.pyav import display_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
 __all__ = ["Orientation"]
@@ -44,15 +42,14 @@ class Orientation:
         The matrix (ISO/IEC 14496-12, 8.5.2) takes the stored x axis to (a, b) and the y axis to (c, d); other
         turns than quarter turns are no camera's doing and are rounded to the nearest quarter.
         """
-        for side in cast("Iterable[SideData]", frame.side_data):  # annotated as a mapping, iterates its values
-            if side.type.name == "DISPLAYMATRIX":
-                a, b, _, c, d = struct.unpack("=5i", bytes(side)[:20])
-                mirrored = a * d - b * c < 0
-                if mirrored:
-                    a, b = -a, -b
-                quarter = round(math.degrees(math.atan2(b, a)) / 90) % 4
-                return cls(quarter * 90, mirrored)
-        return cls()
+        if (matrix := display_matrix(frame)) is None:
+            return cls()
+        a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+        mirrored = a * d - b * c < 0
+        if mirrored:
+            a, b = -a, -b
+        quarter = round(math.degrees(math.atan2(b, a)) / 90) % 4
+        return cls(quarter * 90, mirrored)
 
     @property
     def turned(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import OutputMismatchError
+from reel_modal.media.pyav import open_output
 from reel_modal.media.untrusted import file_url, opened, packets_of
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def set_times(
         OutputMismatchError: The video has another number of frames.
         InvalidMediaError: The file cannot be read or written.
     """
-    import av
-
     hertz = math.lcm(*(moment.denominator for moment in seconds))
     hertz = hertz if hertz <= _FINEST_HZ else _MPEG_HZ
     ticks = [round(moment * hertz) for moment in seconds]
@@ -61,7 +60,7 @@ def set_times(
     # the frame that comes earliest before its turn.
     delay = max(number - rank[pts] for number, pts in enumerate(coded))
     lengths = [later - tick for tick, later in pairwise([*ticks, ticks[-1] + round(last_seconds * hertz)])]
-    with opened(source) as video, av.open(file_url(target), "w", options=dict(options or {})) as output:
+    with opened(source) as video, open_output(file_url(target), options=options or {}) as output:
         output.metadata.update(video.metadata)
         written = output.add_stream_from_template(video.streams.video[0])
         written.time_base = Fraction(1, hertz)

@@ -22,6 +22,7 @@ from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
 from reel_modal.media.orientation import Orientation
+from reel_modal.media.pyav import fraction, readable_tags, seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
 from reel_modal.media.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
 
@@ -267,7 +268,7 @@ def scan_packets(
     with opened(path, packets_only=True) as container:
         stream = _picture(container, path)
         packets = packets_of(container, stream)
-        times = PacketTimes.of(packets if check is None else _checked(packets, check), stream.time_base)
+        times = PacketTimes.of(packets if check is None else _checked(packets, check), stream)
         claims = _claimed_rates(stream)
     if start_seconds is not None:
         times = times.since(start_seconds)
@@ -291,10 +292,10 @@ def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
     """
     with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = _picture(container, media.path)
-        time_base = stream.time_base or Fraction(1)
+        time_base = seconds_per_tick(stream)
         if media.has_index:
             container.seek(int(seconds * _MICROSECONDS))
-        last = last_shown(packets_of(container, stream), int(seconds / time_base))
+        last = last_shown(packets_of(container, stream), stream, int(seconds / time_base))
     return None if last is None else last * time_base
 
 
@@ -326,7 +327,7 @@ def _first_look(
     stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
     sized = stream.codec_context.width > 0
     frames: list[VideoFrame] = []
-    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames), stream.time_base)
+    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames), stream)
     if not frames:
         lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
         raise InvalidMediaError(f"{str(path)!r} has a video stream, but {lack}; give a file that plays")
@@ -340,8 +341,9 @@ def _decoding_first(
     from av.error import FFmpegError
 
     for packet in islice(packets, _FIRST_FRAME_PACKETS):
-        # A broken packet at the start is common in cuts of live streams; the next may do.
-        with suppress(FFmpegError):
+        # A broken packet at the start is common in cuts of live streams; the next may do. PyAV 19 has a ValueError
+        # for all packets after the first if the decoder could not be opened.
+        with suppress(FFmpegError, ValueError):
             frames.extend(packet.decode()[:1])
         yield packet
         if frames:
@@ -355,10 +357,10 @@ def _info(
     coded = (frame.width, frame.height)
     orientation = Orientation.of_frame(frame)
     size = orientation.upright(coded)
-    ratio = stream.sample_aspect_ratio or Fraction(1)
+    ratio = fraction(stream.sample_aspect_ratio) or Fraction(1)
     if orientation.turned:
         ratio = 1 / ratio
-    shown_at = _seconds(frame.pts, frame.time_base)
+    shown_at = _seconds(frame.pts, frame)
     start = look.first_seconds if shown_at is None else shown_at
     times = look.since(start)
     fps = choose_rate(times, _claimed_rates(stream))
@@ -388,13 +390,13 @@ def _info(
 
 
 def _claimed_rates(stream: VideoStream) -> tuple[Fraction | None, ...]:
-    return (stream.guessed_rate, stream.average_rate, stream.base_rate)
+    return (fraction(stream.guessed_rate), fraction(stream.average_rate), fraction(stream.base_rate))
 
 
 def _header_duration(container: InputContainer, stream: VideoStream, start: Fraction) -> Fraction | None:
     """Return how long the picture lasts from `start` on, as far as the headers say."""
-    if (told := _seconds(stream.duration, stream.time_base)) is not None:
-        ends = [(_seconds(stream.start_time, stream.time_base) or Fraction(0)) + told]
+    if (told := _seconds(stream.duration, stream)) is not None:
+        ends = [(_seconds(stream.start_time, stream) or Fraction(0)) + told]
     else:
         # The container lasts as long as its longest stream. Matroska keeps no length of a track at all; its
         # writers put the end of each into a tag.
@@ -412,16 +414,17 @@ def _audio_streams(container: InputContainer) -> Iterator[AudioStream]:
     for stream in container.streams.audio:
         if not _is_known(stream):
             continue
+        tags = readable_tags(stream.metadata)
         yield AudioStream(
             index=stream.index,
             codec=stream.codec_context.codec.canonical_name,
             sample_rate_hz=stream.codec_context.sample_rate or 0,
             channels=stream.codec_context.channels,
             layout=stream.codec_context.layout.name,
-            start_seconds=_seconds(stream.start_time, stream.time_base) or Fraction(0),
-            duration_seconds=_seconds(stream.duration, stream.time_base),
-            language=stream.language,
-            title=title_of(stream.metadata),
+            start_seconds=_seconds(stream.start_time, stream) or Fraction(0),
+            duration_seconds=_seconds(stream.duration, stream),
+            language=tags.get("language"),
+            title=title_of(tags),
             dispositions=tuple(kind.name or "" for kind in Disposition if kind in stream.disposition),
         )
 
@@ -438,7 +441,8 @@ def _plausible(count: int, duration: Fraction | None, fps: Fraction) -> int | No
     return count
 
 
-def _seconds(ticks: int | None, time_base: Fraction | None) -> Fraction | None:
+def _seconds(ticks: int | None, timed: VideoFrame | VideoStream | AvAudioStream) -> Fraction | None:
+    time_base = fraction(timed.time_base)
     return None if ticks is None or time_base is None else ticks * time_base
 
 

@@ -13,6 +13,8 @@ from itertools import pairwise
 from statistics import median_low
 from typing import TYPE_CHECKING, Final, Self
 
+from reel_modal.media.pyav import seconds_per_tick
+
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
@@ -53,28 +55,29 @@ class PacketTimes:
     tick_seconds: Fraction
 
     @classmethod
-    def of(cls, packets: Iterable[Packet[VideoStream]], time_base: Fraction | None) -> Self:
+    def of(cls, packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Self:
         """Read the times of `packets`; those that are decoded but never shown are left out.
 
         Args:
             packets: In the order of the file, which is the order of decoding; from its start, not always to
                 its end.
-            time_base: Seconds of one tick.
+            stream: Whose packets they are.
         """
         shown: list[tuple[int | None, int]] = []
         newest_dts: int | None = None
+        marked = _marks_shown(stream)
         ended = False
         for packet in packets:
             ended = packet.dts is None and not packet.size  # PyAV's own last packet, which flushes a decoder
             newest_dts = newest_dts if packet.dts is None else packet.dts
-            if _is_shown(packet):
+            if _is_shown(packet, marked=marked):
                 shown.append((packet.pts, packet.duration or 0))
         timed = sorted((pts, duration) for pts, duration in shown if pts is not None)
         if not ended and newest_dts is not None:
             # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
             timed = [item for item in timed if item[0] <= newest_dts]
         last_duration = timed[-1][1] if timed else 0
-        return cls(tuple(pts for pts, _ in timed), len(shown), last_duration, time_base or Fraction(1))
+        return cls(tuple(pts for pts, _ in timed), len(shown), last_duration, seconds_per_tick(stream))
 
     def since(self, seconds: Fraction) -> Self:
         """Return the times from `seconds` on: what is before the first frame that decodes is never seen."""
@@ -112,14 +115,14 @@ class PacketTimes:
         return (self.ticks[-1] - self.ticks[0]) * self.tick_seconds + last
 
 
-def last_shown(packets: Iterable[Packet[VideoStream]], tick: int) -> int | None:
+def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick: int) -> int | None:
     """Return the time in ticks of the last of `packets` that is shown at or before `tick`, None where there is none.
 
     No more of them are taken than it needs: a picture is never shown before it is decoded.
     """
-    last = None
+    last, marked = None, _marks_shown(stream)
     for packet in packets:
-        if packet.pts is not None and packet.pts <= tick and _is_shown(packet):
+        if packet.pts is not None and packet.pts <= tick and _is_shown(packet, marked=marked):
             last = packet.pts if last is None else max(last, packet.pts)
         if packet.dts is not None and packet.dts > tick:
             break
@@ -160,11 +163,19 @@ def same_rate(one: Fraction, other: Fraction) -> bool:
     return abs(one / other - 1) <= _NOT_NTSC
 
 
-def _is_shown(packet: Packet[VideoStream]) -> bool:
-    """Whether a player shows the picture: not one that an edit list hides, nor a reference frame of VP8.
+def _marks_shown(stream: VideoStream) -> bool:
+    """Return whether packets say themselves if they are shown, as those of VP8 do.
+
+    Ask before anything is decoded: PyAV 19 crashes if it is asked for the name of a codec that could not be opened.
+    """
+    return stream.codec_context.name in _VP8
+
+
+def _is_shown(packet: Packet[VideoStream], *, marked: bool) -> bool:
+    """Return whether a player shows the picture: not if an edit list hides it, or it is a reference frame of VP8.
 
     VP8 keeps such a frame in a packet of its own; the packet's fifth bit is `show_frame` (RFC 6386, 9.1).
     """
     if not packet.size or packet.is_discard:
         return False
-    return packet.stream.codec_context.name not in _VP8 or bool(memoryview(packet)[0] & 0x10)
+    return not marked or bool(memoryview(packet)[0] & 0x10)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
 from reel_modal.config import MediaLimits
 from reel_modal.errors import InvalidMediaError, StorageError
+from reel_modal.media.pyav import open_input
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -88,7 +89,6 @@ def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = Fal
     Raises:
         InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
     """
-    import av
     from av.error import FFmpegError
 
     container_options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
@@ -97,9 +97,7 @@ def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = Fal
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
             raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is no regular file")
         source = file_url(path) if data is None else data
-        with av.open(
-            source, "r", options=options, container_options=container_options, metadata_errors="replace"
-        ) as container:
+        with open_input(source, options=options, container_options=container_options) as container:
             yield container
     except StorageError:  # of whoever gives the bytes; it may be an OSError too
         raise

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
+from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.untrusted import opened
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit
 from reel_modal.smart_render.packets import Picture
@@ -66,7 +66,7 @@ def _compare(plan: RenderPlan, picture: Picture, spliced: Spliced) -> None:
             raise SpliceError("the track does not hold its parameter sets as it should")
         stream = next(s for s in source.streams.video if s.index == picture.media.stream_index)
         kept = islice((packet for packet in source.demux(stream) if packet.size), first, end)
-        ticks = picture.times.tick_seconds / (video.time_base or Fraction(1))
+        ticks = picture.times.tick_seconds / seconds_per_tick(video)
         for packet in output.demux():
             if not packet.size:
                 continue

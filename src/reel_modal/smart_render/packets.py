@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from reel_modal.errors import SpliceError
 from reel_modal.frames import PixelFormat
 from reel_modal.media import MediaInfo
+from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.untrusted import opened, packets_of
 from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps
@@ -88,7 +89,7 @@ def read_picture(
     with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
         sets = ParameterSets.parse(stream.codec_context.extradata or b"")
-        tick_seconds = stream.time_base or Fraction(1)
+        tick_seconds = seconds_per_tick(stream)
         reading = _Reading(sets, in_part=in_part)
         if kept is not None:
             first, end = (media.start_seconds + seconds for seconds in kept)

@@ -17,6 +17,7 @@ from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media.muxing import muxer_options
 from reel_modal.media.probing import title_of
+from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.sound import is_taken
 from reel_modal.media.untrusted import file_url, opened, packets_of
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
@@ -35,6 +36,9 @@ _FORMATS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 SUFFIXES: Final = frozenset(_FORMATS)
 """Containers that are written."""
 
+# Without them the bytes of an output differ between versions of libavformat: it writes its own version as a tag, and
+# version 63 (PyAV 19) chooses another clock for lengths in the headers.
+_SAME_BYTES: Final = {"fflags": "+bitexact", "movie_timescale": "1000"}
 _NEW_LENGTH_SIZE: Final = 4
 _ROUNDED_SECONDS: Final = Fraction(2, 1000)
 _TEXT: Final = frozenset({"mov_text"})
@@ -89,7 +93,6 @@ def splice_packets(
     Raises:
         SpliceError: The new packets are not what the plan wants, or the container does not take it all.
     """
-    import av
     from av.error import FFmpegError
 
     sets = picture.sets if made is None else _with_new_sets(picture, made.path)
@@ -97,8 +100,9 @@ def splice_packets(
     splice = _Splice(plan, picture, fresh, sets)
     with opened(picture.media.path) as source:
         try:
-            kind, options = _FORMATS[target.suffix.lower()], muxer_options(target, metadata)
-            with av.open(file_url(target), "w", format=kind, options=options) as output:
+            kind = _FORMATS[target.suffix.lower()]
+            options = _SAME_BYTES | muxer_options(target, metadata)
+            with open_output(file_url(target), container_format=kind, options=options) as output:
                 output.metadata.update(metadata)
                 return splice.written(source, output, target)
         except (FFmpegError, ValueError) as error:
@@ -113,7 +117,7 @@ def new_packets(made: PipeResult, length_size: int) -> Iterator[NewPacket]:
     """
     with opened(made.path, packets_only=True) as container:
         stream = container.streams.video[0]
-        tick_seconds = stream.time_base or Fraction(1)
+        tick_seconds = seconds_per_tick(stream)
         for packet in packets_of(container, stream):
             if packet.size:
                 data = with_length_size(memoryview(packet), _NEW_LENGTH_SIZE, length_size)
@@ -238,7 +242,7 @@ class _OtherStream:
         tags = {"language": stream.metadata.get("language"), "title": title_of(stream.metadata)}
         self._stream.metadata.update({key: value for key, value in tags.items() if value is not None})
         self._stream.disposition = stream.disposition
-        self._tick_seconds = stream.time_base or Fraction(1)
+        self._tick_seconds = seconds_per_tick(stream)
         self._clock: _SampleClock | None = None
         if (sound := _samples_of(stream)) is not None and self._tick_seconds > 1 / Fraction(sound[0]):
             self._clock = _SampleClock(*sound)
