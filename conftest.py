@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
+from tests import watchdog
 
 from reel_modal.testing import make_clip
 
@@ -18,6 +20,7 @@ from reel_modal.testing import make_clip
 # that variable away writes into this folder, not into the user's, and is told so.
 _DATA = TemporaryDirectory(prefix="data-of-tests-")
 os.environ |= {"REEL_MODAL_TIMINGS": "off", "XDG_DATA_HOME": _DATA.name}
+watchdog.start()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +30,19 @@ def _data_directory() -> Iterator[None]:
     written = [str(path) for path in Path(_DATA.name).rglob("*")]
     _DATA.cleanup()
     assert written == [], "a test has written into the user's data directory"  # noqa: S101
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tear_down_when_interrupted() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal end the run with all its fixtures torn down.
+
+    Processes of tests then heed Ctrl-C as well: from a run in the background they would inherit that it is ignored.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    former = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 def _folder(namespace: dict[str, object]) -> None:

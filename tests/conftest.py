@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -45,11 +44,3 @@ def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStor
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     return object_store
-
-
-@pytest.fixture(scope="session", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Let the processes of tests heed Ctrl-C: from a run in the background they would inherit that it is ignored."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)

@@ -63,16 +63,3 @@ def await_end(pids: Iterable[int], seconds: float) -> None:
                 pytest.fail(f"process {pid} has not ended: {command(pid)}")
         finally:
             os.close(handle)
-
-
-def with_variable(name: str, value: str) -> set[int]:
-    """The processes, but for this one, that were started with this variable in their environment."""
-    wanted, found = f"{name}={value}".encode(), set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.add(int(folder.name))
-            except OSError:  # it ended meanwhile, or belongs to somebody else
-                continue
-    return found

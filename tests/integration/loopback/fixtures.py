@@ -58,6 +58,7 @@ def forget_client() -> None:
     from modal.client import _Client
 
     client = _Client._client_from_env
-    _Client._set_env_client(None)
+    _Client._client_from_env = None
     if client is not None and not client.is_closed():
-        synchronizer._translate_out(client).close()
+        known = synchronizer._translate_out(client)
+        (known.close if hasattr(known, "close") else known._close)()  # public since modal 1.6.4

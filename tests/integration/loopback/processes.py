@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modal_proto import api_pb2
+from tests.watchdog import MARK
 
 from .wire import TASK_HEADER
 
@@ -30,7 +31,7 @@ def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[s
 
 
 def container_environment(url: str, task_id: str, environment: str, arguments: Path, source: Path) -> dict[str, str]:
-    """What the container runtime needs, and nothing of the environment that the tests run in."""
+    """What the container runtime needs, and nothing of the environment that the tests run in but their mark."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(arguments.parent),
@@ -47,7 +48,7 @@ def container_environment(url: str, task_id: str, environment: str, arguments: P
         "MODAL_CONFIG_PATH": str(arguments.parent / "no-modal.toml"),
         "MODAL_DISABLE_API_PROXY": "1",
         "NO_PROXY": "127.0.0.1",
-    }
+    } | ({MARK: os.environ[MARK]} if MARK in os.environ else {})
 
 
 def processes_of(task_id: str) -> list[int]:

@@ -1,0 +1,78 @@
+"""End the processes of a test run when the run itself has ended, however it ended. Linux only.
+
+A run that is killed cannot tear down its servers, browsers, workers and containers. So it starts this file as a
+process of its own, which waits until the run is gone and then kills all processes that carry its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MARK = "MARK_OF_TEST_RUN"
+"""The environment variable that everything carries that a test run starts."""
+
+_SCAN_SECONDS = 0.1
+# A process that was about to start when the run ended is found by a later scan.
+_EMPTY_SCANS = 10
+_LONGEST_SECONDS = 30.0
+_process: subprocess.Popen[bytes] | None = None
+
+
+def start() -> None:
+    """Mark what this process starts from now on, and start the watchdog that waits for the end of this process."""
+    if sys.platform != "linux":
+        return
+    os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
+    waiting, held = os.pipe()
+    # A forked child would hold the run's end of the pipe open as well.
+    os.register_at_fork(after_in_child=lambda: _close(held))
+    command = [sys.executable, "-I", __file__, os.environ[MARK]]
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    null = subprocess.DEVNULL
+    global _process  # noqa: PLW0603 - kept, so that the interpreter does not complain that it is still running
+    _process = subprocess.Popen(
+        command, stdin=waiting, stdout=null, stderr=null, env=environment, start_new_session=True
+    )
+    os.close(waiting)
+
+
+def with_variable(name: str, value: str) -> set[int]:
+    """Return the processes, except this one, that were started with this variable in their environment."""
+    wanted, found = f"{name}={value}".encode(), set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.add(int(folder.name))
+            except OSError:  # it ended meanwhile, or belongs to another user
+                continue
+    return found
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()  # returns when the run is gone
+    empty, deadline = 0, time.monotonic() + _LONGEST_SECONDS
+    while empty < _EMPTY_SCANS and time.monotonic() < deadline:
+        found = with_variable(MARK, sys.argv[1])
+        empty = 0 if found else empty + 1
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_SCAN_SECONDS)
+
+
+if __name__ == "__main__":
+    _main()
