@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test lint types bench bench-gpu docs format clean
+.PHONY: setup demo example test test-pythons test-lowest lint types bench bench-gpu docs format clean
 
 setup: $(READY)
 
@@ -20,6 +20,20 @@ example: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# Unit tests and the demo on each Python of this machine, with the newest packages that pip finds for it.
+test-pythons:
+	$(PYTHON) tools/test_pythons.py
+
+# All tests with the lowest version of each package that pyproject.toml allows.
+test-lowest: $(READY)
+	$(BIN)/python -m pip install --quiet --group lowest
+	mkdir -p .venvs
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(BIN)/python --extra starlette --no-header \
+		--annotation-style line pyproject.toml --output-file .venvs/resolved.txt
+	grep 'via .*reel-modal' .venvs/resolved.txt > .venvs/lowest.txt
+	$(PYTHON) tools/setup_venv.py .venvs/lowest --group test --constraint .venvs/lowest.txt
+	.venvs/lowest/bin/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -47,4 +61,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo dist docs/_build benchmarks/out
+	rm -rf $(VENV) .venvs demo dist docs/_build benchmarks/out

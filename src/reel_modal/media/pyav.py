@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.video.frame import VideoFrame
 
-__all__ = ["display_matrix", "fraction", "open_input", "open_output", "readable_tags", "seconds_per_tick"]
+__all__ = [
+    "display_matrix",
+    "fraction",
+    "open_input",
+    "open_output",
+    "readable_tags",
+    "seconds_per_tick",
+]
 
 _BYTE_EXACT_TAGS_SINCE: Final = 19
 _NAMES_ANY_SIDE_DATA_SINCE: Final = 19

@@ -56,9 +56,9 @@ def forget_client() -> None:
     """Close the client that modal keeps for the process, so that the next use reads the settings again."""
     from modal._utils.async_utils import synchronizer
     from modal.client import _Client
+    from tests.integration.loopback.plane import close_client
 
     client = _Client._client_from_env
     _Client._client_from_env = None
     if client is not None and not client.is_closed():
-        known = synchronizer._translate_out(client)
-        (known.close if hasattr(known, "close") else known._close)()  # public since modal 1.6.4
+        close_client(synchronizer._translate_out(client))

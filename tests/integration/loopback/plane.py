@@ -90,7 +90,7 @@ class LoopbackPlane:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for client in self._clients:
-            client.close()
+            close_client(client)
         self.faults.clear()
         self._run(self._stop)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -377,3 +377,8 @@ class LoopbackPlane:
         with self._change:
             self._changes += 1
             self._change.notify_all()
+
+
+def close_client(client: modal.Client) -> None:
+    """Close a client; the method is public since modal 1.6.4."""
+    (client.close if hasattr(client, "close") else client._close)()
