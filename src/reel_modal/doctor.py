@@ -10,6 +10,7 @@ import platform
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
@@ -25,17 +26,25 @@ from reel_modal.errors import (
     ProviderUnavailableError,
     StorageError,
 )
+from reel_modal.frames import ColorTags
+from reel_modal.functions.sources import reach_of
 from reel_modal.functions.specs import app_name
-from reel_modal.media import find_ffmpeg
+from reel_modal.media import find_ffmpeg, probe
 from reel_modal.media.encoders import KNOWN_ENCODERS, first_reason, try_encoder
+from reel_modal.media.in_process import InProcessDecoder
+from reel_modal.rendering.opencv import CURE as OPENCV_CURE
 from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.schema import HighlightKeyframe, HighlightRegion, OverlayRequest
+from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 from reel_modal.upscaling.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
 from reel_modal.upscaling.model import UpscaleModel
 
 __all__ = ["Finding", "examine"]
 
-_PACKAGES = ("reel-modal", "numpy", "av", "imageio-ffmpeg", "modal", "obstore", "rich", "stamina")
+_PACKAGES = ("reel-modal", "numpy", "imageio-ffmpeg", "modal", "obstore", "rich", "stamina")
+_CLIP_FRAMES = 5
 _TOKEN = ("token_id", "token_secret")
 _SIGN_IN = (
     "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; then `reel-modal deploy --verify-only` asks"
@@ -72,6 +81,7 @@ def examine(settings: Settings | None = None) -> list[Finding]:
     return [
         _python(),
         *_packages(),
+        _pyav(settings),
         _opencv(),
         *_networks(settings),
         *_ffmpeg(settings),
@@ -127,13 +137,79 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, ok=False, detail="not installed", cure=f"pip install {name}")
 
 
+def _pyav(settings: Settings) -> Finding:
+    """Write a clip with PyAV, and read it back as the library does."""
+    expected = [Fraction(number, 25) for number in range(_CLIP_FRAMES)]
+    try:
+        import av
+
+        times = _times_of_own_clip(settings)
+        problem = "" if times == expected else f"{len(times)} of {_CLIP_FRAMES} frames were read at their times"
+    except Exception as error:  # noqa: BLE001 - another version of PyAV may fail in any way
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        detail = f"PyAV {_version('av')} does not read a clip: {problem}"
+        return Finding("pyav", ok=False, detail=detail, cure=f"pip install '{_requirement('av')}'")
+    return Finding("pyav", ok=True, detail=f"{av.__version__} with FFmpeg {av.ffmpeg_version_info}, reads a clip")
+
+
+def _times_of_own_clip(settings: Settings) -> list[Fraction]:
+    import av
+
+    with scratch_folder() as folder:
+        path = folder / "clip.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for number in range(_CLIP_FRAMES):
+                gray = np.full((48, 64), 40 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="gray8")))
+            container.mux(stream.encode(None))
+        media = probe(path, scan=True, settings=settings)
+        reach_of(media, None)  # reads the index, which PyAV 16 does not show
+        decoder = InProcessDecoder(media, ("hflip",), seek_seconds=None, limits=settings.limits)
+        return [seconds for _, seconds in decoder.frames()]
+
+
 def _opencv() -> Finding:
+    """Draw a highlight on a frame, as the library does."""
     try:
         cv2 = load_cv2()
+        inside, outside = _samples_of_own_highlight()
+        problem = "" if inside > outside else "what is outside of a highlight is not darker"
     except MissingDependencyError as error:
-        cure = "pip uninstall opencv-python && pip install opencv-python-headless"
-        return Finding("opencv", ok=False, detail=str(error), cure=cure)
-    return Finding("opencv", ok=True, detail=f"{cv2.__version__}, loads")
+        return Finding("opencv", ok=False, detail=str(error), cure=OPENCV_CURE)
+    except Exception as error:  # noqa: BLE001 - another version of OpenCV may fail in any way
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        detail = f"OpenCV does not draw on a frame: {problem}"
+        return Finding("opencv", ok=False, detail=detail, cure=f"pip install '{_requirement('opencv-python')}'")
+    return Finding("opencv", ok=True, detail=f"{cv2.__version__}, draws on a frame")
+
+
+def _samples_of_own_highlight() -> tuple[int, int]:
+    """Return the luma in the middle of a highlight and far outside, of a frame that was 128 everywhere."""
+    keyframe = HighlightKeyframe(time_seconds=Fraction(0), x=32, y=24, radius_x=12, radius_y=8)
+    region = HighlightRegion(id="doctor", start_seconds=Fraction(0), end_seconds=Fraction(1), keyframes=(keyframe,))
+    request = OverlayRequest(
+        job_id="doctor", user_id="doctor", input_key="in.mp4", output_key="out.mp4", regions=(region,)
+    )
+    planes = tuple(np.full(shape, 128, np.uint8) for shape in ((48, 64), (24, 32), (24, 32)))
+    OverlayRenderer(request, (64, 48), ColorTags()).render(planes, Fraction(1, 2))
+    return int(planes[0][24, 32]), int(planes[0][0, 0])
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _requirement(package: str) -> str:
+    """Return what this version of reel-modal requires of `package`, as pip takes it."""
+    required = metadata.requires("reel-modal") or []
+    return next((text for text in required if text.startswith(package)), package)
 
 
 def _networks(settings: Settings) -> Iterator[Finding]:

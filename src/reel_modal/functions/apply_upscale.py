@@ -19,6 +19,7 @@ from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe, scan_packets
+from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.upscale import SamplePlanes
 from reel_modal.schema import RenderResult, UpscaleRequest
@@ -57,6 +58,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         What was made and how long each phase took; `engine` names device, precision and network.
 
     Raises:
+        MissingDependencyError: OpenCV does not load; nothing is fetched.
         RequestError: The clip is larger already, or would become too large.
         InvalidMediaError: The input is no video that we accept.
         InvalidModelError: The network cannot be used.
@@ -69,6 +71,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
         published, and no process or thread is left.
     """
+    load_cv2()  # if it does not load, nothing is fetched
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)

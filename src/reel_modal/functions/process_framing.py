@@ -63,6 +63,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         What was made and how long each phase took; `engine` says who made the frames.
 
     Raises:
+        MissingDependencyError: OpenCV does not load; nothing is fetched.
         RequestError: The request does not fit the clip: a trim behind its end, or with `outside="refuse"` a crop
             out of its frame.
         InvalidMediaError: The input is no video that we accept.
@@ -74,6 +75,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
         published, and no process or file is left.
     """
+    load_cv2()  # if it does not load, nothing is fetched
     with context.reporter.phase("fetch"):
         plan = _fetch(request, context)
     output = output_path(request, context)

@@ -19,6 +19,7 @@ from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
+from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import OverlayRequest, RenderResult
 from reel_modal.smart_render import Draw, RenderPlan
@@ -39,6 +40,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         What was made, how long each phase took, and what that used.
 
     Raises:
+        MissingDependencyError: OpenCV does not load; nothing is fetched.
         InvalidMediaError: The input is no video that we accept.
         FFmpegError: Decoding or encoding failed.
         OutputMismatchError: The output is not what was asked for; nothing is published.
@@ -48,6 +50,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
         published and no process is left.
     """
+    load_cv2()  # if it does not load, nothing is fetched
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(request.input_key, context.workdir)
         media = probe(source, settings=context.settings)
