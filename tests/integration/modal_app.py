@@ -73,15 +73,4 @@ def image_python(folder: Path) -> Path:
     """Make a Python with modal and what the images install."""
     wanted = dict.fromkeys(requirement for spec in SPECS.values() for requirement in spec.image.pip_without_gpu)
     installed = [requirement.partition("==")[0] for requirement in wanted]
-    return only_packages(folder, ["modal", *map(_here, installed)])
-
-
-def _here(package: str) -> str:
-    """Return the distribution that stands in for `package`: the one of the two OpenCV builds that is installed."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return package.removesuffix("-headless")
-    return package
+    return only_packages(folder, ["modal", *installed])

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -17,7 +17,8 @@ def only_packages(folder: Path, names: Iterable[str]) -> Path:
 
     Args:
         folder: Where to make it.
-        names: Distributions, as pip names them. They must be installed here, and not in editable form.
+        names: Distributions, as pip names them. They must be installed here, and not in editable form. One build of
+            OpenCV stands in for the other: they are the same module.
 
     Returns:
         Its interpreter.
@@ -40,9 +41,19 @@ def _closure(names: Iterable[str]) -> list[Distribution]:
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
         if name in found:
             continue
-        found[name] = distribution(name)
+        found[name] = _installed(name)
         for text in found[name].requires or []:
             marker = Requirement(text).marker
             if marker is None or marker.evaluate({"extra": ""}):
                 waiting.append(text)
     return list(found.values())
+
+
+def _installed(name: str) -> Distribution:
+    other = {"opencv-python": "opencv-python-headless", "opencv-python-headless": "opencv-python"}
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        if name not in other:
+            raise
+        return distribution(other[name])
