@@ -1,24 +1,81 @@
 """Settings: an argument beats the environment, the environment beats the default.
 
-Pure: it reads the mapping that it is given and must not touch files, the network or modal.
+Pure: reads the mapping that it is given; touches no file and no network. Everything is checked at construction.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from urllib.parse import urlsplit
 
 from reel_modal.errors import ConfigError
 
-__all__ = ["MediaLimits", "OnDrift", "Settings"]
+__all__ = [
+    "BUNDLED_MODELS",
+    "ENVIRONMENTS",
+    "MODEL_FAMILIES",
+    "MediaLimits",
+    "ModelSource",
+    "OnDrift",
+    "Settings",
+    "limit_problem",
+]
 
 OnDrift: TypeAlias = Literal["warn", "error", "off"]
 """What a host does when the deployment is not of its own version: log it, refuse to submit, or not look."""
 
+_Provider: TypeAlias = Literal["cpu", "cuda"]
+
+ENVIRONMENTS: Final = ("production", "staging", "development", "test")
+"""The deployments of one app; None is production."""
+
+MODEL_FAMILIES: Final = ("small", "large")
+"""The networks in this package, each for two scales: `small` for a CPU, `large` for quality; see `training/`."""
+
+BUNDLED_MODELS: Final = tuple(f"{family}-x{scale}" for family in MODEL_FAMILIES for scale in (2, 4))
+"""Their names."""
+
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
-_FALSE: Final = frozenset({"false", "0", "no", "off", ""})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+# Modal takes 64 characters; "-development" may follow.
+_APP: Final = re.compile(r"[A-Za-z0-9._-]{1,52}")
+_APP_ID: Final = re.compile(r"ap-[A-Za-z0-9]{22}")
+_STORE: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\x00-\x20\x7f]*", re.IGNORECASE)
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
+_MOST_MODELS: Final = 1000
+# libav refuses a picture of more: av_image_check_size() keeps width * height * 8 within an int.
+_MOST_PIXELS: Final = 1 << 28
+_DAY_SECONDS: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How one setting is read from the environment and checked.
+
+    Attributes:
+        variable: Its environment variable.
+        read: Turns the text of the variable into a value, or raises ValueError with the problem.
+        problem: Returns what is wrong with a value and what would be right; None if it is valid.
+        secret: Whether the value may hold a credential, so that no message repeats it.
+    """
+
+    variable: str
+    read: Callable[[str], object]
+    problem: Callable[[Any], str | None]
+    secret: bool = False
+
+    def check(self, value: object, name: str, shown: str) -> None:
+        """Raise ConfigError if `value` is not valid; `name` is the field or the variable, `shown` the value."""
+        if (problem := self.problem(value)) is not None:
+            raise ConfigError(f"{name} {problem}" if self.secret else f"{name}={shown} {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +83,72 @@ class MediaLimits:
     """What an untrusted input file may declare before it is refused unread.
 
     Attributes:
-        max_width_px: Widest accepted frame. 8192 covers 8K UHD.
-        max_height_px: Tallest accepted frame.
+        max_width_px: Widest accepted frame. 8192 covers 8K UHD. `REEL_MODAL_MAX_WIDTH_PX`.
+        max_height_px: Tallest accepted frame. `REEL_MODAL_MAX_HEIGHT_PX`.
         max_frame_pixels: Largest accepted width x height; a frame of the default needs 106 MB as BGR.
-        max_duration_seconds: Longest accepted clip, by its header. Four hours cover a match with its breaks.
+            `REEL_MODAL_MAX_FRAME_PIXELS`.
+        max_duration_seconds: Longest accepted clip, by its header; `math.inf` sets no limit. Four hours cover a match
+            with its breaks. `REEL_MODAL_MAX_DURATION_SECONDS`.
+
+    Raises:
+        ConfigError: A value is not of its type or out of range; the message names the field.
     """
 
     max_width_px: int = 8192
     max_height_px: int = 8192
     max_frame_pixels: int = 8192 * 4320
     max_duration_seconds: float = 4 * 3600.0
+
+    def __post_init__(self) -> None:
+        _check_fields(self, _LIMITS, "limits.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a network is read from that requests may name.
+
+    Attributes:
+        source: The absolute path of an ONNX file, or an http(s) URL. A URL may hold no user and no password; its
+            query, which may be a signature, is never shown.
+        sha256: Of the file, in hexadecimal. It is part of what a job is: with another one, an output is rendered
+            again.
+        allow_private_addresses: Whether the URL's host may have a private, loopback or link-local address.
+
+    Raises:
+        ConfigError: The source is neither, or the hash is not a SHA-256.
+    """
+
+    source: str
+    sha256: str
+    allow_private_addresses: bool = False
+
+    def __post_init__(self) -> None:
+        source = cast("object", self.source)
+        if isinstance(source, PurePath):
+            object.__setattr__(self, "source", str(source))
+        if (problem := _source_problem(self.source)) is not None:
+            raise ConfigError(f"the source of a model {problem}")
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            raise ConfigError("the sha256 of a model is not a valid SHA-256 (64 hexadecimal digits)")
+        if not isinstance(self.allow_private_addresses, bool):
+            raise ConfigError(f"allow_private_addresses={self.allow_private_addresses!r} must be True or False")
+        object.__setattr__(self, "sha256", self.sha256.lower())
+
+    def __repr__(self) -> str:
+        return f"ModelSource({self.shown!r}, sha256={self.sha256!r})"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the file is downloaded."""
+        return _is_url(self.source)
+
+    @property
+    def shown(self) -> str:
+        """The source for messages: of a URL, the scheme and the host alone."""
+        if not self.is_url:
+            return self.source
+        parts = urlsplit(self.source)
+        return f"{parts.scheme}://{parts.netloc}/…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +169,14 @@ class Settings:
             `REEL_MODAL_ON_DRIFT`.
         upscale_provider: What runs networks where a request does not say: `cpu`, or `cuda` for an NVIDIA GPU.
             `REEL_MODAL_UPSCALE_PROVIDER`.
-        stall_seconds: Longest that ffmpeg may neither take nor give data. Generous: a slow disk is no fault.
+        stall_seconds: Longest that ffmpeg may neither take nor give data, at most a day. Generous: a slow disk is no
+            fault. `REEL_MODAL_STALL_SECONDS`.
+        models: Networks that requests may name besides those of this package. `REEL_MODAL_MODELS`, as JSON:
+            `{"face": {"source": "https://…/face.onnx", "sha256": "…"}}`.
         limits: What an untrusted input may declare.
+
+    Raises:
+        ConfigError: A value is not of its type or out of range; the message names the field and what would be right.
     """
 
     modal_enabled: bool = False
@@ -68,9 +187,17 @@ class Settings:
     budget_usd: float | None = None
     timings: str | None = None
     on_drift: OnDrift = "warn"
-    upscale_provider: Literal["cpu", "cuda"] = "cpu"
+    upscale_provider: _Provider = "cpu"
     stall_seconds: float = 60.0
-    limits: MediaLimits = MediaLimits()
+    models: Mapping[str, ModelSource] = field(default_factory=dict, hash=False)
+    limits: MediaLimits = field(default_factory=MediaLimits)
+
+    def __post_init__(self) -> None:
+        _check_fields(self, _SETTINGS)
+        if not isinstance(self.limits, MediaLimits):
+            raise ConfigError(f"limits={self.limits!r} must be a MediaLimits")
+        # A copy: what the caller does with its own mapping later changes no running job.
+        object.__setattr__(self, "models", dict(self.models))
 
     @classmethod
     def from_env(
@@ -85,78 +212,237 @@ class Settings:
         budget_usd: float | None = None,
         timings: str | None = None,
         on_drift: OnDrift | None = None,
+        upscale_provider: _Provider | None = None,
+        stall_seconds: float | None = None,
+        models: Mapping[str, ModelSource] | None = None,
+        limits: MediaLimits | None = None,
     ) -> Settings:
-        """Read the settings from `env` (default: this process's environment); an argument wins over it.
+        """Read the settings from `env` (default: this process's environment).
+
+        An argument wins over its variable, which is not read then; None leaves it to the variable. An empty variable
+        counts as unset.
 
         Raises:
-            ConfigError: A variable has a value that is not of its type or not known, or the budget is no positive
-                number; the message names it.
+            ConfigError: A variable or an argument has a value that is not of its type or out of range; the message
+                names it.
 
         Example:
             >>> Settings.from_env({"MODAL_ENABLED": "true"}).modal_enabled
             True
         """
         source = os.environ if env is None else env
-        if modal_enabled is None:
-            modal_enabled = _boolean(source, "MODAL_ENABLED", default=False)
-        if budget_usd is None:
-            budget_usd = _dollars(source, "REEL_MODAL_BUDGET_USD")
-        else:
-            _check_dollars(budget_usd, f"budget_usd={budget_usd!r}")
-        return cls(
-            modal_enabled=modal_enabled,
-            app=app or source.get("REEL_MODAL_APP") or "reel-modal",
-            environment=environment or source.get("REEL_MODAL_ENVIRONMENT") or None,
-            store_url=store_url or source.get("REEL_MODAL_STORE_URL") or None,
-            ffmpeg=ffmpeg or source.get("REEL_MODAL_FFMPEG") or None,
-            budget_usd=budget_usd,
-            timings=timings or source.get("REEL_MODAL_TIMINGS") or None,
-            on_drift=on_drift or _on_drift(source),
-            upscale_provider=_provider(source, "REEL_MODAL_UPSCALE_PROVIDER"),
-        )
+        arguments = {
+            "modal_enabled": modal_enabled,
+            "app": app,
+            "environment": environment,
+            "store_url": store_url,
+            "ffmpeg": ffmpeg,
+            "budget_usd": budget_usd,
+            "timings": timings,
+            "on_drift": on_drift,
+            "upscale_provider": upscale_provider,
+            "stall_seconds": stall_seconds,
+            "models": models,
+        }
+        if limits is None:
+            limits = MediaLimits(**_from_env(source, _LIMITS, dict.fromkeys(_LIMITS)))
+        return cls(**_from_env(source, _SETTINGS, arguments), limits=limits)
 
 
-def _boolean(source: Mapping[str, str], name: str, *, default: bool) -> bool:
-    raw = source.get(name)
-    if raw is None:
-        return default
-    word = raw.strip().lower()
+def _check_fields(value: object, rules: Mapping[str, _Rule], prefix: str = "") -> None:
+    for name, rule in rules.items():
+        held = getattr(value, name)
+        rule.check(held, prefix + name, repr(held))
+
+
+def _from_env(env: Mapping[str, str], rules: Mapping[str, _Rule], arguments: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields that an argument or a variable gives."""
+    found = {name: value for name, value in arguments.items() if value is not None}
+    for name, rule in rules.items():
+        text = env.get(rule.variable, "").strip()
+        if name in found or not text:
+            continue
+        try:
+            found[name] = rule.read(text)
+        except ValueError as error:
+            shown = rule.variable if rule.secret else f"{rule.variable}={text!r}"
+            raise ConfigError(f"{shown} {error}") from error
+        rule.check(found[name], rule.variable, repr(text))
+    return found
+
+
+def _boolean(text: str) -> bool:
+    word = text.lower()
     if word in _TRUE:
         return True
     if word in _FALSE:
         return False
-    raise ConfigError(f"{name}={raw!r} is neither true nor false; write true, false, 1, 0, yes, no, on or off")
+    raise ValueError("is neither true nor false; write true, false, 1, 0, yes, no, on or off")
 
 
-def _on_drift(source: Mapping[str, str]) -> OnDrift:
-    raw = source.get("REEL_MODAL_ON_DRIFT", "").strip().lower() or "warn"
-    for known in get_args(OnDrift):
-        if raw == known:
-            return known  # type: ignore[no-any-return] # get_args forgets which words it gave
-    raise ConfigError(f"REEL_MODAL_ON_DRIFT={raw!r} is not known; write {', '.join(get_args(OnDrift))}")
+def _number_of(what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"is not a number of {what}") from None
+
+    return read
 
 
-def _provider(source: Mapping[str, str], name: str) -> Literal["cpu", "cuda"]:
-    word = source.get(name, "").strip().lower()
-    if word in {"", "cpu"}:
-        return "cpu"
-    if word == "cuda":
-        return "cuda"
-    raise ConfigError(f"{name}={source[name]!r} is no device that networks run on; write cpu or cuda")
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ValueError("is not a whole number, such as 8192")
+    return int(text)
 
 
-def _dollars(source: Mapping[str, str], name: str) -> float | None:
-    raw = source.get(name)
-    if raw is None or not raw.strip():
-        return None
+def _models(text: str) -> dict[str, ModelSource]:
+    example = '{"face": {"source": "https://…/face.onnx", "sha256": "…"}}'
     try:
-        dollars = float(raw)
-    except ValueError as error:
-        raise ConfigError(f"{name}={raw!r} is not a number of US dollars, such as 0.25") from error
-    _check_dollars(dollars, f"{name}={raw!r}")
-    return dollars
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"is not JSON; write {example}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"is not a JSON object of names; write {example}")  # noqa: TRY004 - it is the text that is wrong
+    return {name: _model(name, entry) for name, entry in raw.items()}
 
 
-def _check_dollars(dollars: float, said: str) -> None:
-    if not 0 < dollars < float("inf"):
-        raise ConfigError(f"{said} must be a positive, finite number of US dollars")
+def _model(name: str, entry: object) -> ModelSource:
+    fields = {"source", "sha256", "allow_private_addresses"}
+    if not isinstance(entry, dict) or not {"source", "sha256"} <= set(entry) <= fields:
+        raise ValueError(f'[{name[:64]!r}] must be an object with "source" and "sha256"')
+    try:
+        return ModelSource(**entry)
+    except ConfigError as error:
+        raise ValueError(f"[{name[:64]!r}]: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    """Whether `value` is a number that a float holds, or an infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not math.isnan(value) if isinstance(value, float) else abs(value) <= 1 << 53
+
+
+def _boolean_problem(value: object) -> str | None:
+    return None if isinstance(value, bool) else "must be True or False"
+
+
+def _app_problem(value: object) -> str | None:
+    if isinstance(value, str) and _APP.fullmatch(value) and not _APP_ID.fullmatch(value):
+        return None
+    return "is not a valid name of a Modal app (1 to 52 letters, digits, dots, dashes and underscores)"
+
+
+def _one_of(*words: str | None) -> Callable[[object], str | None]:
+    known = ", ".join(word for word in words if word is not None)
+
+    def problem(value: object) -> str | None:
+        return None if value in words else f"is not known; write one of {known}"
+
+    return problem
+
+
+def _store_problem(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _STORE.fullmatch(value):
+        return "is not a storage URL; write file:///folder, s3://bucket/prefix or memory://name"
+    return None
+
+
+def _text_problem(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.strip() and "\0" not in value):
+        return None
+    return "must be a path, as text; None is the default"
+
+
+def _dollars_problem(value: object) -> str | None:
+    if value is None or (_is_number(value) and 0 < cast("float", value) < math.inf):
+        return None
+    return "must be a positive, finite number of US dollars, such as 0.25; None sets no bound"
+
+
+def _seconds_problem(value: object) -> str | None:
+    if _is_number(value) and 0 < cast("float", value) <= _DAY_SECONDS:
+        return None
+    return f"must be a number of seconds above 0, at most {_DAY_SECONDS:.0f} (a day)"
+
+
+def limit_problem(value: object) -> str | None:
+    """Return what is wrong with a limit in seconds that can be disabled; None if it is valid."""
+    if _is_number(value) and cast("float", value) > 0:
+        return None
+    return "must be a number of seconds above 0; math.inf disables the limit"
+
+
+def _pixels_problem(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_PIXELS:
+        return None
+    return f"must be a whole number, 1 to {_MOST_PIXELS}, which is the most that ffmpeg decodes"
+
+
+def _models_problem(value: object) -> str | None:
+    if not isinstance(value, Mapping):
+        return "must be a mapping of names to ModelSource"
+    if len(value) > _MOST_MODELS:
+        return f"has {len(value)} entries; at most {_MOST_MODELS} are accepted"
+    for name, source in value.items():
+        if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+            return f"[{str(name)[:64]!r}]: the name must be 1 to 64 letters, digits, dots, dashes and underscores"
+        if name in {*MODEL_FAMILIES, *BUNDLED_MODELS}:
+            return f"[{name!r}]: this package has a network of that name; choose another"
+        if not isinstance(source, ModelSource):
+            return f"[{name!r}] must be a ModelSource(source, sha256)"
+    return None
+
+
+def _is_url(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _source_problem(source: object) -> str | None:
+    if not isinstance(source, str) or not source or "\0" in source:
+        return "must be a path or an http(s) URL, as text"
+    if _is_url(source):
+        return _url_problem(source)
+    if not PurePath(source).is_absolute():
+        return f"is {source!r}; write an absolute path, or an http(s) URL"
+    return None
+
+
+def _url_problem(url: str) -> str | None:
+    """Return what is wrong with a URL, without repeating it: it may hold a credential."""
+    if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
+        return "is a URL with characters that a URL cannot have; write them as %XX"
+    try:
+        parts = urlsplit(url)
+        held = parts.username is not None or parts.password is not None
+        known = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        held = known = False
+    if held:
+        return "is a URL with a user or a password, which end up in logs; leave them out"
+    return None if known else "is not a valid URL; write https://host/file.onnx"
+
+
+_LIMITS: Final[Mapping[str, _Rule]] = {
+    "max_width_px": _Rule("REEL_MODAL_MAX_WIDTH_PX", _whole, _pixels_problem),
+    "max_height_px": _Rule("REEL_MODAL_MAX_HEIGHT_PX", _whole, _pixels_problem),
+    "max_frame_pixels": _Rule("REEL_MODAL_MAX_FRAME_PIXELS", _whole, _pixels_problem),
+    "max_duration_seconds": _Rule("REEL_MODAL_MAX_DURATION_SECONDS", _number_of("seconds"), limit_problem),
+}
+
+_SETTINGS: Final[Mapping[str, _Rule]] = {
+    "modal_enabled": _Rule("MODAL_ENABLED", _boolean, _boolean_problem),
+    "app": _Rule("REEL_MODAL_APP", str, _app_problem),
+    "environment": _Rule("REEL_MODAL_ENVIRONMENT", str, _one_of(None, *ENVIRONMENTS)),
+    "store_url": _Rule("REEL_MODAL_STORE_URL", str, _store_problem, secret=True),
+    "ffmpeg": _Rule("REEL_MODAL_FFMPEG", str, _text_problem),
+    "budget_usd": _Rule("REEL_MODAL_BUDGET_USD", _number_of("US dollars, such as 0.25"), _dollars_problem),
+    "timings": _Rule("REEL_MODAL_TIMINGS", str, _text_problem),
+    "on_drift": _Rule("REEL_MODAL_ON_DRIFT", str.lower, _one_of(*get_args(OnDrift))),
+    "upscale_provider": _Rule("REEL_MODAL_UPSCALE_PROVIDER", str.lower, _one_of(*get_args(_Provider))),
+    "stall_seconds": _Rule("REEL_MODAL_STALL_SECONDS", _number_of("seconds"), _seconds_problem),
+    "models": _Rule("REEL_MODAL_MODELS", _models, _models_problem, secret=True),
+}

@@ -11,13 +11,15 @@ import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from reel_modal.backends.across_loops import run_in_thread
 from reel_modal.backends.base import Backend, Finished, JobStatus
 from reel_modal.background import LET_GO_SECONDS, finish
+from reel_modal.config import limit_problem
 from reel_modal.errors import (
     AuthError,
+    ConfigError,
     FunctionTimeoutError,
     JobCancelledError,
     JobNotFoundError,
@@ -40,6 +42,8 @@ __all__ = ["Job", "JobOptions"]
 R = TypeVar("R")
 T = TypeVar("T")
 
+OnCancel: TypeAlias = Literal["cancel", "detach"]
+
 _log = logging.getLogger(__name__)
 
 _SLICE_SECONDS: Final = 10.0
@@ -60,23 +64,54 @@ _PROMPT_SECONDS: Final = 1.0
 """Whoever first looks so soon after the submission knows when the job ended, even if it already has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class JobOptions:
     """How long a host waits, and what becomes of a job that it no longer waits for.
 
+    An argument that is None, or left out, keeps the default; `RemoteFunction.with_options` keeps the current value.
+    `math.inf` disables a limit.
+
     Attributes:
-        on_cancel: What cancelling the task that awaits a job does to the job: `cancel` it, so that nobody pays for
-            what nobody wants, or `detach` from it.
-        stall_seconds: A job whose news stop for this long is cancelled; None never. It counts from the first
-            news on: a job may wait for its machine.
-        deadline_seconds: A job that has not ended this long after its submission is cancelled; None never.
+        on_cancel: What cancelling the task that awaits a job does to the job: `cancel` it, which also ends what it
+            costs, or `detach` from it. Default `cancel`.
+        stall_seconds: A job whose events stop for this long is cancelled. It counts from the first event on: a job
+            may wait for its machine. Default 180.
+        deadline_seconds: A job that has not ended this long after its submission is cancelled. Default `math.inf`.
         unavailable_seconds: How long the backend may stay silent before `UnavailableError`; the job goes on.
+            Default 120.
+
+    Raises:
+        ConfigError: A value is not of its type or out of range; the message names the field.
+
+    Example:
+        >>> JobOptions(stall_seconds=math.inf, deadline_seconds=None)
+        JobOptions(on_cancel='cancel', stall_seconds=inf, deadline_seconds=inf, unavailable_seconds=120.0)
     """
 
-    on_cancel: Literal["cancel", "detach"] = "cancel"
-    stall_seconds: float | None = 180.0
-    deadline_seconds: float | None = None
-    unavailable_seconds: float = 120.0
+    on_cancel: OnCancel
+    stall_seconds: float
+    deadline_seconds: float
+    unavailable_seconds: float
+
+    def __init__(
+        self,
+        on_cancel: OnCancel | None = None,
+        stall_seconds: float | None = None,
+        deadline_seconds: float | None = None,
+        unavailable_seconds: float | None = None,
+    ) -> None:
+        if on_cancel not in (None, *get_args(OnCancel)):
+            raise ConfigError(f"on_cancel={on_cancel!r} is not known; write one of {', '.join(get_args(OnCancel))}")
+        object.__setattr__(self, "on_cancel", on_cancel or "cancel")
+        limits = {
+            "stall_seconds": 180.0 if stall_seconds is None else stall_seconds,
+            "deadline_seconds": math.inf if deadline_seconds is None else deadline_seconds,
+            "unavailable_seconds": 120.0 if unavailable_seconds is None else unavailable_seconds,
+        }
+        for name, seconds in limits.items():
+            if (problem := limit_problem(seconds)) is not None:
+                raise ConfigError(f"{name}={seconds!r} {problem}, and None keeps the default")
+            object.__setattr__(self, name, seconds)
 
 
 class Job(Generic[R]):
@@ -276,7 +311,7 @@ class Job(Generic[R]):
                 raise WaitTimeoutError(message, function=self.function, call_id=self._call_id)
 
     async def _check_stall(self, stall: _StallWatch, now: float, patience_seconds: float) -> None:
-        if stall.limit_seconds is None:
+        if stall.limit_seconds == math.inf:
             return
         stall.look(await self._within(patience_seconds, self._backend.events_so_far(self._call_id)), now)
         if stall.stalled(now):
@@ -370,8 +405,6 @@ class Job(Generic[R]):
             await self._experience.learn(result, now - self._started_at - outcome.queued_seconds)
 
     def _deadline(self, begun: float) -> float:
-        if self._options.deadline_seconds is None:
-            return math.inf
         return (begun if self._started_at is None else self._started_at) + self._options.deadline_seconds
 
     async def _cancel_for(self, reason: str, *, wait_seconds: float = LET_GO_SECONDS) -> None:
@@ -389,9 +422,9 @@ async def _no_events() -> AsyncGenerator[ProgressEvent]:
 class _StallWatch:
     """Whether the news of a job have stopped: by the number of its events, which any listener can ask for."""
 
-    def __init__(self, limit_seconds: float | None, now: float) -> None:
+    def __init__(self, limit_seconds: float, now: float) -> None:
         self.limit_seconds = limit_seconds
-        self.slice_seconds = _SLICE_SECONDS if limit_seconds is None else min(_SLICE_SECONDS, limit_seconds / 4)
+        self.slice_seconds = min(_SLICE_SECONDS, limit_seconds / 4)
         self._events = 0
         self._changed_at = now
 
@@ -402,4 +435,4 @@ class _StallWatch:
 
     def stalled(self, now: float) -> bool:
         """Return whether the job runs and is silent for too long."""
-        return self.limit_seconds is not None and self._events > 0 and now - self._changed_at >= self.limit_seconds
+        return self._events > 0 and now - self._changed_at >= self.limit_seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from copy import copy
@@ -84,7 +85,7 @@ class RemoteFunction(Generic[P, R]):
         self._backend = backend
         self._encode = encode
         self._decode = decode
-        self._options = options or JobOptions(stall_seconds=None)
+        self._options = options or JobOptions(stall_seconds=math.inf)
         self._clock = clock or backend.clock
         self._identify = identify
         self._reports = reports
@@ -121,11 +122,15 @@ class RemoteFunction(Generic[P, R]):
         deadline_seconds: float | None = None,
         unavailable_seconds: float | None = None,
     ) -> RemoteFunction[P, R]:
-        """Return the function with other options; what is None stays as it is, and `math.inf` sets no limit."""
+        """Return the function with other options; None keeps the current value, `math.inf` disables the limit.
+
+        Raises:
+            ConfigError: A value is not of its type or out of range; the message names it.
+        """
         other = copy(self)
         other._submitted = WeakValueDictionary()  # noqa: SLF001 - jobs keep the options that they began with
         other._options = JobOptions(  # noqa: SLF001 - a copy of this very object
-            on_cancel=on_cancel or self._options.on_cancel,
+            on_cancel=self._options.on_cancel if on_cancel is None else on_cancel,
             stall_seconds=self._options.stall_seconds if stall_seconds is None else stall_seconds,
             deadline_seconds=self._options.deadline_seconds if deadline_seconds is None else deadline_seconds,
             unavailable_seconds=(

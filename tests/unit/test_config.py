@@ -1,56 +1,112 @@
-"""Where settings come from, and what a wrong variable says."""
+"""Where settings come from, and what a wrong value or variable says."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
 import math
+import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reel_modal.config import Settings
+from reel_modal.config import MediaLimits, ModelSource, Settings
 from reel_modal.errors import ConfigError
 
-TEXTS = {
-    "app": "REEL_MODAL_APP",
-    "environment": "REEL_MODAL_ENVIRONMENT",
-    "store_url": "REEL_MODAL_STORE_URL",
-    "ffmpeg": "REEL_MODAL_FFMPEG",
-    "timings": "REEL_MODAL_TIMINGS",
+SHA256 = "ab" * 32
+FACE = ModelSource("https://models.example.org/face.onnx", SHA256)
+
+VARIABLES: dict[str, tuple[str, str, Any]] = {
+    "modal_enabled": ("MODAL_ENABLED", "true", True),
+    "app": ("REEL_MODAL_APP", "studio", "studio"),
+    "environment": ("REEL_MODAL_ENVIRONMENT", "staging", "staging"),
+    "store_url": ("REEL_MODAL_STORE_URL", "s3://reels/media", "s3://reels/media"),
+    "ffmpeg": ("REEL_MODAL_FFMPEG", "/opt/ffmpeg", "/opt/ffmpeg"),
+    "budget_usd": ("REEL_MODAL_BUDGET_USD", "0.25", 0.25),
+    "timings": ("REEL_MODAL_TIMINGS", "off", "off"),
+    "on_drift": ("REEL_MODAL_ON_DRIFT", "ERROR", "error"),
+    "upscale_provider": ("REEL_MODAL_UPSCALE_PROVIDER", "cuda", "cuda"),
+    "stall_seconds": ("REEL_MODAL_STALL_SECONDS", "2.5", 2.5),
+    "models": (
+        "REEL_MODAL_MODELS",
+        json.dumps({"face": {"source": FACE.source, "sha256": SHA256.upper()}}),
+        {"face": FACE},
+    ),
+}
+"""A value of each setting that is not its default: its variable, the text there, and what it means."""
+
+LIMITS: dict[str, tuple[str, str, Any]] = {
+    "max_width_px": ("REEL_MODAL_MAX_WIDTH_PX", "4096", 4096),
+    "max_height_px": ("REEL_MODAL_MAX_HEIGHT_PX", "2304", 2304),
+    "max_frame_pixels": ("REEL_MODAL_MAX_FRAME_PIXELS", "9437184", 9437184),
+    "max_duration_seconds": ("REEL_MODAL_MAX_DURATION_SECONDS", "inf", math.inf),
+}
+
+ARGUMENTS: dict[str, Any] = {
+    "modal_enabled": False,
+    "app": "argument",
+    "environment": "test",
+    "store_url": "memory://argument",
+    "ffmpeg": "argument",
+    "budget_usd": 2.0,
+    "timings": "argument",
+    "on_drift": "off",
+    "upscale_provider": "cpu",
+    "stall_seconds": 7.0,
+    "models": {"argument": FACE},
+    "limits": MediaLimits(max_width_px=640),
 }
 
 
-def test_an_empty_environment_gives_the_defaults() -> None:
+def refusal(build: Any, *arguments: Any, **fields: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(*arguments, **fields)
+    return str(caught.value)
+
+
+def test_settings_of_an_empty_environment_are_the_defaults() -> None:
     settings = Settings.from_env({})
     assert settings == Settings()
     assert (settings.modal_enabled, settings.app, settings.environment) == (False, "reel-modal", None)
 
 
-@pytest.mark.parametrize(("name", "variable"), TEXTS.items())
-def test_an_argument_beats_the_environment_and_that_the_default(name: str, variable: str) -> None:
-    env = {variable: "from-env"}
-    assert getattr(Settings.from_env(env, **{name: "argument"}), name) == "argument"  # type: ignore[arg-type]
-    assert getattr(Settings.from_env(env), name) == "from-env"
+def test_from_env_takes_every_field() -> None:
+    fields = {known.name for known in dataclasses.fields(Settings)}
+    assert set(inspect.signature(Settings.from_env).parameters) == {*fields, "env"}
+    assert fields == {*VARIABLES, "limits"} == set(ARGUMENTS)
+    assert {known.name for known in dataclasses.fields(MediaLimits)} == set(LIMITS)
 
 
-@pytest.mark.parametrize(("name", "variable"), TEXTS.items())
-def test_an_empty_variable_counts_as_unset(name: str, variable: str) -> None:
-    assert getattr(Settings.from_env({variable: ""}), name) == getattr(Settings(), name)
+@pytest.mark.parametrize("name", VARIABLES)
+def test_from_env_argument_beats_variable_beats_default(name: str) -> None:
+    variable, text, value = VARIABLES[name]
+    assert getattr(Settings.from_env({variable: text}), name) == value != getattr(Settings(), name)
+    assert getattr(Settings.from_env({variable: text}, **{name: ARGUMENTS[name]}), name) == ARGUMENTS[name]
+    assert getattr(Settings.from_env({variable: text}, **{name: None}), name) == value
 
 
-def test_the_flag_and_the_budget_are_typed_and_an_argument_beats_them() -> None:
-    env = {"MODAL_ENABLED": "true", "REEL_MODAL_BUDGET_USD": "0.25"}
-    read = Settings.from_env(env)
-    assert (read.modal_enabled, read.budget_usd) == (True, 0.25)
-    given = Settings.from_env(env, modal_enabled=False, budget_usd=2.0)
-    assert (given.modal_enabled, given.budget_usd) == (False, 2.0)
+@pytest.mark.parametrize("name", LIMITS)
+def test_from_env_reads_each_limit(name: str) -> None:
+    variable, text, value = LIMITS[name]
+    assert Settings.from_env({variable: text}).limits == dataclasses.replace(MediaLimits(), **{name: value})
+    assert Settings.from_env({variable: text}, limits=ARGUMENTS["limits"]).limits == ARGUMENTS["limits"]
 
 
-def test_an_argument_spares_a_wrong_variable() -> None:
-    env = {"MODAL_ENABLED": "perhaps", "REEL_MODAL_BUDGET_USD": "much"}
-    assert Settings.from_env(env, modal_enabled=True, budget_usd=1.0).modal_enabled
+@pytest.mark.parametrize("variable", [row[0] for row in (*VARIABLES.values(), *LIMITS.values())])
+@pytest.mark.parametrize("blank", ["", "  \n"])
+def test_from_env_blank_variable_counts_as_unset(variable: str, blank: str) -> None:
+    assert Settings.from_env({variable: blank}) == Settings()
 
 
-def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_env_argument_spares_a_wrong_variable() -> None:
+    wrong = {variable: "nonsense" for variable, _, _ in VARIABLES.values()}
+    arguments = {name: value for name, value in ARGUMENTS.items() if name != "limits"}
+    assert Settings.from_env(wrong, **arguments) == Settings(**arguments)
+
+
+def test_from_env_reads_the_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODAL_ENABLED", "on")
     monkeypatch.setenv("REEL_MODAL_APP", "studio")
     settings = Settings.from_env()
@@ -59,55 +115,185 @@ def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "1", "yes", "on", " true ", "On\n"])
-def test_spellings_that_enable_modal(word: str) -> None:
+def test_modal_enabled_spellings_of_true(word: str) -> None:
     assert Settings.from_env({"MODAL_ENABLED": word}).modal_enabled
 
 
 @pytest.mark.parametrize("word", ["false", "False", "FALSE", "0", "no", "off", "", "  ", " Off "])
-def test_spellings_that_keep_work_on_this_machine(word: str) -> None:
+def test_modal_enabled_spellings_of_false(word: str) -> None:
     assert not Settings.from_env({"MODAL_ENABLED": word}).modal_enabled
 
 
 @pytest.mark.parametrize("word", ["tru", "2", "-1", "enabled", "None", "true,false", "1.0"])
-def test_a_flag_that_is_neither_is_refused_with_the_spellings(word: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Settings.from_env({"MODAL_ENABLED": word})
-    message = str(caught.value)
+def test_modal_enabled_other_words_are_refused_with_the_spellings(word: str) -> None:
+    message = refusal(Settings.from_env, {"MODAL_ENABLED": word})
     assert f"MODAL_ENABLED={word!r}" in message
     assert all(cure in message for cure in ("true", "false", "1", "0", "yes", "no", "on", "off"))
 
 
-@pytest.mark.parametrize("word", ["", "   "])
-def test_an_empty_budget_sets_no_bound(word: str) -> None:
-    assert Settings.from_env({"REEL_MODAL_BUDGET_USD": word}).budget_usd is None
+@pytest.mark.parametrize(
+    ("variable", "text", "cure"),
+    [
+        ("REEL_MODAL_BUDGET_USD", "much", "such as 0.25"),
+        ("REEL_MODAL_BUDGET_USD", "0,25", "such as 0.25"),
+        ("REEL_MODAL_BUDGET_USD", "0", "positive, finite number of US dollars"),
+        ("REEL_MODAL_BUDGET_USD", "nan", "positive, finite number of US dollars"),
+        ("REEL_MODAL_BUDGET_USD", "1e999", "positive, finite number of US dollars"),
+        ("REEL_MODAL_APP", "my app", "1 to 52 letters"),
+        ("REEL_MODAL_APP", "a" * 53, "1 to 52 letters"),
+        ("REEL_MODAL_ENVIRONMENT", "prod", "production, staging, development, test"),
+        ("REEL_MODAL_ON_DRIFT", "ignore", "warn, error, off"),
+        ("REEL_MODAL_UPSCALE_PROVIDER", "gpu", "cpu, cuda"),
+        ("REEL_MODAL_STALL_SECONDS", "soon", "number of seconds"),
+        ("REEL_MODAL_STALL_SECONDS", "inf", "at most 86400"),
+        ("REEL_MODAL_STALL_SECONDS", "-1", "above 0"),
+        ("REEL_MODAL_MAX_WIDTH_PX", "8e3", "whole number"),
+        ("REEL_MODAL_MAX_WIDTH_PX", "0", "1 to 268435456"),
+        ("REEL_MODAL_MAX_FRAME_PIXELS", "9" * 5000, "whole number"),
+        ("REEL_MODAL_MAX_DURATION_SECONDS", "nan", "above 0"),
+    ],
+)
+def test_from_env_wrong_variable_is_named_with_the_cure(variable: str, text: str, cure: str) -> None:
+    message = refusal(Settings.from_env, {variable: text})
+    assert f"{variable}={text!r}" in message
+    assert cure in message
 
 
 @pytest.mark.parametrize(
-    ("word", "cure"),
+    ("name", "value", "cure"),
     [
-        ("much", "such as 0.25"),
-        ("$5", "such as 0.25"),
-        ("0,25", "such as 0.25"),
-        ("0", "positive, finite"),
-        ("-1", "positive, finite"),
-        ("nan", "positive, finite"),
-        ("inf", "positive, finite"),
-        ("1e999", "positive, finite"),
+        ("modal_enabled", "false", "True or False"),
+        ("modal_enabled", 1, "True or False"),
+        ("app", "", "1 to 52 letters"),
+        ("app", "ap-0123456789abcdefghijkl", "name of a Modal app"),
+        ("environment", "", "write one of production"),
+        ("ffmpeg", "", "None is the default"),
+        ("ffmpeg", Path("ffmpeg"), "as text"),
+        ("timings", "a\0b", "as text"),
+        ("budget_usd", 0, "positive, finite number of US dollars"),
+        ("budget_usd", math.nan, "positive, finite number of US dollars"),
+        ("budget_usd", math.inf, "positive, finite number of US dollars"),
+        ("budget_usd", "5", "positive, finite number of US dollars"),
+        ("budget_usd", True, "positive, finite number of US dollars"),
+        ("on_drift", "Warn", "warn, error, off"),
+        ("on_drift", None, "warn, error, off"),
+        ("upscale_provider", "tpu", "cpu, cuda"),
+        ("stall_seconds", None, "above 0"),
+        ("stall_seconds", 10**400, "at most 86400"),
+        ("limits", None, "MediaLimits"),
     ],
 )
-def test_a_wrong_budget_is_refused_with_its_variable_and_the_cure(word: str, cure: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Settings.from_env({"REEL_MODAL_BUDGET_USD": word})
-    assert f"REEL_MODAL_BUDGET_USD={word!r}" in str(caught.value)
-    assert cure in str(caught.value)
-    assert "US dollars" in str(caught.value)
+def test_settings_wrong_field_is_named_with_the_cure(name: str, value: Any, cure: str) -> None:
+    for message in (refusal(Settings, **{name: value}), refusal(dataclasses.replace, Settings(), **{name: value})):
+        assert message.startswith(f"{name}={value!r} ")
+        assert cure in message
 
 
-@pytest.mark.parametrize("dollars", [0, -1, -0.01, math.nan, math.inf])
-def test_a_budget_that_is_an_argument_is_checked_like_the_variable(dollars: float) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Settings.from_env({"REEL_MODAL_BUDGET_USD": "0.25"}, budget_usd=dollars)
-    assert f"budget_usd={dollars!r} must be a positive, finite number of US dollars" in str(caught.value)
+@pytest.mark.parametrize("url", ["", "/srv/media", "C:\\media", "s3:bucket", "file:///srv/\nmedia", 3])
+def test_store_url_that_is_not_a_url_is_refused(url: Any) -> None:
+    assert "store_url is not a storage URL; write file:///folder" in refusal(Settings, store_url=url)
+
+
+def test_store_url_is_never_repeated() -> None:
+    url = "user:hunter2@bucket"
+    assert "hunter2" not in refusal(Settings, store_url=url)
+    assert "hunter2" not in refusal(Settings.from_env, {"REEL_MODAL_STORE_URL": url})
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", [0, -1, "8192", None, True, math.nan])
+def test_limits_wrong_value_is_named(name: str, value: Any) -> None:
+    assert refusal(MediaLimits, **{name: value}).startswith(f"limits.{name}={value!r} must be")
+
+
+def test_limits_beyond_what_ffmpeg_decodes_are_refused() -> None:
+    assert "268435456" in refusal(MediaLimits, max_frame_pixels=(1 << 28) + 1)
+    assert MediaLimits(max_frame_pixels=1 << 28, max_duration_seconds=math.inf).max_frame_pixels == 1 << 28
+
+
+@pytest.mark.parametrize(
+    ("source", "cure"),
+    [
+        ("net.onnx", "absolute path"),
+        ("../net.onnx", "absolute path"),
+        ("", "a path or an http(s) URL"),
+        (None, "a path or an http(s) URL"),
+        ("/a\0b", "a path or an http(s) URL"),
+        ("ftp://host/net.onnx", "absolute path"),
+        ("https://", "not a valid URL"),
+        ("https://host:99999/net.onnx", "not a valid URL"),
+        ("https://ho st/net.onnx", "characters that a URL cannot have"),
+        ("https://host/net.onnx\r\nX: y", "characters that a URL cannot have"),
+        ("https://user:hunter2@host/net.onnx", "a user or a password"),
+        ("https://[::1/net.onnx?key=hunter2", "not a valid URL"),
+    ],
+)
+def test_model_source_that_is_neither_is_refused(source: Any, cure: str) -> None:
+    message = refusal(ModelSource, source, SHA256)
+    assert cure in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("sha256", ["", "ab", "g" * 64, "ab" * 33, None, 7])
+def test_model_source_without_a_sha256_is_refused(sha256: Any) -> None:
+    assert "not a valid SHA-256 (64 hexadecimal digits)" in refusal(ModelSource, "/net.onnx", sha256)
+
+
+def test_model_source_takes_a_path_and_normalizes_the_hash(tmp_path: Path) -> None:
+    assert ModelSource(tmp_path, SHA256.upper()) == ModelSource(str(tmp_path), SHA256)  # type: ignore[arg-type]
+
+
+def test_model_source_never_shows_what_may_be_a_credential() -> None:
+    source = ModelSource("https://host:8443/tenant/face.onnx?X-Signature=hunter2", SHA256)
+    assert (source.shown, "hunter2" in repr(Settings(models={"face": source}))) == ("https://host:8443/…", False)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a" * 65, "https://x", "fäce", 3])
+def test_models_name_that_is_not_well_formed_is_refused(name: Any) -> None:
+    assert "1 to 64 letters" in refusal(Settings, models={name: FACE})
+
+
+@pytest.mark.parametrize("name", ["small", "large", "small-x2", "large-x4"])
+def test_models_name_of_this_package_is_refused(name: str) -> None:
+    assert "choose another" in refusal(Settings, models={name: FACE})
+
+
+@pytest.mark.parametrize("value", [None, [FACE], "face", {"face": "/net.onnx"}, {"face": ("/net.onnx", SHA256)}])
+def test_models_of_another_type_are_refused(value: Any) -> None:
+    assert refusal(Settings, models=value).startswith("models")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[" * 100_000,
+        "[]",
+        '{"face": "hunter2"}',
+        '{"face": {"source": "https://h/x?hunter2"}}',
+        '{"face": {"source": "https://h/x?hunter2", "sha256": "no"}}',
+        '{"face": {"source": "https://a:hunter2@h/x", "sha256": "HASH"}}',
+        '{"face": {"source": "https://h/x?hunter2", "sha256": "HASH", "more": 1}}',
+    ],
+)
+def test_models_variable_that_cannot_be_read_is_named_without_its_text(text: str) -> None:
+    message = refusal(Settings.from_env, {"REEL_MODAL_MODELS": text.replace("HASH", SHA256)})
+    assert message.startswith("REEL_MODAL_MODELS")
+    assert "hunter2" not in message
+
+
+def test_models_are_copied_and_travel_to_a_worker() -> None:
+    given = {"face": FACE}
+    settings = Settings(models=given)
+    given.clear()
+    assert settings.models == {"face": FACE}
+    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - made on the line itself
+    assert hash(settings) == hash(dataclasses.replace(settings))
+
+
+def test_documentation_names_every_variable() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "environments.md").read_text(encoding="utf-8")
+    assert [row[0] for row in (*VARIABLES.values(), *LIMITS.values()) if f"`{row[0]}`" not in page] == []
 
 
 def test_settings_cannot_be_changed_behind_a_running_job() -> None:

@@ -72,4 +72,3 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "modal.toml"
     path.write_text("not toml")
     assert str(path) in look({"MODAL_CONFIG_PATH": str(path)}).detail
-    assert "REEL_MODAL_ENVIRONMENT='prod'" in look(VARIABLES, environment="prod").detail

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from tests.jobs import event, overlay, rendered
 
-from reel_modal import FunctionRegistry, Job, JobOptions, RenderResult, Settings
+from reel_modal import FunctionRegistry, Job, JobOptions, RemoteFunction, RenderResult, Settings
 from reel_modal.errors import (
     AuthError,
     BadInputError,
+    ConfigError,
     FunctionError,
     FunctionTimeoutError,
     InvalidMediaError,
@@ -136,7 +139,7 @@ async def test_a_job_in_the_queue_is_not_stalled() -> None:
 
 async def test_without_a_stall_limit_a_silent_job_goes_on() -> None:
     clock = ManualClock()
-    options = JobOptions(stall_seconds=None)
+    options = JobOptions(stall_seconds=math.inf)
     job = await start(InMemoryBackend(clock), clock, options, seconds=10_000, events=reports(0))
     waiting = asyncio.ensure_future(job.result())
     await clock.advance(10_001)
@@ -364,3 +367,49 @@ async def test_a_listener_that_is_cancelled_leaves_the_job_alone(
     await asyncio.wait({listening})
     assert await job.status() == "queued"
     await job.cancel()
+
+
+@pytest.mark.parametrize("name", ["stall_seconds", "deadline_seconds", "unavailable_seconds"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, "60", True, [], 10**400])
+def test_options_wrong_limit_is_named(name: str, value: Any) -> None:
+    function = host(InMemoryBackend(), ManualClock())["render_overlay"]
+    for change in (JobOptions, function.with_options):
+        with pytest.raises(ConfigError) as caught:
+            change(**{name: value})
+        assert str(caught.value).startswith(f"{name}={value!r} must be a number of seconds above 0")
+
+
+@pytest.mark.parametrize("value", ["", "Cancel", True, []])
+def test_options_wrong_on_cancel_is_named(value: Any) -> None:
+    function = host(InMemoryBackend(), ManualClock())["render_overlay"]
+    for change in (JobOptions, function.with_options):
+        with pytest.raises(ConfigError, match=r"on_cancel=.* write one of cancel, detach"):
+            change(on_cancel=value)
+
+
+def test_options_none_keeps_the_default() -> None:
+    names = ("on_cancel", "stall_seconds", "deadline_seconds", "unavailable_seconds")
+    assert JobOptions(**dict.fromkeys(names)) == JobOptions()
+    assert [getattr(JobOptions(), name) for name in names] == ["cancel", 180.0, math.inf, 120.0]
+
+
+async def test_options_infinity_disables_each_limit() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    never = JobOptions(stall_seconds=math.inf, deadline_seconds=math.inf, unavailable_seconds=math.inf)
+    job = await start(backend, clock, never, seconds=100_000, events=reports(0))
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(100_001)
+    assert (await waiting).job_id == "job"
+
+
+async def test_with_options_none_keeps_the_current_value() -> None:
+    clock = ManualClock()
+    backend = InMemoryBackend(clock)
+    backend.script("f", Script("done", seconds=100, events=[event(1)]))
+    options = JobOptions(stall_seconds=math.inf, deadline_seconds=50)
+    function: RemoteFunction[[], str] = RemoteFunction("f", backend, clock=clock, options=options)
+    waiting = asyncio.ensure_future(function.with_options(stall_seconds=None, unavailable_seconds=10)())
+    await clock.advance(101)
+    with pytest.raises(FunctionTimeoutError, match="deadline of 50 s"):
+        await waiting

@@ -38,26 +38,16 @@ SHIPPED_SUFFIXES: Final = (".py", ".onnx")
 SUBMITTED_AT: Final = "submitted_at"
 """What travels with a request to a container besides its fields: the Unix time of the submission."""
 
-_SUFFIXES: Final = {"production": "", "staging": "-staging", "development": "-development", "test": "-test"}
-
 
 def app_name(settings: Settings) -> str:
     """Return the name of the Modal app for the environment of `settings`, so that none shares another's app.
-
-    Raises:
-        ConfigError: The environment is not one of production, staging, development, test.
 
     Example:
         >>> app_name(Settings(environment="staging"))
         'reel-modal-staging'
     """
     environment = settings.environment or "production"
-    if environment not in _SUFFIXES:
-        raise ConfigError(
-            f"REEL_MODAL_ENVIRONMENT={environment!r} is not known; use one of {', '.join(_SUFFIXES)}, so that no"
-            " deployment shares its app with another by accident"
-        )
-    return settings.app + _SUFFIXES[environment]
+    return settings.app if environment == "production" else f"{settings.app}-{environment}"
 
 
 @dataclass(frozen=True, slots=True)
