@@ -25,9 +25,10 @@ import numpy.typing as npt
 from tests.clips import REAL, real
 
 from reel_modal import FramePipe, FrameReader
+from reel_modal.config import MODEL_FAMILIES
 from reel_modal.rendering.tiles import TilePlan, enlarged
 from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import FAMILIES, UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel
 
 Plane = npt.NDArray[np.uint8]
 Enlarge = Callable[[Plane, int], Plane]
@@ -61,7 +62,7 @@ def by_filter(method: int) -> Enlarge:
 METHODS: dict[str, Enlarge] = {
     "bicubic": by_filter(cv2.INTER_CUBIC),
     "Lanczos": by_filter(cv2.INTER_LANCZOS4),
-    **{family: by_network(family) for family in FAMILIES},
+    **{family: by_network(family) for family in MODEL_FAMILIES},
 }
 
 
@@ -213,8 +214,10 @@ def one_clip(clip: Clip, quality: str, folder: Path) -> list[str]:
         made = written(list(large), folder / f"{name}.mkv", "clean")
         score = float(np.mean([psnr(one, other) for one, other in zip(large, clip.frames, strict=True)]))
         found[name] = (vmaf(made, reference, folder), score, temporal_error(large, clip.frames))
-    better = [name for name in FAMILIES if found[name][0] > found["Lanczos"][0]]
-    gate = "-" if quality == "clean" else f"both above Lanczos: {'yes' if len(better) == len(FAMILIES) else 'NO'}"
+    better = [name for name in MODEL_FAMILIES if found[name][0] > found["Lanczos"][0]]
+    gate = (
+        "-" if quality == "clean" else f"both above Lanczos: {'yes' if len(better) == len(MODEL_FAMILIES) else 'NO'}"
+    )
     title = "lossless" if quality == "clean" else f"x264 crf {quality}"
     rows = [("VMAF", 0, ".1f"), ("PSNR-Y, dB", 1, ".2f"), ("temporal error", 2, ".2f")]
     return [

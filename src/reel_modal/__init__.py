@@ -14,7 +14,7 @@ from reel_modal.version import VERSION
 if TYPE_CHECKING:
     from reel_modal.blocking import run_sync
     from reel_modal.client import FunctionRegistry
-    from reel_modal.config import MediaLimits, Settings
+    from reel_modal.config import MediaLimits, ModelSource, Settings
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.frames import ColorTags, Frame
@@ -56,6 +56,7 @@ __all__ = [
     "JobOptions",
     "MediaInfo",
     "MediaLimits",
+    "ModelSource",
     "OverlayRequest",
     "OverlayStyle",
     "ProgressEvent",
@@ -94,6 +95,7 @@ _HOME = {
     "JobOptions": "job",
     "MediaInfo": "media",
     "MediaLimits": "config",
+    "ModelSource": "config",
     "OverlayRequest": "schema",
     "OverlayStyle": "schema",
     "ProgressEvent": "progress",

@@ -86,17 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     framing.add_argument("--spec", type=Path, required=True, help="JSON: crop keyframes, or a whole request")
     _add_rendering(framing, _process_framing)
 
-    upscale = commands.add_parser("apply-upscale", help="make a clip two or four times as large, or of a larger size")
-    size = upscale.add_mutually_exclusive_group(required=True)
-    size.add_argument("--scale", type=int, choices=(2, 4), help="times as wide and as high")
-    size.add_argument("--size", metavar="WxH", help="pixels of the output, even, such as 1920x1080")
-    upscale.add_argument("--model", help="small, large, or the path or URL of an ONNX file; default by the device")
-    upscale.add_argument("--model-sha256", help="of that file; a URL needs it")
-    upscale.add_argument("--provider", choices=("cpu", "cuda"), help="default REEL_MODAL_UPSCALE_PROVIDER, then cpu")
-    upscale.add_argument(
-        "--allow-cpu", action="store_true", help="where the GPU is not there, use the CPU and say so"
-    )
-    _add_rendering(upscale, _apply_upscale)
+    _add_upscale(commands)
 
     look = commands.add_parser("probe", help="say what a video is")
     look.add_argument("input", type=Path, metavar="IN")
@@ -138,6 +128,26 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    upscale = commands.add_parser("apply-upscale", help="make a clip two or four times as large, or of a larger size")
+    size = upscale.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=int, choices=(2, 4), help="times as wide and as high")
+    size.add_argument("--size", metavar="WxH", help="pixels of the output, even, such as 1920x1080")
+    upscale.add_argument(
+        "--model",
+        help="small, large, a name in REEL_MODAL_MODELS, or the path or URL of an ONNX file; default by the device",
+    )
+    upscale.add_argument("--model-sha256", help="of that file; a URL needs it")
+    upscale.add_argument(
+        "--model-private", action="store_true", help="let the URL's host have a private or loopback address"
+    )
+    upscale.add_argument("--provider", choices=("cpu", "cuda"), help="default REEL_MODAL_UPSCALE_PROVIDER, then cpu")
+    upscale.add_argument(
+        "--allow-cpu", action="store_true", help="where the GPU is not there, use the CPU and say so"
+    )
+    _add_rendering(upscale, _apply_upscale)
 
 
 def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
@@ -182,16 +192,23 @@ def _process_framing(arguments: argparse.Namespace) -> int:
 
 
 def _apply_upscale(arguments: argparse.Namespace) -> int:
+    from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, Settings
     from reel_modal.functions import apply_upscale
     from reel_modal.run_here import run_here
     from reel_modal.schema import UpscaleRequest
+    from reel_modal.upscaling.model import model_at
 
-    asked = {name: getattr(arguments, name) for name in ("scale", "model", "model_sha256", "provider", "allow_cpu")}
+    settings = Settings.from_env()
+    model, sha256 = arguments.model, arguments.model_sha256
+    if model is not None and model not in {*MODEL_FAMILIES, *BUNDLED_MODELS, *settings.models}:
+        model, source = model_at(model, sha256=sha256, allow_private_addresses=arguments.model_private)
+        settings, sha256 = dataclasses.replace(settings, models={**settings.models, model: source}), None
+    asked = {name: getattr(arguments, name) for name in ("scale", "provider", "allow_cpu")}
     if arguments.size is not None:
         asked["output_size"] = _sides(arguments.size)
-    request = UpscaleRequest.parse(asked | _ours(arguments))
+    request = UpscaleRequest.parse(asked | {"model": model, "model_sha256": sha256} | _ours(arguments))
     request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
-    return _answer(arguments, *run_here(apply_upscale.run, request))
+    return _answer(arguments, *run_here(apply_upscale.run, request, settings))
 
 
 def _estimate(arguments: argparse.Namespace) -> int:

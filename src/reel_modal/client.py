@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeVar, overload
 from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.config import Settings
+from reel_modal.config import ModelSource, Settings
 from reel_modal.errors import ConfigError, RemoteError, RequestError
 from reel_modal.estimates import Estimate, check_before_submission, estimate
 from reel_modal.experience import Experience
@@ -30,6 +30,7 @@ from reel_modal.progress.timings import HERE
 from reel_modal.records import result_of_job
 from reel_modal.remote_function import RemoteFunction, shortened
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.upscaling.model import check_registered
 from reel_modal.verification import Check, verify_deployment
 
 __all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
@@ -75,6 +76,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
             modal_enabled, on_drift = self.settings.modal_enabled, self.settings.on_drift
             backend = ModalBackend(app, on_drift=on_drift) if modal_enabled else LocalBackend(self.settings)
         self.backend: Backend = backend
+        # Those of the process that runs the body, as far as this one knows them.
+        self._job_settings = backend.settings if isinstance(backend, LocalBackend) else self.settings
         learns = history is not None or isinstance(backend, (LocalBackend, ModalBackend))
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
         gpus = {name: ",".join(spec.gpu) or "cpu" for name, spec in load_specs().items()}
@@ -83,6 +86,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 name,
                 request_type,
                 backend,
+                models=self._job_settings.models,
                 options=options or JobOptions(),
                 experience=(
                     Experience(self.history, name, gpus[name] if backend.name == "modal" else HERE)
@@ -211,6 +215,7 @@ def _render_function(
     request_type: type[Q],
     backend: Backend,
     *,
+    models: Mapping[str, ModelSource],
     options: JobOptions,
     experience: Experience | None,
     check: Callable[[Request], ProgressPlan | None],
@@ -220,6 +225,8 @@ def _render_function(
     def identify(request: Q) -> tuple[str, str]:
         if not isinstance(request, request_type):
             raise RequestError("", f"{name} takes {request_type.__name__}, not {type(request).__name__}")
+        if isinstance(request, UpscaleRequest):
+            check_registered(request.model, request.model_sha256, models)
         return request.job_id, request.request_hash()
 
     def encode(request: Q) -> tuple[object, ...]:

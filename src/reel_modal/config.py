@@ -20,6 +20,7 @@ from reel_modal.errors import ConfigError
 __all__ = [
     "BUNDLED_MODELS",
     "ENVIRONMENTS",
+    "JOB_VARIABLES",
     "MODEL_FAMILIES",
     "MediaLimits",
     "ModelSource",
@@ -446,3 +447,9 @@ _SETTINGS: Final[Mapping[str, _Rule]] = {
     "stall_seconds": _Rule("REEL_MODAL_STALL_SECONDS", _number_of("seconds"), _seconds_problem),
     "models": _Rule("REEL_MODAL_MODELS", _models, _models_problem, secret=True),
 }
+
+JOB_VARIABLES: Final = (
+    *(_SETTINGS[name].variable for name in ("stall_seconds", "models")),
+    *(rule.variable for rule in _LIMITS.values()),
+)
+"""The variables that decide what a job may do: a deployment takes them along to its containers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.clips import Clips
+from tests.networks import repeating
 
 from reel_modal.media import probe
 from reel_modal.testing import make_clip
@@ -316,6 +318,20 @@ def test_apply_upscale_writes_the_clip_and_says_so(tmp_path: Path) -> None:
     assert (said["width"], said["height"], said["engine"]) == (240, 160, "onnxruntime-cpu fp32 large-x4")
 
 
+def test_apply_upscale_takes_a_network_by_path_and_by_registered_name(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
+    network = tmp_path / "my net.onnx"
+    network.write_bytes(repeating(1, 2).to_bytes())
+    by_path = run("apply-upscale", source, tmp_path / "1.mp4", "--scale", "2", "--model", network)
+    assert "onnxruntime-cpu fp32 given-my-net" in by_path.stdout, by_path.stderr
+    entry = {"source": str(network), "sha256": hashlib.sha256(network.read_bytes()).hexdigest()}
+    models = json.dumps({"face": entry})
+    by_name = run(
+        "apply-upscale", source, tmp_path / "2.mp4", "--scale", "2", "--model", "face", REEL_MODAL_MODELS=models
+    )
+    assert "onnxruntime-cpu fp32 face" in by_name.stdout, by_name.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -323,7 +339,19 @@ def test_apply_upscale_writes_the_clip_and_says_so(tmp_path: Path) -> None:
         (("--scale", "2", "--size", "8x8"), 2, "not allowed with argument"),
         (("--size", "big"), 2, "write the width and the height, such as 1920x1080"),
         (("--size", "24x16"), 2, "process_framing makes clips smaller"),
-        (("--scale", "2", "--model", "huge"), 1, "there is no model 'huge'"),
+        (("--scale", "2", "--model", "huge"), 1, "huge' is not found; give the path of an ONNX file"),
+        (("--scale", "2", "--model", "/dev/zero"), 1, "is not a regular file"),
+        (("--scale", "2", "--model", "https://example.org/n.onnx"), 2, "model_sha256: is missing"),
+        (
+            ("--scale", "2", "--model", "http://localhost:1/n.onnx", "--model-sha256", "ab" * 32),
+            1,
+            "leads to an address that is private",
+        ),
+        (
+            ("--scale", "2", "--model", "http://localhost:1/n", "--model-sha256", "ab" * 32, "--model-private"),
+            1,
+            "could not be downloaded: Connection refused",
+        ),
         (("--scale", "2", "--provider", "cuda"), 3, "the GPU was asked for"),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import NoReturn
 
 import av
 import cv2
@@ -19,7 +21,7 @@ from tests.clips import Clips, real
 from tests.networks import graph, repeating
 from tests.processes import children, ffmpegs
 
-from reel_modal.config import Settings
+from reel_modal.config import ModelSource, Settings
 from reel_modal.errors import (
     FFmpegError,
     InvalidModelError,
@@ -29,11 +31,12 @@ from reel_modal.errors import (
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions import apply_upscale
+from reel_modal.functions.bodies import run_body
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
-from reel_modal.schema import EncodeOptions, RenderResult, UpscaleRequest
+from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions, UpscaleRequest
 from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
 from reel_modal.upscaling.inference import available_providers
@@ -65,12 +68,24 @@ def ask(source: Path, target: Path, **fields: object) -> UpscaleRequest:
     return dataclasses.replace(request, encode=FAST)
 
 
-def enlarge(source: Path, folder: Path, **fields: object) -> tuple[RenderResult, MediaInfo]:
+def enlarge(
+    source: Path, folder: Path, network: Path | None = None, **fields: object
+) -> tuple[RenderResult, MediaInfo]:
+    """Run the body; `network` is registered under the name that its file has, and asked for."""
     target = folder / f"large{source.suffix}"
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    result = apply_upscale.run(ask(source, target, **fields), JobContext(storage=PathStorage(), workdir=workdir))
+    settings = Settings()
+    if network is not None:
+        settings = Settings(models={network.stem: registered(network)})
+        fields["model"] = network.stem
+    context = JobContext(storage=PathStorage(), workdir=workdir, settings=settings)
+    result = apply_upscale.run(ask(source, target, **fields), context)
     return result, probe(target, scan=True)
+
+
+def registered(network: Path) -> ModelSource:
+    return ModelSource(str(network), hashlib.sha256(network.read_bytes()).hexdigest())
 
 
 def sound_hash(path: Path) -> tuple[int, str]:
@@ -200,18 +215,69 @@ def test_pixels_that_are_not_square_stay_so(clips: Clips, tmp_path: Path) -> Non
     assert made.sample_aspect_ratio == Fraction(4, 3)
 
 
-def test_a_model_of_ones_own_from_a_path(clip: Path, tmp_path: Path) -> None:
+def test_registered_network_makes_the_pixels(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.onnx"
     path.write_bytes(repeating(3).to_bytes())
-    result, made = enlarge(clip, tmp_path, model=str(path))
+    result, made = enlarge(clip, tmp_path, path)
     assert result.engine == "onnxruntime-cpu fp32 mine"
     assert made.size == (192, 128)
+
+
+class Unread(PathStorage):
+    """A storage of which nothing may be read."""
+
+    def open(self, key: str, folder: Path) -> NoReturn:  # noqa: ARG002 - as its base has it
+        pytest.fail(f"{key} is fetched")
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"model": "other"}, "model"),
+        ({"model": "mine", "model_sha256": "ab" * 32}, "model_sha256"),
+    ],
+)
+def test_unregistered_network_is_refused_before_the_input_is_fetched(
+    fields: dict[str, str], path: str, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.onnx").write_bytes(repeating(1).to_bytes())
+    settings = Settings(models={"mine": registered(tmp_path / "mine.onnx")})
+    context = JobContext(storage=Unread(), workdir=tmp_path, settings=settings)
+    with pytest.raises(RequestError) as caught:
+        apply_upscale.run(ask(clip, tmp_path / "large.mp4", **fields), context)
+    assert caught.value.path == path
+
+
+def test_registered_network_that_changed_is_refused_before_the_input_is_fetched(clip: Path, tmp_path: Path) -> None:
+    network = tmp_path / "mine.onnx"
+    network.write_bytes(repeating(1).to_bytes())
+    settings = Settings(models={"mine": registered(network)})
+    network.write_bytes(repeating(1, 3).to_bytes())
+    context = JobContext(storage=Unread(), workdir=tmp_path, settings=settings)
+    with pytest.raises(InvalidModelError, match="'mine' does not have the sha256"):
+        apply_upscale.run(ask(clip, tmp_path / "large.mp4", model="mine"), context)
+
+
+def test_output_is_reused_only_as_long_as_the_network_is_the_same(clip: Path, tmp_path: Path) -> None:
+    store, network = tmp_path / "store", tmp_path / "mine.onnx"
+    store.mkdir()
+    shutil.copy(clip, store / "clip.mp4")
+    made = []
+    for scale in (2, 2, 3):
+        network.write_bytes(repeating(1, scale).to_bytes())
+        settings = Settings(store_url=store.as_uri(), models={"mine": registered(network)})
+        request = ask(Path("clip.mp4"), Path("large.mp4"), model="mine")
+        everyone = StoreOptions(input_scope="global", output_scope="global", existing="reuse")
+        request = dataclasses.replace(request, job_id=f"job-{len(made)}", store=everyone)
+        result = run_body("apply_upscale", request.to_dict(), settings=settings, send=lambda _: None)
+        made.append(RenderResult.parse(result).reused_from)
+    assert made == [None, "job-0", None]
 
 
 def test_a_model_of_another_scale_is_followed_by_a_resize(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "thrice.onnx"
     path.write_bytes(repeating(1, 3).to_bytes())
-    _, made = enlarge(clip, tmp_path, model=str(path))
+    _, made = enlarge(clip, tmp_path, path)
     assert made.size == (192, 128)
 
 
@@ -275,7 +341,7 @@ def test_a_network_that_fails_in_the_middle_is_the_error_of_the_job(clip: Path, 
     nodes = [Node("Sub", ("x", "x"), ("a",)), Node("Log", ("a",), ("y",))]
     path.write_bytes(graph(nodes, {}).to_bytes())
     with pytest.raises(InvalidModelError, match="NaN or infinity"):
-        enlarge(clip, tmp_path, model=str(path))
+        enlarge(clip, tmp_path, path)
     assert not (tmp_path / "large.mp4").exists()
 
 

@@ -11,7 +11,15 @@ from contextlib import aclosing
 import pytest
 from tests.jobs import event, overlay, rendered
 
-from reel_modal import FunctionRegistry, JobOptions, RemoteFunction, RenderResult, Settings
+from reel_modal import (
+    FunctionRegistry,
+    JobOptions,
+    ModelSource,
+    RemoteFunction,
+    RenderResult,
+    Settings,
+    UpscaleRequest,
+)
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import (
@@ -73,6 +81,35 @@ def test_it_is_a_mapping_of_functions_by_name() -> None:
     assert registry["render_overlay"].name == "render_overlay"
     with pytest.raises(KeyError):
         registry["render_everything"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"model": "other"}, "model"),
+        ({"model": "small-x3"}, "model"),
+        ({"model": "face", "model_sha256": "cd" * 32}, "model_sha256"),
+    ],
+)
+async def test_submit_unregistered_network_is_refused(fields: dict[str, str], path: str) -> None:
+    backend = InMemoryBackend()
+    settings = Settings(models={"face": ModelSource("/face.onnx", "ab" * 32)})
+    upscale = FunctionRegistry(settings, backend=backend)["apply_upscale"]
+    keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4", "scale": 2}
+    with pytest.raises(RequestError) as caught:
+        await upscale.submit(UpscaleRequest.parse(keys | fields))
+    assert (caught.value.path, backend.submitted) == (path, [])
+
+
+async def test_submit_registered_network_leaves_the_host() -> None:
+    backend = InMemoryBackend()
+    settings = Settings(models={"face": ModelSource("/face.onnx", "ab" * 32)})
+    backend.script("apply_upscale", Script(rendered))
+    upscale = FunctionRegistry(settings, backend=backend)["apply_upscale"]
+    keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4", "scale": 2}
+    for number, model in enumerate(("face", "small", "large-x4", None)):
+        await upscale.submit(UpscaleRequest.parse({**keys, "job_id": str(number), "model": model}))
+    assert len(backend.submitted) == 4
 
 
 async def test_what_is_no_request_of_the_function_never_leaves_the_host() -> None:

@@ -8,9 +8,10 @@ import pytest
 from tests.networks import graph, model, repeating, with_metadata
 from tests.unit.test_upscale_rendering import picture
 
+from reel_modal.config import BUNDLED_MODELS
 from reel_modal.errors import InvalidModelError, ProviderUnavailableError
 from reel_modal.upscaling.inference import UpscaleSession, available_providers
-from reel_modal.upscaling.model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel
 from reel_modal.upscaling.onnx_graph import Node
 
 
@@ -18,7 +19,7 @@ def whole_picture() -> np.ndarray:
     return picture()[None, None, :180, :320]
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_half_precision_is_within_two_levels_of_single(name: str) -> None:
     loaded = UpscaleModel.load(name)
     single, half = (
@@ -116,3 +117,15 @@ def test_a_network_that_onnx_runtime_refuses_is_named_with_its_words() -> None:
     core = with_metadata(graph([Node("Nonsense", ("x",), ("y",))], {}), kind="luma", scale="1", halo="0")
     with pytest.raises(InvalidModelError, match=r"refuses the model 'test'.*Nonsense"):
         UpscaleSession(model(core), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("side", "channels"),
+    [(3, 1), (1, 4)],
+    ids=["not padded", "more channels"],
+)
+def test_run_pictures_of_another_shape_are_refused(side: int, channels: int) -> None:
+    core = graph([Node("Conv", ("x", "k"), ("y",))], {"k": np.ones((channels, 1, side, side), np.float32)})
+    used = UpscaleSession(model(core), provider="cpu")
+    with pytest.raises(InvalidModelError, match=r"makes pictures of shape .* its manifest says \(1, 1, 8, 8\)"):
+        used.run(np.zeros((1, 1, 8, 8), np.uint8))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.networks import graph, repeating
 
+from reel_modal.config import BUNDLED_MODELS
 from reel_modal.errors import InvalidModelError
-from reel_modal.upscaling.model import BUNDLED
 from reel_modal.upscaling.onnx_graph import Graph, Node, Port
 
 
@@ -53,7 +53,7 @@ def test_onnx_runtime_runs_what_is_written() -> None:
     np.testing.assert_array_equal(large[0, 0], picture[0, 0].repeat(2, 0).repeat(2, 1))
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_the_networks_of_the_package_are_read_and_written_byte_for_byte(name: str) -> None:
     data = resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes()
     assert Graph.parse(data).to_bytes() == data
@@ -85,5 +85,5 @@ def test_weights_in_another_file_are_refused_by_name() -> None:
     start = longer.index(b"reel_modal") + len(b"reel_modal")
     assert longer[start] == 0x3A
     longer = longer[: start + 1] + bytes([longer[start + 1] + 2]) + longer[start + 2 :]
-    with pytest.raises(InvalidModelError, match="'kernel' lie in another file"):
+    with pytest.raises(InvalidModelError, match="'kernel' are in another file"):
         Graph.parse(longer)

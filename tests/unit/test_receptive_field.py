@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from tests.networks import SAME, graph, repeating
 
+from reel_modal.config import BUNDLED_MODELS
 from reel_modal.errors import InvalidModelError
-from reel_modal.upscaling.model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel
 from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node
 from reel_modal.upscaling.receptive_field import reach_of
 
@@ -82,7 +83,7 @@ def test_the_reach_covers_what_is_seen(name: str) -> None:
     assert radius <= reach.halo <= radius + 1
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_the_manifest_of_a_network_of_the_package_says_its_reach(name: str) -> None:
     model = UpscaleModel.load(name)
     reach = reach_of(model.core)

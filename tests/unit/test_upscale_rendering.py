@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from tests.clips import real
 from tests.networks import model, repeating
 
+from reel_modal.config import BUNDLED_MODELS
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags
 from reel_modal.rendering.chroma import at_luma, from_luma, resized_chroma
 from reel_modal.rendering.rgb_planes import RgbConversion
 from reel_modal.rendering.tiles import Samples, TilePlan, enlarged
 from reel_modal.rendering.upscale import SamplePlanes, UpscaleRenderer
 from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import BUNDLED, UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel
 
 
 @cache
@@ -71,7 +72,7 @@ def test_full_hd_is_cut_with_little_to_throw_away() -> None:
     assert computed < 1.15 * 1920 * 1080
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_tiles_are_the_whole(name: str) -> None:
     plane, used = picture()[:120, :200], session(name)
     manifest = used.model.manifest
@@ -88,7 +89,7 @@ def test_tiles_with_less_margin_than_the_network_looks_are_not_the_whole() -> No
     assert np.abs(tiled.astype(int) - run_whole("small-x2", plane)).max() > 2
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_borders_are_reflected(name: str) -> None:
     plane, used = picture()[:60, :80], session(name)
     scale, halo = used.model.manifest.scale, used.model.manifest.halo
@@ -98,7 +99,7 @@ def test_borders_are_reflected(name: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 10])
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_solid_pictures_stay_exactly_as_they_are(name: str, bits: int) -> None:
     for level in range(0, 1 << bits, 1 if bits == 8 else 13):
         plane = np.full((9, 12), level, np.uint8 if bits == 8 else np.uint16)

@@ -79,6 +79,11 @@ class LocalBackend:
         self._threads = 0
         _backends.add(self)
 
+    @property
+    def settings(self) -> Settings:
+        """The settings of the worker processes."""
+        return self._settings
+
     def start_anew(self) -> None:
         """Forget the jobs of the process that this one was forked from: the threads that run them are not in it."""
         for call in self._calls.values():

@@ -12,8 +12,9 @@ from typing import Any
 import modal
 from modal.file_pattern_matcher import FilePatternMatcher
 
-from reel_modal.config import Settings
+from reel_modal.config import JOB_VARIABLES, Settings
 from reel_modal.functions.contract import Contract, local_contract, source_hash
+from reel_modal.functions.shipped_models import models_to_ship
 from reel_modal.functions.specs import (
     SHIPPED_SUFFIXES,
     FunctionSpec,
@@ -30,7 +31,8 @@ _CHOSEN = chosen_functions()
 # In a container it is what was deployed, not what the container's own environment would give.
 _CONTRACT = local_contract() if modal.is_local() else Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
 
-app: modal.App = modal.App(app_name(Settings.from_env()))
+_SETTINGS = Settings.from_env()
+app: modal.App = modal.App(app_name(_SETTINGS))
 
 
 def _image(spec: ImageSpec) -> modal.Image:
@@ -47,15 +49,23 @@ def _image(spec: ImageSpec) -> modal.Image:
 
 def _environment() -> dict[str, str | None]:
     # The container imports this module again, and must come to the same app; receipts go by the same rates.
-    names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES")
+    names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES", *JOB_VARIABLES)
     same = {name: os.environ[name] for name in names if name in os.environ}
     return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json()}
+
+
+def _image_of(spec: FunctionSpec) -> modal.Image:
+    image = _image(spec.image)
+    if spec.name == "apply_upscale" and modal.is_local():
+        for local, remote in models_to_ship(_SETTINGS).items():
+            image = image.add_local_file(local, remote)
+    return image
 
 
 def _options(spec: FunctionSpec) -> dict[str, Any]:
     """Return the table's row in modal's words."""
     return {
-        "image": _image(spec.image),
+        "image": _image_of(spec),
         # A GPU that is paid for and does not start is an error, not a slow job.
         "env": {**_environment(), **({"REEL_MODAL_UPSCALE_PROVIDER": "cuda"} if spec.gpu else {})},
         "gpu": list(spec.gpu) if len(spec.gpu) > 1 else next(iter(spec.gpu), None),

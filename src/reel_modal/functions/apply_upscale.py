@@ -17,7 +17,7 @@ from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import not_kept
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
-from reel_modal.functions.upscale_plan import UpscalePlan
+from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
@@ -59,7 +59,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
 
     Raises:
         MissingDependencyError: OpenCV does not load; nothing is fetched.
-        RequestError: The clip is larger already, or would become too large.
+        RequestError: The clip is larger already, or would become too large; or the network is not registered.
         InvalidMediaError: The input is no video that we accept.
         InvalidModelError: The network cannot be used.
         ProviderUnavailableError: The device that was asked for cannot be used.
@@ -72,9 +72,11 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         published, and no process or thread is left.
     """
     load_cv2()  # if it does not load, nothing is fetched
+    settings = context.settings
     with context.reporter.phase("fetch"):
+        registered = registered_model(request, settings)  # before the input, which may be large
         source = context.storage.fetch(request.input_key, context.workdir)
-        plan = UpscalePlan.of(request, probe(source, settings=context.settings), context.settings)
+        plan = UpscalePlan.of(request, probe(source, settings=settings), settings, registered)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     file = verified(made, context, NAME)

@@ -103,7 +103,7 @@ def run_body(
     placed = replace(request, **places_of(request))
     storage = Storage.from_url(settings.store_url)
     record = OutputRecord(storage, placed.output_key, request.request_hash())
-    source_version = storage.stat(placed.input_key).version
+    source_version = _version_of_inputs(request, storage.stat(placed.input_key).version, settings)
     before = _rendered_before(name, request, record, source_version)
     if before is not None:
         usage = before.usage if before.reused_from is None else meter.usage(storage.traffic)
@@ -126,6 +126,12 @@ def run_body(
         )
         context.raise_if_cancelled(name)
         return replace(body.run(placed, context), output_key=request.output_key).to_dict()
+
+
+def _version_of_inputs(request: Any, clip_version: str, settings: Settings) -> str:
+    """Return what an output depends on besides its request: the clip, and the file of a registered network."""
+    registered = settings.models.get(getattr(request, "model", None) or "")
+    return clip_version if registered is None else f"{clip_version} {registered.sha256}"
 
 
 def _rendered_before(function: str, request: Any, record: OutputRecord, source_version: str) -> RenderResult | None:

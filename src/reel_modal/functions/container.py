@@ -27,6 +27,7 @@ from reel_modal.functions.bodies import run_body
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.contract import Contract, spec_row
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
+from reel_modal.functions.shipped_models import with_shipped_models
 from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT, load_specs
 from reel_modal.pricing import load_rates
 from reel_modal.progress.events import ProgressEvent
@@ -66,9 +67,8 @@ def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, obje
         startup_seconds=seconds_since_process_start() if cold else 0.0,
     )
     with heeding_cancellation() as cancellation, _EventSender(modal.current_function_call_id()) as sender:
-        made = run_body(
-            name, asked, settings=Settings.from_env(), send=sender.send, cancellation=cancellation, meter=meter
-        )
+        settings = with_shipped_models(Settings.from_env())
+        made = run_body(name, asked, settings=settings, send=sender.send, cancellation=cancellation, meter=meter)
     return made | {"cold_start": cold}
 
 

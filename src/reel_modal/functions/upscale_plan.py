@@ -1,7 +1,4 @@
-"""What an upscaling request means for one clip: size, network, device, depth, tiles.
-
-It must not decode or encode.
-"""
+"""What an upscaling request means for one clip: size, network, device, depth, tiles."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, Self
 
-from reel_modal.config import Settings
+from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 from reel_modal.errors import ProviderUnavailableError
 from reel_modal.frames import ColorTags, matrix_or_assumed
 from reel_modal.media import MediaInfo
@@ -18,9 +15,9 @@ from reel_modal.media.hardware_decoding import nvdec_starts
 from reel_modal.rendering.upscale import UpscaleRenderer
 from reel_modal.schema import UpscaleRequest
 from reel_modal.upscaling.inference import Provider, UpscaleSession
-from reel_modal.upscaling.model import FAMILIES, UpscaleModel
+from reel_modal.upscaling.model import UpscaleModel, check_registered
 
-__all__ = ["UpscalePlan"]
+__all__ = ["UpscalePlan", "registered_model"]
 
 # What the feature maps of a network may take, in bytes; a GPU is filled better by more at once. On a CPU a call that
 # takes longer hides what its thread waits for between calls: the interpreter, which other stages hold.
@@ -60,8 +57,16 @@ class UpscalePlan:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, request: UpscaleRequest, media: MediaInfo, settings: Settings) -> Self:
+    def of(
+        cls, request: UpscaleRequest, media: MediaInfo, settings: Settings, registered: UpscaleModel | None = None
+    ) -> Self:
         """Return the plan, with the network loaded and its device started.
+
+        Args:
+            request: How large.
+            media: The clip.
+            settings: The device, if the request does not say.
+            registered: What `registered_model` returns for the request.
 
         Raises:
             RequestError: The clip does not become larger, or too large.
@@ -73,12 +78,14 @@ class UpscalePlan:
         bits = _DEEP_BITS if media.bit_depth > 8 else 8
         notes: tuple[str, ...] = ()
         try:
-            session = UpscaleSession(_model(request, media, provider), provider=provider, bits=bits)
+            model = registered or _bundled(request, media, provider)
+            session = UpscaleSession(model, provider=provider, bits=bits)
         except ProviderUnavailableError as error:
             if not request.allow_cpu:
                 raise
             notes = (f"the CPU did the work of the GPU: {error}",)
-            session = UpscaleSession(_model(request, media, "cpu"), provider="cpu", bits=bits)
+            model = registered or _bundled(request, media, "cpu")
+            session = UpscaleSession(model, provider="cpu", bits=bits)
         manifest = session.model.manifest
         budget = _budget(session)
         pixels = (media.size[0] + 2 * manifest.halo) * (media.size[1] + 2 * manifest.halo)
@@ -125,9 +132,23 @@ def _output_color(media: MediaInfo, target: tuple[int, int]) -> ColorTags:
     return media.color if read_the_same else replace(media.color, matrix=matrix)
 
 
-def _model(request: UpscaleRequest, media: MediaInfo, provider: Provider) -> UpscaleModel:
+def registered_model(request: UpscaleRequest, settings: Settings) -> UpscaleModel | None:
+    """Return the network that the request names and the operator registered; None if it is one of this package.
+
+    Raises:
+        RequestError: It is neither.
+        InvalidModelError: Its file cannot be had or used.
+    """
+    check_registered(request.model, request.model_sha256, settings.models)
+    name = request.model
+    if name is None or name in {*MODEL_FAMILIES, *BUNDLED_MODELS}:
+        return None
+    return UpscaleModel.load_registered(name, settings.models[name])
+
+
+def _bundled(request: UpscaleRequest, media: MediaInfo, provider: Provider) -> UpscaleModel:
     name = request.model or _DEFAULT_FAMILY[provider]
-    if name in FAMILIES:
+    if name in MODEL_FAMILIES:
         name = f"{name}-x{request.needed_scale(media.size)}"
     return UpscaleModel.load(name, sha256=request.model_sha256)
 

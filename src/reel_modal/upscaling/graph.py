@@ -13,7 +13,8 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from reel_modal.errors import InvalidModelError
-from reel_modal.upscaling.onnx_graph import ELEMENT_TYPES, Attribute, Graph, Node, Port, Tensor
+from reel_modal.upscaling.onnx_graph import ELEMENT_TYPES, Attribute, Graph, Node, Port, Tensor, check_order
+from reel_modal.upscaling.protobuf import shortened
 
 __all__ = ["INPUT", "MEANS", "OPSET", "OUTPUT", "Precision", "core_of", "deployed"]
 
@@ -38,13 +39,7 @@ def core_of(graph: Graph) -> Graph:
     Raises:
         InvalidModelError: It is of another form: other types, several inputs or outputs, channels that differ.
     """
-    inner = [node for node in graph.nodes if not node.name.startswith(_OWN)]
-    core = replace(graph, nodes=tuple(inner))
-    if len(inner) < len(graph.nodes):
-        weights = {name: value for name, value in graph.weights.items() if not name.startswith(_OWN)}
-        source, result = (graph.metadata[_OWN + key] for key in ("source", "result"))
-        ports = _float_port(graph.inputs[0], source), _float_port(graph.outputs[0], result)
-        core = replace(core, weights=weights, inputs=ports[:1], outputs=ports[1:])
+    core = _unwrapped(graph)
     if len(core.inputs) != 1 or len(core.outputs) != 1:
         raise InvalidModelError(
             f"the model has {len(core.inputs)} inputs and {len(core.outputs)} outputs; an upscaler has one of each"
@@ -54,9 +49,25 @@ def core_of(graph: Graph) -> Graph:
     for port in (*core.inputs, *core.outputs):
         if port.element_type != "float32" or len(port.shape) != 4:
             raise InvalidModelError(
-                f"{port.name!r} of the model is {port.element_type} of shape {port.shape}; float32 pictures"
-                " (N, C, H, W) from 0 to 1 are wanted"
+                f"{shortened(port.name)!r} of the model is {port.element_type} with {len(port.shape)} dimensions;"
+                " float32 pictures (N, C, H, W) from 0 to 1 are wanted"
             )
+    return core
+
+
+def _unwrapped(graph: Graph) -> Graph:
+    """Return the network without the nodes that `deployed` has put around it, if it has."""
+    inner = tuple(node for node in graph.nodes if not node.name.startswith(_OWN))
+    if len(inner) == len(graph.nodes):
+        return graph
+    names = [graph.metadata.get(_OWN + key) for key in ("source", "result")]
+    if None in names or not (graph.inputs and graph.outputs):
+        raise InvalidModelError(f"the model has nodes named {_OWN}…, and does not say which of its values they wrap")
+    weights = {name: value for name, value in graph.weights.items() if not name.startswith(_OWN)}
+    source, result = map(str, names)
+    core = replace(graph, nodes=inner, weights=weights, inputs=(_float_port(graph.inputs[0], source),))
+    core = replace(core, outputs=(_float_port(graph.outputs[0], result),))
+    check_order(core)
     return core
 
 

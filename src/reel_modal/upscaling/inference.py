@@ -111,7 +111,8 @@ class UpscaleSession:
                 first, or fewer pictures.
 
         Raises:
-            InvalidModelError: The network gives NaN or infinity in single precision as well, or fails.
+            InvalidModelError: The network gives NaN or infinity in single precision as well, makes pictures of
+                another size than its manifest says, or fails.
             FrameError: Another shape on a GPU.
         """
         started = time.perf_counter()
@@ -129,7 +130,18 @@ class UpscaleSession:
                     )
         finally:
             self.busy_seconds += time.perf_counter() - started
+        self._check_shape(upscaled.shape, samples.shape)
         return upscaled
+
+    def _check_shape(self, made: tuple[int, ...], given: tuple[int, ...]) -> None:
+        """Raise InvalidModelError unless the pictures are as large as the manifest says."""
+        count, channels, height, width = given
+        scale = self.model.manifest.scale
+        if made != (wanted := (count, channels, height * scale, width * scale)):
+            raise InvalidModelError(
+                f"the model {self.model.manifest.name!r} makes pictures of shape {made} of {given}; its manifest says"
+                f" {wanted}. Its convolutions must be padded"
+            )
 
     def _start(self, precision: Precision) -> _Runner:
         ort = load_onnxruntime()

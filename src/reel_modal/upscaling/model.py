@@ -1,52 +1,95 @@
-"""Networks that enlarge pictures: those of this package by name, others by path or by URL and hash.
-
-It must not know frames, nor which device runs a network.
-"""
+"""Networks that enlarge pictures: those of this package by name, others by path or by URL and hash."""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
-import urllib.request
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal, Self, TypeAlias, cast
-from urllib.error import URLError
+from typing import Final, Literal, Self, TypeAlias, cast, get_args
+from urllib.parse import urlsplit
 
-from reel_modal.errors import InvalidModelError
+from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, ModelSource
+from reel_modal.errors import ConfigError, InvalidModelError, RequestError
 from reel_modal.upscaling.graph import Precision, core_of, deployed
+from reel_modal.upscaling.model_files import downloaded, read_file
 from reel_modal.upscaling.onnx_graph import Graph
-from reel_modal.upscaling.receptive_field import reach_of
+from reel_modal.upscaling.receptive_field import NotMeasurableError, reach_of
 
-__all__ = ["BUNDLED", "FAMILIES", "ModelKind", "ModelManifest", "UpscaleModel"]
+__all__ = ["ModelKind", "ModelManifest", "UpscaleModel", "check_registered", "model_at"]
 
 ModelKind: TypeAlias = Literal["luma", "rgb"]
 """What a network enlarges: the luma plane alone, or three planes, red, green, blue."""
 
-FAMILIES: Final = ("small", "large")
-"""The networks in this package, each for two scales: `small` for a CPU, `large` for quality; see `training/`."""
-
-BUNDLED: Final = tuple(f"{family}-x{scale}" for family in FAMILIES for scale in (2, 4))
-"""Their names."""
-
-_LARGEST_BYTES: Final = 512 * 1024 * 1024
-_DOWNLOAD_SECONDS: Final = 60.0
 _PREFIX: Final = "reel_modal.manifest."
 _KINDS: Final[Mapping[int, ModelKind]] = {1: "luma", 3: "rgb"}
+_MOST_TIMES: Final = 16
+_MOST_HALO: Final = 4096
+_LONGEST_NAME: Final = 128
+
+
+def check_registered(name: str | None, sha256: str | None, registered: Mapping[str, ModelSource]) -> None:
+    """Check that a request may name the network: one of this package, or one that the operator registered.
+
+    Args:
+        name: `UpscaleRequest.model`.
+        sha256: `UpscaleRequest.model_sha256`; of a registered network it must be the registered one.
+        registered: `Settings.models`.
+
+    Raises:
+        RequestError: It may not; the path is `model` or `model_sha256`.
+    """
+    known = (*MODEL_FAMILIES, *BUNDLED_MODELS, *registered)
+    if name is not None and name not in known:
+        raise RequestError(
+            "model",
+            f"is {name[:_LONGEST_NAME]!r}, which is not a registered network; known are {', '.join(known)}. The"
+            " operator registers others in Settings.models (REEL_MODAL_MODELS), on the host and where the job runs",
+        )
+    source = registered.get(name or "")
+    if source is not None and sha256 is not None and sha256.lower() != source.sha256:
+        raise RequestError("model_sha256", f"is not the one that is registered for {name!r}; leave it out")
+
+
+def model_at(location: str, *, sha256: str | None, allow_private_addresses: bool) -> tuple[str, ModelSource]:
+    """Return a name and a source for a network that the command line gives by path or URL.
+
+    Args:
+        location: Path or http(s) URL.
+        sha256: Of the file; None is computed of a path's.
+        allow_private_addresses: See `ModelSource`.
+
+    Raises:
+        RequestError: A URL without a hash; the path is `model_sha256`.
+        ConfigError: The URL or the hash is not valid.
+        InvalidModelError: The file cannot be read.
+    """
+    if not _is_url(location):
+        path = Path(location).absolute()
+        sha256 = sha256 or hashlib.sha256(_read_path(path)).hexdigest()
+        location = str(path)
+    if sha256 is None:
+        raise RequestError("model_sha256", "is missing; a model from a URL needs the sha256 of its file")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _name_of(location))
+    return f"given-{stem}"[:64], ModelSource(location, sha256, allow_private_addresses)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelManifest:
-    """What one must know of a network to use it.
+    """How a network is used.
 
     Attributes:
         kind: `luma` or `rgb`.
-        scale: How many times larger its output is, along each side.
-        halo: Input pixels around a tile that its pixels depend on.
-        name: For the result of a job.
-        licence: Of the weights; empty where nobody says.
+        scale: How many times larger its output is, along each side: 1 to 16.
+        halo: Input pixels around a tile that its pixels depend on, at most 4096.
+        name: For the result of a job, at most 128 printable characters.
+        licence: Of the weights; empty if it is unknown.
+
+    Raises:
+        InvalidModelError: A value is out of range.
     """
 
     kind: ModelKind
@@ -54,6 +97,17 @@ class ModelManifest:
     halo: int
     name: str
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.name) <= _LONGEST_NAME and self.name.isprintable()):
+            raise InvalidModelError(f"the name of a model must be 1 to {_LONGEST_NAME} printable characters")
+        if self.kind not in get_args(ModelKind):
+            raise InvalidModelError(f"the kind of the model {self.name!r} is not known; it is luma or rgb")
+        for what, value, least, most in (("scale", self.scale, 1, _MOST_TIMES), ("halo", self.halo, 0, _MOST_HALO)):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise InvalidModelError(
+                    f"the {what} of the model {self.name!r} must be a whole number, {least} to {most}"
+                )
 
     def to_metadata(self) -> dict[str, str]:
         """Return the entries of an ONNX file's metadata that say the same."""
@@ -82,21 +136,26 @@ class UpscaleModel:
         sha256: str | None = None,
         manifest: ModelManifest | None = None,
         cache: Path | None = None,
+        allow_private_addresses: bool = False,
     ) -> Self:
         """Return a network of this package by its name, or another one by path or URL.
 
-        Another one is an ONNX file, of opset 12 or later, with one input and one output, float32 (N, C, H, W), of one
-        channel (luma) or three (RGB), both from 0 to 1, that takes any height and width. Its manifest is taken from
-        the argument, else from the file's metadata, else from the graph itself.
+        Another one is an ONNX file of at most 128 MiB, of opset 12 or later, with one input and one output, float32
+        (N, C, H, W), of one channel (luma) or three (RGB), both from 0 to 1, that takes any height and width. Its
+        manifest is taken from the argument, else from the file's metadata, else from the graph itself.
+
+        This is for operators and the command line. A request names a network, see `Settings.models`.
 
         Args:
-            source: A name out of `BUNDLED`, a path, or an http(s) URL.
-            sha256: Of the file; a URL needs it, a path is checked where it is given.
-            manifest: Where the graph does not say enough.
+            source: A name out of `BUNDLED_MODELS`, the path of a regular file, or an http(s) URL. A URL is downloaded
+                without a proxy, and follows redirects within its host alone.
+            sha256: Of the file; a URL needs it, a path is checked if it is given.
+            manifest: If the graph does not say enough.
             cache: Where downloads are kept, by their hash; default: the user's cache directory.
+            allow_private_addresses: Whether the URL's host may have a private, loopback or link-local address.
 
         Raises:
-            InvalidModelError: There is no such file, its hash is another, or it is no network that enlarges pictures;
+            InvalidModelError: The file is not found, has another hash, or is not a network that enlarges pictures;
                 the message says what is wrong.
 
         Example:
@@ -104,15 +163,26 @@ class UpscaleModel:
             2
         """
         name = str(source)
-        if name.startswith(("http://", "https://")):
-            if sha256 is None:
-                raise InvalidModelError(f"a model from a URL needs the sha256 of its file: {name}")
-            data = _downloaded(name, sha256, cache or _cache_folder())
-        elif name in BUNDLED:
+        if name in BUNDLED_MODELS:
             data = resources.files("reel_modal.upscaling").joinpath("models", f"{name}.onnx").read_bytes()
+            return cls.from_bytes(data, name=name, sha256=sha256, manifest=manifest)
+        if _is_url(name):
+            if sha256 is None:
+                raise InvalidModelError("a model from a URL needs the sha256 of its file")
+            try:
+                registered = ModelSource(name, sha256, allow_private_addresses=allow_private_addresses)
+            except ConfigError as error:
+                raise InvalidModelError(str(error)) from error
+            data = downloaded(registered, cache or _cache_folder())
         else:
-            data = _read(Path(source))
-        return cls.from_bytes(data, name=Path(name).stem, sha256=sha256, manifest=manifest)
+            data = _read_path(Path(source))
+        return cls.from_bytes(data, name=_name_of(name), sha256=sha256, manifest=manifest)
+
+    @classmethod
+    def load_registered(cls, name: str, source: ModelSource, *, cache: Path | None = None) -> Self:
+        """Return the network that an operator registered as `name`; see `load`."""
+        data = downloaded(source, cache or _cache_folder()) if source.is_url else read_file(Path(source.source))
+        return cls.from_bytes(data, name=name, sha256=source.sha256)
 
     @classmethod
     def from_bytes(
@@ -120,19 +190,28 @@ class UpscaleModel:
     ) -> Self:
         """Return the network in the bytes of an ONNX file; see `load`."""
         found = hashlib.sha256(data).hexdigest()
+        # The hash of what is there is not repeated: it may be a file that was never meant to be read.
         if sha256 is not None and sha256.lower() != found:
-            raise InvalidModelError(f"the model {name!r} has the sha256 {found}, not {sha256.lower()}")
+            raise InvalidModelError(
+                f"the file of the model {name!r} does not have the sha256 {sha256.lower()[:64]!r}"
+            )
         core = core_of(Graph.parse(data))
         manifest = manifest or _manifest(core, name)
         channels = core.inputs[0].shape[1]
         if channels in _KINDS and _KINDS[cast("int", channels)] != manifest.kind:
             raise InvalidModelError(f"the model {name!r} takes {channels} channels, which is not {manifest.kind}")
+        with suppress(NotMeasurableError):  # then the manifest is all that is known
+            if (measured := reach_of(core).scale) != manifest.scale:
+                raise InvalidModelError(
+                    f"the manifest of the model {name!r} says {manifest.scale} times, and its graph enlarges by"
+                    f" {measured}"
+                )
         return cls(manifest, core, found)
 
     @property
     def widest(self) -> int:
         """Channels of the widest layer, which memory goes by."""
-        return max((len(value) for value in self.core.weights.values() if value.ndim == 4), default=1)
+        return max([1, *(len(value) for value in self.core.weights.values() if value.ndim == 4)])
 
     def deployed(self, *, bits: int, precision: Precision) -> bytes:
         """Return the ONNX file that a provider runs; see `upscale_graph.deployed`."""
@@ -145,60 +224,47 @@ class UpscaleModel:
 
 
 def _manifest(core: Graph, name: str) -> ModelManifest:
-    said = {key.removeprefix(_PREFIX): value for key, value in core.metadata.items() if key.startswith(_PREFIX)}
-    if {"kind", "scale", "halo"} <= set(said):
-        kind = next((each for each in _KINDS.values() if each == said["kind"]), None)
-        if kind is None or not (said["scale"].isdecimal() and said["halo"].isdecimal()):
-            raise InvalidModelError(f"the manifest in the model {name!r} cannot be read: {said}")
-        name, licence = said.get("name", name), said.get("licence", "")
-        return ModelManifest(kind, int(said["scale"]), int(said["halo"]), name, licence)
+    held = {key.removeprefix(_PREFIX): value for key, value in core.metadata.items() if key.startswith(_PREFIX)}
+    if {"kind", "scale", "halo"} <= set(held):
+        scale, halo = (_small_number(held[key]) for key in ("scale", "halo"))
+        if scale is None or halo is None:
+            raise InvalidModelError(f"the manifest in the model {name!r} cannot be read: scale and halo are numbers")
+        kind = cast("ModelKind", held["kind"])
+        return ModelManifest(kind, scale, halo, held.get("name", name), held.get("licence", ""))
     channels = core.inputs[0].shape[1]
     if channels not in _KINDS:
-        raise InvalidModelError(f"the model {name!r} takes {channels} channels; 1 (luma) or 3 (RGB) are known")
+        shown = channels if isinstance(channels, int) else "any number of"
+        raise InvalidModelError(f"the model {name!r} takes {shown} channels; 1 (luma) or 3 (RGB) are known")
     reach = reach_of(core)
     if reach.scale.denominator != 1 or reach.scale < 1:
         raise InvalidModelError(f"the model {name!r} enlarges by {reach.scale}; a whole number is wanted")
     return ModelManifest(_KINDS[cast("int", channels)], int(reach.scale), reach.halo, name)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InvalidModelError(f"the model {str(path)!r} has more than {_LARGEST_BYTES} bytes")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character
+def _small_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+
+
+def _is_url(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _read_path(path: Path) -> bytes:
+    if not path.exists():
         raise InvalidModelError(
-            f"there is no model {str(path)!r} ({error}); give the path of an ONNX file, a URL, or one of"
-            f" {', '.join(BUNDLED)}"
-        ) from error
+            f"the model {str(path)!r} is not found; give the path of an ONNX file, an http(s) URL, or one of"
+            f" {', '.join(BUNDLED_MODELS)}"
+        )
+    return read_file(path)
+
+
+def _name_of(source: str) -> str:
+    """Return the name of a model that is known by its path or URL."""
+    stem = Path(urlsplit(source).path if _is_url(source) else source).stem
+    return "".join(letter for letter in stem[:_LONGEST_NAME] if letter.isprintable()) or "model"
 
 
 def _cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("reel_modal") / "models"
-
-
-def _downloaded(url: str, sha256: str, cache: Path) -> bytes:
-    """Return the file behind a URL, fetched once; what is in the cache is checked by the caller as well."""
-    kept = cache / f"{sha256.lower()}.onnx"
-    if not sha256.isalnum():
-        raise InvalidModelError(f"{sha256!r} is no sha256; it has 64 hexadecimal digits")
-    if kept.is_file() and hashlib.sha256(data := kept.read_bytes()).hexdigest() == sha256.lower():
-        return data
-    try:
-        with urllib.request.urlopen(url, timeout=_DOWNLOAD_SECONDS) as answer:  # noqa: S310 - http(s), by its caller
-            data = bytes(answer.read(_LARGEST_BYTES + 1))
-    except (URLError, OSError, ValueError) as error:
-        raise InvalidModelError(f"the model at {url} could not be fetched: {error}") from error
-    if len(data) > _LARGEST_BYTES:
-        raise InvalidModelError(f"the model at {url} has more than {_LARGEST_BYTES} bytes")
-    if hashlib.sha256(data).hexdigest() == sha256.lower():
-        cache.mkdir(parents=True, exist_ok=True)
-        staged = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}.part")
-        try:
-            staged.write_bytes(data)
-            staged.replace(kept)
-        finally:
-            staged.unlink(missing_ok=True)
-    return data

@@ -1,12 +1,13 @@
 """An ONNX file as plain values, both ways: enough of the format to look into a network and to wrap one.
 
-Pure; it must not know images nor run anything. The field numbers are those of `onnx.proto3`.
+Pure. The field numbers are those of `onnx.proto3`.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeAlias, cast
 
@@ -14,8 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal.errors import InvalidModelError
+from reel_modal.upscaling.protobuf import (
+    Budget,
+    Message,
+    packed_bytes,
+    packed_float,
+    packed_integer,
+    packed_text,
+    shortened,
+)
 
-__all__ = ["ELEMENT_TYPES", "Attribute", "Graph", "Node", "Port", "Tensor"]
+__all__ = ["ELEMENT_TYPES", "Attribute", "Graph", "Node", "Port", "Tensor", "check_order"]
 
 Tensor: TypeAlias = npt.NDArray[np.generic]
 Attribute: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | Tensor
@@ -36,9 +46,10 @@ ELEMENT_TYPES: Final[Mapping[str, int]] = {
 
 _TYPE_NAMES: Final = {number: name for name, number in ELEMENT_TYPES.items()}
 _IR_VERSION: Final = 8
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FLOAT, _INT, _STRING, _TENSOR, _FLOATS, _INTS = 1, 2, 3, 4, 6, 7
-_MOST_VARINT_BYTES: Final = 10
+_MOST_NODES: Final = 20_000
+_MOST_SIDES: Final = 8
+_MOST_FLOATS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,160 +97,131 @@ class Graph:
     def parse(cls, data: bytes) -> Self:
         """Read a file's bytes.
 
+        Whatever they hold, that takes less than a second and no more memory than a few times their size.
+
         Raises:
-            InvalidModelError: It is no ONNX file, or one with parts that are not supported here: weights in other
-                files, graphs within graphs, functions.
+            InvalidModelError: They are not an ONNX file, or one with parts that are not supported here: weights in
+                other files, graphs within graphs, functions, more than 20,000 nodes; or its nodes have no order in
+                which they can run.
         """
         try:
-            model = _Message(data)
-            graph = _Message(model.bytes_of(7))
-            if model.all(25):
-                raise InvalidModelError("the model defines functions of its own, which are not supported")
-            weights = dict(_read_tensor(_Message(raw)) for raw in graph.all_bytes(5))
-            inputs = tuple(_read_port(_Message(raw)) for raw in graph.all_bytes(11))
-            versions = [_Message(raw) for raw in model.all_bytes(8)]
-            return cls(
-                nodes=tuple(_read_node(_Message(raw)) for raw in graph.all_bytes(1)),
-                weights=weights,
-                inputs=tuple(port for port in inputs if port.name not in weights),
-                outputs=tuple(_read_port(_Message(raw)) for raw in graph.all_bytes(12)),
-                opset=next((each.integer(2) for each in versions if not each.text(1)), 1),
-                metadata={m.text(1): m.text(2) for m in map(_Message, model.all_bytes(14))},
-            )
-        except (ValueError, IndexError, KeyError, struct.error) as error:
-            if isinstance(error, InvalidModelError):
-                raise
-            raise InvalidModelError(f"this is no ONNX model that can be read: {error}") from error
+            parsed = cls._parse(Message(memoryview(data), Budget()))
+        except (ValueError, OverflowError, struct.error) as error:
+            raise InvalidModelError(f"not an ONNX model that can be read: {error}") from error
+        check_order(parsed)
+        return parsed
+
+    @classmethod
+    def _parse(cls, model: Message) -> Self:
+        graph = model.message(7)
+        if model.all(25):
+            raise InvalidModelError("the model defines functions, which are not supported")
+        if len(graph.all(1)) > _MOST_NODES:
+            raise InvalidModelError(f"the model has {len(graph.all(1))} nodes; at most {_MOST_NODES} are accepted")
+        weights = dict(_read_tensor(raw) for raw in graph.messages(5))
+        inputs = tuple(_read_port(raw) for raw in graph.messages(11))
+        versions = list(model.messages(8))
+        return cls(
+            nodes=tuple(_read_node(raw) for raw in graph.messages(1)),
+            weights=weights,
+            inputs=tuple(port for port in inputs if port.name not in weights),
+            outputs=tuple(_read_port(raw) for raw in graph.messages(12)),
+            opset=next((each.integer(2) for each in versions if not each.text(1)), 1),
+            metadata={each.text(1): each.text(2) for each in model.messages(14)},
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file: the same graph gives the same bytes."""
         graph = b"".join(
             [
-                *(_bytes(1, _node(node)) for node in self.nodes),
-                _text(2, "upscaler"),
-                *(_bytes(5, _tensor(name, value)) for name, value in self.weights.items()),
-                *(_bytes(11, _port(port)) for port in self.inputs),
-                *(_bytes(12, _port(port)) for port in self.outputs),
+                *(packed_bytes(1, _node(node)) for node in self.nodes),
+                packed_text(2, "upscaler"),
+                *(packed_bytes(5, _tensor(name, value)) for name, value in self.weights.items()),
+                *(packed_bytes(11, _port(port)) for port in self.inputs),
+                *(packed_bytes(12, _port(port)) for port in self.outputs),
             ]
         )
         return b"".join(
             [
-                _integer(1, _IR_VERSION),
-                _text(2, "reel_modal"),
-                _bytes(7, graph),
-                _bytes(8, _integer(2, self.opset)),
-                *(_bytes(14, _text(1, key) + _text(2, value)) for key, value in self.metadata.items()),
+                packed_integer(1, _IR_VERSION),
+                packed_text(2, "reel_modal"),
+                packed_bytes(7, graph),
+                packed_bytes(8, packed_integer(2, self.opset)),
+                *(
+                    packed_bytes(14, packed_text(1, key) + packed_text(2, value))
+                    for key, value in self.metadata.items()
+                ),
             ]
         )
 
 
-class _Message:
-    """The fields of one protobuf message, by number."""
-
-    def __init__(self, data: bytes) -> None:
-        self._fields: dict[int, list[int | bytes]] = {}
-        for number, value in _fields(data):
-            self._fields.setdefault(number, []).append(value)
-
-    def all(self, number: int) -> list[int | bytes]:
-        return self._fields.get(number, [])
-
-    def all_bytes(self, number: int) -> list[bytes]:
-        return [_as_bytes(value) for value in self.all(number)]
-
-    def bytes_of(self, number: int) -> bytes:
-        return self.all_bytes(number)[-1]
-
-    def text(self, number: int) -> str:
-        values = self.all_bytes(number)
-        return values[-1].decode() if values else ""
-
-    def integer(self, number: int) -> int:
-        values = self.all(number)
-        return _signed(values[-1]) if values and isinstance(values[-1], int) else 0
-
-    def integers(self, number: int) -> list[int]:
-        """Return a repeated integer, packed or not."""
-        found: list[int] = []
-        for value in self.all(number):
-            found += [_signed(value)] if isinstance(value, int) else [_signed(each) for each in _varints(value)]
-        return found
+def check_order(graph: Graph) -> None:
+    """Raise InvalidModelError unless every node uses only what comes before it, and makes only what is new."""
+    known = {"", *graph.weights, *(port.name for port in graph.inputs)}
+    for node in graph.nodes:
+        if missing := next((name for name in node.inputs if name not in known), None):
+            raise InvalidModelError(
+                f"the node {shortened(node.op)!r} of the model needs {shortened(missing)!r}, which no node before it"
+                " makes: the nodes are not in order, or form a cycle"
+            )
+        for name in filter(None, node.outputs):
+            if name in known:
+                raise InvalidModelError(f"two nodes of the model make {shortened(name)!r}")
+            known.add(name)
+    for port in graph.outputs:
+        if port.name not in known:
+            raise InvalidModelError(f"no node of the model makes its output {shortened(port.name)!r}")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        length, at = _varint(data, at) if wire == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[wire], at)
-        if at + length > len(data):
-            raise ValueError("it breaks off")
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for count in range(_MOST_VARINT_BYTES):
-        byte = data[at + count]
-        value |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:
-            return value, at + count + 1
-    raise ValueError("a number has no end")
-
-
-def _varints(data: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        yield value
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _as_bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("a number stands where bytes belong")  # noqa: TRY004 - it is the file that is wrong
-    return value
-
-
-def _read_tensor(message: _Message) -> tuple[str, Tensor]:
+def _read_tensor(message: Message) -> tuple[str, Tensor]:
     name, shape = message.text(8), message.integers(1)
     if message.all(13) or message.integer(14):
-        raise InvalidModelError(f"the weights {name!r} lie in another file, which is not supported; save them inside")
-    kind = np.dtype(_TYPE_NAMES[message.integer(2)])
-    if message.all(9):
-        flat = np.frombuffer(message.bytes_of(9), kind.newbyteorder("<")).astype(kind)
-    elif kind == np.float32:
-        flat = np.frombuffer(b"".join(message.all_bytes(4)), "<f4").astype(kind)
-    else:
-        flat = np.array(message.integers(7 if kind == np.int64 else 5), kind)
+        raise InvalidModelError(
+            f"the weights {shortened(name)!r} are in another file, which is not supported; save them inside"
+        )
+    kind = np.dtype(_type_name(message.integer(2)))
+    if len(shape) > _MOST_SIDES or any(side < 0 for side in shape):
+        raise ValueError(f"the weights {shortened(name)!r} have {len(shape)} sides, or one below 0")
+    flat = _flat_values(message, kind)
+    if flat.size != math.prod(shape):
+        raise ValueError(
+            f"the weights {shortened(name)!r} have {flat.size} values, which is not what their shape says"
+        )
     return name, flat.reshape(shape)
 
 
-def _read_port(message: _Message) -> Port:
-    tensor = _Message(_Message(message.bytes_of(2)).bytes_of(1))
-    shape: list[int | str] = []
-    for raw in _Message(tensor.bytes_of(2)).all_bytes(1) if tensor.all(2) else []:
-        side = _Message(raw)
-        shape.append(side.integer(1) if side.all(1) else side.text(2) or "any")
-    return Port(message.text(1), _TYPE_NAMES[tensor.integer(1)], tuple(shape))
+def _flat_values(message: Message, kind: np.dtype[np.generic]) -> Tensor:
+    """Return the values of a tensor, which may be in one of several fields."""
+    if message.all(9):
+        return np.frombuffer(message.bytes_of(9), kind.newbyteorder("<")).astype(kind)
+    if kind in (np.float32, np.float64):
+        packed = b"".join(message.all_bytes(4 if kind == np.float32 else 10))
+        return np.frombuffer(packed, kind.newbyteorder("<")).astype(kind)
+    if kind == np.float16:  # its bits, as whole numbers
+        return np.array(message.integers(5), np.uint16).view(kind)
+    return np.array(message.integers(7 if kind == np.int64 else 5), kind)
 
 
-def _read_node(message: _Message) -> Node:
+def _type_name(number: int) -> str:
+    if number not in _TYPE_NAMES:
+        raise ValueError(f"values of the unknown type {number}")
+    return _TYPE_NAMES[number]
+
+
+def _read_port(message: Message) -> Port:
+    tensor = message.message(2).message(1)
+    sides = tensor.message(2).messages(1) if tensor.all(2) else ()
+    shape = tuple(side.integer(1) if side.all(1) else side.text(2) or "any" for side in sides)
+    return Port(message.text(1), _type_name(tensor.integer(1)), shape)
+
+
+def _read_node(message: Message) -> Node:
     op = message.text(4)
-    attributes = dict(_read_attribute(_Message(raw), op) for raw in message.all_bytes(5))
-    inputs, outputs = (tuple(raw.decode() for raw in message.all_bytes(number)) for number in (1, 2))
-    return Node(op, inputs, outputs, attributes, name=message.text(3), domain=message.text(7))
+    attributes = dict(_read_attribute(raw, op) for raw in message.messages(5))
+    return Node(op, message.texts(1), message.texts(2), attributes, name=message.text(3), domain=message.text(7))
 
 
-def _read_attribute(message: _Message, op: str) -> tuple[str, Attribute]:
+def _read_attribute(message: Message, op: str) -> tuple[str, Attribute]:
     name, kind = message.text(1), message.integer(20)
     if kind == _INT:
         return name, message.integer(3)
@@ -248,86 +230,61 @@ def _read_attribute(message: _Message, op: str) -> tuple[str, Attribute]:
     if kind == _STRING:
         return name, message.text(4)
     if kind == _TENSOR:
-        return name, _read_tensor(_Message(message.bytes_of(5)))[1]
+        return name, _read_tensor(message.message(5))[1]
     if kind == _INTS:
         return name, tuple(message.integers(8))
     if kind == _FLOATS:
         packed = b"".join(message.all_bytes(7))
+        if len(packed) // 4 > _MOST_FLOATS:
+            raise ValueError(f"the attribute {shortened(name)!r} has more than {_MOST_FLOATS} values")
         return name, struct.unpack(f"<{len(packed) // 4}f", packed)
-    raise InvalidModelError(f"the attribute {name!r} of {op} is of a kind that is not supported")
+    raise InvalidModelError(
+        f"the attribute {shortened(name)!r} of {shortened(op)!r} is of a kind that is not supported"
+    )
 
 
 def _node(node: Node) -> bytes:
     return b"".join(
         [
-            *(_text(1, name) for name in node.inputs),
-            *(_text(2, name) for name in node.outputs),
-            *([_text(3, node.name)] if node.name else []),
-            _text(4, node.op),
-            *(_bytes(5, _attribute(name, value)) for name, value in node.attributes.items()),
-            *([_text(7, node.domain)] if node.domain else []),
+            *(packed_text(1, name) for name in node.inputs),
+            *(packed_text(2, name) for name in node.outputs),
+            *([packed_text(3, node.name)] if node.name else []),
+            packed_text(4, node.op),
+            *(packed_bytes(5, _attribute(name, value)) for name, value in node.attributes.items()),
+            *([packed_text(7, node.domain)] if node.domain else []),
         ]
     )
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
-    said = _text(1, name)
+    said = packed_text(1, name)
     if isinstance(value, int):
-        return said + _integer(3, value) + _integer(20, _INT)
+        return said + packed_integer(3, value) + packed_integer(20, _INT)
     if isinstance(value, float):
-        return said + _float(2, value) + _integer(20, _FLOAT)
+        return said + packed_float(2, value) + packed_integer(20, _FLOAT)
     if isinstance(value, str):
-        return said + _text(4, value) + _integer(20, _STRING)
+        return said + packed_text(4, value) + packed_integer(20, _STRING)
     if isinstance(value, np.ndarray):
-        return said + _bytes(5, _tensor("", value)) + _integer(20, _TENSOR)
+        return said + packed_bytes(5, _tensor("", value)) + packed_integer(20, _TENSOR)
     if all(isinstance(each, int) for each in value):
-        return said + b"".join(_integer(8, int(each)) for each in value) + _integer(20, _INTS)
-    return said + b"".join(_float(7, each) for each in value) + _integer(20, _FLOATS)
+        return said + b"".join(packed_integer(8, int(each)) for each in value) + packed_integer(20, _INTS)
+    return said + b"".join(packed_float(7, each) for each in value) + packed_integer(20, _FLOATS)
 
 
 def _tensor(name: str, value: Tensor) -> bytes:
     plain = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"), copy=False)
     return b"".join(
         [
-            *(_integer(1, side) for side in value.shape),
-            _integer(2, ELEMENT_TYPES[value.dtype.name]),
-            *([_text(8, name)] if name else []),
-            _bytes(9, plain.tobytes()),
+            *(packed_integer(1, side) for side in value.shape),
+            packed_integer(2, ELEMENT_TYPES[value.dtype.name]),
+            *([packed_text(8, name)] if name else []),
+            packed_bytes(9, plain.tobytes()),
         ]
     )
 
 
 def _port(port: Port) -> bytes:
-    sides = [_text(2, side) if isinstance(side, str) else _integer(1, side) for side in port.shape]
-    shape = b"".join(_bytes(1, side) for side in sides)
-    tensor = _integer(1, ELEMENT_TYPES[port.element_type]) + _bytes(2, shape)
-    return _text(1, port.name) + _bytes(2, _bytes(1, tensor))
-
-
-def _key(number: int, wire: int) -> bytes:
-    return _encoded(number << 3 | wire)
-
-
-def _encoded(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _integer(number: int, value: int) -> bytes:
-    return _key(number, _VARINT) + _encoded(value)
-
-
-def _float(number: int, value: float) -> bytes:
-    return _key(number, _FIXED32) + struct.pack("<f", value)
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return _key(number, _BYTES) + _encoded(len(value)) + value
-
-
-def _text(number: int, value: str) -> bytes:
-    return _bytes(number, value.encode())
+    sides = [packed_text(2, side) if isinstance(side, str) else packed_integer(1, side) for side in port.shape]
+    shape = b"".join(packed_bytes(1, side) for side in sides)
+    tensor = packed_integer(1, ELEMENT_TYPES[port.element_type]) + packed_bytes(2, shape)
+    return packed_text(1, port.name) + packed_bytes(2, packed_bytes(1, tensor))

@@ -1,0 +1,105 @@
+"""Networks that an operator registers: what the deployment takes along, and what each side refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.integration.modal_app import Deployed, app_plane, deploy
+from tests.jobs import GLOBAL
+from tests.networks import repeating
+
+from reel_modal import FunctionRegistry, ModelSource, RequestError, Settings, UpscaleRequest
+from reel_modal.errors import BadInputError
+from reel_modal.testing import make_clip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+NAME = "registered"
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        make_clip(app_plane.store / "in.mp4", size=(96, 64), seconds=0.2)
+        yield app_plane
+
+
+def request(model: str, *, job_id: str = "job") -> UpscaleRequest:
+    keys = {"job_id": job_id, "user_id": "u", "input_key": "in.mp4", "output_key": f"out/{job_id}.mp4"}
+    return UpscaleRequest.parse({**keys, "scale": 2, "model": model, "provider": "cpu", "store": GLOBAL.to_dict()})
+
+
+def registered(path: Path) -> dict[str, ModelSource]:
+    return {"face": ModelSource(str(path), hashlib.sha256(path.read_bytes()).hexdigest())}
+
+
+def variable(models: dict[str, ModelSource]) -> str:
+    return json.dumps({name: {"source": each.source, "sha256": each.sha256} for name, each in models.items()})
+
+
+async def test_registered_file_reaches_the_container(app: Deployed, tmp_path: Path) -> None:
+    path = tmp_path / "face.onnx"
+    path.write_bytes(repeating(1).to_bytes())
+    models = registered(path)
+    deploy(app.plane, REEL_MODAL_APP=NAME, REEL_MODAL_MODELS=variable(models), REEL_MODAL_STALL_SECONDS="30")
+    deployed = app.plane.functions(f"{NAME}-test")
+    assert [name for name, each in deployed.items() if any(f.endswith(".onnx") for f in each.mounted_files
+            if "reel_modal_models" in f)] == ["apply_upscale"]  # fmt: skip
+    assert deployed["render_overlay"].variables["REEL_MODAL_STALL_SECONDS"] == "30"
+    path.unlink()  # the containers have one that was sent
+    settings = replace(app.settings, app=NAME, models=models, on_drift="off")
+    async with FunctionRegistry(settings) as registry:
+        result = await registry["apply_upscale"](request("face"))
+        assert (result.engine, result.size) == ("onnxruntime-cpu fp32 face", (192, 128))
+        with pytest.raises(RequestError) as caught:
+            await registry["apply_upscale"].submit(request("other"))
+    assert caught.value.path == "model"
+    assert app.plane.count("FunctionMap") == 1
+    app.plane.stop_app(f"{NAME}-test")
+
+
+async def test_container_without_the_name_refuses_it(app: Deployed) -> None:
+    settings = replace(app.settings, models={"face": ModelSource("/face.onnx", "ab" * 32)}, on_drift="off")
+    async with FunctionRegistry(settings) as registry:
+        with pytest.raises(BadInputError, match=r"REEL_MODAL_MODELS.*where the job runs") as caught:
+            await registry["apply_upscale"](request("face", job_id="unknown"))
+    assert isinstance(caught.value.__cause__, RequestError)
+    assert caught.value.__cause__.path == "model"
+
+
+@pytest.mark.parametrize("damage", ["missing", "other"])
+def test_deploy_of_a_file_that_is_not_the_registered_one_is_refused(
+    damage: str, app: Deployed, tmp_path: Path
+) -> None:
+    path = tmp_path / "face.onnx"
+    path.write_bytes(repeating(1).to_bytes())
+    models = registered(path)
+    path.unlink() if damage == "missing" else path.write_bytes(b"another")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        deploy(app.plane, REEL_MODAL_APP=NAME, REEL_MODAL_MODELS=variable(models))
+    words = {"missing": "No such file", "other": "does not have the sha256"}[damage]
+    said = (caught.value.stderr + caught.value.stdout).decode().replace("\n", " ")
+    assert "REEL_MODAL_MODELS['face']" in said
+    assert words in " ".join(said.split())
+
+
+async def test_worker_process_loads_a_registered_file(tmp_path: Path) -> None:
+    path = tmp_path / "face.onnx"
+    path.write_bytes(repeating(1).to_bytes())
+    store = tmp_path / "store"
+    store.mkdir()
+    make_clip(store / "in.mp4", size=(96, 64), seconds=0.2)
+    settings = Settings(store_url=store.as_uri(), models=registered(path), timings="off")
+    async with FunctionRegistry(settings) as registry:
+        assert (await registry["apply_upscale"](request("face"))).engine == "onnxruntime-cpu fp32 face"
