@@ -110,7 +110,7 @@ def test_a_picture_that_starts_late_says_when(clips: Clips) -> None:
         ("playlist.mp4", "cannot be read as a video"),
         ("script.mp4", "cannot be read as a video"),
         ("audio_only.mp4", "has no picture"),
-        ("bomb.mkv", "declares no size that can be decoded"),
+        ("bomb.mkv", "declares 30000x30000 pixels"),
         ("large.mkv", "declares 9000x9000 pixels; at most 8192x8192"),
     ],
 )
@@ -193,12 +193,11 @@ def test_an_ffmpeg_that_does_not_run_is_named(tmp_path: Path, body: str) -> None
         find_ffmpeg(Settings(ffmpeg=broken))
 
 
-@pytest.mark.parametrize("name", ["no/such/ffmpeg", "null\0character"])
-def test_an_ffmpeg_that_is_not_there_is_named(name: str) -> None:
+def test_an_ffmpeg_that_is_not_there_is_named() -> None:
     with pytest.raises(
         FFmpegNotFoundError, match=r"there is no ffmpeg at .* \(from settings\); correct REEL_MODAL_FFMPEG"
     ):
-        find_ffmpeg(Settings(ffmpeg=name))
+        find_ffmpeg(Settings(ffmpeg="no/such/ffmpeg"))
 
 
 def test_a_program_that_is_no_ffmpeg_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from reel_modal.config import MediaLimits
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
+from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 
@@ -53,19 +54,20 @@ class InProcessDecoder:
         """Yield each filtered frame with its time in seconds.
 
         Raises:
-            InvalidMediaError: The file cannot be opened any more.
+            InvalidMediaError: The file cannot be opened any more, or its pictures grow beyond the limits.
         """
-        with opened(self._media.path) as container:
+        with opened(self._media.path, limits=self._limits) as container:
             stream = next(s for s in container.streams.video if s.index == self._media.stream_index)
             stream.codec_context.options = {"max_pixels": str(decoder_pixels(self._limits))}
             stream.thread_type = "AUTO"
+            guard = CodedSizeGuard(stream, self._media.path, self._limits)
             if self._seek_seconds is not None:
                 container.seek(int(self._seek_seconds * _MICROSECONDS))
             # The end of the graph: a filter wants no more, or has given the last of what it held.
             with suppress(EOFError):
-                yield from self._filtered(self._decoded(container, stream))
+                yield from self._filtered(self._decoded(container, stream, guard))
 
-    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    def _decoded(self, container: InputContainer, stream: VideoStream, guard: CodedSizeGuard) -> Iterator[VideoFrame]:
         from av.error import FFmpegError
 
         packets = packets_of(container, stream)
@@ -77,6 +79,7 @@ class InProcessDecoder:
                 packet = None
             if packet is None:
                 break
+            guard.check(packet)
             yield from self._frames_of(packet)
         with suppress(FFmpegError, EOFError):
             yield from stream.codec_context.decode(None)

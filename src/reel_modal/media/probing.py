@@ -22,9 +22,17 @@ from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
 from reel_modal.media.orientation import Orientation
+from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, readable_tags, seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
-from reel_modal.media.untrusted import check_length, check_size, decoder_pixels, opened, packets_of
+from reel_modal.media.untrusted import (
+    WITHOUT_HEADER,
+    check_length,
+    check_size,
+    decoder_pixels,
+    opened,
+    packets_of,
+)
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream as AvAudioStream
@@ -54,6 +62,8 @@ _DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.A
 _LOOK_PACKETS: Final = 120
 # A recording that was cut out of a stream begins anywhere; x264 sets keyframes at most 250 frames apart.
 _FIRST_FRAME_PACKETS: Final = 300
+# To learn about a stream, libav decodes about twenty pictures.
+_GUARDED_PACKETS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +249,43 @@ def probe(
     """
     path = Path(path)
     limits = (settings or Settings.from_env()).limits
-    with opened(path, data) as container:
-        stream = _picture(container, path)
-        check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
-        check_length(Fraction(container.duration or 0, _MICROSECONDS), path, limits)
-        frame, look = _first_look(container, stream, path, limits)
-        check_size((frame.width, frame.height), path, limits)
-        info = _info(path, container, stream, frame, look)
+    with opened(path, data, packets_only=True) as container:
+        # What the header declares is looked at before any decoder is opened.
+        _check_header(container, path, limits)
+        known = not _decodes_for_times(container)
+        info = _looked_at(container, path, limits) if known else None
+    if info is None:
+        if data is not None:
+            data.seek(0)
+        with opened(path, data, limits=limits) as container:
+            info = _looked_at(container, path, limits)
     if scan:
         info = replace(info, scan=scan_packets(path, start_seconds=info.start_seconds))
         check_length(info.scan.duration_seconds if info.scan else Fraction(0), path, limits)
     return info
+
+
+def _check_header(container: InputContainer, path: Path, limits: MediaLimits) -> None:
+    stream = _picture(container, path)
+    check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
+    check_length(Fraction(container.duration or 0, _MICROSECONDS), path, limits)
+    guard = CodedSizeGuard(stream, path, limits)
+    if _decodes_for_times(container):
+        for packet in islice(packets_of(container, stream), _GUARDED_PACKETS):
+            guard.check(packet)
+
+
+def _decodes_for_times(container: InputContainer) -> bool:
+    """Whether libav has to decode pictures to know when each packet is decoded."""
+    formats = set(container.format.name.split(","))
+    return "mov" not in formats and not formats & set(WITHOUT_HEADER)
+
+
+def _looked_at(container: InputContainer, path: Path, limits: MediaLimits) -> MediaInfo:
+    stream = _picture(container, path)
+    frame, look = _first_look(container, stream, path, limits)
+    check_size((frame.width, frame.height), path, limits)
+    return _info(path, container, stream, frame, look)
 
 
 def scan_packets(
@@ -326,21 +362,24 @@ def _first_look(
     stream.codec_context.thread_count = 1  # frame threads would wait for more packets than one frame needs
     stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
     sized = stream.codec_context.width > 0
+    guard = CodedSizeGuard(stream, path, limits)
     frames: list[VideoFrame] = []
-    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames), stream)
+    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames, guard), stream)
     if not frames:
         lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
+        lack += ", or one larger than Settings.limits accepts"
         raise InvalidMediaError(f"{str(path)!r} has a video stream, but {lack}; give a file that plays")
     return frames[0], look
 
 
 def _decoding_first(
-    packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame]
+    packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame], guard: CodedSizeGuard
 ) -> Iterator[Packet[VideoStream]]:
     """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes."""
     from av.error import FFmpegError
 
     for packet in islice(packets, _FIRST_FRAME_PACKETS):
+        guard.check(packet)
         # A broken packet at the start is common in cuts of live streams; the next may do. PyAV 19 has a ValueError
         # for all packets after the first if the decoder could not be opened.
         with suppress(FFmpegError, ValueError):
@@ -348,7 +387,9 @@ def _decoding_first(
         yield packet
         if frames:
             break
-    yield from islice(packets, _LOOK_PACKETS)
+    for packet in islice(packets, _LOOK_PACKETS):
+        guard.check(packet)
+        yield packet
 
 
 def _info(

@@ -1,15 +1,13 @@
-"""How a file from a stranger is opened: as one file, of a known container, within limits.
-
-It must not know what the file is for.
-"""
+"""Open a file from an untrusted source: as one file, of a known container, within limits."""
 
 from __future__ import annotations
 
 import logging
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
@@ -26,12 +24,14 @@ __all__ = [
     "COPIED",
     "FORMAT_WHITELIST",
     "PROTOCOL_WHITELIST",
+    "WITHOUT_HEADER",
     "check_length",
     "check_size",
     "decoder_pixels",
     "file_url",
     "input_arguments",
     "opened",
+    "oversized",
     "packets_of",
 ]
 
@@ -42,17 +42,20 @@ _log = logging.getLogger(__name__)
 PROTOCOL_WHITELIST: Final = "file,pipe"
 """What ffmpeg may open: nothing of a network."""
 
-FORMAT_WHITELIST: Final = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif,nut,h264,hevc,ivf,yuv4mpegpipe"
-)
-"""Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
+_WITH_HEADER: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,asf,mxf,gif,nut,h264,hevc,ivf,yuv4mpegpipe"
 
-_SKIP_PICTURES: Final = {"skip_frame": "all"}
+WITHOUT_HEADER: Final = ("mpegts", "mpeg", "flv")
+"""Containers whose streams appear while they are read. libav takes no options for the decoders of such streams."""
+
+FORMAT_WHITELIST: Final = ",".join((_WITH_HEADER, *WITHOUT_HEADER))
+"""Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
 
 COPIED: Final = ("-skip_frame:v", "all")
 """Options in front of an input whose picture is not decoded: then ffmpeg decodes none to learn about it either."""
 
 _DEFAULT_LIMITS: Final = MediaLimits()
+_PADDING_PX: Final = 64
+_MOST_PIXELS: Final = (1 << 31) - 1  # libav's option takes no more
 
 
 def file_url(path: Path) -> str:
@@ -76,30 +79,38 @@ def input_arguments(path: Path, limits: MediaLimits = _DEFAULT_LIMITS) -> tuple[
 
 
 @contextmanager
-def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = False) -> Iterator[InputContainer]:
-    """Open `path` as a file of a known container; whatever libav says about it, in the block too, becomes ours.
+def opened(
+    path: Path,
+    data: BinaryIO | None = None,
+    *,
+    packets_only: bool = False,
+    limits: MediaLimits = _DEFAULT_LIMITS,
+) -> Iterator[InputContainer]:
+    """Open `path` as a file of a known container; libav's errors, also those in the block, become ours.
+
+    To learn about a stream, libav decodes its first pictures, unless `packets_only` is set or the container has no
+    header.
 
     Args:
         path: The file.
         data: Where its bytes are read from instead; the caller closes it.
-        packets_only: Whether nothing but packets of the picture is wanted: then libav does not decode one to learn
-            about the stream, which takes it ten times as long as the rest. What only a decoder knows may be wrong:
-            a sound's exact codec, and the decoding times of a container that keeps none.
+        packets_only: Whether nothing but packets of the picture is wanted, which takes a tenth of the time. What only
+            a decoder of pictures knows is then unknown: the pixel format, and the decoding times of a container that
+            does not keep them.
+        limits: Larger pictures are not decoded.
 
     Raises:
-        InvalidMediaError: It is missing, no regular file, or nothing that libav reads.
+        InvalidMediaError: It is missing, not a regular file, or nothing that libav reads.
     """
     from av.error import FFmpegError
 
-    container_options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
-    options = _SKIP_PICTURES if packets_only else {}
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
-            raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is no regular file")
+            raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is not a regular file")
         source = file_url(path) if data is None else data
-        with open_input(source, options=options, container_options=container_options) as container:
+        with _container(source, limits, decode=not packets_only) as container:
             yield container
-    except StorageError:  # of whoever gives the bytes; it may be an OSError too
+    except StorageError:  # of the source of the bytes; it may be an OSError too
         raise
     except FileNotFoundError as error:
         raise InvalidMediaError(f"there is no file {str(path)!r}") from error
@@ -108,6 +119,39 @@ def opened(path: Path, data: BinaryIO | None = None, *, packets_only: bool = Fal
             f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole MP4, MOV, MKV, WebM, AVI or"
             " MPEG file (playlists and scripts are not opened)"
         ) from error
+
+
+def _container(source: str | BinaryIO, limits: MediaLimits, *, decode: bool) -> InputContainer:
+    """Open a container with a header, or else one without."""
+    from av.error import ArgumentError
+
+    try:
+        return _opened_as(_WITH_HEADER, source, limits, decode=decode)
+    except ArgumentError:  # which libav says of a format that is not on the list, before it looks for streams
+        if not isinstance(source, str):
+            source.seek(0)
+    return _opened_as(",".join(WITHOUT_HEADER), source, limits, decode=False)
+
+
+def _opened_as(formats: str, source: str | BinaryIO, limits: MediaLimits, *, decode: bool) -> InputContainer:
+    container_options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": formats}
+    options = {"max_pixels": str(decoder_pixels(limits))}
+    if not decode:
+        container_options["codec_whitelist"] = _decoders_without_pictures()
+    return open_input(source, options=options, container_options=container_options)
+
+
+@lru_cache(maxsize=1)
+def _decoders_without_pictures() -> str:
+    """Return the names of all decoders but those of pictures."""
+    from av.codec.codec import Codec, UnknownCodecError, codecs_available
+
+    names = []
+    for name in sorted(codecs_available):
+        with suppress(UnknownCodecError):  # it encodes only
+            if Codec(name, "r").type != "video":
+                names.append(name)
+    return ",".join(names)
 
 
 def packets_of(container: InputContainer, *streams: S) -> Iterator[Packet[S]]:
@@ -132,10 +176,15 @@ def check_size(size: tuple[int, int], path: Path, limits: MediaLimits) -> None:
     """
     width, height = size
     if width > limits.max_width_px or height > limits.max_height_px or width * height > limits.max_frame_pixels:
-        raise InvalidMediaError(
-            f"{str(path)!r} declares {width}x{height} pixels; at most {limits.max_width_px}x{limits.max_height_px}"
-            f" and {limits.max_frame_pixels} in all are accepted (Settings.limits)"
-        )
+        raise oversized(size, path, limits)
+
+
+def oversized(size: tuple[int, int], path: Path, limits: MediaLimits) -> InvalidMediaError:
+    """Return the error of a picture of `size` (width, height) that is beyond the limits."""
+    return InvalidMediaError(
+        f"{str(path)!r} declares {size[0]}x{size[1]} pixels; at most {limits.max_width_px}x{limits.max_height_px}"
+        f" and {limits.max_frame_pixels} in all are accepted (Settings.limits)"
+    )
 
 
 def check_length(seconds: Fraction, path: Path, limits: MediaLimits) -> None:
@@ -152,5 +201,6 @@ def check_length(seconds: Fraction, path: Path, limits: MediaLimits) -> None:
 
 
 def decoder_pixels(limits: MediaLimits) -> int:
-    """Return what a decoder may allocate, in pixels of one frame: it pads the picture for its own use."""
-    return 2 * limits.max_frame_pixels
+    """Return what a decoder may allocate, in pixels of one frame: it pads each side to whole blocks."""
+    sides = min(limits.max_width_px + limits.max_height_px, 2 * limits.max_frame_pixels)
+    return min(limits.max_frame_pixels + _PADDING_PX * (sides + _PADDING_PX), _MOST_PIXELS)

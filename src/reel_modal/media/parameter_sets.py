@@ -1,0 +1,207 @@
+"""The coded size that H.264 and HEVC declare in their parameter sets, which a decoder allocates.
+
+Their pictures may be cropped: a clip of 320 x 240 pixels may be one of 16000 x 16000 to its decoder, whose own limit
+looks at what is left after cropping. The syntax is that of ITU-T H.264 7.3.2.1.1 and H.265 7.3.2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from reel_modal.config import MediaLimits
+from reel_modal.media.untrusted import decoder_pixels, oversized
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["CodedSizeGuard"]
+
+_H264_HIGH: Final = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
+_START_CODE: Final = b"\0\0\1"
+_RECORD_HEADER_BYTES: Final = {"h264": 5, "hevc": 22}
+_LONGEST_SPS_BYTES: Final = 4096
+
+
+class CodedSizeGuard:
+    """Refuses a stream whose coded pictures are beyond the limits, before a decoder gets them.
+
+    Args:
+        stream: The stream; of other codecs nothing is refused.
+        path: For the message.
+        limits: What is accepted.
+
+    Raises:
+        InvalidMediaError: The stream's header declares more.
+    """
+
+    def __init__(self, stream: VideoStream, path: Path, limits: MediaLimits) -> None:
+        codec = stream.codec_context.codec.canonical_name
+        self._codec = codec if codec in _RECORD_HEADER_BYTES else None
+        self._path, self._limits = path, limits
+        self._length_size = 0
+        record = stream.codec_context.extradata or b""
+        if self._codec is not None:
+            self._take_record(record)
+
+    def check(self, packet: Packet[VideoStream]) -> None:
+        """Look for parameter sets in a packet.
+
+        Raises:
+            InvalidMediaError: They declare more than the limits.
+        """
+        if self._codec is None or not packet.size:
+            return
+        if packet.has_sidedata("new_extradata"):
+            self._take_record(bytes(packet.get_sidedata("new_extradata")))
+        data = memoryview(packet)
+        if self._length_size:
+            self._check_units(_prefixed_units(data, self._length_size, self._codec))
+        if not self._length_size or _START_CODE in bytes(data[:4]):
+            self._check_units(_units(bytes(data), self._codec))
+
+    def _take_record(self, record: bytes) -> None:
+        """Take a decoder's configuration: a record of MP4, or units with start codes."""
+        codec = self._codec or "h264"
+        self._check_units(_units(record, codec))
+        header = _RECORD_HEADER_BYTES[codec]
+        if len(record) > header and record[0] == 1:
+            self._length_size = (record[header - 1] & 3) + 1
+            self._check_units(_recorded_units(record, codec))
+
+    def _check_units(self, units: Iterator[bytes]) -> None:
+        for unit in units:
+            size = _coded_size(unit, self._codec or "h264")
+            if size is not None and size[0] * size[1] > decoder_pixels(self._limits):
+                raise oversized(size, self._path, self._limits)
+
+
+def _units(data: bytes, codec: str) -> Iterator[bytes]:
+    """Yield the sequence parameter sets after start codes."""
+    at = data.find(_START_CODE)
+    while 0 <= at < len(data) - len(_START_CODE):
+        at += len(_START_CODE)
+        if _is_sps(data[at], codec):
+            yield data[at : at + _LONGEST_SPS_BYTES]
+        at = data.find(_START_CODE, at)
+
+
+def _prefixed_units(data: memoryview, length_size: int, codec: str) -> Iterator[bytes]:
+    """Yield the sequence parameter sets among units that have their length in front."""
+    at = 0
+    while at + length_size < len(data):
+        length = int.from_bytes(data[at : at + length_size], "big")
+        at += length_size
+        if _is_sps(data[at], codec):
+            yield bytes(data[at : at + min(length, _LONGEST_SPS_BYTES)])
+        at += length
+
+
+def _recorded_units(record: bytes, codec: str) -> Iterator[bytes]:
+    """Yield the sequence parameter sets of an MP4's configuration record (ISO/IEC 14496-15 5.3.3 and 8.3.3)."""
+    header = _RECORD_HEADER_BYTES[codec]
+    at = header + 1
+    arrays = [record[header] & 31] if codec == "h264" else None
+    for _ in range(1 if arrays else record[header]):
+        count = arrays[0] if arrays else int.from_bytes(record[at + 1 : at + 3], "big")
+        at += 0 if arrays else 3
+        for _ in range(count):
+            length = int.from_bytes(record[at : at + 2], "big")
+            unit = record[at + 2 : at + 2 + length]
+            at += 2 + length
+            if unit and _is_sps(unit[0], codec):
+                yield unit[:_LONGEST_SPS_BYTES]
+
+
+def _is_sps(first: int, codec: str) -> bool:
+    return first & 31 == 7 if codec == "h264" else first >> 1 & 63 == 33
+
+
+def _coded_size(unit: bytes, codec: str) -> tuple[int, int] | None:
+    """Return (width, height) in pixels of a sequence parameter set; None if it cannot be read, as by a decoder."""
+    bits = _Bits(unit.replace(b"\0\0\3", b"\0\0"))
+    try:
+        return _h264_size(bits) if codec == "h264" else _hevc_size(bits)
+    except ValueError:
+        return None
+
+
+def _h264_size(bits: _Bits) -> tuple[int, int]:
+    bits.skip(8)
+    profile = bits.take(8)
+    bits.skip(16)
+    bits.golomb()
+    if profile in _H264_HIGH:
+        chroma = bits.golomb()
+        bits.skip(1 if chroma == 3 else 0)
+        bits.golomb()
+        bits.golomb()
+        bits.skip(1)
+        if bits.take(1):
+            for number in range(8 if chroma != 3 else 12):
+                if bits.take(1):
+                    _skip_scaling_list(bits, 16 if number < 6 else 64)
+    bits.golomb()
+    order = bits.golomb()
+    if order == 0:
+        bits.golomb()
+    elif order == 1:
+        bits.skip(1)
+        bits.golomb()
+        bits.golomb()
+        for _ in range(min(bits.golomb(), 255)):
+            bits.golomb()
+    bits.golomb()
+    bits.skip(1)
+    width, height = bits.golomb() + 1, bits.golomb() + 1
+    return 16 * width, 16 * height * (1 if bits.take(1) else 2)
+
+
+def _skip_scaling_list(bits: _Bits, length: int) -> None:
+    last = following = 8
+    for _ in range(length):
+        if following:
+            number = bits.golomb()
+            following = (last + (number + 1 >> 1 if number & 1 else -(number >> 1))) % 256
+        last = following or last
+
+
+def _hevc_size(bits: _Bits) -> tuple[int, int]:
+    bits.skip(16 + 4)
+    sublayers = bits.take(3)
+    bits.skip(1 + 96)
+    present = [(bits.take(1), bits.take(1)) for _ in range(sublayers)]
+    bits.skip(2 * (8 - sublayers) if sublayers else 0)
+    for profile, level in present:
+        bits.skip(88 * profile + 8 * level)
+    bits.golomb()
+    if bits.golomb() == 3:
+        bits.skip(1)
+    return bits.golomb(), bits.golomb()
+
+
+class _Bits:
+    """Reads bits from the first on; ValueError at the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("truncated")
+        return self._value >> self._left & (1 << count) - 1
+
+    def skip(self, count: int) -> None:
+        self.take(count)
+
+    def golomb(self) -> int:
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+            if zeros > 32:
+                raise ValueError("not a number")
+        return (1 << zeros) - 1 + self.take(zeros)
