@@ -30,6 +30,7 @@ from reel_modal.progress.timings import HERE
 from reel_modal.records import result_of_job
 from reel_modal.remote_function import RemoteFunction, shortened
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.storage.urls import check_store
 from reel_modal.upscaling.model import check_registered
 from reel_modal.verification import Check, verify_deployment
 
@@ -93,7 +94,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                     if learns
                     else None
                 ),
-                check=self._check_estimate,
+                check=self._check_submission,
                 published=self._look_for_output,
                 clock=clock,
             )
@@ -164,7 +165,10 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         """
         return estimate(request, media, settings=self.settings, history=self.history)
 
-    def _check_estimate(self, request: Request) -> ProgressPlan | None:
+    def _check_submission(self, request: Request) -> ProgressPlan | None:
+        if isinstance(self.backend, (LocalBackend, ModalBackend)):
+            # A container has credentials of its own, a worker those of this process.
+            check_store(self._job_settings.store_url, credentials=isinstance(self.backend, LocalBackend))
         expected = check_before_submission(request, self.settings, self.history)
         return None if expected is None else expected.plan
 

@@ -187,6 +187,8 @@ class RemoteFunction(Generic[P, R]):
         Within this registry, the same `job_id` with the same request gives the same job, unless that has failed.
 
         Raises:
+            ConfigError: No store is set, or its folder is not found; the message says which.
+            RequestError: The request names a network that is not registered.
             JobConflictError: The `job_id` is in use for another request.
             JobRefusedError: On Modal, it is expected to need more than 80 % of the function's time-out, or to cost
                 more than the budget. Nothing was submitted.

@@ -596,23 +596,43 @@ async def test_a_worker_finds_what_the_current_folder_gives_to_its_host(
         await render(overlay())
 
 
-async def test_a_store_that_is_not_set_is_named() -> None:
-    render = FunctionRegistry(Settings(), backend=LocalBackend(Settings()))["render_overlay"]
-    with pytest.raises(ConfigError, match="REEL_MODAL_STORE_URL") as caught:
-        await render(overlay())
-    assert isinstance(caught.value, MisconfiguredError)
-    assert isinstance(caught.value.__cause__, ConfigError)
-    assert not caught.value.retryable
-
-
-@pytest.mark.parametrize("url", ["file:///nope", "s3://bucket/prefix"])
-async def test_worker_whose_store_cannot_be_used_is_misconfigured(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("url", [None, "file:///nope", "s3://bucket/prefix"])
+async def test_worker_whose_store_cannot_be_used_is_misconfigured(
+    url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     backend = LocalBackend(Settings(store_url=url))
-    with pytest.raises(ConfigError, match=r"'/nope' is not there|no credentials for 's3://bucket/prefix'") as caught:
+    with pytest.raises(
+        ConfigError, match=r"no store is set|'/nope' is not there|no credentials for 's3://bucket/prefix'"
+    ) as caught:
         await RemoteFunction("render_overlay", backend)(overlay().to_dict())
     assert isinstance(caught.value, MisconfiguredError)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (None, "no store is set: REEL_MODAL_STORE_URL"),
+        ("file:///nope", "nope"),
+        ("memory://here", "belongs to one process"),
+        ("s3://bucket", "no credentials for 's3://bucket'"),
+    ],
+)
+async def test_submit_store_that_cannot_be_used_starts_no_worker(
+    url: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(local, "_start_worker", lambda: pytest.fail("a worker is started"))
+    settings = Settings(store_url=url)
+    for registry in (
+        FunctionRegistry(settings),
+        FunctionRegistry(Settings(store_url="file:///tmp"), backend=LocalBackend(settings)),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            await registry["render_overlay"].submit(overlay())
 
 
 async def test_a_function_without_a_body_refuses(backend: LocalBackend) -> None:

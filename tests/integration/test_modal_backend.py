@@ -398,7 +398,7 @@ async def test_a_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyP
 
 
 async def test_an_app_that_is_not_deployed_is_named(app: Deployed) -> None:
-    settings = Settings.from_env({}, modal_enabled=True, environment="staging")
+    settings = replace(app.settings, environment="staging")
     async with FunctionRegistry(settings) as registry:
         (check,) = [check for check in await registry.verify() if check.function == "render_overlay"]
         assert isinstance(check.error, NotDeployedError)
@@ -488,6 +488,7 @@ def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips:
     environment = os.environ | {
         "MODAL_ENABLED": "true",
         "REEL_MODAL_ENVIRONMENT": "test",
+        "REEL_MODAL_STORE_URL": app.store.as_uri(),
         "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
     }
     command = [sys.executable, "-c", HOST]

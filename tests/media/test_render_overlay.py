@@ -97,6 +97,29 @@ def nothing_made(store: Path) -> bool:
     return not list(store.rglob("*out*")) and not list((store.parent / "work").rglob("*.part.*"))
 
 
+@pytest.mark.parametrize("smart", [True, False])
+def test_region_after_the_end_of_the_clip_is_noted(clips: Clips, store: Path, smart: bool) -> None:
+    clip = clips.get("25.mp4")
+    end = probe(clip).duration_seconds
+    assert end is not None
+    late = dataclasses.replace(spotlight(str(end), "1000")[0], id="late")
+    last = dataclasses.replace(spotlight(str(end - Fraction(1, 50)), "1000")[0], id="last")
+    unseen = dataclasses.replace(late, id="unseen", enabled=False)
+    encode = dataclasses.replace(FAST, smart=smart)
+    _, result = render(clip, store, regions=(last, late, unseen), encode=encode)
+    (note,) = result.degraded
+    assert (
+        note
+        == f"the clip ends at {float(end):g} s; regions that start later were not drawn: 'late' at {float(end):g} s"
+    )
+
+
+def test_many_regions_after_the_end_are_one_note(clips: Clips, store: Path) -> None:
+    late = tuple(dataclasses.replace(spotlight("900")[0], id=f"r{number}") for number in range(300))
+    (note,) = render(clips.get("25.mp4"), store, regions=late)[1].degraded
+    assert note.endswith("'r4' at 900 s and 295 more")
+
+
 def sound(path: Path) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as container:
         return [

@@ -1,7 +1,4 @@
-"""render_overlay: a clip in, the clip with its highlights out. The same body on a Modal GPU and on this machine.
-
-It must know nothing of where it runs; all that it may touch comes with the `JobContext`.
-"""
+"""render_overlay: a clip in, the clip with its highlights out. The same body on a Modal GPU and on this machine."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ from reel_modal.smart_render import Draw, RenderPlan
 __all__ = ["NAME", "plan_for", "run"]
 
 NAME: Final = "render_overlay"
+_MOST_NAMED: Final = 5
 
 
 def run(request: OverlayRequest, context: JobContext) -> RenderResult:
@@ -74,7 +72,10 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         file = verified(made, context, NAME)
     drawn_on = "yuv420p" if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
-    result = replace(result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied)
+    degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
+    result = replace(
+        result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied, degraded=tuple(degraded)
+    )
     return publish_result(result, file, request, context)
 
 
@@ -90,6 +91,16 @@ def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
     """
     overlay = OverlayRenderer(request, media.size, media.color)
     return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
+
+
+def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[str]:
+    """Return a note if regions start when the clip has ended: nothing of them can be seen."""
+    late = [each for each in request.regions if each.enabled and each.start_seconds >= duration_seconds]
+    if not late:
+        return []
+    named = ", ".join(f"{each.id!r} at {float(each.start_seconds):g} s" for each in late[:_MOST_NAMED])
+    more = f" and {len(late) - _MOST_NAMED} more" if len(late) > _MOST_NAMED else ""
+    return [f"the clip ends at {float(duration_seconds):g} s; regions that start later were not drawn: {named}{more}"]
 
 
 def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> None:

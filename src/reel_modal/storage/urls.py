@@ -18,7 +18,7 @@ from reel_modal.storage.folder import FolderStorage
 from reel_modal.storage.keys import check_key
 from reel_modal.storage.objects import ObjectStorage, Patience, memory_store, s3_store
 
-__all__ = ["storage_at"]
+__all__ = ["check_store", "storage_at"]
 
 _KNOWN: Final = "use file:///folder, s3://bucket/prefix or memory://name"
 _OPTIONS: Final = ("endpoint", "region")
@@ -42,6 +42,41 @@ def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: Pati
         env: Where credentials are looked for; default this process's environment.
         patience: How long a store on the network may take.
     """
+    parts = _parts(url)
+    if parts.scheme == "file":
+        return _folder(url, parts)
+    if parts.scheme == "memory":
+        return _memory(parts)
+    return _s3(parts, os.environ if env is None else env, patience or Patience())
+
+
+def check_store(url: str | None, *, credentials: bool) -> None:
+    """Check that jobs in other processes can use the store, as far as that is known without asking it.
+
+    Args:
+        url: Of the store.
+        credentials: Whether this process's environment must have them, as for a worker of this machine.
+
+    Raises:
+        ConfigError: No store is set, the URL is not valid, its folder is not found, or it has no credentials.
+        MissingDependencyError: obstore does not load here.
+    """
+    if url is None:
+        raise ConfigError(
+            "no store is set: REEL_MODAL_STORE_URL or Settings.store_url must say where media lie, such as"
+            " file:///srv/media"
+        )
+    parts = _parts(url)
+    if parts.scheme == "memory":
+        raise ConfigError("a memory:// store belongs to one process, and jobs run in others; use file:// or s3://")
+    if parts.scheme == "s3" and not credentials:
+        _bucket(parts)
+        return
+    storage_at(url)
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of a URL of a known scheme, without credentials."""
     try:
         parts = urlsplit(url)
         named_user = parts.username is not None or parts.password is not None
@@ -52,13 +87,9 @@ def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: Pati
             f"a storage URL ({parts.scheme}://…) must not hold credentials, which end up in logs; set"
             " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment or the Modal secret"
         )
-    if parts.scheme == "file":
-        return _folder(url, parts)
-    if parts.scheme == "memory":
-        return _memory(parts)
-    if parts.scheme == "s3":
-        return _s3(parts, os.environ if env is None else env, patience or Patience())
-    raise ConfigError(f"storage URL: the scheme {parts.scheme!r} is not known; {_KNOWN}")
+    if parts.scheme not in {"file", "memory", "s3"}:
+        raise ConfigError(f"storage URL: the scheme {parts.scheme!r} is not known; {_KNOWN}")
+    return parts
 
 
 def _folder(url: str, parts: SplitResult) -> Storage:
@@ -82,6 +113,18 @@ def _memory(parts: SplitResult) -> Storage:
 
 
 def _s3(parts: SplitResult, env: Mapping[str, str], patience: Patience) -> Storage:
+    where, prefix, options = _bucket(parts)
+    if not any(all(env.get(name) for name in group) for group in _CREDENTIALS):
+        raise ConfigError(
+            f"there are no credentials for {where!r}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and"
+            " AWS_SESSION_TOKEN where they are temporary) in the environment, and in the Modal secret"
+        )
+    store = s3_store(parts.netloc, endpoint=options.get("endpoint"), region=options.get("region"), patience=patience)
+    return ObjectStorage(store, where, prefix=prefix, patience=patience)
+
+
+def _bucket(parts: SplitResult) -> tuple[str, str, dict[str, str]]:
+    """Return the place for messages, the prefix and the options of an S3 URL."""
     bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
     where = f"s3://{bucket}/{prefix}".rstrip("/")
     if not _BUCKET.fullmatch(bucket):
@@ -97,13 +140,7 @@ def _s3(parts: SplitResult, env: Mapping[str, str], patience: Patience) -> Stora
     endpoint = options.get("endpoint")
     if endpoint is not None and not _is_endpoint(endpoint):
         raise ConfigError(f"storage URL {where!r}: its endpoint must be http(s)://host[:port] and nothing else")
-    if not any(all(env.get(name) for name in group) for group in _CREDENTIALS):
-        raise ConfigError(
-            f"there are no credentials for {where!r}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and"
-            " AWS_SESSION_TOKEN where they are temporary) in the environment, and in the Modal secret"
-        )
-    store = s3_store(bucket, endpoint=endpoint, region=options.get("region"), patience=patience)
-    return ObjectStorage(store, where, prefix=prefix, patience=patience)
+    return where, prefix, options
 
 
 def _options(where: str, query: str) -> dict[str, str]:

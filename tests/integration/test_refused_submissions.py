@@ -1,0 +1,74 @@
+"""What the host can know is refused before Modal hears of it: no call, no container."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from tests.integration.modal_app import Deployed, app_plane
+from tests.jobs import GLOBAL, overlay
+
+from reel_modal import FunctionRegistry, UpscaleRequest
+from reel_modal.errors import ConfigError, RequestError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (None, "no store is set"),
+        ("file:///nope", "nope"),
+        ("memory://here", "belongs to one process"),
+        ("s3://no_bucket", "is no name of a bucket"),
+        ("s3://bucket?secret=hunter2", "'secret' is not known"),
+        ("gs://bucket", "'gs' is not known"),
+    ],
+)
+async def test_submit_store_that_cannot_be_used_starts_no_container(
+    url: str | None, words: str, app: Deployed
+) -> None:
+    async with FunctionRegistry(replace(app.settings, store_url=url, on_drift="off")) as registry:
+        with pytest.raises(ConfigError, match=words) as caught:
+            await registry["render_overlay"].submit(overlay())
+    assert "hunter2" not in str(caught.value)
+    assert (app.plane.count("FunctionMap"), app.plane.containers()) == (0, [])
+
+
+@pytest.mark.parametrize("model", ["/etc/passwd", "https://example.org/net.onnx", "../face.onnx", "face"])
+async def test_submit_network_that_is_not_registered_starts_no_container(model: str, app: Deployed) -> None:
+    async def submit() -> None:
+        request = UpscaleRequest.parse({**keys, "scale": 2, "model": model, "model_sha256": "ab" * 32})
+        await registry["apply_upscale"].submit(request)
+
+    keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4", "store": GLOBAL.to_dict()}
+    async with FunctionRegistry(replace(app.settings, on_drift="off")) as registry:
+        with pytest.raises(RequestError) as caught:
+            await submit()
+    assert caught.value.path == "model"
+    assert (app.plane.count("FunctionMap"), app.plane.containers()) == (0, [])
+
+
+async def test_submit_without_credentials_of_the_host_reaches_modal(
+    app: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The containers have credentials of their own, so a host without any may submit."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    settings = replace(app.settings, store_url="s3://bucket/media?region=eu-central-1", on_drift="off")
+    async with FunctionRegistry(settings) as registry:
+        job = await registry["render_overlay"].submit(overlay("without-credentials"))
+        await job.cancel()
+    assert app.plane.count("FunctionMap") == 1
