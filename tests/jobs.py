@@ -74,7 +74,7 @@ def publish(request: OverlayRequest, store: Path) -> RenderResult:
     result = RenderResult.parse(rendered(request.to_dict()) | {"output_key": key})
     OutputRecord(storage, key, request.request_hash()).write(result, made, "version")
     storage.publish(made, key)
-    return replace(result, output_key=request.output_key)
+    return replace(result, output_key=request.output_key, stored_key=key)
 
 
 def event(sequence: int, phase: str = "render", *, at: float = 0.0, done: int = 0) -> ProgressEvent:

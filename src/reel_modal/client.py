@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
@@ -30,6 +31,7 @@ from reel_modal.progress.timings import HERE
 from reel_modal.records import result_of_job
 from reel_modal.remote_function import RemoteFunction, shortened
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.storage import Storage
 from reel_modal.storage.urls import check_store
 from reel_modal.upscaling.model import check_registered
 from reel_modal.verification import Check, verify_deployment
@@ -97,6 +99,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 check=self._check_submission,
                 published=self._look_for_output,
                 clock=clock,
+                store_url=self.settings.store_url,
             )
             for name, request_type in REQUESTS.items()
         }
@@ -192,7 +195,12 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         return list(await asyncio.gather(*map(self._check, self._functions)))
 
     async def close(self) -> None:
-        """Give back what the backend holds; local jobs are ended, those on Modal go on."""
+        """Take no more submissions, and give back what the backend holds.
+
+        Local jobs are ended, those on Modal go on. Jobs can still be attached to and waited for.
+        """
+        for function in self._functions.values():
+            function.close()
         await self.backend.close()
 
     async def __aenter__(self) -> Self:
@@ -225,6 +233,7 @@ def _render_function(
     check: Callable[[Request], ProgressPlan | None],
     published: Callable[[Request], Callable[[], object | None] | None],
     clock: Clock | None,
+    store_url: str | None,
 ) -> RemoteFunction[[Q], RenderResult]:
     def identify(request: Q) -> tuple[str, str]:
         if not isinstance(request, request_type):
@@ -233,6 +242,10 @@ def _render_function(
             check_registered(request.model, request.model_sha256, models)
         return request.job_id, request.request_hash()
 
+    def decode(value: object) -> RenderResult:
+        result = RenderResult.parse(value)  # type: ignore[arg-type]
+        return result if store_url is None else replace(result, sign_url=partial(_sign_url, store_url))
+
     def encode(request: Q) -> tuple[object, ...]:
         return (request.to_dict(),)
 
@@ -240,7 +253,7 @@ def _render_function(
         name,
         backend,
         encode=encode,
-        decode=_result,
+        decode=decode,
         identify=identify,
         options=options,
         experience=experience,
@@ -250,5 +263,5 @@ def _render_function(
     )
 
 
-def _result(value: object) -> RenderResult:
-    return RenderResult.parse(value)  # type: ignore[arg-type]
+def _sign_url(store_url: str, key: str, seconds: float) -> str:
+    return Storage.from_url(store_url).signed_url(key, seconds=seconds)

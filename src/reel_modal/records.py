@@ -26,7 +26,7 @@ from reel_modal.schema import RenderResult, StoreOptions, store_key
 from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 
-__all__ = ["OutputRecord", "Rendered", "places_of", "result_of_job"]
+__all__ = ["OutputRecord", "Rendered", "as_requested", "places_of", "result_of_job"]
 
 _log = logging.getLogger(__name__)
 
@@ -206,11 +206,16 @@ def result_of_job(request: _Job, store_url: str) -> dict[str, object] | None:
         ConfigError: The store cannot be used from here.
         StorageError: It could not be asked.
     """
-    record = OutputRecord(Storage.from_url(store_url), places_of(request)["output_key"], request.request_hash())
-    found = record.find()
+    stored_key = places_of(request)["output_key"]
+    found = OutputRecord(Storage.from_url(store_url), stored_key, request.request_hash()).find()
     if found is None or found.result.job_id != request.job_id:
         return None
-    return replace(found.result, output_key=request.output_key).to_dict()
+    return as_requested(found.result, request, stored_key).to_dict()
+
+
+def as_requested(result: RenderResult, request: _Request, stored_key: str) -> RenderResult:
+    """Return `result` with the output's key as the request has it, and as the store knows it."""
+    return replace(result, output_key=request.output_key, stored_key=stored_key)
 
 
 def _fingerprint(file: BinaryIO) -> str:

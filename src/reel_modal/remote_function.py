@@ -196,11 +196,13 @@ class RemoteFunction(Generic[P, R]):
             AuthError: There is no token, or it is refused.
             UnavailableError: Nobody answers; the job may or may not have been started.
             RemoteError: It could not be started for another reason.
+            ConfigError: The registry is closed.
 
         Cancellation: what was started meanwhile is cancelled, unless the options say `detach`. It returns within half
         a second; if the backend has not answered by then, that goes on in the background, for at most two minutes,
         and the log says so.
         """
+        self._submissions.check_open(self.name)
         if self._options.on_cancel == "cancel":
             return await self._submit_once(*args, **kwargs)
         starting = asyncio.ensure_future(self._submit_once(*args, **kwargs))
@@ -278,6 +280,10 @@ class RemoteFunction(Generic[P, R]):
         known = self._submitted.get(call_id)
         return self._job(call_id, attached=True, published=published) if known is None else known
 
+    def close(self) -> None:
+        """Take no more submissions; jobs that were submitted can still be waited for."""
+        self._submissions.close()
+
     async def _submit_once(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         if self._identify is None:
             return await self._submit(*args, **kwargs)
@@ -286,6 +292,7 @@ class RemoteFunction(Generic[P, R]):
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         plan = None if self._check is None else await self._checked(partial(self._check, *args, **kwargs))
+        self._submissions.check_open(self.name)  # it may have been closed during the check
         wire, rest = (args, dict(kwargs)) if self._encode is None else (self._encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
         try:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from reel_modal.errors import JobConflictError
+from reel_modal.errors import ConfigError, JobConflictError
 from reel_modal.job import Job
 from reel_modal.single_flight import SingleFlight
 
@@ -27,6 +27,18 @@ class Submissions(Generic[R]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[str, SingleFlight[Job[R]]]] = OrderedDict()
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse all that is submitted from now on."""
+        self._closed = True
+
+    def check_open(self, function: str) -> None:
+        """Raise ConfigError if this was closed."""
+        if self._closed:
+            raise ConfigError(
+                f"{function} was submitted to a registry that is closed; make another one, or close later"
+            )
 
     async def once(self, job_id: str, content: str, start: Callable[[], Awaitable[Job[R]]]) -> Job[R]:
         """Return the job `job_id`, starting it if it is new or has failed; `content` is a hash of its request."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.clips import Clips, ffmpeg
 from tests.jobs import GLOBAL, overlay
@@ -17,7 +20,14 @@ from tests.object_store import SECRET_KEY, ObjectStore
 
 from reel_modal import FramingRequest, FunctionRegistry, OverlayRequest, RenderResult, Settings, Storage
 from reel_modal.backends.local import LocalBackend
-from reel_modal.errors import BadInputError, InvalidKeyError, ObjectExistsError, ObjectNotFoundError, RequestError
+from reel_modal.errors import (
+    BadInputError,
+    ConfigError,
+    InvalidKeyError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    RequestError,
+)
 from reel_modal.functions import process_framing
 from reel_modal.functions.bodies import run_body
 from reel_modal.functions.context import JobContext
@@ -82,7 +92,10 @@ async def test_a_job_in_a_worker_reads_and_publishes_objects_and_leaves_a_receip
         job = await registry["render_overlay"].submit(request)
         result = await job.result()
         events = [event async for event in job.events()]
-    assert result.output_key == "out/s3.mp4"
+    assert (result.output_key, result.stored_key) == ("out/s3.mp4", "users/user/out/s3.mp4")
+    answer = await asyncio.to_thread(httpx.get, result.url(expires_seconds=60))
+    assert answer.raise_for_status().content == storage.read_bytes("users/user/out/s3.mp4")
+    assert pickle.loads(pickle.dumps(result)) == result  # noqa: S301
     usage = result.usage
     assert usage is not None
     assert usage.bytes_in >= clips.get("25.mp4").stat().st_size
@@ -95,6 +108,20 @@ async def test_a_job_in_a_worker_reads_and_publishes_objects_and_leaves_a_receip
     assert usage.package_version
     assert RenderResult.parse(json.loads(json.dumps(result.to_dict()))) == result
     assert SECRET_KEY not in repr(result) + repr(events) + repr(job) + repr(settings) + caplog.text
+
+
+async def test_url_of_a_result_in_a_folder_is_refused(clips: Clips, tmp_path: Path) -> None:
+    put(FolderStorage(tmp_path), "users/user/in.mp4", clips.get("25.mp4"), tmp_path)
+    request = replace(overlay("folder"), store=StoreOptions())
+    async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
+        result = await registry["render_overlay"](request)
+        again = await registry.attach("local:render_overlay:gone", request).result()
+    assert result.stored_key == again.stored_key == "users/user/out/folder.mp4"
+    assert (tmp_path / "users/user/out/folder.mp4").stat().st_size == result.bytes
+    with pytest.raises(ConfigError, match="no URLs that others can use"):
+        result.url(expires_seconds=60)
+    with pytest.raises(ConfigError, match="does not know its store"):
+        RenderResult.parse(result.to_dict()).url()
 
 
 @pytest.fixture(scope="module")

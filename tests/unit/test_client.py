@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from tests.jobs import event, overlay, rendered
@@ -179,6 +180,34 @@ async def test_leaving_the_registry_closes_its_backend() -> None:
     async with host(backend, Script(seconds=NEVER)) as registry:
         await registry["render_overlay"].submit(overlay())
     assert backend.cancelled == ["call-1"]
+
+
+async def test_submit_to_a_closed_registry_is_an_error() -> None:
+    backend = InMemoryBackend()
+    async with host(backend) as registry:
+        job = await registry["render_overlay"].submit(overlay())
+        render = registry["render_overlay"].with_options(stall_seconds=5)
+        await job.result()
+    for function in (registry["render_overlay"], render):
+        with pytest.raises(ConfigError, match="render_overlay was submitted to a registry that is closed"):
+            await function.submit(overlay("late"))
+    with pytest.raises(ConfigError, match="closed"):
+        await registry["render_overlay"](overlay("late"))
+    assert len(backend.submitted) == 1
+    assert (await registry.attach(job.id).result()).job_id == "job"
+    await registry.close()
+
+
+async def test_registry_closed_while_a_job_is_checked_submits_nothing(tmp_path: Path) -> None:
+    backend = InMemoryBackend()
+    settings = Settings(store_url=tmp_path.as_uri())  # so that the job is checked in a thread
+    registry = FunctionRegistry(settings, backend=backend)
+    submitting = asyncio.ensure_future(registry["render_overlay"].submit(overlay()))
+    await asyncio.sleep(0)
+    await registry.close()
+    with pytest.raises(ConfigError, match="closed"):
+        await submitting
+    assert backend.submitted == []
 
 
 # The same job twice.

@@ -15,7 +15,7 @@ from reel_modal.errors import ConfigError, ObjectExistsError
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.metering import Meter
 from reel_modal.progress.events import ProgressEvent
-from reel_modal.records import OutputRecord, places_of
+from reel_modal.records import OutputRecord, as_requested, places_of
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.schema import RenderResult
 from reel_modal.scratch import scratch_folder
@@ -107,7 +107,7 @@ def run_body(
     before = _rendered_before(name, request, record, source_version)
     if before is not None:
         usage = before.usage if before.reused_from is None else meter.usage(storage.traffic)
-        return replace(before, output_key=request.output_key, usage=usage).to_dict()
+        return replace(as_requested(before, request, placed.output_key), usage=usage).to_dict()
     # The encoder's own threads fill the cores; more for a frame's few milliseconds of drawing only cost.
     load_cv2().setNumThreads(1)
     with scratch_folder(folder) as workdir:
@@ -125,7 +125,7 @@ def run_body(
             output_tags=record.tags(source_version),
         )
         context.raise_if_cancelled(name)
-        return replace(body.run(placed, context), output_key=request.output_key).to_dict()
+        return as_requested(body.run(placed, context), request, placed.output_key).to_dict()
 
 
 def _version_of_inputs(request: Any, clip_version: str, settings: Settings) -> str:

@@ -109,6 +109,7 @@ def result_of(
         job_id=request.job_id,
         function=function,
         output_key=request.output_key,
+        stored_key=request.output_key,
         frames=made.frames,
         size=made.size,
         fps=made.fps,

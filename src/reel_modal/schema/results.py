@@ -5,11 +5,12 @@ Pure; it must not know how anything was rendered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, Literal, Self, TypeAlias, get_args
 
+from reel_modal.errors import ConfigError
 from reel_modal.parsing import (
     Raw,
     Record,
@@ -60,6 +61,10 @@ class RenderResult:
         reused_from: The `job_id` that rendered the output, where this job found it there already and used nothing
             but a look; `unknown` where the output itself says that it is this request's, and its record is gone; None
             where this job rendered it.
+        stored_key: The key of the output as the store knows it, with the user's prefix; None in results of versions
+            that did not say it.
+        sign_url: Makes a URL of a stored key for some seconds; the registry sets it if it knows the store. It is not
+            part of `to_dict`.
     """
 
     job_id: str
@@ -80,6 +85,30 @@ class RenderResult:
     cold_start: bool | None = None
     usage: Usage | None = None
     reused_from: str | None = None
+    stored_key: str | None = None
+    sign_url: Callable[[str, float], str] | None = field(default=None, repr=False, compare=False)
+
+    def url(self, *, expires_seconds: float = 3600.0) -> str:
+        """Return a URL with which anybody may read the output for some time; it is a secret while it lasts.
+
+        It blocks if the store's credentials have to be fetched; on an event loop use `asyncio.to_thread`.
+
+        Args:
+            expires_seconds: How long, at most seven days; after that the store answers 403.
+
+        Raises:
+            ConfigError: The store has no URLs that others can use, such as a folder, or this host does not know it.
+            StorageError: The store's credentials could not be used.
+
+        Example:
+            `return RedirectResponse(result.url(expires_seconds=600))`
+        """
+        if self.sign_url is None or self.stored_key is None:
+            raise ConfigError(
+                "this result does not know its store: get it from a registry whose settings have a store_url, such as"
+                " s3://bucket/prefix"
+            )
+        return self.sign_url(self.stored_key, expires_seconds)
 
     def to_dict(self) -> dict[str, object]:
         """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
@@ -104,6 +133,7 @@ class RenderResult:
             "cold_start": self.cold_start,
             "usage": None if self.usage is None else self.usage.to_dict(),
             "reused_from": self.reused_from,
+            "stored_key": self.stored_key,
         }
 
     @classmethod
@@ -130,6 +160,7 @@ class RenderResult:
             "cold_start": record.take_or(None, truth, "cold_start"),
             "usage": record.take_or(None, Usage.read, "usage"),
             "reused_from": record.take_or(None, text, "reused_from"),
+            "stored_key": record.take_or(None, text, "stored_key"),
         }
         record.finish()
         return build(cls, "", result)
