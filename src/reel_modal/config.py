@@ -162,7 +162,8 @@ class Settings:
         environment: Which deployment: production (as None), staging, development or test, each an app of its own.
             Modal's own environments are another thing, chosen by `MODAL_ENVIRONMENT`. `REEL_MODAL_ENVIRONMENT`.
         store_url: Where media lie, such as `file:///srv/media`. `REEL_MODAL_STORE_URL`.
-        ffmpeg: Path of the ffmpeg to use; None looks on PATH, then in imageio-ffmpeg. `REEL_MODAL_FFMPEG`.
+        ffmpeg: Path of the ffmpeg to use; None takes that of the package imageio-ffmpeg, or if it has none for this
+            machine, the one on PATH. `REEL_MODAL_FFMPEG`.
         budget_usd: Most that one job may cost by estimate; None sets no bound. `REEL_MODAL_BUDGET_USD`.
         timings: File that remembers what finished jobs took, or `off` to write none; None is a file in the user's
             data directory. `REEL_MODAL_TIMINGS`.

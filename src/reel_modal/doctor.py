@@ -30,7 +30,9 @@ from reel_modal.frames import ColorTags
 from reel_modal.functions.sources import reach_of
 from reel_modal.functions.specs import app_name
 from reel_modal.media import find_ffmpeg, probe
-from reel_modal.media.encoders import KNOWN_ENCODERS, first_reason, try_encoder
+from reel_modal.media.encoders import KNOWN_ENCODERS, is_hardware, try_encoder
+from reel_modal.media.ffmpeg_binary import Binary, binaries, check_binary, first_reason
+from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 from reel_modal.media.in_process import InProcessDecoder
 from reel_modal.rendering.opencv import CURE as OPENCV_CURE
 from reel_modal.rendering.opencv import load_cv2
@@ -38,6 +40,7 @@ from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import HighlightKeyframe, HighlightRegion, OverlayRequest
 from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
+from reel_modal.testing import make_clip
 from reel_modal.upscaling.inference import Provider, UpscaleSession, available_providers, load_onnxruntime
 from reel_modal.upscaling.model import UpscaleModel
 
@@ -236,21 +239,54 @@ def _ffmpeg(settings: Settings) -> Iterator[Finding]:
     try:
         ffmpeg = find_ffmpeg(settings)
     except FFmpegError as error:
-        yield Finding("ffmpeg", ok=False, detail=error.message, cure="pip install imageio-ffmpeg")
+        detail, _, cure = error.message.rpartition("; ")
+        yield Finding("ffmpeg", ok=False, detail=detail, cure=cure)
         return
-    yield Finding("ffmpeg", ok=True, detail=f"{ffmpeg.version_text} from {ffmpeg.origin}: {ffmpeg.path}")
+    pinned = ffmpeg.origin == "imageio-ffmpeg"
+    other = "" if pinned else "; containers have the one of imageio-ffmpeg, so outputs may differ from theirs"
+    yield Finding("ffmpeg", ok=True, detail=f"{ffmpeg}: {ffmpeg.path}{other}")
+    for binary in binaries(settings)[1:]:
+        yield _second_ffmpeg(binary)
     for name in KNOWN_ENCODERS:
-        yield _encoder(ffmpeg.path, name, settings)
+        yield _encoder(name, settings)
+    yield _nvdec(settings)
 
 
-def _encoder(ffmpeg: str, name: str, settings: Settings) -> Finding:
+def _second_ffmpeg(binary: Binary) -> Finding:
+    """Look at an ffmpeg that is there for hardware alone."""
+    name = f"ffmpeg of {binary.origin}"
     try:
-        try_encoder(ffmpeg, name, timeout_seconds=settings.stall_seconds)
+        detail = f"{check_binary(binary)}: {binary.path}, for hardware encoding and decoding alone"
+        return Finding(name, ok=True, detail=detail, required=False)
+    except FFmpegError as error:
+        detail, _, cure = error.message.rpartition("; ")
+        return Finding(name, ok=False, detail=detail, cure=cure, required=False)
+
+
+def _encoder(name: str, settings: Settings) -> Finding:
+    required = name == "libx264"
+    try:
+        ffmpeg = try_encoder(settings, name)
     except FFmpegError as error:
         reason = first_reason(error.stderr_tail) if error.stderr_tail else error.message
-        cure = _CURES.get(name, "use an ffmpeg that was built with it (REEL_MODAL_FFMPEG)")
-        return Finding(f"encoder {name}", ok=False, detail=reason, cure=cure, required=name == "libx264")
-    return Finding(f"encoder {name}", ok=True, detail="encodes", required=name == "libx264")
+        cure = _GPU_CURE if is_hardware(name) else "use an ffmpeg that was built with it (REEL_MODAL_FFMPEG)"
+        return Finding(f"encoder {name}", ok=False, detail=reason, cure=cure, required=required)
+    detail = f"encodes, in ffmpeg {ffmpeg}" if is_hardware(name) else "encodes"
+    return Finding(f"encoder {name}", ok=True, detail=detail, required=required)
+
+
+def _nvdec(settings: Settings) -> Finding:
+    """Let a GPU decode a clip."""
+    with scratch_folder() as folder:
+        try:
+            clip = make_clip(folder / "clip.mp4", seconds=0.2, settings=settings)
+            ffmpeg = nvdec_ffmpeg(probe(clip, settings=settings), settings)
+        except FFmpegError as error:
+            return Finding("decoder nvdec", ok=False, detail=error.message, required=False)
+    if ffmpeg is None:
+        cure = "needs an NVIDIA GPU and its driver, and an ffmpeg that takes that driver"
+        return Finding("decoder nvdec", ok=False, detail="no ffmpeg here decodes on a GPU", cure=cure, required=False)
+    return Finding("decoder nvdec", ok=True, detail=f"decodes, in ffmpeg {ffmpeg}", required=False)
 
 
 def _storage(settings: Settings) -> Finding:
@@ -273,5 +309,7 @@ def _storage(settings: Settings) -> Finding:
 _CUDA_CURE = (
     "needs an NVIDIA GPU with its driver, and pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 )
-_GPU_CURE = "needs an NVIDIA GPU with NVENC (T4, L4 and A10G have it, A100 and H100 do not) and its driver"
-_CURES = {"h264_nvenc": _GPU_CURE, "hevc_nvenc": _GPU_CURE}
+_GPU_CURE = (
+    "needs an NVIDIA GPU with NVENC (T4, L4 and A10G have it, A100 and H100 do not), its driver, and an ffmpeg that"
+    " takes that driver: an older one on PATH takes an older driver"
+)

@@ -14,6 +14,7 @@
     │   └── FrameTypeError               (also a TypeError)    a frame that is not a uint8 array
     ├── FFmpegError                      ffmpeg failed: command, exit status, frame and the tail of its words
     │   ├── FFmpegNotFoundError          no ffmpeg at all
+    │   │   └── FFmpegUnsupportedError   the ffmpeg that was found is too old, or built without what is needed
     │   ├── EncoderUnavailableError      this encoder does not start on this machine
     │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg took or gave nothing for too long
     ├── InvalidModelError                a network's file is none, not the one that was meant, or of no use here
@@ -66,6 +67,7 @@ __all__ = [
     "FFmpegError",
     "FFmpegNotFoundError",
     "FFmpegStalledError",
+    "FFmpegUnsupportedError",
     "FrameError",
     "FrameTypeError",
     "FunctionError",
@@ -214,6 +216,10 @@ class FFmpegError(ReelModalError):
 
 class FFmpegNotFoundError(FFmpegError):
     """No ffmpeg was found, or the one that was named does not run."""
+
+
+class FFmpegUnsupportedError(FFmpegNotFoundError):
+    """The ffmpeg that was found is too old, or was built without something that is needed."""
 
 
 class EncoderUnavailableError(FFmpegError):

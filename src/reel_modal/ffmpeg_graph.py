@@ -16,7 +16,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, frame_bytes, is_420
-from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
+from reel_modal.media import MediaInfo, scan_packets
 from reel_modal.media.encoders import EncoderChoice, choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import chroma_options, from_yuv_filters, range_arguments, seconds_text, tag_filters
@@ -115,15 +115,24 @@ def encode_graph(
         FFmpegError: ffmpeg failed; with its last words.
         OutputMismatchError: The file has another count of frames; nothing is kept.
     """
-    ffmpeg = find_ffmpeg(settings).path
-    choice = _choose(ffmpeg, edit, encode, settings, try_last=False)
+    choice = _choose(edit, encode, settings, try_last=False)
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
     # One number for decoding, filters and encoding, so that no step follows the cores of this machine.
     threads = ("-filter_complex_threads", str(encode.threads), "-threads", str(encode.threads))
     ending = finishing_arguments(output, metadata or {})
-    command = (ffmpeg, *QUIET, "-progress", "pipe:2", "-y", *threads, *arguments, *ending, file_url(staged))
+    command = (
+        choice.ffmpeg.path,
+        *QUIET,
+        "-progress",
+        "pipe:2",
+        "-y",
+        *threads,
+        *arguments,
+        *ending,
+        file_url(staged),
+    )
     process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
 
     def grows() -> int:
@@ -133,7 +142,7 @@ def encode_graph(
     try:
         if process.finish(grows) != 0:
             if progress.frames == 0:
-                _choose(ffmpeg, edit, encode, settings, try_last=True)  # raises where the encoder is to blame
+                _choose(edit, encode, settings, try_last=True)  # raises where the encoder is to blame
             raise process.error("ffmpeg could not make the clip", frame_index=progress.frames)
         size_bytes = _publish(edit, staged, output, process)
     finally:
@@ -148,6 +157,7 @@ def encode_graph(
         duration_seconds=edit.frame_count / edit.fps,
         bytes=size_bytes,
         encoder=choice.name,
+        ffmpeg=str(choice.ffmpeg),
         command=command,
         degraded=choice.passed_over if note is None else (*choice.passed_over, note),
     )
@@ -165,16 +175,14 @@ def _publish(edit: GraphEdit, staged: Path, output: Path, process: FFmpegProcess
     return publish_file(staged, output)
 
 
-def _choose(
-    ffmpeg: str, edit: GraphEdit, encode: EncodeOptions, settings: Settings, *, try_last: bool
-) -> EncoderChoice:
+def _choose(edit: GraphEdit, encode: EncodeOptions, settings: Settings, *, try_last: bool) -> EncoderChoice:
     """Try encoders on one frame of the output's size and tags."""
     width, height = edit.size
     raw = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}")
     rate = ("-framerate", f"{edit.fps.numerator}/{edit.fps.denominator}", "-i", "pipe:0")
     filters = ",".join(["format=yuv420p", *tag_filters(edit.color, Fraction(1))])
     return choose_encoder(
-        ffmpeg,
+        settings,
         encode.encoder,
         before=(*raw, *rate, "-vf", filters, *range_arguments(edit.color)),
         first_frame=bytes(frame_bytes("yuv420p", edit.size)),
@@ -182,7 +190,6 @@ def _choose(
         preset=encode.preset,
         threads=encode.threads,
         options=None,
-        timeout_seconds=settings.stall_seconds,
         try_last=try_last,
     )
 

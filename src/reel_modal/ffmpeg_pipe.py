@@ -71,6 +71,8 @@ class PipeResult:
         duration_seconds: frames / fps, or where frames had times, the last of them and one frame.
         bytes: Size of the file.
         encoder: ffmpeg's name of the encoder that was used.
+        ffmpeg: Version, build and origin of the ffmpeg that ran it: for a hardware encoder it may be another one than
+            usual. Empty if nothing was encoded.
         command: The encoding command line.
         degraded: What is not as asked, a sentence each; empty when all is.
         constant_rate: Whether frames are evenly spaced; false where they were written with times of their own.
@@ -83,6 +85,7 @@ class PipeResult:
     duration_seconds: Fraction
     bytes: int
     encoder: str
+    ffmpeg: str
     command: tuple[str, ...]
     degraded: tuple[str, ...] = ()
     constant_rate: bool = True
@@ -223,7 +226,7 @@ class FramePipe:
         self._ffmpeg = find_ffmpeg(self._settings).path
         raw, filters = self._raw_input(), self._filters()
         self._choice = choose_encoder(
-            self._ffmpeg,
+            self._settings,
             self._encoder,
             before=(*raw, *filters),
             first_frame=bytes(self._frame_bytes),
@@ -231,7 +234,6 @@ class FramePipe:
             preset=self._preset,
             threads=self._threads,
             options=self._encoder_options,
-            timeout_seconds=self._settings.stall_seconds,
         )
         self._sound = self._find_sound()
         self._video_path = self._stage()
@@ -242,7 +244,7 @@ class FramePipe:
             inputs = (*raw, *self._sound.input_arguments(self._expected_frames / self.fps))
             ending = self._joining(self._sound)
         encoding = (*filters, *self._choice.arguments)
-        command = (self._ffmpeg, *QUIET, "-y", *inputs, *encoding, *ending, file_url(self._video_path))
+        command = (self._choice.ffmpeg.path, *QUIET, "-y", *inputs, *encoding, *ending, file_url(self._video_path))
         try:
             self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
         except BaseException:
@@ -354,6 +356,7 @@ class FramePipe:
             duration_seconds=self._length_seconds,
             bytes=size_bytes,
             encoder=self._choice.name,
+            ffmpeg=str(self._choice.ffmpeg),
             command=process.command,
             degraded=self._degraded(),
             constant_rate=not self._seconds,

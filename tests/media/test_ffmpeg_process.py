@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from reel_modal.config import Settings
 from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
 from reel_modal.media import ffmpeg_process, find_ffmpeg
-from reel_modal.media.encoders import choose_encoder, encoder_arguments
+from reel_modal.media.encoders import encoder_arguments, try_encoder
 from reel_modal.media.ffmpeg_process import FFmpegProcess
 
 PATIENT = 60.0
@@ -136,32 +137,24 @@ def test_a_full_disk_is_said_first() -> None:
 
 
 def test_hevc_is_tagged_for_apples_players_and_own_options_come_last() -> None:
-    arguments = encoder_arguments("libx265", quality=20, preset="slow", options={"crf": "18"})
-    assert arguments == (*("-c:v", "libx265", "-preset", "slow", "-crf", "20", "-tag:v", "hvc1"), "-crf", "18")
-    assert encoder_arguments("hevc_nvenc", quality=20, preset="slow")[-2:] == ("-tag:v", "hvc1")
-    assert "p6" in encoder_arguments("h264_nvenc", quality=20, preset="slow")
-    assert "p1" in encoder_arguments("h264_nvenc", quality=20, preset="p1")
-    assert encoder_arguments("ffv1", quality=20, preset="slow") == ("-c:v", "ffv1")
-
-
-def choose(ffmpeg: str, timeout_seconds: float) -> None:
-    choose_encoder(
-        ffmpeg,
-        "libx264",
-        before=("-i", "pipe:0"),
-        first_frame=b"",
-        quality=23,
-        preset="fast",
-        options=None,
-        timeout_seconds=timeout_seconds,
-    )
+    arguments = encoder_arguments("libx265", quality=20, preset="slow", threads=3, options={"crf": "18"})
+    x265 = ("-c:v", "libx265", "-threads:v", "3", "-preset", "slow", "-crf", "20", "-tag:v", "hvc1")
+    assert arguments == (*x265, "-crf", "18", "-x265-params", "pools=3")
+    assert encoder_arguments("hevc_nvenc", quality=20, preset="slow", threads=3)[-2:] == ("-tag:v", "hvc1")
+    assert "p6" in encoder_arguments("h264_nvenc", quality=20, preset="slow", threads=3)
+    assert "p1" in encoder_arguments("h264_nvenc", quality=20, preset="p1", threads=3)
+    assert encoder_arguments("ffv1", quality=20, preset="slow", threads=3) == ("-c:v", "ffv1", "-threads:v", "3")
 
 
 def test_an_encoder_that_gives_nothing_is_given_up_within_the_bound(tmp_path: Path) -> None:
-    stuck = tmp_path / "ffmpeg"
-    stuck.write_text(f"#!{sys.executable}\nimport time; time.sleep(100)")
+    real, stuck = find_ffmpeg(Settings()).path, tmp_path / "ffmpeg"
+    stuck.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\n"
+        f"if 'libx264' not in sys.argv: os.execv({real!r}, [{real!r}, *sys.argv[1:]])\n"
+        "time.sleep(100)"
+    )
     stuck.chmod(0o755)
     with pytest.raises(EncoderUnavailableError, match=r"'libx264' gave nothing for 0\.5 s"):
-        choose(str(stuck), 0.5)
-    with pytest.raises(FFmpegNotFoundError, match="ffmpeg does not start"):
-        choose(str(tmp_path / "nowhere"), 0.5)
+        try_encoder(Settings(ffmpeg=str(stuck), stall_seconds=0.5), "libx264")
+    with pytest.raises(FFmpegNotFoundError, match="no ffmpeg at"):
+        try_encoder(Settings(ffmpeg=str(tmp_path / "nowhere")), "libx264")

@@ -25,7 +25,7 @@ from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import Frame
 from reel_modal.media import probe
-from reel_modal.media.hardware_decoding import nvdec_starts
+from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 
 Decoder = Literal["process", "in_process"]
 
@@ -227,7 +227,7 @@ def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_forma
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
 def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) -> None:
     media = probe(clips.get("25.mp4"))
-    assert not nvdec_starts(media, Settings())
+    assert nvdec_ffmpeg(media, Settings()) is None
     with pytest.raises(FFmpegError, match="could not be read to its end") as caught:
         list(FrameReader(media, decoder="nvdec"))
     assert "-hwaccel cuda" in " ".join(caught.value.command)

@@ -1,11 +1,10 @@
-"""probe and find_ffmpeg on real files, odd files and hostile ones."""
+"""probe on real files, odd files and hostile ones."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from tests.clips import Clips
 
 from reel_modal.config import MediaLimits, Settings
-from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
+from reel_modal.errors import InvalidMediaError
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import find_ffmpeg, probe
 from reel_modal.testing import make_clip
@@ -164,54 +163,6 @@ def test_the_dictionary_is_json(clips: Clips) -> None:
     assert (said["fps"], said["size"]) == ("30000/1001", [320, 180])
     assert said["orientation"] == {"rotation_degrees": 0, "mirrored": False}
     assert said["scan"]["frame_count"] == 30
-
-
-def _executable(path: Path, body: str) -> str:
-    path.write_text(f"#!{sys.executable}\n{body}")
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_ffmpeg_is_found_in_the_settings_then_on_path_then_in_the_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("REEL_MODAL_FFMPEG", raising=False)
-    assert find_ffmpeg().origin == "imageio-ffmpeg"
-    on_path = _executable(tmp_path / "ffmpeg", "print('ffmpeg version 5.1.9-0+deb12u1 Copyright')")
-    assert (find_ffmpeg().path, find_ffmpeg().origin, find_ffmpeg().version) == (on_path, "PATH", (5, 1, 9))
-    mine = _executable(tmp_path / "mine", "print('ffmpeg version N-118193-g5f38c82536 Copyright')")
-    monkeypatch.setenv("REEL_MODAL_FFMPEG", mine)
-    assert (find_ffmpeg().path, find_ffmpeg().origin) == (mine, "settings")
-    assert find_ffmpeg().version > (99,)
-
-
-@pytest.mark.parametrize("body", ["raise SystemExit(1)", "not python"])
-def test_an_ffmpeg_that_does_not_run_is_named(tmp_path: Path, body: str) -> None:
-    broken = _executable(tmp_path / "broken", body)
-    with pytest.raises(FFmpegNotFoundError, match=r"does not run as ffmpeg.*REEL_MODAL_FFMPEG"):
-        find_ffmpeg(Settings(ffmpeg=broken))
-
-
-def test_an_ffmpeg_that_is_not_there_is_named() -> None:
-    with pytest.raises(
-        FFmpegNotFoundError, match=r"there is no ffmpeg at .* \(from settings\); correct REEL_MODAL_FFMPEG"
-    ):
-        find_ffmpeg(Settings(ffmpeg="no/such/ffmpeg"))
-
-
-def test_a_program_that_is_no_ffmpeg_is_named(tmp_path: Path) -> None:
-    other = _executable(tmp_path / "other", "print('avconv version 11.12')")
-    with pytest.raises(FFmpegNotFoundError, match=r"other' is no ffmpeg; correct REEL_MODAL_FFMPEG"):
-        find_ffmpeg(Settings(ffmpeg=other))
-
-
-def test_a_machine_without_any_ffmpeg_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nowhere"))
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(FFmpegNotFoundError, match="pip install imageio-ffmpeg"):
-        find_ffmpeg(Settings())
 
 
 def test_sound_of_an_unknown_codec_is_passed_over(tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     file = verified(made, context, NAME)
-    return publish_result(result, file, request, context, model=plan.session.model.manifest.name)
+    decoder = "" if plan.nvdec is None else str(plan.nvdec)
+    return publish_result(
+        result, file, request, context, model=plan.session.model.manifest.name, decoder_ffmpeg=decoder
+    )
 
 
 def upscale(

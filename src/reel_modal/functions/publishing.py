@@ -123,7 +123,13 @@ def result_of(
 
 
 def publish_result(
-    result: RenderResult, file: VerifiedFile, request: _Request, context: JobContext, *, model: str | None = None
+    result: RenderResult,
+    file: VerifiedFile,
+    request: _Request,
+    context: JobContext,
+    *,
+    model: str | None = None,
+    decoder_ffmpeg: str = "",
 ) -> RenderResult:
     """Publish `file`, and return the result with its receipt.
 
@@ -133,21 +139,21 @@ def publish_result(
         request: What was asked for.
         context: Of the job.
         model: The network that made pixels.
+        decoder_ffmpeg: The ffmpeg that decoded on a GPU.
 
     Raises:
         StorageError: It could not be put in place.
     """
-    path = file.made.path
+
+    def measured() -> RenderResult:
+        usage = replace(context.usage(model), ffmpeg=file.made.ffmpeg, decoder_ffmpeg=decoder_ffmpeg)
+        return replace(result, seconds_by_phase=dict(context.reporter.seconds_by_phase), usage=usage)
+
     with context.reporter.phase("publish"):
-        context.announce(_measured(result, context, model), path)
+        context.announce(measured(), file.made.path)
         refuse = request.store.existing == "refuse"
-        context.storage.publish(path, request.output_key, existing="refuse" if refuse else "replace")
-    return _measured(result, context, model)
-
-
-def _measured(result: RenderResult, context: JobContext, model: str | None) -> RenderResult:
-    seconds = dict(context.reporter.seconds_by_phase)
-    return replace(result, seconds_by_phase=seconds, usage=context.usage(model))
+        context.storage.publish(file.made.path, request.output_key, existing="refuse" if refuse else "replace")
+    return measured()
 
 
 def verified(made: PipeResult, context: JobContext, function: str) -> VerifiedFile:

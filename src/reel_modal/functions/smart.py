@@ -16,7 +16,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.publishing import VerifiedFile, verified
-from reel_modal.media import MediaInfo, find_ffmpeg
+from reel_modal.media import MediaInfo
 from reel_modal.media.encoders import try_encoder
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
@@ -143,7 +143,7 @@ def _better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings)
     if not _worth_a_gpu(encode, rendered, plan.frames):
         return ""
     try:
-        try_encoder(find_ffmpeg(settings).path, _GPU_ENCODER, timeout_seconds=settings.stall_seconds)
+        try_encoder(settings, _GPU_ENCODER)
     except EncoderUnavailableError:
         return ""
     return f"{_GPU_ENCODER} starts here, and makes all of it sooner than libx264 the {rendered} pictures that change"

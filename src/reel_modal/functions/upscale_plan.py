@@ -9,9 +9,9 @@ from typing import Final, Literal, Self
 from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 from reel_modal.errors import ProviderUnavailableError
 from reel_modal.frames import ColorTags, matrix_or_assumed
-from reel_modal.media import MediaInfo
+from reel_modal.media import FFmpeg, MediaInfo
 from reel_modal.media.frame_reader import Decoder
-from reel_modal.media.hardware_decoding import nvdec_starts
+from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 from reel_modal.rendering.upscale import UpscaleRenderer
 from reel_modal.schema import UpscaleRequest
 from reel_modal.upscaling.inference import Provider, UpscaleSession
@@ -39,7 +39,7 @@ class UpscalePlan:
         renderer: Takes frames of the clip to the target's size.
         target: (width, height) of the output in pixels.
         bits: 8, or 10 for deeper clips.
-        decoder: Where the clip is decoded: by the GPU of the network, where it decodes it, or in this process.
+        nvdec: The ffmpeg that decodes the clip on the GPU of the network; None decodes it in this process.
         color: Tags of the output: those of the clip. An untagged one is read by its height, so where that changes how
             it is read, the output says the matrix.
         at_once: Frames that are given to the renderer together.
@@ -51,7 +51,7 @@ class UpscalePlan:
     renderer: UpscaleRenderer
     target: tuple[int, int]
     bits: int
-    decoder: Decoder
+    nvdec: FFmpeg | None
     color: ColorTags
     at_once: int
     notes: tuple[str, ...]
@@ -103,16 +103,19 @@ class UpscalePlan:
             budget_pixels=budget,
             batch=at_once,
         )
-        decoder: Decoder = "in_process"
-        if session.provider == "cuda" and nvdec_starts(media, settings):
-            decoder = "nvdec"
+        decoding = nvdec_ffmpeg(media, settings) if session.provider == "cuda" else None
         color = _output_color(media, target)
-        return cls(media, session, renderer, target, bits, decoder, color, at_once, notes)
+        return cls(media, session, renderer, target, bits, decoding, color, at_once, notes)
 
     @property
     def engine(self) -> str:
         """What does the work, for the result of the job."""
-        return self.session.engine + (" nvdec" if self.decoder == "nvdec" else "")
+        return self.session.engine + (" nvdec" if self.nvdec else "")
+
+    @property
+    def decoder(self) -> Decoder:
+        """Where the clip is decoded."""
+        return "nvdec" if self.nvdec else "in_process"
 
     @property
     def pixel_format(self) -> Literal["yuv420p", "yuv420p10le"]:

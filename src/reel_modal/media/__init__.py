@@ -3,12 +3,11 @@
 It must not know what is done with frames; `ffmpeg_pipe` and `rendering` do.
 """
 
+from reel_modal.media.ffmpeg_binary import FFmpeg, find_ffmpeg
 from reel_modal.media.probing import (
     AudioStream,
-    FFmpeg,
     MediaInfo,
     MediaScan,
-    find_ffmpeg,
     picture_shown_at,
     probe,
     scan_packets,

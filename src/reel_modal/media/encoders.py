@@ -1,18 +1,27 @@
-"""Which encoder to use and with what options: chosen by encoding one frame, never by a list of names.
+"""Which encoder to use, in which ffmpeg and with what options: chosen by encoding one frame, not by lists of names.
 
 It must not know files or jobs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from reel_modal.errors import EncoderUnavailableError, FFmpegNotFoundError
+from reel_modal.config import Settings
+from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
+from reel_modal.media.ffmpeg_binary import (
+    Binary,
+    FFmpeg,
+    binaries,
+    check_binary,
+    find_binary,
+    find_ffmpeg,
+    first_reason,
+)
 from reel_modal.media.ffmpeg_process import QUIET
 
 __all__ = [
@@ -21,7 +30,7 @@ __all__ = [
     "EncoderChoice",
     "choose_encoder",
     "encoder_arguments",
-    "first_reason",
+    "is_hardware",
     "try_encoder",
 ]
 
@@ -49,8 +58,13 @@ _POOL_PARAMETERS: Final = {"libx265": ("x265-params", "pools"), "libsvtav1": ("s
 
 _TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 
+# The last part of ffmpeg's names of hardware encoders.
+_HARDWARE: Final = frozenset({"nvenc", "qsv", "vaapi", "videotoolbox", "amf", "mf", "vulkan", "v4l2m2m", "d3d12va"})
+_MOST_WORDS: Final = 4000
+
 _lock = threading.Lock()
 _started: set[tuple[str, ...]] = set()
+_outdone: set[tuple[str, Binary]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +74,19 @@ class EncoderChoice:
     Attributes:
         name: ffmpeg's name of the encoder.
         arguments: Its options on the command line, with `-c:v`.
+        ffmpeg: The ffmpeg that starts it.
         passed_over: Encoders that were tried before it and did not start, each with its reason.
     """
 
     name: str
     arguments: tuple[str, ...]
+    ffmpeg: FFmpeg
     passed_over: tuple[str, ...] = ()
+
+
+def is_hardware(name: str) -> bool:
+    """Return whether the encoder `name` needs hardware besides the CPU; its bytes are not promised to be equal."""
+    return name.rpartition("_")[2] in _HARDWARE
 
 
 def encoder_arguments(
@@ -106,7 +127,7 @@ def encoder_arguments(
 
 
 def choose_encoder(
-    ffmpeg: str,
+    settings: Settings,
     name: str,
     *,
     before: Sequence[str],
@@ -115,55 +136,59 @@ def choose_encoder(
     preset: str,
     threads: int,
     options: Mapping[str, str] | None,
-    timeout_seconds: float,
     try_last: bool = True,
 ) -> EncoderChoice:
-    """Return an encoder that has just encoded one frame here; what once started is not tried again.
+    """Return an encoder that has just encoded one frame here, and the ffmpeg that did; success is remembered.
 
     Args:
-        ffmpeg: Path of the binary.
-        name: ffmpeg's name, or `auto` for the first of `AUTO_ORDER` that starts.
+        settings: Which ffmpeg, and how long one try may take.
+        name: ffmpeg's name, or `auto` for the first of `AUTO_ORDER` that starts. A hardware encoder is tried with
+            each ffmpeg at hand, in the order of `binaries`; any other with the one that `find_ffmpeg` returns.
         before: The command line from the input to the filters, as it will be used.
         first_frame: The bytes of one frame.
         quality: See `encoder_arguments`.
         preset: See `encoder_arguments`.
         threads: See `encoder_arguments`.
         options: See `encoder_arguments`.
-        timeout_seconds: Longest that one try may take.
-        try_last: Whether the last one that comes into question is tried as well. There is none to take instead, so
-            whoever can start anew may as well do without, and ask again when that fails.
+        try_last: Whether the last candidate is tried as well, if it is not a hardware encoder. Nothing could take its
+            place, so a caller that can start again may skip the trial, and ask again if that fails.
 
     Raises:
         EncoderUnavailableError: It does not start; with `auto`, none does.
-        FFmpegNotFoundError: The binary does not run.
+        FFmpegNotFoundError: The ffmpeg does not run.
     """
     passed_over: list[str] = []
     last: EncoderUnavailableError | None = None
     candidates = AUTO_ORDER if name == "auto" else (name,)
     for candidate in candidates:
         arguments = encoder_arguments(candidate, quality=quality, preset=preset, threads=threads, options=options)
+        trial = _Trial(candidate, (*before, *arguments), first_frame, settings.stall_seconds)
         try:
-            if try_last or candidate != candidates[-1]:
-                _try(ffmpeg, candidate, (*before, *arguments), first_frame, timeout_seconds)
+            if is_hardware(candidate):
+                ffmpeg = _first_that_starts(trial, settings)
+            else:
+                ffmpeg = find_ffmpeg(settings)
+                if try_last or candidate != candidates[-1]:
+                    trial.run(Binary(ffmpeg.path, ffmpeg.origin))
         except EncoderUnavailableError as error:
             last = error
             passed_over.append(f"{candidate} does not start here ({first_reason(error.stderr_tail)})")
         else:
-            return EncoderChoice(candidate, arguments, tuple(passed_over))
+            return EncoderChoice(candidate, arguments, ffmpeg, tuple(passed_over))
     raise last or EncoderUnavailableError(f"encoder {name!r} does not start")
 
 
-def try_encoder(ffmpeg: str, name: str, *, timeout_seconds: float) -> None:
-    """Encode one small frame with the encoder `name`.
+def try_encoder(settings: Settings, name: str) -> FFmpeg:
+    """Encode one small frame with the encoder `name`, and return the ffmpeg that did.
 
     Raises:
         EncoderUnavailableError: It does not start here.
-        FFmpegNotFoundError: The binary does not run.
+        FFmpegNotFoundError: The ffmpeg does not run.
     """
     width, height = _TRIAL_SIZE
     source = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}", "-i", "pipe:0")
-    choose_encoder(
-        ffmpeg,
+    choice = choose_encoder(
+        settings,
         name,
         before=source,
         first_frame=bytes(width * height * 3 // 2),
@@ -171,39 +196,92 @@ def try_encoder(ffmpeg: str, name: str, *, timeout_seconds: float) -> None:
         preset="fast",
         threads=1,
         options=None,
-        timeout_seconds=timeout_seconds,
     )
+    return choice.ffmpeg
 
 
-def _try(ffmpeg: str, name: str, arguments: Sequence[str], frame: bytes, timeout_seconds: float) -> None:
-    """Encode one frame into nothing."""
-    command = (ffmpeg, *QUIET, *arguments, "-frames:v", "1", "-f", "null", "-")
-    with _lock:
-        if command in _started:
-            return
-    try:
-        done = subprocess.run(command, input=frame, capture_output=True, timeout=timeout_seconds, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise EncoderUnavailableError(
-            f"encoder {name!r} gave nothing for {timeout_seconds:g} s on its first frame", command=command
-        ) from error
-    except OSError as error:
-        raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
-    if done.returncode != 0:
-        raise EncoderUnavailableError(
-            f"encoder {name!r} does not start on this machine with these settings; "
-            f"`python -m reel_modal doctor` lists the ones that do",
-            command=command,
-            exit_status=done.returncode,
-            stderr_tail=done.stderr.decode("utf-8", "replace").strip()[-4000:],
-        )
-    with _lock:
-        _started.add(command)
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One frame, encoded into nothing."""
+
+    encoder: str
+    arguments: tuple[str, ...]
+    frame: bytes
+    timeout_seconds: float
+
+    def run(self, binary: Binary) -> None:
+        """Encode it with `binary`, unless that has been done.
+
+        Raises:
+            EncoderUnavailableError: The encoder does not start.
+            FFmpegNotFoundError: The binary does not run.
+        """
+        command = (binary.path, *QUIET, *self.arguments, "-frames:v", "1", "-f", "null", "-")
+        with _lock:
+            if command in _started:
+                return
+        try:
+            done = subprocess.run(
+                command, input=self.frame, capture_output=True, timeout=self.timeout_seconds, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EncoderUnavailableError(
+                f"encoder {self.encoder!r} gave nothing for {self.timeout_seconds:g} s on its first frame",
+                command=command,
+            ) from error
+        except OSError as error:
+            raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
+        if done.returncode != 0:
+            words = done.stderr.decode("utf-8", "replace").strip()[-_MOST_WORDS:]
+            raise EncoderUnavailableError(
+                f"encoder {self.encoder!r} does not start with these settings in the ffmpeg from {binary.origin}"
+                f" ({binary.path}): {first_reason(words)}; `python -m reel_modal doctor` lists the encoders that do",
+                command=command,
+                exit_status=done.returncode,
+                stderr_tail=words,
+            )
+        with _lock:
+            _started.add(command)
 
 
-def first_reason(words: str) -> str:
-    """Return the first line of ffmpeg's complaint, without the part that names addresses in memory."""
-    first = next(iter(words.splitlines()), "no reason given")
-    with contextlib.suppress(ValueError):
-        first = first[first.index("] ") + 2 :] if first.startswith("[") else first
-    return first.strip()
+def _first_that_starts(trial: _Trial, settings: Settings) -> FFmpeg:
+    """Return the first ffmpeg at hand that starts the hardware encoder of `trial`.
+
+    Builds ask for different drivers, so one that cannot use the hardware does not decide for the next.
+
+    Raises:
+        EncoderUnavailableError: None of them starts it.
+        FFmpegNotFoundError: No ffmpeg was found.
+    """
+    failures: dict[Binary, FFmpegError] = {}
+    for binary in binaries(settings) or (find_binary(settings),):
+        if (trial.encoder, binary) in _outdone:
+            continue
+        try:
+            trial.run(binary)
+            ffmpeg = check_binary(binary)
+        except (EncoderUnavailableError, FFmpegNotFoundError) as error:
+            failures[binary] = error
+        else:
+            # The hardware works, so the builds before this one cannot use it: they are not tried again.
+            _outdone.update((trial.encoder, failed) for failed in failures)
+            return ffmpeg
+    raise _none_starts(trial.encoder, failures)
+
+
+def _none_starts(encoder: str, failures: Mapping[Binary, FFmpegError]) -> EncoderUnavailableError:
+    """Return one error for all binaries, whose last words begin with a line of all reasons."""
+    reasons = {
+        binary.origin: first_reason(error.stderr_tail) if error.stderr_tail else error.message
+        for binary, error in failures.items()
+    }
+    same = set(reasons.values())
+    listed = same.pop() if len(same) == 1 else "; ".join(f"{origin}: {reason}" for origin, reason in reasons.items())
+    first = next(iter(failures.values()))
+    return EncoderUnavailableError(
+        f"encoder {encoder!r} does not start with these settings in any ffmpeg here: {listed}; `python -m reel_modal"
+        " doctor` lists the encoders that do",
+        command=first.command,
+        exit_status=first.exit_status,
+        stderr_tail="\n".join([listed, *(error.stderr_tail for error in failures.values())])[:_MOST_WORDS],
+    )

@@ -22,7 +22,7 @@ from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.media.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
 from reel_modal.media.frame_times import FrameTimes
-from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC
+from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.untrusted import input_arguments
 
@@ -57,7 +57,7 @@ class FrameReader:
         decoder: Where libav decodes. An ffmpeg `process` of its own may die of a hostile file, and nothing else
             does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
             exists for this one job, as a render function's does. `nvdec` is a process that decodes on an NVIDIA
-            GPU, where `nvdec_starts`. All run the same filters.
+            GPU, with the first ffmpeg that does. All run the same filters.
         handed_on: Whether frames go on into a `FramePipe`, which on Linux then takes their memory as it is, without
             copying it. Such a frame must not be changed any more once it was written.
         valid_frames: How many frames stay as they are, counted from the newest back; 2 for whoever compares a frame
@@ -206,7 +206,8 @@ class FrameReader:
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that gives frames on stdout and, line by line, their times on stderr."""
-        ffmpeg = find_ffmpeg(self._settings)
+        on_gpu = nvdec_ffmpeg(self.media, self._settings) if self._nvdec else None
+        ffmpeg = on_gpu or find_ffmpeg(self._settings)
         graph = ",".join([*(DOWNLOAD if self._nvdec else ()), *self._filters(), "split[frames][times]"])
         # A corner of each picture is enough to carry its time, and costs nothing to take.
         corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"

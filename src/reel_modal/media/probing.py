@@ -1,4 +1,4 @@
-"""What a video file is, and which ffmpeg reads it: found by looking, with limits for untrusted input.
+"""What a video file is: found by looking, with limits for untrusted input.
 
 It must not decode more than one frame, and must not write anything.
 """
@@ -6,19 +6,16 @@ It must not decode more than one frame, and must not write anything.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.config import MediaLimits, Settings
-from reel_modal.errors import FFmpegNotFoundError, InvalidMediaError
+from reel_modal.errors import InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
 from reel_modal.media.orientation import Orientation
@@ -43,10 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioStream",
-    "FFmpeg",
     "MediaInfo",
     "MediaScan",
-    "find_ffmpeg",
     "picture_shown_at",
     "probe",
     "scan_packets",
@@ -54,8 +49,6 @@ __all__ = [
 ]
 
 _INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
-_VERSION_SECONDS: Final = 30.0
-_NEWEST: Final = (999,)
 _MICROSECONDS: Final = 1_000_000
 _DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 # Enough to see a rhythm; a rate that changes later shows in a scan.
@@ -64,23 +57,6 @@ _LOOK_PACKETS: Final = 120
 _FIRST_FRAME_PACKETS: Final = 300
 # To learn about a stream, libav decodes about twenty pictures.
 _GUARDED_PACKETS: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class FFmpeg:
-    """An ffmpeg that runs.
-
-    Attributes:
-        path: Of the binary.
-        version: Such as `(7, 0, 2)`; a build without a number counts as newer than all.
-        version_text: As it says itself.
-        origin: `settings`, `PATH` or `imageio-ffmpeg`.
-    """
-
-    path: str
-    version: tuple[int, ...]
-    version_text: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,33 +174,6 @@ class MediaInfo:
     def to_dict(self) -> dict[str, object]:
         """Return the same for JSON: fractions as `n/d` text, sizes as lists."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-
-
-def find_ffmpeg(settings: Settings | None = None) -> FFmpeg:
-    """Return the ffmpeg to use: the one in the settings, else on PATH, else imageio-ffmpeg's.
-
-    Args:
-        settings: `settings.ffmpeg` names one; default: from the environment, `REEL_MODAL_FFMPEG`.
-
-    Raises:
-        FFmpegNotFoundError: There is none, or it does not run; the message names the cure.
-    """
-    settings = settings or Settings.from_env()
-    if settings.ffmpeg is not None:
-        path, origin = shutil.which(settings.ffmpeg) or settings.ffmpeg, "settings"
-    elif (found := shutil.which("ffmpeg")) is not None:
-        path, origin = found, "PATH"
-    else:
-        path, origin = _bundled_ffmpeg(), "imageio-ffmpeg"
-    try:
-        changed = Path(path).stat().st_mtime_ns
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        raise FFmpegNotFoundError(
-            f"there is no ffmpeg at {path!r} (from {origin}); correct REEL_MODAL_FFMPEG, or unset it to use"
-            " the one on PATH or in the package imageio-ffmpeg"
-        ) from error
-    version, text = _ffmpeg_version(path, changed)
-    return FFmpeg(path, version, text, origin)
 
 
 def probe(
@@ -485,38 +434,6 @@ def _plausible(count: int, duration: Fraction | None, fps: Fraction) -> int | No
 def _seconds(ticks: int | None, timed: VideoFrame | VideoStream | AvAudioStream) -> Fraction | None:
     time_base = fraction(timed.time_base)
     return None if ticks is None or time_base is None else ticks * time_base
-
-
-@lru_cache(maxsize=8)
-def _ffmpeg_version(path: str, changed_ns: int) -> tuple[tuple[int, ...], str]:
-    """Ask the binary; the time of its last change is part of the cache's key."""
-    del changed_ns
-    command = (path, "-hide_banner", "-version")
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_VERSION_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise FFmpegNotFoundError(
-            f"{path!r} does not run as ffmpeg ({error}); correct REEL_MODAL_FFMPEG, or pip install imageio-ffmpeg",
-            command=command,
-        ) from error
-    said = re.match(r"ffmpeg version (\S+)", done.stdout.decode("utf-8", "replace"))
-    if said is None:
-        raise FFmpegNotFoundError(f"{path!r} is no ffmpeg; correct REEL_MODAL_FFMPEG", command=command)
-    text = said[1]
-    numbers = re.match(r"n?(\d+(?:\.\d+)*)", text)
-    return (tuple(map(int, numbers[1].split("."))) if numbers else _NEWEST), text
-
-
-def _bundled_ffmpeg() -> str:
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise FFmpegNotFoundError(
-            "no ffmpeg: none on PATH, and the package imageio-ffmpeg has none for this machine; install ffmpeg,"
-            " or pip install imageio-ffmpeg, or name one in REEL_MODAL_FFMPEG"
-        ) from error
 
 
 def _plain(value: object) -> object:

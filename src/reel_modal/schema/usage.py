@@ -13,6 +13,8 @@ from reel_modal.schema.reading import build
 
 __all__ = ["Usage"]
 
+_TEXTS = ("rates_dated", "package_version", "ffmpeg", "decoder_ffmpeg")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -35,6 +37,10 @@ class Usage:
         rates_dated: Of when the rates are; empty on this machine.
         model: The network that made pixels; None for none.
         package_version: Of this package.
+        ffmpeg: Version, build and origin of the ffmpeg that encoded, such as `n9.0.2-17-g2a571b6068 (build d4b9bbd1)
+            from imageio-ffmpeg`. A hardware encoder may run in another one than the usual. Empty if packets were only
+            copied.
+        decoder_ffmpeg: The same of the ffmpeg that decoded on a GPU; empty if none did.
     """
 
     queue_seconds: float | None = None
@@ -49,6 +55,8 @@ class Usage:
     rates_dated: str = ""
     model: str | None = None
     package_version: str = ""
+    ffmpeg: str = ""
+    decoder_ffmpeg: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the receipt for JSON."""
@@ -62,7 +70,7 @@ class Usage:
             **{name: record.take_or(0.0, number, name) for name in ("startup_seconds", "seconds", "gpu_seconds")},
             **{name: record.take_or(0, integer, name) for name in ("bytes_in", "bytes_out", "peak_memory_bytes")},
             **{name: record.take_or(None, text, name) for name in ("gpu", "model")},
-            **{name: record.take_or("", any_text, name) for name in ("rates_dated", "package_version")},
+            **{name: record.take_or("", any_text, name) for name in _TEXTS},
             "queue_seconds": record.take_or(None, number, "queue_seconds"),
             "dollars": record.take_or(0.0, number, "dollars"),
         }

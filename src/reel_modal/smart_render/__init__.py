@@ -125,6 +125,7 @@ def splice(
         duration_seconds=times.end_of(end, media.fps) - times.seconds[first],
         bytes=size_bytes,
         encoder="libx264" if windows is not None else "copy",
+        ffmpeg="" if windows is None else windows.ffmpeg,
         command=() if windows is None else windows.command,
         degraded=spliced.left_out,
         constant_rate=times.constant,

@@ -1,0 +1,219 @@
+"""Which ffmpeg is used, and what is said of one that cannot be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reel_modal.config import Settings
+from reel_modal.errors import FFmpegNotFoundError, FFmpegUnsupportedError
+from reel_modal.media import ffmpeg_binary, find_ffmpeg
+from reel_modal.media.ffmpeg_binary import binaries
+
+REAL = find_ffmpeg(Settings(ffmpeg=None)).path
+
+
+def executable(path: Path, body: str) -> str:
+    """A program in Python."""
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def renamed(path: Path, version: str = "5.1.9-0+deb12u1") -> str:
+    """The real ffmpeg, which prints another version."""
+    body = f"""
+import subprocess, sys
+done = subprocess.run([{REAL!r}, *sys.argv[1:]], capture_output=True)
+words = done.stderr.splitlines(keepends=True)
+sys.stderr.buffer.write(b"".join(b"ffmpeg version {version} X\\n" if w.startswith(b"ffmpeg v") else w for w in words))
+sys.stdout.buffer.write(done.stdout)
+sys.exit(done.returncode)
+"""
+    return executable(path, body)
+
+
+def without(path: Path, word: str, complaint: str, *, version: str = "4.4.6-static") -> str:
+    """A build in which one filter, encoder or option is not there."""
+    body = f"""
+import os, subprocess, sys
+if any({word!r} in argument for argument in sys.argv):
+    if "info" in sys.argv:
+        print("ffmpeg version {version} Copyright (c) 2000-2024 the FFmpeg developers", file=sys.stderr)
+    print({complaint!r}, file=sys.stderr)
+    sys.exit(1)
+if sys.argv[-1] in ("-filters", "-encoders"):
+    listed = subprocess.run([{REAL!r}, *sys.argv[1:]], capture_output=True, text=True).stdout
+    print("".join(line for line in listed.splitlines(keepends=True) if {word!r} not in line.split()[1:2]))
+    sys.exit(0)
+os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])
+"""
+    return executable(path, body)
+
+
+@pytest.fixture
+def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """imageio-ffmpeg as on a machine for which it has no binary, and nothing on PATH but `tmp_path`."""
+    package = tmp_path / "site" / "imageio_ffmpeg"
+    (package / "binaries").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.delitem(sys.modules, "imageio_ffmpeg", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ffmpeg_binary._warn_once.cache_clear()
+
+
+def test_find_ffmpeg_prefers_settings_then_wheel_then_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_path, mine = renamed(tmp_path / "ffmpeg"), renamed(tmp_path / "mine", "N-118193-g5f38c82536")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("REEL_MODAL_FFMPEG", raising=False)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", mine)  # another package's variable
+    found = find_ffmpeg()
+    assert (found.path, found.origin) == (REAL, "imageio-ffmpeg")
+    monkeypatch.setenv("REEL_MODAL_FFMPEG", mine)
+    assert (find_ffmpeg().path, find_ffmpeg().origin) == (mine, "settings")
+    order = [(binary.path, binary.origin) for binary in binaries(Settings.from_env())]
+    assert order == [(mine, "settings"), (REAL, "imageio-ffmpeg"), (on_path, "PATH")]
+
+
+def test_one_binary_under_two_names_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffmpeg").symlink_to(REAL)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [binary.origin for binary in binaries(Settings())] == ["imageio-ffmpeg"]
+    assert [binary.origin for binary in binaries(Settings(ffmpeg=REAL))] == ["settings"]
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_ffmpeg_on_path_is_used_without_wheel_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_path = renamed(tmp_path / "ffmpeg")
+    with caplog.at_level(logging.WARNING, "reel_modal"):
+        found = [find_ffmpeg(Settings()) for _ in range(3)]
+    assert {(ffmpeg.path, ffmpeg.origin, ffmpeg.version) for ffmpeg in found} == {(on_path, "PATH", (5, 1, 9))}
+    (record,) = caplog.records
+    assert "imageio-ffmpeg has no binary for this machine" in record.getMessage()
+    assert "5.1.9-0+deb12u1" in record.getMessage()
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_machine_without_ffmpeg_names_cure() -> None:
+    with pytest.raises(FFmpegNotFoundError, match=r"ffmpeg not found: .*pip install imageio-ffmpeg"):
+        find_ffmpeg(Settings())
+
+
+def test_build_differs_between_binaries_and_not_between_runs(tmp_path: Path) -> None:
+    real, other = find_ffmpeg(Settings()), find_ffmpeg(Settings(ffmpeg=renamed(tmp_path / "other")))
+    assert real.build != other.build
+    assert find_ffmpeg(Settings(ffmpeg=REAL)).build == real.build
+    assert str(other) == f"5.1.9-0+deb12u1 (build {other.build}) from settings"
+
+
+def test_build_without_number_is_judged_by_what_it_can_do(tmp_path: Path) -> None:
+    able = find_ffmpeg(Settings(ffmpeg=renamed(tmp_path / "able", "N-118193-g5f38c82536")))
+    assert able.version > (99,)
+    lacking = without(tmp_path / "old", "tpad", "No such filter: 'tpad'", version="N-95000-gabcdef0123")
+    with pytest.raises(FFmpegUnsupportedError, match=r"ffmpeg N-95000-gabcdef0123 .*lacks the filter tpad"):
+        find_ffmpeg(Settings(ffmpeg=lacking))
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint", "lack"),
+    [
+        ("-fps_mode", "Unrecognized option 'fps_mode'.", "the option -fps_mode"),
+        ("tpad", "No such filter: 'tpad'", "the filter tpad"),
+        ("aac", "Unknown encoder 'aac'", "the encoder aac"),
+        (
+            "direct=1",
+            "[fc#0 @ 0x5] Error applying option 'direct' to filter 'metadata': Option not found",
+            "the option direct of the filter metadata",
+        ),
+        ("metadata=", "[x @ 0x5] Something else is wrong", "something (Something else is wrong)"),
+    ],
+)
+def test_unsupported_ffmpeg_is_refused_with_version_lack_and_cure(
+    word: str, complaint: str, lack: str, tmp_path: Path
+) -> None:
+    old = without(tmp_path / "old", word, complaint)
+    with pytest.raises(FFmpegUnsupportedError) as caught:
+        find_ffmpeg(Settings(ffmpeg=old))
+    said = caught.value.message
+    assert said.startswith(f"ffmpeg 4.4.6-static (from settings: {old}) cannot be used: it lacks {lack}.")
+    assert said.endswith("or unset it to use the ffmpeg of the package imageio-ffmpeg, or else the one on PATH")
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_unsupported_ffmpeg_on_path_is_refused_with_its_own_cure(tmp_path: Path) -> None:
+    without(tmp_path / "ffmpeg", "-fps_mode", "Unrecognized option 'fps_mode'.")
+    with pytest.raises(FFmpegUnsupportedError, match=r"\(from PATH: .*; pip install imageio-ffmpeg, or name a newer"):
+        find_ffmpeg(Settings())
+
+
+@pytest.mark.parametrize("body", ["not python", "print('avconv version 11.12')", "raise SystemExit(1)"])
+def test_program_that_is_not_an_ffmpeg_is_named(body: str, tmp_path: Path) -> None:
+    other = executable(tmp_path / "other", body)
+    with pytest.raises(FFmpegNotFoundError, match=r"other' is not an ffmpeg; correct REEL_MODAL_FFMPEG"):
+        find_ffmpeg(Settings(ffmpeg=other))
+
+
+def test_file_that_does_not_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ffmpeg").write_bytes(b"\0")
+    with pytest.raises(FFmpegNotFoundError, match=r"does not run as ffmpeg .*; correct REEL_MODAL_FFMPEG"):
+        find_ffmpeg(Settings(ffmpeg=str(tmp_path / "ffmpeg")))
+
+
+@pytest.mark.parametrize("name", ["no/such/ffmpeg", "null\0character"])
+def test_missing_ffmpeg_is_named(name: str) -> None:
+    with pytest.raises(FFmpegNotFoundError, match=r"no ffmpeg at .* \(from settings\); correct REEL_MODAL_FFMPEG"):
+        find_ffmpeg(Settings(ffmpeg=name))
+
+
+def test_replaced_binary_is_checked_again(tmp_path: Path) -> None:
+    path = renamed(tmp_path / "ffmpeg", "6.0")
+    assert find_ffmpeg(Settings(ffmpeg=path)).version == (6, 0)
+    renamed(tmp_path / "ffmpeg", "7.0")
+    os.utime(path, ns=(1, 1))
+    assert find_ffmpeg(Settings(ffmpeg=path)).version == (7, 0)
+
+
+def doctor(**env: str) -> tuple[int, dict[str, dict[str, object]]]:
+    command = [sys.executable, "-m", "reel_modal", "doctor", "--json"]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
+    return done.returncode, {finding["name"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_doctor_names_version_lack_and_cure_of_unsupported_ffmpeg(tmp_path: Path) -> None:
+    old = without(tmp_path / "old", "-fps_mode", "Unrecognized option 'fps_mode'.")
+    status, findings = doctor(REEL_MODAL_FFMPEG=old)
+    assert status == 3
+    assert not findings["ffmpeg"]["ok"]
+    assert "4.4.6-static" in str(findings["ffmpeg"]["detail"])
+    assert "the option -fps_mode" in str(findings["ffmpeg"]["detail"])
+    assert str(findings["ffmpeg"]["cure"]).startswith("correct REEL_MODAL_FFMPEG, or unset it")
+
+
+def test_doctor_names_the_ffmpeg_in_use_and_the_one_for_hardware(tmp_path: Path) -> None:
+    on_path = renamed(tmp_path / "ffmpeg")
+    status, findings = doctor(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert status == 0
+    assert f"from imageio-ffmpeg: {REAL}" in str(findings["ffmpeg"]["detail"])
+    assert f"{on_path}, for hardware encoding and decoding alone" in str(findings["ffmpeg of PATH"]["detail"])
+    status, findings = doctor(REEL_MODAL_FFMPEG=on_path)
+    assert "outputs may differ" in str(findings["ffmpeg"]["detail"])
+
+
+def test_pin_is_the_same_on_hosts_and_in_images() -> None:
+    import tomllib
+
+    from reel_modal.functions.specs import SPECS
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    (pin,) = [word for word in project["project"]["dependencies"] if word.startswith("imageio-ffmpeg")]
+    assert "==" in pin
+    assert all(pin in spec.image.pip for spec in SPECS.values())
