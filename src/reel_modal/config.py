@@ -27,6 +27,7 @@ __all__ = [
     "OnDrift",
     "Settings",
     "limit_problem",
+    "usable_cores",
 ]
 
 OnDrift: TypeAlias = Literal["warn", "error", "off"]
@@ -43,6 +44,7 @@ MODEL_FAMILIES: Final = ("small", "large")
 BUNDLED_MODELS: Final = tuple(f"{family}-x{scale}" for family in MODEL_FAMILIES for scale in (2, 4))
 """Their names."""
 
+_MOST_CORES: Final = 1024
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 # Modal takes 64 characters; "-development" may follow.
@@ -171,6 +173,9 @@ class Settings:
             `REEL_MODAL_ON_DRIFT`.
         upscale_provider: What runs networks where a request does not say: `cpu`, or `cuda` for an NVIDIA GPU.
             `REEL_MODAL_UPSCALE_PROVIDER`.
+        cpu: Cores that are reserved for this process, by which threads of decoders and networks are counted; None
+            counts the cores that the system lets it use. A deployment sets it in its containers, which see all cores
+            of their host. Results do not depend on it. `REEL_MODAL_CPU`.
         stall_seconds: Longest that ffmpeg may neither take nor give data, at most a day. Generous: a slow disk is no
             fault. `REEL_MODAL_STALL_SECONDS`.
         models: Networks that requests may name besides those of this package. `REEL_MODAL_MODELS`, as JSON:
@@ -190,6 +195,7 @@ class Settings:
     timings: str | None = None
     on_drift: OnDrift = "warn"
     upscale_provider: _Provider = "cpu"
+    cpu: float | None = None
     stall_seconds: float = 60.0
     models: Mapping[str, ModelSource] = field(default_factory=dict, hash=False)
     limits: MediaLimits = field(default_factory=MediaLimits)
@@ -200,6 +206,16 @@ class Settings:
             raise ConfigError(f"limits={self.limits!r} must be a MediaLimits")
         # A copy: what the caller does with its own mapping later changes no running job.
         object.__setattr__(self, "models", dict(self.models))
+
+    @property
+    def cores(self) -> int:
+        """Whole cores on which this process may compute, at least 1."""
+        return usable_cores() if self.cpu is None else math.ceil(self.cpu)
+
+    @property
+    def decoder_threads(self) -> int:
+        """Threads of one decoder: one more than there are cores, as libav counts, since one of them often waits."""
+        return self.cores + 1 if self.cores > 1 else 1
 
     @classmethod
     def from_env(
@@ -215,6 +231,7 @@ class Settings:
         timings: str | None = None,
         on_drift: OnDrift | None = None,
         upscale_provider: _Provider | None = None,
+        cpu: float | None = None,
         stall_seconds: float | None = None,
         models: Mapping[str, ModelSource] | None = None,
         limits: MediaLimits | None = None,
@@ -243,12 +260,20 @@ class Settings:
             "timings": timings,
             "on_drift": on_drift,
             "upscale_provider": upscale_provider,
+            "cpu": cpu,
             "stall_seconds": stall_seconds,
             "models": models,
         }
         if limits is None:
             limits = MediaLimits(**_from_env(source, _LIMITS, dict.fromkeys(_LIMITS)))
         return cls(**_from_env(source, _SETTINGS, arguments), limits=limits)
+
+
+def usable_cores() -> int:
+    """Return how many cores the system lets this process use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def _check_fields(value: object, rules: Mapping[str, _Rule], prefix: str = "") -> None:
@@ -365,6 +390,12 @@ def _dollars_problem(value: object) -> str | None:
     return "must be a positive, finite number of US dollars, such as 0.25; None sets no bound"
 
 
+def _cores_problem(value: object) -> str | None:
+    if value is None or (_is_number(value) and 0 < cast("float", value) <= _MOST_CORES):
+        return None
+    return f"is not a number of cores; write a number above 0, at most {_MOST_CORES}"
+
+
 def _seconds_problem(value: object) -> str | None:
     if _is_number(value) and 0 < cast("float", value) <= _DAY_SECONDS:
         return None
@@ -445,6 +476,7 @@ _SETTINGS: Final[Mapping[str, _Rule]] = {
     "timings": _Rule("REEL_MODAL_TIMINGS", str, _text_problem),
     "on_drift": _Rule("REEL_MODAL_ON_DRIFT", str.lower, _one_of(*get_args(OnDrift))),
     "upscale_provider": _Rule("REEL_MODAL_UPSCALE_PROVIDER", str.lower, _one_of(*get_args(_Provider))),
+    "cpu": _Rule("REEL_MODAL_CPU", _number_of("cores"), _cores_problem),
     "stall_seconds": _Rule("REEL_MODAL_STALL_SECONDS", _number_of("seconds"), _seconds_problem),
     "models": _Rule("REEL_MODAL_MODELS", _models, _models_problem, secret=True),
 }

@@ -227,7 +227,7 @@ def _networks(settings: Settings) -> Iterator[Finding]:
     for provider in get_args(Provider):
         required = provider == settings.upscale_provider
         try:
-            session = UpscaleSession(UpscaleModel.load("small-x2"), provider=provider)
+            session = UpscaleSession(UpscaleModel.load("small-x2"), provider=provider, threads=settings.cores)
             session.run(np.zeros((1, 1, 16, 16), np.uint8))
         except (ProviderUnavailableError, InvalidModelError) as error:
             yield Finding(f"upscale on {provider}", ok=False, detail=str(error), cure=_CUDA_CURE, required=required)

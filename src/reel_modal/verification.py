@@ -50,6 +50,7 @@ class Verification:
         checks: One for each function that was asked about.
         bodies: The functions for which the deployed package has a body; None when no container was asked.
         problem: Why no container could say what it runs; None when one did or none was asked.
+        ffmpeg: Version, build and origin of the ffmpeg in the container that was asked; empty when none was asked.
     """
 
     app: str
@@ -57,6 +58,7 @@ class Verification:
     checks: tuple[Check, ...]
     bodies: frozenset[str] | None = None
     problem: RemoteError | None = None
+    ffmpeg: str = ""
 
     @property
     def ok(self) -> bool:
@@ -76,6 +78,8 @@ class Verification:
                 lines.extend(f"{check.function}: {difference}" for difference in check.differences)
             else:
                 lines.append(f"{check.function}: is not deployed")
+        if self.ffmpeg:
+            lines.append(f"ffmpeg: {self.ffmpeg}")
         if self.problem is not None:
             lines.append(f"what really runs could not be asked: {self.problem}")
         return "\n".join(lines)
@@ -87,6 +91,7 @@ class Verification:
             "app": self.app,
             "version": None if self.held is None else self.held.version,
             "contract": None if self.held is None else self.held.contract,
+            "ffmpeg": self.ffmpeg,
             "functions": {
                 check.function: {
                     "ok": check.ok,
@@ -114,8 +119,8 @@ async def verify_deployment(
         here: What should be deployed.
         functions: Which of its functions.
         ask_container: Whether to start a container of the deployment, without a GPU, that says what it was made
-            from and which source it has. Without one, only resources are compared field by field, and the rest by
-            its hash.
+            from, and which source and ffmpeg it has. Without one, only resources are compared field by field, and
+            the rest by its hash.
         container_seconds: Longest for that.
 
     Raises:
@@ -131,9 +136,10 @@ async def verify_deployment(
         return Verification(backend.app, None, tuple(Check(name, error) for name in names))
     rows = await asyncio.gather(*(_row(backend, name) for name in names))
     there = bodies = problem = None
+    ffmpeg = ""
     if ask_container and held.contract is not None:
         try:
-            there, bodies = await _ask(backend, held.contract, container_seconds)
+            there, bodies, ffmpeg = await _ask(backend, held.contract, container_seconds)
         except RemoteError as error:
             problem = error
     checks = []
@@ -149,7 +155,7 @@ async def verify_deployment(
         elif held.contract != here.name:
             found.append(Difference("contract", held.contract or "none", here.name))
         checks.append(Check(name, drift_error(found, backend.app, name), tuple(found)))
-    return Verification(backend.app, held, tuple(checks), bodies, problem)
+    return Verification(backend.app, held, tuple(checks), bodies, problem, ffmpeg)
 
 
 async def _row(backend: ModalBackend, name: str) -> dict[str, str] | RemoteError:
@@ -159,12 +165,14 @@ async def _row(backend: ModalBackend, name: str) -> dict[str, str] | RemoteError
         return error
 
 
-async def _ask(backend: ModalBackend, contract: str, seconds: float) -> tuple[Contract, frozenset[str]]:
-    """Return what the deployment was made from, with the source that its container has, and its bodies."""
+async def _ask(backend: ModalBackend, contract: str, seconds: float) -> tuple[Contract, frozenset[str], str]:
+    """Return the contract with the source and ffmpeg that the container has, its bodies, and its build of ffmpeg."""
     said = await backend.ask_container(contract, timeout_seconds=seconds)
     try:
-        there = replace(Contract.from_json(said["contract"]), source=said["source"])
-        return there, frozenset(said["bodies"].split(", "))
+        made = Contract.from_json(said["contract"])
+        rows = {name: {**row, "ffmpeg": said["ffmpeg"]} for name, row in made.functions.items()}
+        there = replace(made, source=said["source"], functions=rows)
+        return there, frozenset(said["bodies"].split(", ")), said["ffmpeg_build"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RemoteError(
             f"its container said nothing that this version reads: {error!r}", function=contract

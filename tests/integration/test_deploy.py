@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.ffmpegs import renamed
 from tests.integration.modal_app import Deployed, deploy, image_python
 from tests.processes import await_end, command, family, with_variable
 
 import reel_modal
+from reel_modal.config import Settings
 from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
+from reel_modal.media import find_ffmpeg
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
@@ -35,6 +38,7 @@ APP = "deploys-test"
 NAME = ("--app", "deploys", "--environment", "test")
 QUICK = (*NAME, "--no-preflight")
 L4 = {"REEL_MODAL_RENDER_OVERLAY_GPU": "L4"}
+FFMPEG = f"ffmpeg: {find_ffmpeg(Settings(ffmpeg=None))}"
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,7 @@ def test_a_deploy_tries_publishes_and_verifies(deploys: Deploys) -> None:
     for name in SPECS:
         assert f"trial: {name} made " in done.stderr
         assert f"Created Function {name}" in done.stderr
-    assert done.stdout.splitlines() == [f"{APP}: version 1", *(f"{name}: ok" for name in SPECS)]
+    assert done.stdout.splitlines() == [f"{APP}: version 1", *(f"{name}: ok" for name in SPECS), FFMPEG]
     assert set(deploys.plane.functions(APP)) == {*SPECS, local_contract({}).name}
     (published,) = [request for rpc, request in deploys.plane.requests if rpc == "AppPublish"]
     assert published.deployment_tag == "v1"
@@ -168,6 +172,7 @@ def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
         "render_overlay: gpu: T4 is deployed, L4 is here",
         "process_framing: ok",
         "apply_upscale: ok",
+        FFMPEG,
     ]
     again = deploys.here(*QUICK, "--strategy", "recreate", **L4)
     assert deploys.plane.count("TaskList") > 0
@@ -413,7 +418,22 @@ def test_a_host_of_another_source_is_told_apart_by_what_runs(deploys: Deploys, s
     other, here = local_contract({}, package=source).source, local_contract({}).source
     found = deploys.here(*NAME, "--verify-only")
     assert found.returncode == 1
-    assert found.stdout.splitlines()[1:] == [f"{name}: source: {other} is deployed, {here} is here" for name in SPECS]
+    lines = [f"{name}: source: {other} is deployed, {here} is here" for name in SPECS]
+    assert found.stdout.splitlines()[1:] == [*lines, FFMPEG]
+
+
+def test_containers_with_another_ffmpeg_are_named(deploys: Deploys, source: Path, tmp_path: Path) -> None:
+    container = source / "functions" / "container.py"
+    other = renamed(tmp_path / "ffmpeg")
+    code = container.read_text()
+    assert "find_ffmpeg()" in code
+    container.write_text(code.replace("find_ffmpeg()", f"find_ffmpeg(Settings(ffmpeg={other!r}))"))
+    # Its own verification, after it has published.
+    made = deploys.run(*QUICK, PYTHONPATH=str(source.parent))
+    assert (made.returncode, deploys.publishes()) == (1, 1)
+    lines = [f"{name}: ffmpeg: 5.1.9 from settings is deployed, 9.0.2 from imageio-ffmpeg is here" for name in SPECS]
+    assert made.stdout.splitlines()[1:-1] == lines
+    assert made.stdout.splitlines()[-1].startswith("ffmpeg: 5.1.9-0+deb12u1 (build ")
 
 
 def test_a_deployment_whose_containers_do_not_answer_is_not_called_good(first: Deploys) -> None:

@@ -236,7 +236,10 @@ def test_the_table_is_what_is_deployed(app: Deployed) -> None:
         assert there.scaledown_window_seconds == spec.scaledown_window_seconds
         image = "\n".join(there.image_commands)
         assert f"FROM python:{spec.image.python_version}" in image
-        assert all(package in image for package in (*spec.image.apt, *spec.image.pip))
+        assert all(package in image for package in spec.image.pip)
+        assert ("apt-get install -y --no-install-recommends ffmpeg" in image) == bool(spec.gpu)
+        assert ("NVIDIA_DRIVER_CAPABILITIES" in image) == bool(spec.gpu)
+        assert there.variables["REEL_MODAL_CPU"] == "4"
         assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in there.mounted_files)
 
 
@@ -254,6 +257,10 @@ def test_a_person_changes_resources_by_the_environment_of_a_deploy(app: Deployed
     assert deployed["apply_upscale"].gpus == ("L40S", "A10G:2")
     assert (deployed["render_overlay"].gpus, deployed["render_overlay"].timeout_seconds) == ((), 1200)
     assert deployed["process_framing"].cpu == 0.5
+    assert deployed["process_framing"].variables["REEL_MODAL_CPU"] == "0.5"
+    assert "apt-get install -y --no-install-recommends ffmpeg" not in "\n".join(
+        deployed["render_overlay"].image_commands
+    )
     # Receipts are made in containers.
     assert all(deployed[name].variables["REEL_MODAL_RATES"] == "T4=0.0001" for name in SPECS)
     app.plane.stop_app("another-test")

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.ffmpegs import REAL, executable
 
 from reel_modal.config import Settings
 from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
-from reel_modal.media import ffmpeg_process, find_ffmpeg
+from reel_modal.media import ffmpeg_process
 from reel_modal.media.encoders import encoder_arguments, try_encoder
 from reel_modal.media.ffmpeg_process import FFmpegProcess
 
@@ -102,7 +103,7 @@ def test_an_end_by_a_signal_names_it(number: int, name: str) -> None:
 )
 def test_error_of_an_ffmpeg_killed_from_outside_is_retryable(number: int, retryable: bool) -> None:
     command = [
-        find_ffmpeg().path,
+        REAL,
         *ffmpeg_process.QUIET,
         "-re",
         "-f",
@@ -147,14 +148,9 @@ def test_hevc_is_tagged_for_apples_players_and_own_options_come_last() -> None:
 
 
 def test_an_encoder_that_gives_nothing_is_given_up_within_the_bound(tmp_path: Path) -> None:
-    real, stuck = find_ffmpeg(Settings()).path, tmp_path / "ffmpeg"
-    stuck.write_text(
-        f"#!{sys.executable}\nimport os, sys, time\n"
-        f"if 'libx264' not in sys.argv: os.execv({real!r}, [{real!r}, *sys.argv[1:]])\n"
-        "time.sleep(100)"
-    )
-    stuck.chmod(0o755)
+    faithful = f"import os, sys, time\nif 'libx264' not in sys.argv: os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])\n"
+    stuck = executable(tmp_path / "ffmpeg", f"{faithful}time.sleep(100)")
     with pytest.raises(EncoderUnavailableError, match=r"'libx264' gave nothing for 0\.5 s"):
-        try_encoder(Settings(ffmpeg=str(stuck), stall_seconds=0.5), "libx264")
+        try_encoder(Settings(ffmpeg=stuck, stall_seconds=0.5), "libx264")
     with pytest.raises(FFmpegNotFoundError, match="no ffmpeg at"):
         try_encoder(Settings(ffmpeg=str(tmp_path / "nowhere")), "libx264")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import Clips
+from tests.ffmpegs import REAL, executable
 from tests.media.framed import crops, framed
 
 from reel_modal import FramePipe, FrameReader
@@ -22,8 +23,6 @@ from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 from reel_modal.schema import EncodeOptions
 
 pytestmark = pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
-
-REAL = find_ffmpeg(Settings(ffmpeg=None)).path
 
 # No GPU is at hand: this one encodes on the CPU what it is to encode on a GPU, and decodes likewise.
 _WITH_GPU = """
@@ -58,8 +57,7 @@ def with_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An ffmpeg on PATH that uses a GPU; returns the log of its commands."""
     log, program = tmp_path / "log", tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\n" + _WITH_GPU.format(real=REAL, log=str(log)))
-    program.chmod(0o755)
+    executable(program, _WITH_GPU.format(real=REAL, log=str(log)))
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     return log
 
@@ -123,9 +121,7 @@ def test_receipt_names_usual_ffmpeg_of_software_encoder(clips: Clips, tmp_path: 
 def test_hardware_that_no_ffmpeg_starts_is_an_error_with_each_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = tmp_path / "ffmpeg"
-    old.write_text(f"#!{sys.executable}\nimport sys; sys.exit('[h264_nvenc @ 0x5] Driver does not support it')")
-    old.chmod(0o755)
+    executable(tmp_path / "ffmpeg", "import sys; sys.exit('[h264_nvenc @ 0x5] Driver does not support it')")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         EncoderUnavailableError, match="does not start with these settings in any ffmpeg here"
@@ -139,9 +135,7 @@ def test_hardware_that_no_ffmpeg_starts_is_an_error_with_each_reason(
 
 def test_one_reason_of_all_ffmpegs_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    other = tmp_path / "ffmpeg"
-    other.write_text(f"#!{sys.executable}\nimport os, sys; os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])")
-    other.chmod(0o755)
+    executable(tmp_path / "ffmpeg", f"import os, sys; os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])")
     made = written(tmp_path / "out.mp4", "auto").result
     assert made.degraded == ("h264_nvenc does not start here (Cannot load libcuda.so.1)",)
 

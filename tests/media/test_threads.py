@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.clips import Clips
 from tests.media.framed import crops, framed
+from tests.processes import ffmpegs
 from tests.visible_cpus import VisibleCpus
 
-from reel_modal import FramePipe
+from reel_modal import FramePipe, FrameReader
+from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
 from reel_modal.functions.specs import SPECS
-from reel_modal.schema import EncodeOptions
+from reel_modal.functions.upscale_plan import UpscalePlan
+from reel_modal.media import probe
+from reel_modal.schema import EncodeOptions, UpscaleRequest
 from reel_modal.schema.encoding import ENCODER_THREADS
 
 SIZE = (640, 360)
@@ -102,3 +108,41 @@ def test_pipe_refuses_threads_out_of_range(threads: int, tmp_path: Path) -> None
 
 def test_default_threads_equal_reserved_cores_of_each_function() -> None:
     assert {spec.cpu for spec in SPECS.values()} == {ENCODER_THREADS} == {EncodeOptions().threads}
+
+
+def decoder_threads() -> int:
+    """How many threads of libav's decoders this process has."""
+    names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    return sum(name.startswith("av:h264") for name in names)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at threads through /proc")
+@pytest.mark.parametrize(("cpu", "threads"), [(1, 0), (2, 3), (5, 6)])
+def test_decoder_in_process_has_threads_of_reservation(cpu: int, threads: int, clips: Clips) -> None:
+    with FrameReader(clips.get("bikes.mp4"), decoder="in_process", settings=Settings(cpu=cpu)) as reader:
+        next(iter(reader))
+        assert decoder_threads() == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at threads through /proc")
+@pytest.mark.parametrize(("cpu", "most"), [(1, 25), (16, 200)])
+def test_decoder_process_has_threads_of_reservation(
+    cpu: int, most: int, clips: Clips, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in visible_cpus.environment(64).items():
+        monkeypatch.setenv(name, value)
+    with FrameReader(clips.get("bikes.mp4"), size=(64, 64), settings=Settings(cpu=cpu)) as reader:
+        next(iter(reader))
+        (ffmpeg,) = ffmpegs()
+        names = [path.read_text() for path in Path(f"/proc/{ffmpeg}/task").glob("*/comm")]
+    assert sum(name.startswith(("dec", "av:h264")) for name in names) <= cpu + 3, names
+    assert len(names) <= most
+
+
+def test_upscale_plan_gives_the_network_the_reserved_cores(clips: Clips) -> None:
+    request = UpscaleRequest(job_id="j", user_id="u", input_key="in.mp4", output_key="out.mp4", scale=2)
+    media, plans, counts = probe(clips.get("25.mp4")), [], []
+    for cpu in (1, 2, 6):  # with one core the calling thread does it all
+        plans.append(UpscalePlan.of(request, media, Settings(cpu=cpu)))
+        counts.append(len(list(Path("/proc/self/task").iterdir())))
+    assert [after - before for before, after in pairwise(counts)] == [1, 5]

@@ -6,13 +6,14 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reel_modal.config import MediaLimits, ModelSource, Settings
+from reel_modal.config import MediaLimits, ModelSource, Settings, usable_cores
 from reel_modal.errors import ConfigError
 
 SHA256 = "ab" * 32
@@ -28,6 +29,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "timings": ("REEL_MODAL_TIMINGS", "off", "off"),
     "on_drift": ("REEL_MODAL_ON_DRIFT", "ERROR", "error"),
     "upscale_provider": ("REEL_MODAL_UPSCALE_PROVIDER", "cuda", "cuda"),
+    "cpu": ("REEL_MODAL_CPU", "2.5", 2.5),
     "stall_seconds": ("REEL_MODAL_STALL_SECONDS", "2.5", 2.5),
     "models": (
         "REEL_MODAL_MODELS",
@@ -54,6 +56,7 @@ ARGUMENTS: dict[str, Any] = {
     "timings": "argument",
     "on_drift": "off",
     "upscale_provider": "cpu",
+    "cpu": 3.0,
     "stall_seconds": 7.0,
     "models": {"argument": FACE},
     "limits": MediaLimits(max_width_px=640),
@@ -299,3 +302,27 @@ def test_documentation_names_every_variable() -> None:
 def test_settings_cannot_be_changed_behind_a_running_job() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().app = "other"  # type: ignore[misc]
+
+
+def test_cores_follow_the_reservation_then_the_affinity() -> None:
+    assert Settings.from_env({"REEL_MODAL_CPU": "2.5"}).cores == 3
+    assert Settings.from_env({"REEL_MODAL_CPU": "0.125"}).cores == 1
+    assert Settings.from_env({"REEL_MODAL_CPU": " "}) == Settings()
+    assert Settings().cores == usable_cores() >= 1
+    assert [Settings(cpu=cpu).decoder_threads for cpu in (1, 2, 4)] == [1, 3, 5]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux gives a process fewer CPUs")
+def test_usable_cores_counts_what_the_system_allows() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert (usable_cores(), Settings().cores) == (1, 1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "nan", "inf", "1e9"])
+def test_cpu_that_is_no_number_of_cores_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"REEL_MODAL_CPU='{text}' is not a number of cores"):
+        Settings.from_env({"REEL_MODAL_CPU": text})

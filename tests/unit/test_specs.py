@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 
 from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
-from reel_modal.functions.specs import SPECS, app_name, load_specs
+from reel_modal.functions.specs import SPECS, ImageSpec, app_name, load_specs
+from reel_modal.media import find_ffmpeg
 
 
 def test_the_table_holds_the_three_functions_with_the_gpus_that_were_measured() -> None:
@@ -37,6 +39,24 @@ def test_the_image_of_the_gpu_has_onnx_runtime_for_it_and_a_trial_the_one_for_cp
     assert not any("onnxruntime" in requirement for requirement in SPECS["render_overlay"].image.pip)
 
 
+def test_image_has_ffmpeg_of_debian_only_with_a_gpu() -> None:
+    assert {name: spec.image.apt for name, spec in SPECS.items()} == {
+        "render_overlay": ("ffmpeg",),
+        "process_framing": (),
+        "apply_upscale": ("ffmpeg",),
+    }
+    changed = load_specs({"REEL_MODAL_RENDER_OVERLAY_GPU": "none", "REEL_MODAL_PROCESS_FRAMING_GPU": "L4"})
+    assert (changed["render_overlay"].image.apt, changed["process_framing"].image.apt) == ((), ("ffmpeg",))
+    assert ImageSpec().apt == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="images are Linux")
+def test_image_ffmpeg_is_the_version_in_the_pinned_wheel() -> None:
+    found = find_ffmpeg(Settings(ffmpeg=None))
+    assert found.origin == "imageio-ffmpeg"
+    assert ".".join(map(str, found.version)) == ImageSpec().ffmpeg
+
+
 def test_without_variables_the_table_is_as_it_is() -> None:
     assert load_specs({}) == dict(SPECS)
     assert load_specs({"REEL_MODAL_RENDER_OVERLAY_GPU": "  "}) == dict(SPECS)
@@ -47,8 +67,8 @@ def test_without_variables_the_table_is_as_it_is() -> None:
     [
         ("GPU", "L4", {"gpu": ("L4",)}),
         ("GPU", " L40S , A10G:2 ", {"gpu": ("L40S", "A10G:2")}),
-        ("GPU", "none", {"gpu": ()}),
-        ("GPU", "None", {"gpu": ()}),
+        ("GPU", "none", {"gpu": (), "image": replace(SPECS["apply_upscale"].image, apt=())}),
+        ("GPU", "None", {"gpu": (), "image": replace(SPECS["apply_upscale"].image, apt=())}),
         ("CPU", "0.5", {"cpu": 0.5}),
         ("MEMORY_MB", "16384", {"memory_mb": 16384}),
         ("TIMEOUT_SECONDS", "1200", {"timeout_seconds": 1200}),

@@ -70,7 +70,7 @@ class LocalBackend:
 
     def __init__(self, settings: Settings | None = None, *, max_workers: int | None = None) -> None:
         self._settings = settings or Settings.from_env()
-        self._max_workers = max(1, (os.cpu_count() or 2) // 2) if max_workers is None else max_workers
+        self._max_workers = max(1, self._settings.cores // 2) if max_workers is None else max_workers
         if self._max_workers < 1:
             raise ConfigError(f"max_workers is {max_workers}; it must be 1 or more")
         self._calls: dict[str, _LocalCall] = {}

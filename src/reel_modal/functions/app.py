@@ -13,7 +13,7 @@ import modal
 from modal.file_pattern_matcher import FilePatternMatcher
 
 from reel_modal.config import JOB_VARIABLES, Settings
-from reel_modal.functions.contract import Contract, local_contract, source_hash
+from reel_modal.functions.contract import Contract, local_contract
 from reel_modal.functions.shipped_models import models_to_ship
 from reel_modal.functions.specs import (
     SHIPPED_SUFFIXES,
@@ -35,16 +35,17 @@ _SETTINGS = Settings.from_env()
 app: modal.App = modal.App(app_name(_SETTINGS))
 
 
+# Without `video` the driver's libraries for encoding and decoding are not mounted.
+_GPU_ENVIRONMENT = {"NVIDIA_DRIVER_CAPABILITIES": "video,compute,utility"}
+
+
 def _image(spec: ImageSpec) -> modal.Image:
-    return (
-        modal.Image.debian_slim(python_version=spec.python_version)
-        .apt_install(*spec.apt)
-        .pip_install(*spec.pip)
-        # By itself modal takes Python files alone.
-        .add_local_python_source(
-            "reel_modal", ignore=~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
-        )
-    )
+    image = modal.Image.debian_slim(python_version=spec.python_version)
+    if spec.apt:
+        image = image.apt_install("--no-install-recommends", *spec.apt).env(_GPU_ENVIRONMENT)
+    # By itself modal takes Python files alone.
+    ignored = ~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
+    return image.pip_install(*spec.pip).add_local_python_source("reel_modal", ignore=ignored)
 
 
 def _environment() -> dict[str, str | None]:
@@ -64,10 +65,14 @@ def _image_of(spec: FunctionSpec) -> modal.Image:
 
 def _options(spec: FunctionSpec) -> dict[str, Any]:
     """Return the table's row in modal's words."""
+    # A container sees the cores of its host, of which it has reserved a few.
+    env: dict[str, str | None] = {**_environment(), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
+    if spec.gpu:
+        # A GPU that is paid for and does not start is an error, not a slow job.
+        env["REEL_MODAL_UPSCALE_PROVIDER"] = "cuda"
     return {
         "image": _image_of(spec),
-        # A GPU that is paid for and does not start is an error, not a slow job.
-        "env": {**_environment(), **({"REEL_MODAL_UPSCALE_PROVIDER": "cuda"} if spec.gpu else {})},
+        "env": env,
         "gpu": list(spec.gpu) if len(spec.gpu) > 1 else next(iter(spec.gpu), None),
         "cpu": spec.cpu,
         "memory": spec.memory_mb,
@@ -120,7 +125,7 @@ def apply_upscale(request: dict[str, object]) -> dict[str, object]:
     scaledown_window=2,
 )
 def contract() -> dict[str, str]:
-    """Say what this deployment was made from, and which source and bodies its containers really have."""
-    from reel_modal.functions.bodies import NAMES
+    """Say what this deployment was made from, and which source, bodies and ffmpeg its containers really have."""
+    from reel_modal.functions.container import what_runs_here
 
-    return {"contract": _CONTRACT.to_json(), "source": source_hash(), "bodies": ", ".join(sorted(NAMES))}
+    return {"contract": _CONTRACT.to_json(), **what_runs_here()}

@@ -22,17 +22,18 @@ import modal
 from modal.exception import InputCancellation
 
 from reel_modal.config import Settings
-from reel_modal.errors import JobCancelledError
-from reel_modal.functions.bodies import run_body
+from reel_modal.errors import FFmpegError, JobCancelledError
+from reel_modal.functions.bodies import NAMES, run_body
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
-from reel_modal.functions.contract import Contract, spec_row
+from reel_modal.functions.contract import Contract, ffmpeg_text, source_hash, spec_row
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
 from reel_modal.functions.shipped_models import with_shipped_models
 from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT, load_specs
+from reel_modal.media import find_ffmpeg
 from reel_modal.pricing import load_rates
 from reel_modal.progress.events import ProgressEvent
 
-__all__ = ["END", "heeding_cancellation", "run_in_container"]
+__all__ = ["END", "heeding_cancellation", "run_in_container", "what_runs_here"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,17 @@ def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, obje
         settings = with_shipped_models(Settings.from_env())
         made = run_body(name, asked, settings=settings, send=sender.send, cancellation=cancellation, meter=meter)
     return made | {"cold_start": cold}
+
+
+def what_runs_here() -> dict[str, str]:
+    """Return the source, bodies and ffmpeg that this container really has."""
+    try:
+        ffmpeg = find_ffmpeg()
+        number = ".".join(map(str, ffmpeg.version))
+        found = {"ffmpeg": ffmpeg_text(number, ffmpeg.origin), "ffmpeg_build": str(ffmpeg)}
+    except FFmpegError as error:
+        found = {"ffmpeg": error.message, "ffmpeg_build": error.message}
+    return {"source": source_hash(), "bodies": ", ".join(sorted(NAMES)), **found}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec
 from reel_modal.schema import RenderResult
 from reel_modal.version import VERSION
 
-__all__ = ["Contract", "Difference", "differences", "local_contract", "source_hash", "spec_row"]
+__all__ = ["Contract", "Difference", "differences", "ffmpeg_text", "local_contract", "source_hash", "spec_row"]
 
 _PREFIX: Final = "contract-"
 _HASH_LENGTH: Final = 12
@@ -147,13 +147,17 @@ def spec_row(spec: FunctionSpec) -> dict[str, str]:
     for known in dataclasses.fields(spec):
         if known.name != "name":
             row[known.name] = _text(getattr(spec, known.name))
-    return row
+    return row | {"ffmpeg": ffmpeg_text(spec.image.ffmpeg, "imageio-ffmpeg")}
+
+
+def ffmpeg_text(version: str, origin: str) -> str:
+    """Return which ffmpeg does everything but hardware encoding and decoding: `9.0.2 from imageio-ffmpeg`."""
+    return f"{version} from {origin}"
 
 
 def _text(value: object) -> str:
     if isinstance(value, ImageSpec):
-        parts = {known.name: _text(getattr(value, known.name)) for known in dataclasses.fields(value)}
-        return ", ".join([f"Python {parts.pop('python_version')}", *parts.values()])
+        return ", ".join([f"Python {value.python_version}", *value.apt, *value.pip])
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

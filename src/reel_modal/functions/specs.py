@@ -56,12 +56,13 @@ class ImageSpec:
 
     Attributes:
         python_version: Of the interpreter; pickled errors cross between it and the host's.
-        apt: Debian packages.
+        apt: Debian packages, without those that they recommend.
         pip: Pinned Python packages.
+        ffmpeg: Version of the ffmpeg that does everything but hardware encoding and decoding: that in imageio-ffmpeg.
     """
 
     python_version: str = "3.11"
-    apt: tuple[str, ...] = ("ffmpeg",)
+    apt: tuple[str, ...] = ()
     pip: tuple[str, ...] = (
         "av==18.1.0",
         "imageio-ffmpeg==0.8.1",
@@ -71,6 +72,7 @@ class ImageSpec:
         "stamina==26.1.0",
         "typing-extensions==4.16.0",
     )
+    ffmpeg: str = "9.0.2"
 
     @property
     def pip_without_gpu(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ class FunctionSpec:
             machine was taken away; a host tries again where an error is `retryable`.
         max_containers: Most that run at once, which bounds the bill.
         scaledown_window_seconds: How long a container waits for the next job.
-        image: What is installed.
+        image: What is installed. With a GPU that includes Debian's ffmpeg: its NVENC and NVDEC take an older driver
+            than those of the pinned one.
         secrets: Names of Modal secrets; theirs are the store's URL and its credentials.
     """
 
@@ -119,9 +122,17 @@ class FunctionSpec:
     secrets: tuple[str, ...] = ("reel-modal-storage",)
 
 
+_HARDWARE_APT: Final = ("ffmpeg",)
+
+
+def _fitted(spec: FunctionSpec) -> FunctionSpec:
+    """Return `spec` with the Debian packages that its GPU needs."""
+    return replace(spec, image=replace(spec.image, apt=_HARDWARE_APT if spec.gpu else ()))
+
+
 SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
     {
-        spec.name: spec
+        spec.name: _fitted(spec)
         for spec in (
             # The T4 is there for NVENC alone: drawing is CPU work, and x264 takes four fifths of the time.
             FunctionSpec("render_overlay", gpu=("T4",), cpu=ENCODER_THREADS, memory_mb=4096, timeout_seconds=600),
@@ -162,7 +173,7 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
     specs = {}
     for name, spec in SPECS.items():
         prefix = f"REEL_MODAL_{name.upper()}"
-        specs[name] = replace(
+        chosen = replace(
             spec,
             gpu=_read(source, f"{prefix}_GPU", _names, spec.gpu),
             cpu=_read(source, f"{prefix}_CPU", _cores, spec.cpu),
@@ -171,6 +182,7 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
             max_containers=_read(source, f"{prefix}_MAX_CONTAINERS", _whole(1, 1000), spec.max_containers),
             secrets=_read(source, "REEL_MODAL_SECRETS", _names, spec.secrets),
         )
+        specs[name] = _fitted(chosen)
     return specs
 
 

@@ -79,13 +79,13 @@ class UpscalePlan:
         notes: tuple[str, ...] = ()
         try:
             model = registered or _bundled(request, media, provider)
-            session = UpscaleSession(model, provider=provider, bits=bits)
+            session = UpscaleSession(model, provider=provider, bits=bits, threads=settings.cores)
         except ProviderUnavailableError as error:
             if not request.allow_cpu:
                 raise
             notes = (f"the CPU did the work of the GPU: {error}",)
             model = registered or _bundled(request, media, "cpu")
-            session = UpscaleSession(model, provider="cpu", bits=bits)
+            session = UpscaleSession(model, provider="cpu", bits=bits, threads=settings.cores)
         manifest = session.model.manifest
         budget = _budget(session)
         pixels = (media.size[0] + 2 * manifest.halo) * (media.size[1] + 2 * manifest.halo)

@@ -161,7 +161,7 @@ class FrameReader:
 
     def _decode_ahead(self) -> Ahead[tuple[VideoFrame, Fraction]]:
         self._decoder = InProcessDecoder(
-            self.media, self._filters(), seek_seconds=self._seek_seconds(), limits=self._settings.limits
+            self.media, self._filters(), seek_seconds=self._seek_seconds(), settings=self._settings
         )
         return Ahead(self._decoder.frames(), depth=_AHEAD_FRAMES, name="decode").__enter__()
 
@@ -214,9 +214,11 @@ class FrameReader:
         mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
         source_clock = "demux" if ffmpeg.version >= (6, 1) else "-1"
         clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
-        raw = ("-c:v", "rawvideo", mode, "passthrough", "-enc_time_base", clock)
+        raw = ("-c:v", "rawvideo", "-threads:v", "1", mode, "passthrough", "-enc_time_base", clock)
         return (
-            *(ffmpeg.path, *QUIET, "-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
+            *(ffmpeg.path, *QUIET, "-filter_complex_threads", str(self._settings.cores)),
+            *("-threads", str(self._settings.decoder_threads)),
+            *("-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
             *input_arguments(self.path, self._settings.limits),
             *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
             *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from reel_modal.config import MediaLimits
+from reel_modal.config import Settings
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
 from reel_modal.media.parameter_sets import CodedSizeGuard
@@ -38,16 +38,16 @@ class InProcessDecoder:
         media: The video.
         filters: ffmpeg's words, in order, without labels.
         seek_seconds: Where to begin at the latest, on the file's own clock; None is the beginning.
-        limits: What a decoder may allocate.
+        settings: Limits of what a decoder may allocate, and its threads.
     """
 
     def __init__(
-        self, media: MediaInfo, filters: Sequence[str], *, seek_seconds: Fraction | None, limits: MediaLimits
+        self, media: MediaInfo, filters: Sequence[str], *, seek_seconds: Fraction | None, settings: Settings
     ) -> None:
         self._media = media
         self._filters = filters
         self._seek_seconds = seek_seconds
-        self._limits = limits
+        self._settings = settings
         self.broken_packets: int = 0
 
     def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
@@ -56,11 +56,12 @@ class InProcessDecoder:
         Raises:
             InvalidMediaError: The file cannot be opened any more, or its pictures grow beyond the limits.
         """
-        with opened(self._media.path, limits=self._limits) as container:
+        with opened(self._media.path, limits=self._settings.limits) as container:
             stream = next(s for s in container.streams.video if s.index == self._media.stream_index)
-            stream.codec_context.options = {"max_pixels": str(decoder_pixels(self._limits))}
+            stream.codec_context.options = {"max_pixels": str(decoder_pixels(self._settings.limits))}
             stream.thread_type = "AUTO"
-            guard = CodedSizeGuard(stream, self._media.path, self._limits)
+            guard = CodedSizeGuard(stream, self._media.path, self._settings.limits)
+            stream.codec_context.thread_count = self._settings.decoder_threads
             if self._seek_seconds is not None:
                 container.seek(int(self._seek_seconds * _MICROSECONDS))
             # The end of the graph: a filter wants no more, or has given the last of what it held.

@@ -112,6 +112,7 @@ def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
     decoder = CodecContext.create("h264", "r")
     decoder.extradata = extradata
     decoder.options = {"max_pixels": str(decoder_pixels(settings.limits))}
+    decoder.thread_count = settings.decoder_threads
     return decoder
 
 

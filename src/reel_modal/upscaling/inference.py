@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from reel_modal.config import usable_cores
 from reel_modal.errors import FrameError, InvalidModelError, MissingDependencyError, ProviderUnavailableError
 from reel_modal.rendering.tiles import Samples
 from reel_modal.upscaling.graph import INPUT, MEANS, OUTPUT, Precision
@@ -64,7 +65,7 @@ class UpscaleSession:
         bits: Of a sample, see `upscale_graph.deployed`.
         precision: Of the computation; None is `fp16` for 8 bits on a GPU, whose tensor cores want it, else `fp32`:
             the ten bits of half precision would be the ten bits of the picture.
-        threads: Of the CPU; None is all cores.
+        threads: Of the CPU, which change no sample; None is one for each core that this process may use.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not load.
@@ -92,7 +93,7 @@ class UpscaleSession:
         self.busy_seconds: float = 0.0
         self.redone: int = 0
         self._bits = bits
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or usable_cores()
         self._runner: _Runner = self._start(self.precision)
         self._exact: _Runner | None = None
 

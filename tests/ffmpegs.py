@@ -1,0 +1,49 @@
+"""Stand-ins for other builds of ffmpeg, around the real one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from reel_modal.config import Settings
+from reel_modal.media import find_ffmpeg
+
+REAL = find_ffmpeg(Settings(ffmpeg=None)).path
+
+
+def executable(path: Path, body: str) -> str:
+    """A program in Python."""
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def renamed(path: Path, version: str = "5.1.9-0+deb12u1") -> str:
+    """The real ffmpeg, which prints another version."""
+    body = f"""
+import subprocess, sys
+done = subprocess.run([{REAL!r}, *sys.argv[1:]], capture_output=True)
+words = done.stderr.splitlines(keepends=True)
+sys.stderr.buffer.write(b"".join(b"ffmpeg version {version} X\\n" if w.startswith(b"ffmpeg v") else w for w in words))
+sys.stdout.buffer.write(done.stdout)
+sys.exit(done.returncode)
+"""
+    return executable(path, body)
+
+
+def without(path: Path, word: str, complaint: str, *, version: str = "4.4.6-static") -> str:
+    """A build in which one filter, encoder or option is not there."""
+    body = f"""
+import os, subprocess, sys
+if any({word!r} in argument for argument in sys.argv):
+    if "info" in sys.argv:
+        print("ffmpeg version {version} Copyright (c) 2000-2024 the FFmpeg developers", file=sys.stderr)
+    print({complaint!r}, file=sys.stderr)
+    sys.exit(1)
+if sys.argv[-1] in ("-filters", "-encoders"):
+    listed = subprocess.run([{REAL!r}, *sys.argv[1:]], capture_output=True, text=True).stdout
+    print("".join(line for line in listed.splitlines(keepends=True) if {word!r} not in line.split()[1:2]))
+    sys.exit(0)
+os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])
+"""
+    return executable(path, body)

@@ -1,0 +1,160 @@
+"""One request makes the same bytes here, in a worker and in a container, whatever CPUs and ffmpeg are around it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+from tests.ffmpegs import renamed
+from tests.integration.modal_app import Deployed, app_plane
+from tests.jobs import GLOBAL, overlay
+from tests.media.framed import crops, speeds
+from tests.visible_cpus import VisibleCpus
+
+from reel_modal import FunctionRegistry, Settings
+from reel_modal.functions.bodies import run_body
+from reel_modal.media import find_ffmpeg
+from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
+    pytest.mark.timeout(300),
+]
+
+__all__ = ["app_plane"]
+
+Request = OverlayRequest | FramingRequest | UpscaleRequest
+
+ENCODE = EncodeOptions(encoder="libx264", preset="fast")
+KEYS = {"job_id": "here", "user_id": "u", "input_key": "in.mp4", "store": GLOBAL, "encode": ENCODE}
+
+
+def requests() -> dict[str, Request]:
+    """Every way in which frames and sound are made."""
+    highlight = replace(overlay("here", output="out/overlay.mp4"), encode=ENCODE)
+    moving = crops((0, 10, 0, 90, 160), (2, 150.5, 0, 90, 160))
+    slowed = speeds((Fraction(1, 2), 1, Fraction(1, 2)))
+    return {
+        "overlay": highlight,
+        "smart": replace(
+            highlight,
+            output_key="out/smart.mp4",
+            regions=(replace(highlight.regions[0], end_seconds=Fraction(1, 5)),),
+        ),
+        "moved": FramingRequest(
+            **KEYS,
+            output_key="out/moved.mkv",
+            crop=moving,
+            segments=slowed,
+            output_size=(108, 192),  # type: ignore[arg-type]
+        ),
+        "still": FramingRequest(
+            **KEYS,
+            output_key="out/still.mp4",
+            crop=crops((0, 20, 10, 90, 160)),
+            output_size=(180, 320),  # type: ignore[arg-type]
+        ),
+        "larger": UpscaleRequest(**KEYS, output_key="out/larger.mp4", scale=2, provider="cpu"),  # type: ignore[arg-type]
+    }
+
+
+FUNCTIONS = {
+    "overlay": "render_overlay",
+    "smart": "render_overlay",
+    "moved": "process_framing",
+    "still": "process_framing",
+    "larger": "apply_upscale",
+}
+
+
+@pytest.fixture(scope="module")
+def store(app_plane: Deployed, clips: Clips) -> Path:
+    shutil.copy(clips.get("with_sound.mp4"), app_plane.store / "in.mp4")
+    return app_plane.store
+
+
+@pytest.fixture(scope="module")
+def here(store: Path) -> dict[str, str]:
+    """What the bodies make in this process."""
+    made = {}
+    for name, request in requests().items():
+        settings = Settings(store_url=store.as_uri())
+        run_body(FUNCTIONS[name], request.to_dict(), settings=settings, send=lambda _: None)
+        made[name] = digest(store / request.output_key)
+    return made
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def made_by(settings: Settings, store: Path, *, where: str) -> dict[str, str]:
+    """Submit every request and return what came of it."""
+
+    async def submit() -> list[RenderResult]:
+        async with FunctionRegistry(settings) as registry:
+            jobs = [
+                await registry[FUNCTIONS[name]].submit(replace(request, job_id=f"{where}-{name}"))
+                for name, request in requests().items()
+            ]
+            return [await job.result() for job in jobs]
+
+    for result in asyncio.run(submit()):
+        assert result.usage is not None
+        assert result.usage.ffmpeg == str(find_ffmpeg(Settings(ffmpeg=None)))
+    return {name: digest(store / request.output_key) for name, request in requests().items()}
+
+
+@pytest.fixture
+def other_ffmpeg(tmp_path: Path) -> str:
+    """A folder with another build of ffmpeg: Debian's, if it is installed."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    installed = shutil.which("ffmpeg")
+    if installed is None:
+        renamed(folder / "ffmpeg")
+    else:
+        (folder / "ffmpeg").symlink_to(installed)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("cpus", "with_other"), [(2, False), (16, True)])
+def test_worker_makes_the_same_bytes(
+    cpus: int,
+    with_other: bool,
+    here: dict[str, str],
+    store: Path,
+    other_ffmpeg: str,
+    visible_cpus: VisibleCpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in visible_cpus.environment(cpus).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", other_ffmpeg if with_other else "/nowhere")
+    assert made_by(Settings(store_url=store.as_uri()), store, where=f"worker-{cpus}") == here
+
+
+@pytest.mark.parametrize(("cpus", "with_other"), [(2, True), (16, False)])
+def test_container_makes_the_same_bytes(
+    cpus: int,
+    with_other: bool,
+    here: dict[str, str],
+    app_plane: Deployed,
+    store: Path,
+    other_ffmpeg: str,
+    visible_cpus: VisibleCpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        path = other_ffmpeg if with_other else "/nowhere"
+        app_plane.plane.container_environment.update({**visible_cpus.environment(cpus), "PATH": path})
+        assert made_by(app_plane.settings, store, where=f"container-{cpus}") == here
