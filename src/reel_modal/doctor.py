@@ -170,7 +170,7 @@ def _times_of_own_clip(settings: Settings) -> list[Fraction]:
             container.mux(stream.encode(None))
         media = probe(path, scan=True, settings=settings)
         reach_of(media, None)  # reads the index, which PyAV 16 does not show
-        decoder = InProcessDecoder(media, ("hflip",), seek_seconds=None, limits=settings.limits)
+        decoder = InProcessDecoder(media, ("hflip",), seek_seconds=None, settings=settings)
         return [seconds for _, seconds in decoder.frames()]
 
 
