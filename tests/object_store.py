@@ -42,8 +42,12 @@ class ObjectStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         for _ in range(3):  # a port that was free may be taken by the time that the server binds it
             self._start()
-            if self._answers():
-                return self
+            try:
+                if self._answers():
+                    return self
+            except BaseException:  # interrupted while it waits
+                self.__exit__()
+                raise
             self.__exit__()
         raise AssertionError(f"the object store does not start: {self.log.read_text(errors='replace')[-2000:]}")
 
