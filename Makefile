@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-pythons test-lowest lint types bench bench-gpu docs format clean
+.PHONY: setup demo example test test-pythons test-lowest lint types bench bench-gpu tables docs format clean
 
 setup: $(READY)
 
@@ -52,6 +52,9 @@ bench: $(READY)
 # What runs is whatever Python has onnxruntime-gpu: nothing is installed, nothing is fetched.
 bench-gpu:
 	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.upscale_gpu
+
+tables: $(READY)
+	$(BIN)/python tools/request_tables.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

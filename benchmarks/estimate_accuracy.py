@@ -85,7 +85,7 @@ def main() -> list[str]:
 
 def _requests(clip: Path, media: MediaInfo) -> Iterator[Request]:
     width, height = media.size
-    keys = {"job_id": "j", "user_id": "u", "input_key": str(clip), "output_key": "out.mp4"}
+    keys = {"job_id": "j", "user_id": "u", "input_key": f"in{clip.suffix}", "output_key": "out.mp4"}
     keyframe = HighlightKeyframe(
         time_seconds=Fraction(0), x=width / 2, y=height / 2, radius_x=width / 8, radius_y=height / 8
     )

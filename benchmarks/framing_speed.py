@@ -14,14 +14,12 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured
 from reel_modal.config import Settings
 from reel_modal.functions import process_framing
-from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
-from reel_modal.storage import PathStorage
 
 PRESETS = ("fast", "ultrafast")
 TARGETS = {("ours", "moving", "limit"): 0.90, ("ours", "static", "limit"): 0.98, ("ours", "moving", "seed"): 10.0}
@@ -36,7 +34,7 @@ STILL_PX = 656
 FIRST_PX, SPEED_PX = 100.25, 97.3
 
 
-def request(kind: str, preset: str, seconds: int, output: str) -> FramingRequest:
+def request(kind: str, preset: str, seconds: int) -> FramingRequest:
     def keyframe(at: int, x: float) -> CropKeyframe:
         return CropKeyframe(time_seconds=Fraction(at), x=x, y=0, width=CROP[0], height=CROP[1])
 
@@ -46,8 +44,8 @@ def request(kind: str, preset: str, seconds: int, output: str) -> FramingRequest
     return FramingRequest(
         job_id="bench",
         user_id="bench",
-        input_key=str(clip_1080p(seconds)),
-        output_key=output,
+        input_key="in.mp4",
+        output_key="out.mp4",
         crop=crop,
         output_size=SIZE,
         encode=EncodeOptions(encoder="libx264", preset=preset),
@@ -55,9 +53,9 @@ def request(kind: str, preset: str, seconds: int, output: str) -> FramingRequest
 
 
 def ours(kind: str, preset: str, seconds: int, folder: Path) -> int:
-    asked = request(kind, preset, seconds, str(folder / "out.mp4"))
+    asked = request(kind, preset, seconds)
     cv2.setNumThreads(1)  # as where a job runs
-    return process_framing.run(asked, JobContext(storage=PathStorage(), workdir=folder)).frames
+    return process_framing.run(asked, context_for(clip_1080p(seconds), folder)).frames
 
 
 def limit(kind: str, preset: str, seconds: int, folder: Path) -> int:

@@ -16,7 +16,9 @@ from pathlib import Path
 from tests.clips import real
 
 from reel_modal.config import Settings
+from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg
+from reel_modal.storage import PathStorage
 
 OUT = Path(__file__).parent / "out"
 
@@ -55,6 +57,11 @@ def clip_1080p(seconds: int = 12) -> Path:
         ]
         subprocess.run(command, check=True)
     return path
+
+
+def context_for(source: Path, folder: Path, output: str = "out.mp4") -> JobContext:
+    """Return the context of a job that reads `source` where it is and writes `output` into `folder`."""
+    return JobContext(storage=PathStorage(), workdir=folder, places=(str(source), str(folder / output)))
 
 
 def measured(work: Callable[[], int]) -> Sample:

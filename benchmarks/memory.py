@@ -9,22 +9,19 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks import framing_speed, overlay_speed
-from benchmarks.harness import answer, clip_1080p, contest, measured, median
+from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median
 from reel_modal.functions import process_framing, render_overlay
-from reel_modal.functions.context import JobContext
 from reel_modal.schema import SpeedSegment
-from reel_modal.storage import PathStorage
 
 LENGTHS = (3, 12, 48)
 KINDS = ("overlay", "framing", "retimed")
 
 
 def render(kind: str, seconds: int, folder: Path) -> int:
-    output, context = str(folder / "out.mp4"), JobContext(storage=PathStorage(), workdir=folder)
+    context = context_for(clip_1080p(seconds), folder)
     if kind == "overlay":
-        drawn = replace(overlay_speed.request("ultrafast", output), input_key=str(clip_1080p(seconds)))
-        return render_overlay.run(drawn, context).frames
-    framed = framing_speed.request("moving", "ultrafast", seconds, output)
+        return render_overlay.run(overlay_speed.request("ultrafast"), context).frames
+    framed = framing_speed.request("moving", "ultrafast", seconds)
     if kind == "retimed":  # all of the sound is made anew
         whole = SpeedSegment(start_seconds=Fraction(0), end_seconds=Fraction(seconds), speed=Fraction(3, 2))
         framed = replace(framed, segments=(whole,))

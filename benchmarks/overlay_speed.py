@@ -12,16 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks.hand_loop import encoded, hand_loop
-from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured, median
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.functions import render_overlay
-from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg, probe
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
-from reel_modal.storage import PathStorage
 
 PRESETS = ("fast", "veryfast", "ultrafast", "none")
 TARGETS = {
@@ -37,7 +35,7 @@ DARKER = "lutyuv=y=16+0.4*(val-16):u=128+0.4*(val-128):v=128+0.4*(val-128)"
 NULL = ("-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-f", "null", "-")
 
 
-def request(preset: str, output: str) -> OverlayRequest:
+def request(preset: str) -> OverlayRequest:
     keys = tuple(
         HighlightKeyframe(time_seconds=Fraction(t), x=400 + 100 * t, y=540, radius_x=200, radius_y=260)
         for t in range(SECONDS + 1)
@@ -46,23 +44,23 @@ def request(preset: str, output: str) -> OverlayRequest:
     return OverlayRequest(
         job_id="bench",
         user_id="bench",
-        input_key=str(clip_1080p(SECONDS)),
-        output_key=output,
+        input_key="in.mp4",
+        output_key="out.mp4",
         regions=(region,),
         encode=EncodeOptions(encoder="libx264", preset=preset),
     )
 
 
 def ours(preset: str, folder: Path) -> int:
-    asked = request(preset, str(folder / "out.mp4"))
+    asked = request(preset)
     if preset == "none":
         return _ours_without_encoder(asked)
-    return render_overlay.run(asked, JobContext(storage=PathStorage(), workdir=folder)).frames
+    return render_overlay.run(asked, context_for(clip_1080p(SECONDS), folder)).frames
 
 
 def _ours_without_encoder(asked: OverlayRequest) -> int:
     """The same reader, kernels and process, into an ffmpeg that only takes the frames."""
-    media = probe(asked.input_key)
+    media = probe(clip_1080p(SECONDS))
     overlay = OverlayRenderer(asked, media.size, media.color)
     raw = (
         "-f",

@@ -21,16 +21,15 @@ import numpy as np
 from tests.clips import REAL, Clips
 from tests.media import splices  # noqa: F401 - its recipes
 
+from benchmarks.harness import context_for
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import AnyPlanes, sample_views
 from reel_modal.functions import render_overlay
-from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
 from reel_modal.smart_render import Window, plan
-from reel_modal.storage import PathStorage
 
 SOURCES = (*REAL, "rich.mp4", "main.mp4", "baseline.mp4", "high10.mp4", "high422_10.mp4", "top_first.mp4")
 PRESETS = ("ultrafast", "veryfast", "fast", "medium")
@@ -46,7 +45,7 @@ def repeated(source: Path, folder: Path) -> Path:
     return path
 
 
-def request(source: Path, output: Path, preset: str) -> OverlayRequest:
+def request(source: Path, preset: str) -> OverlayRequest:
     length = probe(source).duration_seconds or Fraction(0)
     begin = length / 2
     key = HighlightKeyframe(time_seconds=begin, x=0.5, y=0.5, radius_x=0.15, radius_y=0.2)
@@ -60,8 +59,8 @@ def request(source: Path, output: Path, preset: str) -> OverlayRequest:
     return OverlayRequest(
         job_id="bench",
         user_id="bench",
-        input_key=str(source),
-        output_key=str(output),
+        input_key="in.mp4",
+        output_key="smart.mp4",
         regions=(region,),
         effect="brightness_boost",
         encode=EncodeOptions(encoder="libx264", preset=preset),
@@ -79,8 +78,8 @@ def pictures(path: Path, like: MediaInfo, first: int, end: int) -> Iterator[AnyP
 
 def losses(source: Path, preset: str, folder: Path) -> tuple[int, list[tuple[float, float]]]:
     """Return the pictures in the window, and (PSNR of ours, at crf 18) in dB of luma and of chroma."""
-    asked = request(source, folder / "smart.mp4", preset)
-    result = render_overlay.run(asked, JobContext(storage=PathStorage(), workdir=folder))
+    asked = request(source, preset)
+    result = render_overlay.run(asked, context_for(source, folder, "smart.mp4"))
     media = probe(source)
     overlay = OverlayRenderer(asked, media.size, media.color, media.pixel_format.replace("yuvj", "yuv"))  # type: ignore[arg-type]
     planned = plan(media, overlay.changed_intervals, output=folder / "smart.mp4", encode=asked.encode)

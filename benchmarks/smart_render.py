@@ -19,10 +19,9 @@ import av
 from tests.clips import real
 
 from benchmarks.hand_loop import encoded, hand_loop
-from benchmarks.harness import OUT, Sample, answer, contest, measured, median
+from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median
 from reel_modal.config import Settings
 from reel_modal.functions import process_framing, render_overlay
-from reel_modal.functions.context import JobContext
 from reel_modal.media import find_ffmpeg, probe
 from reel_modal.schema import (
     EncodeOptions,
@@ -32,7 +31,6 @@ from reel_modal.schema import (
     OverlayRequest,
     RenderResult,
 )
-from reel_modal.storage import PathStorage
 
 SECONDS = int(os.environ.get("SMART_RENDER_SECONDS", "90"))  # a multiple of 5; less for a first look
 HIGHLIGHTED = (*(at for at in ("0", "2.5", "10", "45") if float(at) < SECONDS), str(SECONDS))
@@ -74,12 +72,12 @@ def overlay(highlighted: str, folder: Path, *, smart: bool, preset: str = "fast"
     asked = OverlayRequest(
         job_id="bench",
         user_id="bench",
-        input_key=str(clip()),
-        output_key=str(folder / "out.mp4"),
+        input_key="in.mp4",
+        output_key="out.mp4",
         regions=regions,
         encode=EncodeOptions(encoder="libx264", preset=preset, smart=smart),
     )
-    return render_overlay.run(asked, JobContext(storage=PathStorage(), workdir=folder))
+    return render_overlay.run(asked, context_for(clip(), folder))
 
 
 def plain(preset: str, folder: Path) -> int:
@@ -100,14 +98,14 @@ def trim(folder: Path, *, smart: bool) -> int:
     asked = FramingRequest(
         job_id="bench",
         user_id="bench",
-        input_key=str(clip()),
-        output_key=str(folder / "out.mp4"),
+        input_key="in.mp4",
+        output_key="out.mp4",
         trim_start_seconds=TRIM[0],
         trim_end_seconds=TRIM[1],
         output_size=probe(clip()).size,
         encode=EncodeOptions(encoder="libx264", smart=smart),
     )
-    result = process_framing.run(asked, JobContext(storage=PathStorage(), workdir=folder))
+    result = process_framing.run(asked, context_for(clip(), folder))
     print(describe(folder / "out.mp4"), file=sys.stderr)
     return result.frames
 

@@ -198,7 +198,7 @@ def body(clip: Path, model: str, provider: Provider) -> tuple[float, float, str]
     """Frames a second of the whole body, how busy the network is, and the encoder."""
     family, _, scale = model.partition("-x")
     request = UpscaleRequest(
-        job_id="b", user_id="b", input_key=str(clip), output_key="out.mp4", scale=int(scale), model=family,
+        job_id="b", user_id="b", input_key="in.mp4", output_key="out.mp4", scale=int(scale), model=family,
         provider=provider,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,14 +18,12 @@ from pathlib import Path
 
 from tests.clips import real
 
-from benchmarks.harness import OUT, measured
+from benchmarks.harness import OUT, context_for, measured
 from reel_modal import EncodeOptions, FrameReader, UpscaleRequest, probe
 from reel_modal.config import Settings
 from reel_modal.functions import apply_upscale
-from reel_modal.functions.context import JobContext
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import find_ffmpeg
-from reel_modal.storage import PathStorage
 
 # Long enough that the encoder, which holds some forty frames back, does not outlast the network by much.
 SIZES = {"320x180": 480, "640x360": 240, "540x960": 160}
@@ -53,10 +51,10 @@ def upscale(source: Path, model: str) -> Figures:
     """Run the body and return its figures, by stage."""
     with tempfile.TemporaryDirectory() as scratch:
         request = UpscaleRequest(
-            job_id="b", user_id="b", input_key=str(source), output_key="out.mp4", scale=2, model=model,
+            job_id="b", user_id="b", input_key="in.mp4", output_key="out.mp4", scale=2, model=model,
             provider="cpu", encode=EncodeOptions(encoder="libx264"),
         )  # fmt: skip
-        context = JobContext(storage=PathStorage(), workdir=Path(scratch))
+        context = context_for(source, Path(scratch))
         stages: list[apply_upscale.StageSeconds] = []
 
         def work() -> int:

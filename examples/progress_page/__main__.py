@@ -24,7 +24,7 @@ def main() -> None:
         store = Path(folder)
         (store / "in.mp4").write_bytes(demo_clips(store).scene.read_bytes())
         registry = FunctionRegistry(Settings.from_env(store_url=store.as_uri()))
-        overlay = demo_overlay(store / "in.mp4", store / "unused.mp4")
+        overlay = demo_overlay()
 
         everybody = StoreOptions(input_scope="global", output_scope="global")
 

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reel_modal import __version__
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
@@ -29,9 +29,14 @@ from reel_modal.errors import (
 from reel_modal.interruption import Interruption
 
 if TYPE_CHECKING:
-    from reel_modal.schema import EncodeOptions, RenderResult
+    from reel_modal.config import Settings
+    from reel_modal.functions.context import JobContext
+    from reel_modal.schema import RenderResult
+    from reel_modal.schema.requests import Request
 
 __all__ = ["main"]
+
+Q = TypeVar("Q", bound="Request")
 
 _FAILED, _USAGE, _NOT_CONFIGURED = 1, 2, 3
 
@@ -103,15 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     timings.add_argument("--json", action="store_true", help="print JSON")
     timings.set_defaults(command=_timings)
 
-    expect = commands.add_parser("estimate", help="say what a job would take and cost; exit 1 where it is too much")
-    expect.add_argument("input", type=Path, metavar="IN", help="the clip")
-    expect.add_argument("--function", required=True, choices=("render_overlay", "process_framing", "apply_upscale"))
-    expect.add_argument("--spec", type=Path, help="JSON: regions, crop keyframes, or a whole request")
-    expect.add_argument("--scale", type=int, choices=(2, 4), help="of apply_upscale")
-    expect.add_argument("--size", metavar="WxH", help="of apply_upscale, instead of --scale")
-    expect.add_argument("--on", choices=("modal", "local"), help="where it would run, default as MODAL_ENABLED says")
-    expect.add_argument("--json", action="store_true", help="print JSON")
-    expect.set_defaults(command=_estimate)
+    _add_schema(commands)
+    _add_estimate(commands)
 
     rates = commands.add_parser("rates", help="say what a second costs, by the table that estimates go by")
     rates.add_argument(
@@ -150,6 +148,26 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_rendering(upscale, _apply_upscale)
 
 
+def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    schema = commands.add_parser("schema", help="print requests and results as JSON Schema or types")
+    form = schema.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON Schema, the default")
+    form.add_argument("--typescript", action="store_true", help="as types for TypeScript")
+    schema.set_defaults(command=_schema)
+
+
+def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    expect = commands.add_parser("estimate", help="say what a job would take and cost; exit 1 where it is too much")
+    expect.add_argument("input", type=Path, metavar="IN", help="the clip")
+    expect.add_argument("--function", required=True, choices=("render_overlay", "process_framing", "apply_upscale"))
+    expect.add_argument("--spec", type=Path, help="JSON: regions, crop keyframes, or a whole request")
+    expect.add_argument("--scale", type=int, choices=(2, 4), help="of apply_upscale")
+    expect.add_argument("--size", metavar="WxH", help="of apply_upscale, instead of --scale")
+    expect.add_argument("--on", choices=("modal", "local"), help="where it would run, default as MODAL_ENABLED says")
+    expect.add_argument("--json", action="store_true", help="print JSON")
+    expect.set_defaults(command=_estimate)
+
+
 def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
     """Add what every command has that makes a clip out of a clip."""
     parser.add_argument("input", type=Path, metavar="IN", help="the clip")
@@ -170,45 +188,60 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
 
 def _render_overlay(arguments: argparse.Namespace) -> int:
     from reel_modal.functions import render_overlay
-    from reel_modal.run_here import run_here
+    from reel_modal.run_here import check_output
     from reel_modal.schema import OverlayRequest
 
+    check_output(arguments.input, arguments.output)
     fields = _request_fields(arguments, arguments.regions, "regions")
     if arguments.effect:
         fields["effect"] = arguments.effect
-    request = OverlayRequest.parse(fields)
-    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
-    return _answer(arguments, *run_here(render_overlay.run, request))
+    return _render(arguments, render_overlay.run, OverlayRequest.parse(fields))
 
 
 def _process_framing(arguments: argparse.Namespace) -> int:
     from reel_modal.functions import process_framing
-    from reel_modal.run_here import run_here
+    from reel_modal.run_here import check_output
     from reel_modal.schema import FramingRequest
 
+    check_output(arguments.input, arguments.output)
     request = FramingRequest.parse(_request_fields(arguments, arguments.spec, "crop"))
-    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
-    return _answer(arguments, *run_here(process_framing.run, request))
+    return _render(arguments, process_framing.run, request)
 
 
 def _apply_upscale(arguments: argparse.Namespace) -> int:
     from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, Settings
     from reel_modal.functions import apply_upscale
-    from reel_modal.run_here import run_here
+    from reel_modal.run_here import check_output, keys_of
     from reel_modal.schema import UpscaleRequest
     from reel_modal.upscaling.model import model_at
 
+    check_output(arguments.input, arguments.output)
     settings = Settings.from_env()
     model, sha256 = arguments.model, arguments.model_sha256
     if model is not None and model not in {*MODEL_FAMILIES, *BUNDLED_MODELS, *settings.models}:
         model, source = model_at(model, sha256=sha256, allow_private_addresses=arguments.model_private)
         settings, sha256 = dataclasses.replace(settings, models={**settings.models, model: source}), None
     asked = {name: getattr(arguments, name) for name in ("scale", "provider", "allow_cpu")}
-    if arguments.size is not None:
-        asked["output_size"] = _sides(arguments.size)
-    request = UpscaleRequest.parse(asked | {"model": model, "model_sha256": sha256} | _ours(arguments))
-    request = dataclasses.replace(request, encode=_encode(arguments, request.encode))
-    return _answer(arguments, *run_here(apply_upscale.run, request, settings))
+    asked |= {"output_size": arguments.size, "model": model, "model_sha256": sha256}
+    request = UpscaleRequest.parse(asked | keys_of(arguments.output))
+    return _render(arguments, apply_upscale.run, request, settings)
+
+
+def _render(
+    arguments: argparse.Namespace,
+    run: Callable[[Q, JobContext], RenderResult],
+    request: Q,
+    settings: Settings | None = None,
+) -> int:
+    from reel_modal.run_here import run_here
+
+    request = dataclasses.replace(request, encode=_encode(arguments, request))
+    result, speed = run_here(run, request, arguments.input, arguments.output, settings)
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        _show_result(result, speed)
+    return 0
 
 
 def _estimate(arguments: argparse.Namespace) -> int:
@@ -216,9 +249,10 @@ def _estimate(arguments: argparse.Namespace) -> int:
     from reel_modal.estimates import estimate
     from reel_modal.functions.requests import REQUESTS
     from reel_modal.media import probe
+    from reel_modal.run_here import keys_of
 
-    arguments.output = f"out{arguments.input.suffix or '.mp4'}"
-    fields = _ours(arguments)
+    arguments.output = Path("out.mp4")
+    fields: dict[str, object] = {**keys_of(arguments.output)}
     if arguments.spec is not None:
         fields = _request_fields(arguments, arguments.spec, _LISTS.get(arguments.function, "request"))
     elif arguments.function == "render_overlay":
@@ -226,7 +260,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     if arguments.scale is not None:
         fields["scale"] = arguments.scale
     if arguments.size is not None:
-        fields["output_size"] = _sides(arguments.size)
+        fields["output_size"] = arguments.size
     settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
     request = REQUESTS[arguments.function].parse(fields)
     expected = estimate(request, probe(arguments.input, settings=settings), settings=settings)
@@ -238,46 +272,21 @@ def _estimate(arguments: argparse.Namespace) -> int:
 _LISTS = {"render_overlay": "regions", "process_framing": "crop"}
 
 
-def _sides(text: str) -> list[int]:
-    """Return width and height out of `1920x1080`."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise RequestError("output_size", f"is {text!r}; write the width and the height, such as 1920x1080")
-    return [int(width), int(height)]
-
-
-def _ours(arguments: argparse.Namespace) -> dict[str, object]:
-    """Return the fields of a request that the command line decides."""
-    return {
-        "job_id": "cli",
-        "user_id": "cli",
-        "input_key": str(arguments.input),
-        "output_key": str(arguments.output),
-    }
-
-
 def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
-    """Return the request in the file `path`: whole, but with IN and OUT as its keys, or its list `name` alone."""
-    raw = _read_json(path, name)
-    ours = _ours(arguments)
+    """Return the request in the file `path`: whole, but for IN and OUT, or its list `name` alone."""
+    from reel_modal.run_here import keys_of
+
+    raw, ours = _read_json(path, name), keys_of(arguments.output)
     if isinstance(raw, list):
         return {name: raw, **ours}
     replaced = {*ours, "jobId", "userId", "inputKey", "outputKey"}
     return {key: value for key, value in raw.items() if key not in replaced} | ours
 
 
-def _encode(arguments: argparse.Namespace, encode: EncodeOptions) -> EncodeOptions:
-    """Return the options of the request with those of the command line in their place."""
+def _encode(arguments: argparse.Namespace, request: Request) -> Any:
+    """Return the fields of `encode` of the request with those of the command line in their place."""
     chosen = {name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart", "threads")}
-    return dataclasses.replace(encode, **{key: value for key, value in chosen.items() if value is not None})
-
-
-def _answer(arguments: argparse.Namespace, result: RenderResult, speed: str) -> int:
-    if arguments.json:
-        print(json.dumps(result.to_dict()))
-    else:
-        _show_result(result, speed)
-    return 0
+    return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
 
 
 def _show_result(result: RenderResult, speed: str) -> None:
@@ -363,6 +372,13 @@ def _rates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _schema(arguments: argparse.Namespace) -> int:
+    from reel_modal.schema._describe import json_schema, typescript
+
+    print(typescript() if arguments.typescript else json.dumps(json_schema(), indent=2))
+    return 0
+
+
 def _deploy(arguments: argparse.Namespace) -> int:
     from reel_modal.deploy.command import run
 
@@ -371,7 +387,10 @@ def _deploy(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RequestError("--output", f"{str(folder)!r} cannot be a folder: {error}") from error
     try:
         _show_demo(folder)
     except BaseException:
@@ -395,34 +414,36 @@ def _show_demo(folder: Path) -> None:
     from reel_modal.run_here import run_here
     from reel_modal.scratch import scratch_folder
 
+    highlight, reel, larger = folder / "highlight.mp4", folder / "reel.mp4", folder / "larger.mp4"
     with scratch_folder() as scratch:
         clips = demo_clips(scratch)
         print(f"clips: {clips.origin}")
-        overlay = demo_overlay(clips.scene, folder / "highlight.mp4")
-        _show_result(*run_here(render_overlay.run, overlay))
+        _show_result(*run_here(render_overlay.run, demo_overlay(), clips.scene, highlight))
         sheet = folder / "before_and_after.png"
-        write_contact_sheet(Path(overlay.input_key), Path(overlay.output_key), sheet)
+        write_contact_sheet(clips.scene, highlight, sheet)
         print(f"{sheet}: the clip above, the highlight below")
-        framing = demo_framing(clips.scene, folder / "reel.mp4")
-        _show_result(*run_here(process_framing.run, framing))
+        framing = demo_framing()
+        _show_result(*run_here(process_framing.run, framing, clips.scene, reel))
         sheet = folder / "crop_and_reel.png"
-        write_reel_sheet(framing, sheet)
+        write_reel_sheet(framing, clips.scene, reel, sheet)
         print(f"{sheet}: what the crop follows above, the reel below")
-        larger = demo_upscale(clips.small, folder / "larger.mp4")
-        _show_result(*run_here(apply_upscale.run, larger))
+        _show_result(*run_here(apply_upscale.run, demo_upscale(), clips.small, larger))
         sheet = folder / "cubic_and_larger.png"
-        write_detail_sheet(larger, sheet)
+        write_detail_sheet(clips.small, larger, sheet)
         print(f"{sheet}: enlarged by cubics above, by the network below")
 
 
 def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:
     """Return the JSON in the file `path`: a request, or its list `name`."""
+    from reel_modal.schema._fields import LONGEST_TEXT, decode_json
+
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError("", f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RequestError("", f"{str(path)!r} is no JSON: {error}") from error
+        with path.open("rb") as file:
+            raw = decode_json(file.read(LONGEST_TEXT + 1), f"the file {str(path)!r}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError("", f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(raw, (dict, list)):
         raise RequestError("", f"{str(path)!r} must hold a request, or its list `{name}`")
     return raw

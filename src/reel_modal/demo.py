@@ -109,8 +109,8 @@ def sample_clip(name: str = _SCENE) -> Path:
     return clips[0]
 
 
-def demo_overlay(clip: Path, video: Path) -> OverlayRequest:
-    """Return the request that highlights what moves in the scene `clip` and writes `video`."""
+def demo_overlay() -> OverlayRequest:
+    """Return the request that highlights what moves in the scene."""
     keys = ("time", "x", "y", "radius_x", "radius_y")
     region = {
         "id": "target",
@@ -124,16 +124,16 @@ def demo_overlay(clip: Path, video: Path) -> OverlayRequest:
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(clip),
-            "output_key": str(video),
+            "input_key": "in.mp4",
+            "output_key": "out.mp4",
             "regions": [region],
             "style": {"interpolation": "catmull_rom", "feather": 0.15, "fade_seconds": 0.4},
         }
     )
 
 
-def demo_framing(clip: Path, video: Path) -> FramingRequest:
-    """Return the request that makes a reel of the scene `clip`, trimmed and in part in slow motion, as `video`."""
+def demo_framing() -> FramingRequest:
+    """Return the request that makes a reel of the scene, trimmed and in part in slow motion."""
     keyframes = [
         {"time": time, "x": left, "y": top, "width": float(height * _REEL_SHAPE), "height": height}
         for time, left, top, height in _REEL
@@ -142,8 +142,8 @@ def demo_framing(clip: Path, video: Path) -> FramingRequest:
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(clip),
-            "output_key": str(video),
+            "input_key": "in.mp4",
+            "output_key": "out.mp4",
             "crop_keyframes": keyframes,
             "video_width": 1280,
             "video_height": 720,
@@ -157,14 +157,14 @@ def demo_framing(clip: Path, video: Path) -> FramingRequest:
     )
 
 
-def demo_upscale(clip: Path, video: Path) -> UpscaleRequest:
-    """Return the request that makes the small `clip` four times as wide and as high and writes `video`."""
+def demo_upscale() -> UpscaleRequest:
+    """Return the request that makes a small clip four times as wide and as high."""
     return UpscaleRequest.parse(
         {
             "job_id": "demo",
             "user_id": "demo",
-            "input_key": str(clip),
-            "output_key": str(video),
+            "input_key": "in.mp4",
+            "output_key": "out.mp4",
             "scale": 4,
         }
     )
@@ -176,10 +176,9 @@ def write_contact_sheet(before: Path, after: Path, sheet: Path) -> None:
     _write_png(np.vstack([np.hstack(_stills(path, wanted, _SHEET_CELL_PX)) for path in (before, after)]), sheet)
 
 
-def write_reel_sheet(request: FramingRequest, sheet: Path) -> None:
+def write_reel_sheet(request: FramingRequest, source: Path, reel: Path, sheet: Path) -> None:
     """Write a PNG with frames of the clip, the crop outlined, above those of the reel that show the same moments."""
     cv2 = load_cv2()
-    source, reel = Path(request.input_key), Path(request.output_key)
     media = probe(source)
     line = request.timeline(media.duration_seconds)
     wanted = _spread(line.source_start, line.source_end or line.source_start + 1)
@@ -197,9 +196,8 @@ def write_reel_sheet(request: FramingRequest, sheet: Path) -> None:
     _write_png(np.vstack([np.hstack(above), np.hstack(padded)]), sheet)
 
 
-def write_detail_sheet(request: UpscaleRequest, sheet: Path) -> None:
+def write_detail_sheet(source: Path, larger: Path, sheet: Path) -> None:
     """Write a PNG with frames that cubics enlarged above those that the network enlarged."""
-    source, larger = Path(request.input_key), Path(request.output_key)
     wanted = _spread(Fraction(0), probe(source).duration_seconds or Fraction(1))
     # A FrameReader resizes by cubics.
     rows = [np.hstack(_stills(path, wanted, probe(larger).size)) for path in (source, larger)]

@@ -34,7 +34,6 @@ from reel_modal.pricing import Rates, load_rates
 from reel_modal.progress import ProgressPlan
 from reel_modal.progress.timing_history import TimingHistory
 from reel_modal.progress.timings import HERE
-from reel_modal.records import places_of
 from reel_modal.rendering.framing import CropTrack, output_size
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
@@ -270,7 +269,7 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
     try:
         storage = Storage.from_url(settings.store_url)
         with scratch_folder() as folder:
-            media = look_at(storage.open(places_of(request)["input_key"], folder), settings)
+            media = look_at(storage.open(request.places()[0], folder), settings)
             expected = estimate(request, media, settings=settings, history=history)
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate of job %s: %s", request.job_id, error)

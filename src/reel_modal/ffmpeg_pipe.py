@@ -100,7 +100,7 @@ class FramePipe:
     Args:
         path: The final name; its suffix chooses the container. An existing file is replaced at the end.
         size: (width, height) of the frames in pixels.
-        fps: Frames a second. A float near an NTSC rate means that rate, see `frame_rate`. Where frames are
+        fps: Frames a second; 29.97 and its like mean NTSC rates, see `frame_rate`. Where frames are
             written with times, what the encoder takes for the rate, and how long the last frame is shown.
         pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
             colour conversion. Planar frames are encoded as they are, others in 4:2:0.
@@ -145,7 +145,7 @@ class FramePipe:
         path: str | Path,
         *,
         size: tuple[int, int],
-        fps: Fraction | float,
+        fps: Fraction | float | str,
         pixel_format: PixelFormat = "bgr24",
         encoder: str = "auto",
         quality: int = 23,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
-from numbers import Integral, Rational, Real
+from numbers import Integral, Rational
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from typing_extensions import Buffer
 
 from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 from reel_modal.frame_memory import SharedBuffer
+from reel_modal.schema.rates import frame_rate
 
 __all__ = [
     "BT709",
@@ -69,9 +69,6 @@ DeepPlanes: TypeAlias = tuple[npt.NDArray[np.uint16], ...]
 AnyPlanes: TypeAlias = tuple[npt.NDArray[np.uint8 | np.uint16], ...]
 """The planes of a frame of any format."""
 
-# ffmpeg reads a rate's terms up to this and takes the nearest such rate for any other (libavutil/parseutils.c).
-_LARGEST_TERM: Final = 1_001_000
-_NTSC_TOLERANCE: Final = Fraction(5, 1000)
 # Players take an untagged picture of at least this height for BT.709, a smaller one for BT.601.
 _HD_HEIGHT_PX: Final = 720
 _CHANNELS: Final[dict[str, int]] = {"bgr24": 3, "rgb24": 3, "gray8": 1}
@@ -237,46 +234,9 @@ def sample_views(data: U8Array, pixel_format: PixelFormat, size: tuple[int, int]
     return tuple(plane.view(kind) for plane in plane_views(data, pixel_format, size))
 
 
-def frame_rate(value: Fraction | float) -> Fraction:
-    """Return `value` frames a second as the exact rate that it stands for.
-
-    A float is how people write 30000/1001, so one within 0.005 of an NTSC rate becomes that rate; other
-    floats, numpy's as well, are taken by their decimal text. Terms above 1,001,000, which ffmpeg does not take,
-    are reduced to the nearest rate that it does.
-
-    Raises:
-        ConfigError: The rate is not positive and finite, or beyond what ffmpeg takes.
-
-    Example:
-        >>> frame_rate(29.97), frame_rate(12.5)
-        (Fraction(30000, 1001), Fraction(25, 2))
-    """
-    if not isinstance(value, (Real, Decimal)) or not (isinstance(value, Rational) or math.isfinite(value)):
-        raise ConfigError(f"frame rate {value!r} is not a finite number of frames a second")
-    if isinstance(value, Rational):
-        rate = plain_fraction(value)
-    elif isinstance(value, Decimal):
-        rate = Fraction(value)
-    else:
-        rate = _meant_rate(float(str(value)) if isinstance(value, np.floating) else float(value))
-    if rate <= 0:
-        raise ConfigError(f"frame rate {value!r} must be above 0 frames a second")
-    if not Fraction(1, _LARGEST_TERM) <= rate <= _LARGEST_TERM:
-        raise ConfigError(f"frame rate {value!r} is beyond what ffmpeg takes: {_LARGEST_TERM} frames in a second")
-    return rate.limit_denominator(int(_LARGEST_TERM / max(Fraction(1), rate)))
-
-
 def plain_fraction(value: Rational) -> Fraction:
     """Return `value` in Python's own integers: those of numpy overflow."""
     return Fraction(int(value.numerator), int(value.denominator))
-
-
-def _meant_rate(value: float) -> Fraction:
-    whole = round(value * 1.001)
-    ntsc = Fraction(whole * 1000, 1001)
-    if whole > 0 and not value.is_integer() and abs(ntsc - Fraction(value)) < _NTSC_TOLERANCE:
-        return ntsc
-    return Fraction(repr(value))
 
 
 def raw_bytes(

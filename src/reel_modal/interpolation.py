@@ -52,16 +52,20 @@ class Track:
             return tuple(a + (b - a) * share for a, b in pairs)
         return tuple(_catmull_rom(*four, share) for four in zip(*self._neighbors(index), strict=True))
 
-    def moments(self, tolerance: Point) -> list[Fraction]:
-        """Return times at which straight lines have to meet so that they follow the track.
+    def steps(self, tolerance: Point) -> list[int]:
+        """Return into how many straight lines each part of the track has to be cut so that they follow it.
 
         Args:
             tolerance: How far each number may be off.
         """
+        parts = range(len(self.times) - 1)
+        return [1 if self.interpolation == "linear" else self._steps(index, tolerance) for index in parts]
+
+    def moments(self, steps: Sequence[int]) -> list[Fraction]:
+        """Return the times at which the lines meet, `steps` of them in each part of the track."""
         found: list[Fraction] = []
-        for index, (start, end) in enumerate(zip(self.times, self.times[1:], strict=False)):
-            steps = 1 if self.interpolation == "linear" else self._steps(index, tolerance)
-            found += [start + (end - start) * step / steps for step in range(steps)]
+        for start, end, count in zip(self.times, self.times[1:], steps, strict=False):
+            found += [start + (end - start) * step / count for step in range(count)]
         return [*found, self.times[-1]]
 
     def _neighbors(self, index: int) -> tuple[Point, Point, Point, Point]:

@@ -15,18 +15,21 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, Protocol
+from pathlib import Path
+from typing import BinaryIO, Final
 
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
 from reel_modal.media import probe
 from reel_modal.media.untrusted import opened
-from reel_modal.parsing import Record, anything, decode, text
-from reel_modal.schema import RenderResult, StoreOptions, store_key
+from reel_modal.schema import RenderResult
+from reel_modal.schema._fields import Record, declared, record
+from reel_modal.schema._kinds import nested, string
+from reel_modal.schema.keys import receipt_key
+from reel_modal.schema.requests import Request
 from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 
-__all__ = ["OutputRecord", "Rendered", "as_requested", "places_of", "result_of_job"]
+__all__ = ["OutputRecord", "Rendered", "as_requested", "result_of_job"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,33 +52,23 @@ class Rendered:
     source_version: str
 
 
-class _Request(Protocol):
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def input_key(self) -> str: ...
-    @property
-    def output_key(self) -> str: ...
-    @property
-    def store(self) -> StoreOptions: ...
+@record
+class _Receipt(Record):
+    """The JSON of a record.
 
-
-class _Job(_Request, Protocol):
-    @property
-    def job_id(self) -> str: ...
-    def request_hash(self) -> str: ...
-
-
-def places_of(request: _Request) -> dict[str, str]:
-    """Return `input_key` and `output_key` of the request as the store knows them.
-
-    Raises:
-        InvalidKeyError: A key does not fit its scope.
+    Attributes:
+        format: Of this object.
+        fingerprint: Of the output.
+        source_version: Of the input.
+        result: Of the job.
     """
-    return {
-        "input_key": store_key(request.input_key, request.store.input_scope, request.user_id),
-        "output_key": store_key(request.output_key, request.store.output_scope, request.user_id),
-    }
+
+    _noun = "receipt"
+
+    format: str = declared(converter=string())
+    fingerprint: str = declared(converter=string())
+    source_version: str = declared(converter=string())
+    result: RenderResult = declared(converter=nested(RenderResult))
 
 
 class OutputRecord:
@@ -91,7 +84,7 @@ class OutputRecord:
         self._storage = storage
         self._output_key = output_key
         self._request_hash = request_hash
-        self.key: str = str(PurePosixPath(output_key).parent / "receipts" / f"{request_hash}.json")
+        self.key: str = receipt_key(output_key, request_hash)
 
     def write(self, result: RenderResult, made: Path, source_version: str) -> None:
         """Write it for the finished file `made`, which is about to be published.
@@ -101,13 +94,8 @@ class OutputRecord:
         """
         with made.open("rb") as file:
             fingerprint = _fingerprint(file)
-        said = {
-            "format": _FORMAT,
-            "fingerprint": fingerprint,
-            "source_version": source_version,
-            "result": result.to_dict(),
-        }
-        self._storage.write_bytes(self.key, json.dumps(said).encode())
+        receipt = _Receipt(format=_FORMAT, fingerprint=fingerprint, source_version=source_version, result=result)
+        self._storage.write_bytes(self.key, json.dumps(receipt.to_dict()).encode())
 
     def find(self) -> Rendered | None:
         """Return what it says; None where there is none, or the output is not there or is another by now.
@@ -117,19 +105,15 @@ class OutputRecord:
         """
         try:
             raw = self._storage.read_bytes(self.key)
-            record = Record(decode(raw.decode("utf-8", "replace")))
-            if record.take(text, "format") != _FORMAT:
-                return None
-            fingerprint, source = record.take(text, "fingerprint"), record.take(text, "source_version")
-            result = RenderResult.parse(record.take(anything, "result"))  # type: ignore[arg-type]
-            if self._output_fingerprint() != fingerprint:
+            receipt = _Receipt.parse(raw.decode("utf-8", "replace"))
+            if receipt.format != _FORMAT or self._output_fingerprint() != receipt.fingerprint:
                 return None
         except ObjectNotFoundError:
             return None
         except RequestError as error:
             _log.warning("%s is no record of an output, so it is passed over: %s", self.key, error)
             return None
-        return Rendered(result, source)
+        return Rendered(receipt.result, receipt.source_version)
 
     def tags(self, source_version: str) -> dict[str, str]:
         """Return the tags that the output is to have: the hashes of the request and of the input's version.
@@ -199,23 +183,22 @@ class OutputRecord:
             return _fingerprint(file)
 
 
-def result_of_job(request: _Job, store_url: str) -> dict[str, object] | None:
+def result_of_job(request: Request, store_url: str) -> dict[str, object] | None:
     """Return what the job of `request` has sent or would have sent, where its output is there; else None.
 
     Raises:
         ConfigError: The store cannot be used from here.
         StorageError: It could not be asked.
     """
-    stored_key = places_of(request)["output_key"]
-    found = OutputRecord(Storage.from_url(store_url), stored_key, request.request_hash()).find()
+    found = OutputRecord(Storage.from_url(store_url), request.places()[1], request.request_hash()).find()
     if found is None or found.result.job_id != request.job_id:
         return None
-    return as_requested(found.result, request, stored_key).to_dict()
+    return as_requested(found.result, request).to_dict()
 
 
-def as_requested(result: RenderResult, request: _Request, stored_key: str) -> RenderResult:
+def as_requested(result: RenderResult, request: Request) -> RenderResult:
     """Return `result` with the output's key as the request has it, and as the store knows it."""
-    return replace(result, output_key=request.output_key, stored_key=stored_key)
+    return replace(result, output_key=request.output_key, stored_key=request.places()[1])
 
 
 def _fingerprint(file: BinaryIO) -> str:

@@ -28,7 +28,7 @@ def make_clip(
     path: str | Path,
     *,
     size: tuple[int, int] = (320, 180),
-    fps: Fraction | float = 25,
+    fps: Fraction | float | str = 25,
     seconds: float = 1.0,
     audio_seconds: float | None = None,
     pixel_format: str = "yuv420p",

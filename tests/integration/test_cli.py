@@ -200,7 +200,7 @@ def test_each_finished_job_is_remembered_unless_that_is_forbidden(
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        ("[", 2, "is no JSON"),
+        ("[", 2, "is not JSON"),
         ("3", 2, "must hold a request, or its list `regions`"),
         (
             '[{"id": "a", "start_time": 2, "end_time": 1, "keyframes": []}]',

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from tests.local_files import key_of, root_storage
+
 from reel_modal.config import Settings
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment
-from reel_modal.storage import PathStorage
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
 FAITHFUL = EncodeOptions(encoder="libx264", preset="ultrafast", quality=1)
@@ -31,8 +32,8 @@ def request_for(source: Path, output: Path, **fields: object) -> FramingRequest:
     given = {
         "job_id": "j",
         "user_id": "u",
-        "input_key": str(source),
-        "output_key": str(output),
+        "input_key": key_of(source),
+        "output_key": key_of(output),
         "encode": FAST,
         **fields,
     }
@@ -57,7 +58,7 @@ def run(
     """Run the body in `workdir`, in which nothing is left where it succeeds."""
     workdir.mkdir(exist_ok=True)
     context = JobContext(
-        storage=PathStorage(),
+        storage=root_storage(),
         workdir=workdir,
         settings=Settings(),
         reporter=Reporter(send or [].append, interval_seconds=0),

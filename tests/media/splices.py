@@ -14,6 +14,7 @@ from typing import ClassVar
 import av
 import numpy as np
 from tests.clips import RECIPES, Clips, ffmpeg
+from tests.local_files import key_of, root_storage
 from tests.media.boxes import check_boxes, sample_durations
 
 from reel_modal.config import Settings
@@ -29,7 +30,6 @@ from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion,
 from reel_modal.smart_render.h264 import ParameterSets
 from reel_modal.smart_render.packets import read_picture
 from reel_modal.smart_render.planning import RenderPlan, plan_packets
-from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
 
 SIZE = (192, 108)
@@ -224,8 +224,8 @@ def render(
     request = OverlayRequest(
         job_id="j",
         user_id="u",
-        input_key=str(source),
-        output_key=str(folder / output),
+        input_key=key_of(source),
+        output_key=key_of(folder / output),
         regions=regions(*spans),
         encode=encode,
     )
@@ -233,7 +233,7 @@ def render(
     workdir.mkdir(exist_ok=True)
     events = [] if events is None else events
     context = JobContext(
-        storage=PathStorage(),
+        storage=root_storage(),
         workdir=workdir,
         reporter=Reporter(events.append, interval_seconds=0),
         cancellation=token or CancellationToken(),

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.clips import Clips, real
+from tests.local_files import key_of, root_storage
 from tests.networks import graph, repeating
 from tests.processes import children, ffmpegs
 
@@ -37,7 +38,7 @@ from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions, UpscaleRequest
-from reel_modal.storage import PathStorage
+from reel_modal.storage import FolderStorage
 from reel_modal.testing import make_clip
 from reel_modal.upscaling.inference import available_providers
 from reel_modal.upscaling.onnx_graph import Node
@@ -63,7 +64,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(source: Path, target: Path, **fields: object) -> UpscaleRequest:
     size = {} if "output_size" in fields else {"scale": 2}
     request = UpscaleRequest.parse(
-        {"job_id": "j", "user_id": "u", "input_key": str(source), "output_key": str(target), **size, **fields}
+        {"job_id": "j", "user_id": "u", "input_key": key_of(source), "output_key": key_of(target), **size, **fields}
     )
     return dataclasses.replace(request, encode=FAST)
 
@@ -79,7 +80,7 @@ def enlarge(
     if network is not None:
         settings = Settings(models={network.stem: registered(network)})
         fields["model"] = network.stem
-    context = JobContext(storage=PathStorage(), workdir=workdir, settings=settings)
+    context = JobContext(storage=root_storage(), workdir=workdir, settings=settings)
     result = apply_upscale.run(ask(source, target, **fields), context)
     return result, probe(target, scan=True)
 
@@ -144,7 +145,7 @@ def test_the_picture_is_nearer_to_a_large_original_than_cubics_come(tmp_path: Pa
             pipe.write(frame)
     target = tmp_path / "large.mkv"
     request = dataclasses.replace(ask(source, target), encode=EncodeOptions(encoder="ffv1"))
-    apply_upscale.run(request, JobContext(storage=PathStorage(), workdir=tmp_path))
+    apply_upscale.run(request, JobContext(storage=root_storage(), workdir=tmp_path))
     with FrameReader(target, pixel_format="yuv420p") as reader:
         made = [frame.planes[0].copy() for frame in reader]
     assert len(made) == len(originals) == 5
@@ -164,7 +165,7 @@ def test_odd_and_turned_clips(name: str, clips: Clips, tmp_path: Path) -> None:
     target = tmp_path / "large.mp4"
     work = tmp_path / "work"
     work.mkdir()
-    result = apply_upscale.run(ask(source, target), JobContext(storage=PathStorage(), workdir=work))
+    result = apply_upscale.run(ask(source, target), JobContext(storage=root_storage(), workdir=work))
     assert result.size == probe(target).size == (2 * before.size[0], 2 * before.size[1])
 
 
@@ -223,7 +224,7 @@ def test_registered_network_makes_the_pixels(clip: Path, tmp_path: Path) -> None
     assert made.size == (192, 128)
 
 
-class Unread(PathStorage):
+class Unread(FolderStorage):
     """A storage of which nothing may be read."""
 
     def open(self, key: str, folder: Path) -> NoReturn:  # noqa: ARG002 - as its base has it
@@ -242,7 +243,7 @@ def test_unregistered_network_is_refused_before_the_input_is_fetched(
 ) -> None:
     (tmp_path / "mine.onnx").write_bytes(repeating(1).to_bytes())
     settings = Settings(models={"mine": registered(tmp_path / "mine.onnx")})
-    context = JobContext(storage=Unread(), workdir=tmp_path, settings=settings)
+    context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(RequestError) as caught:
         apply_upscale.run(ask(clip, tmp_path / "large.mp4", **fields), context)
     assert caught.value.path == path
@@ -253,7 +254,7 @@ def test_registered_network_that_changed_is_refused_before_the_input_is_fetched(
     network.write_bytes(repeating(1).to_bytes())
     settings = Settings(models={"mine": registered(network)})
     network.write_bytes(repeating(1, 3).to_bytes())
-    context = JobContext(storage=Unread(), workdir=tmp_path, settings=settings)
+    context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(InvalidModelError, match="'mine' does not have the sha256"):
         apply_upscale.run(ask(clip, tmp_path / "large.mp4", model="mine"), context)
 
@@ -313,7 +314,7 @@ def test_a_request_that_does_not_fit_the_clip_is_refused(clip: Path, tmp_path: P
 def test_progress_counts_frames_and_ends_whole(clip: Path, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     context = JobContext(
-        storage=PathStorage(), workdir=tmp_path, reporter=Reporter(events.append, interval_seconds=0)
+        storage=root_storage(), workdir=tmp_path, reporter=Reporter(events.append, interval_seconds=0)
     )
     apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
     render = [event.done for event in events if event.phase == "render"]
@@ -329,7 +330,7 @@ def test_a_cancelled_job_leaves_no_file_no_thread_no_process(clip: Path, tmp_pat
             token.cancel()
 
     context = JobContext(
-        storage=PathStorage(), workdir=tmp_path, reporter=Reporter(cancel, interval_seconds=0), cancellation=token
+        storage=root_storage(), workdir=tmp_path, reporter=Reporter(cancel, interval_seconds=0), cancellation=token
     )
     with pytest.raises(JobCancelledError):
         apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
@@ -360,7 +361,7 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
             for child in killed:
                 os.kill(child, signal.SIGKILL)
 
-    context = JobContext(storage=PathStorage(), workdir=tmp_path, reporter=Reporter(kill, interval_seconds=0))
+    context = JobContext(storage=root_storage(), workdir=tmp_path, reporter=Reporter(kill, interval_seconds=0))
     with pytest.raises(FFmpegError):
         apply_upscale.upscale(plan, request, context)
     assert killed
@@ -370,7 +371,7 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
 def test_stages_overlap(clip: Path, tmp_path: Path) -> None:
     request = ask(clip, tmp_path / "large.mp4")
     plan = UpscalePlan.of(request, probe(clip), Settings())
-    made, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=PathStorage(), workdir=tmp_path))
+    made, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
     assert made.frames == 10
     assert 0 < stages.infer <= stages.wall
     assert 0 < stages.decode <= stages.wall

@@ -213,8 +213,8 @@ def test_the_result_says_who_made_the_frames_and_the_plan_decides(clips: Clips) 
     def engine(name: str, **fields: object) -> str:
         from reel_modal.config import Settings
 
-        request = request_for(clips.get(name), Path("out.mp4"), **fields)
-        return FramingPlan.of(request, probe(request.input_key), Settings()).engine
+        request = request_for(clips.get(name), Path("/out.mp4"), **fields)
+        return FramingPlan.of(request, probe(clips.get(name)), Settings()).engine
 
     still = crops((0, 20, 10, 90, 160))
     slowed = speeds((0, 1, "0.5"))
@@ -337,4 +337,6 @@ def test_a_request_of_the_app_gives_the_size_that_it_asks_for(marker_clip: Path,
     assert framed(marker_clip, tmp_path, aspect=F(9, 16))[0].size == (202, 360)
     assert framed(marker_clip, tmp_path, aspect=F(9, 16), fit="contain")[0].size == (640, 1138)
     assert framed(marker_clip, tmp_path, output_size=(16, 16), crop=crops((0, 5, 5, 3, 3)))[0].size == (16, 16)
-    assert isinstance(FramingRequest.parse({**request_for(marker_clip, tmp_path).to_dict()}), FramingRequest)
+    assert isinstance(
+        FramingRequest.parse({**request_for(marker_clip, tmp_path / "out.mp4").to_dict()}), FramingRequest
+    )

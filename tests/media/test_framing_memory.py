@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.local_files import key_of
 
 from reel_modal.testing import make_clip
 
@@ -24,10 +25,10 @@ from pathlib import Path
 from reel_modal import FramingRequest
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
-from reel_modal.storage import PathStorage
+from reel_modal.storage import FolderStorage
 
 asked, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-result = process_framing.run(FramingRequest.parse(asked), JobContext(storage=PathStorage(), workdir=folder))
+result = process_framing.run(FramingRequest.parse(asked), JobContext(storage=FolderStorage(Path("/")), workdir=folder))
 peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps([result.engine, result.frames, *peaks]))
 """
@@ -58,8 +59,8 @@ def frame(clip: Path, folder: Path, crop: list[dict[str, float]], speed: float |
     asked: dict[str, object] = {
         "jobId": "j",
         "userId": "u",
-        "inputKey": str(clip),
-        "outputKey": str(folder / "out.mp4"),
+        "inputKey": key_of(clip),
+        "outputKey": key_of(folder / "out.mp4"),
         "cropKeyframes": crop,
         "outputWidth": 404,
         "outputHeight": 720,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
+from tests.local_files import key_of, path_of, root_storage
 from tests.media.beats import LENGTH_SECONDS, beat_times, beeps, flashes, make_beats, samples_of
 from tests.media.test_render_overlay import sound as packets_of_sound
 
@@ -19,7 +20,6 @@ from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment, Timeline
-from reel_modal.storage import PathStorage
 
 F = Fraction
 SECONDS = 5
@@ -54,8 +54,8 @@ def make(clip: Path, folder: Path, edit: str, **fields: object) -> Made:
     request = FramingRequest(
         job_id="j",
         user_id="u",
-        input_key=str(clip),
-        output_key=str(folder / "out.mp4"),
+        input_key=key_of(clip),
+        output_key=key_of(folder / "out.mp4"),
         trim_start_seconds=F(str(start)),
         trim_end_seconds=None if end is None else F(str(end)),
         segments=tuple(
@@ -67,7 +67,7 @@ def make(clip: Path, folder: Path, edit: str, **fields: object) -> Made:
     request = dataclasses.replace(request, **fields)  # type: ignore[arg-type]
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    result = process_framing.run(request, JobContext(storage=PathStorage(), workdir=workdir, settings=Settings()))
+    result = process_framing.run(request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings()))
     scan = probe(clip, scan=True).scan
     assert scan is not None
     return Made(request, folder / "out.mp4", request.timeline(scan.duration_seconds), result)
@@ -112,7 +112,7 @@ def check(made: Made, source: Path, beat_moments: list[Fraction], least: int = 3
 
 def _spacing(made: Made, moment: Fraction) -> Fraction:
     """How far apart two pictures of the source are around this moment of the output."""
-    source = probe(made.request.input_key)
+    source = probe(path_of(made.request.input_key))
     return 1 / (source.fps * made.timeline.piece_at_output(moment - F(1, 1000)).speed)
 
 

@@ -22,15 +22,15 @@ from pathlib import Path
 from reel_modal import UpscaleRequest, EncodeOptions
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import JobContext
-from reel_modal.storage import PathStorage
+from reel_modal.storage import FolderStorage
 
 model, folder, *clips = sys.argv[1:]
 for clip in clips:
     request = UpscaleRequest(
-        job_id="j", user_id="u", input_key=clip, output_key=clip + ".large.mp4", scale=2, model=model,
+        job_id="j", user_id="u", input_key=clip[1:], output_key=clip[1:] + ".large.mp4", scale=2, model=model,
         provider="cpu", encode=EncodeOptions(encoder="libx264", preset="slower"),  # slower than the network
     )
-    result = apply_upscale.run(request, JobContext(storage=PathStorage(), workdir=Path(folder)))
+    result = apply_upscale.run(request, JobContext(storage=FolderStorage(Path("/")), workdir=Path(folder)))
     print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -8,7 +8,21 @@ from typing import assert_type
 
 import numpy as np
 
-from reel_modal import Frame, FramePipe, FrameReader, MediaInfo, OverlayRequest, RenderResult, Settings, probe
+from reel_modal import (
+    EncodeOptions,
+    Frame,
+    FramePipe,
+    FrameReader,
+    FramingRequest,
+    HighlightKeyframe,
+    HighlightRegion,
+    MediaInfo,
+    OverlayRequest,
+    RenderResult,
+    Settings,
+    StoreOptions,
+    probe,
+)
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import JobContext
@@ -35,7 +49,30 @@ def requests(path: Path, context: JobContext) -> None:
     assert_type(Settings.from_env().budget_usd, float | None)
 
 
+def values() -> None:
+    keyframe = HighlightKeyframe(time_seconds=0.5, x=1, y=Fraction(1, 2), radius_x=3, radius_y=3)
+    assert_type(keyframe.time_seconds, Fraction)
+    region = HighlightRegion(id=7, start_seconds="1/2", end_seconds=2, keyframes=[keyframe, {"time": 1}])
+    assert_type(region.keyframes, tuple[HighlightKeyframe, ...])
+    request = FramingRequest(
+        job_id=1,
+        user_id="u",
+        input_key="in.mp4",
+        output_key="out.mp4",
+        aspect="9:16",
+        fps=29.97,
+        encode={"crf": 18},
+    )
+    assert_type(request.fps, Fraction | None)
+    assert_type(request.encode, EncodeOptions)
+    assert_type(FramingRequest.parse({}, user_id="u", store=StoreOptions()), FramingRequest)
+
+
 def wrong(path: Path) -> None:
+    HighlightKeyframe(time_seconds=[], x=1, y=1, radius_x=1, radius_y=1)  # pyright: ignore[reportArgumentType]
+    EncodeOptions(quality="high")  # pyright: ignore[reportArgumentType]
+    StoreOptions(existing="keep")  # pyright: ignore[reportArgumentType]
+    FramingRequest.parse({}, user="u")  # pyright: ignore[reportCallIssue]
     FramePipe(path, size=(2, 2))  # pyright: ignore[reportCallIssue]
     FramePipe(path, size=(2, 2), fps=25, pixel_format="rgba")  # pyright: ignore[reportArgumentType]
     FramePipe(path, (2, 2), 25)  # pyright: ignore[reportCallIssue]

@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hypothesis import strategies as st
-from tests.unit.strategies import encode_options, positions, radii, times, words
+from tests.unit.strategies import encode_options, keys, positions, radii, times
 
 from reel_modal.schema import CropKeyframe, FramingRequest, SpeedSegment
 
@@ -49,10 +49,7 @@ def framing_requests(draw: st.DrawFn) -> FramingRequest:
     aspect = draw(st.none() | st.fractions(Fraction(1, 10), 10, max_denominator=100)) if size is None else None
     length = draw(st.none() | times.filter(lambda value: value > 0))
     return FramingRequest(
-        job_id=draw(words),
-        user_id=draw(words),
-        input_key=draw(words),
-        output_key=draw(words),
+        **{name: draw(values) for name, values in keys().items()},
         crop=draw(crops()),
         interpolation=draw(st.sampled_from(["linear", "catmull_rom"])),
         video_size=draw(st.none() | st.tuples(st.integers(1, 8000), st.integers(1, 8000))),

@@ -6,11 +6,39 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
+from reel_modal.errors import InvalidKeyError
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, OverlayStyle
+from reel_modal.schema.keys import check_key
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(
     lambda text: bool(text.strip())
 )
+names = st.from_regex(r"[a-zA-Z0-9é]([a-zA-Z0-9é ._-]*[a-zA-Z0-9é])?", fullmatch=True).filter(
+    lambda text: len(text) <= 40 and _is_key(text)
+)
+presets = st.sampled_from(["ultrafast", "fast", "placebo"])
+encoders = st.sampled_from(["auto", "libx264", "h264_nvenc", "libx265", "some_encoder-2"])
+
+
+def _is_key(text: str) -> bool:
+    try:
+        check_key(text)
+    except InvalidKeyError:
+        return False
+    return True
+
+
+def keys() -> dict[str, st.SearchStrategy[str]]:
+    """The fields that say whose job it is, and on what."""
+    suffixes = st.sampled_from([".mp4", ".mkv", ".MOV"])
+    return {
+        "job_id": names,
+        "user_id": names,
+        "input_key": names.map(lambda name: f"in/{name}"),
+        "output_key": st.tuples(names, suffixes).map(lambda parts: f"out/{parts[0]}{parts[1]}"),
+    }
+
+
 times = st.fractions(0, 100, max_denominator=90_000)
 positions = st.floats(-5000, 5000, allow_subnormal=False) | st.integers(-5000, 5000)
 radii = st.floats(0.1, 4000) | st.integers(1, 4000)
@@ -60,16 +88,13 @@ styles = st.builds(
 
 def encode_options() -> st.SearchStrategy[EncodeOptions]:
     numbers = {"quality": st.integers(0, 51), "threads": st.integers(1, 64)}
-    return st.builds(EncodeOptions, encoder=words, preset=words, **numbers)
+    return st.builds(EncodeOptions, encoder=encoders, preset=presets, **numbers)
 
 
 @st.composite
 def overlay_requests(draw: st.DrawFn) -> OverlayRequest:
     return OverlayRequest(
-        job_id=draw(words),
-        user_id=draw(words),
-        input_key=draw(words),
-        output_key=draw(words),
+        **{name: draw(values) for name, values in keys().items()},
         regions=tuple(draw(regions(f"r{index}")) for index in range(draw(st.integers(0, 3)))),
         effect=draw(st.sampled_from(["dark_overlay", "brightness_boost", "original"])),
         style=draw(styles),

@@ -14,7 +14,7 @@ from reel_modal.errors import InvalidMediaError, JobCancelledError, ObjectNotFou
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ManualClock, ProgressEvent
-from reel_modal.run_here import run_here
+from reel_modal.run_here import keys_of, run_here
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
 from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
@@ -179,16 +179,13 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def request(source: Path, target: Path) -> OverlayRequest:
+def request() -> OverlayRequest:
     key = HighlightKeyframe(time_seconds=Fraction(0), x=0.5, y=0.5, radius_x=0.25, radius_y=0.25)
     region = HighlightRegion(
         id="r", start_seconds=Fraction(0), end_seconds=Fraction(9), keyframes=(key,), video_size=(1, 1)
     )
     return OverlayRequest(
-        job_id="j",
-        user_id="u",
-        input_key=str(source),
-        output_key=str(target),
+        **keys_of(Path("out.mp4")),
         regions=(region,),
         encode=EncodeOptions(encoder="libx264", preset="ultrafast"),
     )
@@ -196,7 +193,7 @@ def request(source: Path, target: Path) -> OverlayRequest:
 
 def test_a_finished_job_leaves_its_output_and_no_working_folder(tmp_path: Path, scratch: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2)
-    result, _ = run_here(render_overlay.run, request(clip, tmp_path / "out.mp4"))
+    result, _ = run_here(render_overlay.run, request(), clip, tmp_path / "out.mp4")
     assert result.frames == 5
     assert list(scratch.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "scratch"]
@@ -208,6 +205,6 @@ def test_a_failed_job_leaves_nothing(tmp_path: Path, scratch: Path, problem: typ
     if problem is InvalidMediaError:
         source.write_bytes(bytes(range(256)) * 100)
     with pytest.raises(problem, match=r"in\.mp4"):
-        run_here(render_overlay.run, request(source, tmp_path / "out.mp4"))
+        run_here(render_overlay.run, request(), source, tmp_path / "out.mp4")
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out.mp4").exists()

@@ -46,7 +46,7 @@ def test_the_parameters_of_each_function_are_in_its_contract() -> None:
     functions = local_contract({}).functions
     assert {name for name, row in functions.items() if row["signature"] != "no request yet"} == set(REQUESTS)
     assert "OverlayRequest(job_id: str, " in functions["render_overlay"]["signature"]
-    assert " -> RenderResult(job_id: str, " in functions["render_overlay"]["signature"]
+    assert " -> RenderResult(status: RenderStatus, job_id: str, " in functions["render_overlay"]["signature"]
 
 
 @pytest.mark.parametrize(

@@ -111,15 +111,18 @@ KEYFRAME = (*REGION, "keyframes", 0)
             "effect: is 'sparkle'; use one of dark_overlay, brightness_boost, original",
         ),
         (_edit("efect", value="original"), "efect: is not a known field; did you mean 'effect'?"),
-        (_edit("job_id", value="j2"), "job_id: 'job_id' is 'j2' but 'jobId' is 'j1'; send one of them"),
+        (_edit("job_id", value="j2"), "job_id: 'jobId' is 'j1' but 'job_id' is 'j2'; send one of them"),
         (_edit(*REGION, "startTime", value=3), "regions[0].end_seconds: is 2.017; the start at 3 is later"),
-        (_edit(*REGION, "startTime", value=-1), "regions[0].start_seconds: is -1; it must be 0 or more"),
-        (_edit(*REGION, "startTime", value="soon"), "regions[0].start_seconds: 'soon' is no number of seconds"),
+        (_edit(*REGION, "startTime", value=-1), "regions[0].start_seconds: is -1; it must be between 0 and 10000000"),
+        (
+            _edit(*REGION, "startTime", value="soon"),
+            "regions[0].start_seconds: 'soon' is not a number; write 1.5 or '3/2'",
+        ),
         (_edit(*REGION, "enabled", value=1), "regions[0].enabled: must be true or false, not 1"),
         (_edit(*REGION, "videoHeight", value=None), "regions[0].video_height: is missing; send both sides"),
         (
             _edit(*REGION, "videoHeight", value=0),
-            "regions[0].video_size: is (1920, 0); both sides must be at least 1",
+            "regions[0].video_height: is 0; it must be between 1 and 100000",
         ),
         (_edit(*REGION, "videoHeight", value=10.5), "regions[0].video_height: must be a whole number, not 10.5"),
         (_edit(*REGION, "keyframes", value=[]), "regions[0].keyframes: must have at least one keyframe"),
@@ -140,7 +143,7 @@ KEYFRAME = (*REGION, "keyframes", 0)
         ),
         (
             _edit(*KEYFRAME, "fillOpacity", value=0.3),
-            "regions[0].keyframes[0].fill_opacity: 'fillOpacity' is 0.3 but",
+            "regions[0].keyframes[0].fill_opacity: 'opacity' is 0.2 but 'fillOpacity' is 0.3",
         ),
         (_edit(*KEYFRAME, "color", value="red"), "regions[0].keyframes[0].color: is 'red'; write it as #rrggbb"),
         (
@@ -183,7 +186,11 @@ def test_too_many_regions_are_refused_before_they_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "words"),
-    [("{", "is no JSON"), ("[]", "a request is a JSON object; this is a list"), (b"\xff", "is no JSON")],
+    [
+        ("{", "the request is not JSON"),
+        ("[]", "a request is a JSON object; this is a list"),
+        (b"\xff", "is not JSON"),
+    ],
 )
 def test_what_is_no_object_is_refused(raw: str | bytes, words: str) -> None:
     with pytest.raises(RequestError, match=words):
@@ -216,7 +223,7 @@ def test_hash_changes_with_encoder_threads() -> None:
     assert OverlayRequest.parse(one.to_dict()) == one
 
 
-@pytest.mark.parametrize("threads", [0, 65, 1.5, "many", None])
+@pytest.mark.parametrize("threads", [0, 65, 1.5, "many", True])
 def test_encode_refuses_threads_that_are_no_count(threads: object) -> None:
     with pytest.raises(RequestError, match=r"^encode\.threads: "):
         OverlayRequest.parse({**APP_JSON, "encode": {"threads": threads}})

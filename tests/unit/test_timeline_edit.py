@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from fractions import Fraction
 from itertools import pairwise
 
@@ -156,7 +157,7 @@ def request(*highlights: HighlightRegion, interpolation: Interpolation = "linear
         job_id="j",
         user_id="u",
         input_key="i",
-        output_key="o",
+        output_key="o.mp4",
         regions=highlights,
         style=OverlayStyle(interpolation=interpolation),
     )
@@ -243,7 +244,7 @@ def test_an_untouched_time_line_changes_nothing() -> None:
 def test_fewer_lines_would_not_follow_the_spline() -> None:
     track = Track([F(0), F(1), F(2), F(3)], [(0.0,), (100.0,), (100.0,), (0.0,)], "catmull_rom")
     for tolerance in (2.0, 0.1):
-        moments = track.moments((tolerance,))
+        moments = track.moments(track.steps((tolerance,)))
         lines = Track(moments, [track.at(moment) for moment in moments], "linear")
         worst = max(abs(track.at(F(n, 500))[0] - lines.at(F(n, 500))[0]) for n in range(1501))
         assert tolerance / 8 < worst <= tolerance
@@ -252,3 +253,35 @@ def test_fewer_lines_would_not_follow_the_spline() -> None:
 @given(region=regions())
 def test_retiming_by_nothing_is_nothing(region: HighlightRegion) -> None:
     assert request(region).retimed(framing()).regions == (region,)
+
+
+def spiral(count: int) -> HighlightRegion:
+    """A spline that jumps across the picture at each keyframe."""
+    keyframes = tuple(
+        HighlightKeyframe(time_seconds=F(index), x=(-1) ** index * 1e6, y=0, radius_x=1, radius_y=1)
+        for index in range(count)
+    )
+    return HighlightRegion(id="wild", start_seconds=F(0), end_seconds=F(count), keyframes=keyframes)
+
+
+def test_retiming_a_wild_spline_is_refused_before_its_lines_are_made() -> None:
+    asked, edit = request(spiral(400), interpolation="catmull_rom"), framing((0.5, 1.5, "0.5"))
+    begun = time.thread_time()
+    with pytest.raises(RequestError, match="regions: need more than 100000 keyframes at another speed"):
+        asked.retimed(edit)
+    assert time.thread_time() - begun < 0.5
+    assert len(request(spiral(100), interpolation="catmull_rom").retimed(edit).regions[0].keyframes) > 10_000
+
+
+def test_retiming_by_a_thousand_odd_speeds_gives_times_that_a_request_may_have() -> None:
+    primes = [n for n in range(101, 2000) if all(n % d for d in range(2, 50))]
+    edit = framing(*((index, index + 1, f"{prime}/500") for index, prime in enumerate(primes)))
+    keyframe = HighlightKeyframe(time_seconds=F(0), x=0, y=0, radius_x=1, radius_y=1)
+    end = dataclasses.replace(keyframe, time_seconds=F(len(primes)))
+    region = HighlightRegion(id="a", start_seconds=F(0), end_seconds=F(10_000_000), keyframes=(keyframe, end))
+    retimed = request(region).retimed(edit)
+    assert OverlayRequest.parse(retimed.to_dict()) == retimed
+    exact = edit.timeline().to_output(F(len(primes)))
+    assert exact.denominator > 10**300
+    assert abs(retimed.regions[0].keyframes[-1].time_seconds - exact) < F(1, 10**150)
+    assert retimed.regions[0].end_seconds <= 10_000_000

@@ -19,7 +19,14 @@ from reel_modal.backends.answers import answered, no_answer, within
 from reel_modal.backends.base import Finished
 from reel_modal.backends.drift import HeldApp, compare_with_held, drift_error, held_row, read_app
 from reel_modal.config import OnDrift
-from reel_modal.errors import AuthError, JobNotFoundError, NotDeployedError, RemoteError, UnavailableError
+from reel_modal.errors import (
+    AuthError,
+    JobNotFoundError,
+    NotDeployedError,
+    RemoteError,
+    RequestError,
+    UnavailableError,
+)
 from reel_modal.functions.contract import Contract, Difference, local_contract
 from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
@@ -155,7 +162,11 @@ class ModalBackend:
                     while (item := await self._next(items, call_id, until)) is not None:
                         if not isinstance(item, dict):
                             return
-                        event = ProgressEvent(**item)
+                        try:
+                            event = ProgressEvent.parse(item)
+                        except RequestError as error:
+                            _log.warning("an event of %s is passed over: %s", call_id, error)
+                            continue
                         if (event.attempt, event.sequence) > latest:
                             latest = (event.attempt, event.sequence)
                             yield event

@@ -75,7 +75,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     settings = context.settings
     with context.reporter.phase("fetch"):
         registered = registered_model(request, settings)  # before the input, which may be large
-        source = context.storage.fetch(request.input_key, context.workdir)
+        source = context.storage.fetch(context.places_of(request)[0], context.workdir)
         plan = UpscalePlan.of(request, probe(source, settings=settings), settings, registered)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))

@@ -5,23 +5,25 @@ It must not know which of the two it is in; it is imported where a job runs, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reel_modal.config import Settings
-from reel_modal.errors import ConfigError, ObjectExistsError
+from reel_modal.errors import ConfigError, EncoderUnavailableError, ObjectExistsError, RequestError
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.metering import Meter
+from reel_modal.media.encoders import try_encoder
 from reel_modal.progress.events import ProgressEvent
-from reel_modal.records import OutputRecord, as_requested, places_of
+from reel_modal.records import OutputRecord, as_requested
 from reel_modal.rendering.opencv import load_cv2
-from reel_modal.schema import RenderResult
+from reel_modal.schema import EncodeOptions, RenderResult
 from reel_modal.scratch import scratch_folder
 from reel_modal.storage import Storage
 
-__all__ = ["NAMES", "run_body"]
+__all__ = ["NAMES", "check_encoder", "run_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ _BODIES: Mapping[str, Callable[[], _Body]] = {
     "apply_upscale": _apply_upscale,
 }
 NAMES = frozenset(_BODIES)
+
+# The one falls back by itself, the other is in every ffmpeg that this package brings.
+_NEED_NO_TRIAL: Final = frozenset({"auto", "libx264"})
 
 
 def run_body(
@@ -99,15 +104,15 @@ def run_body(
         raise ConfigError("no store is set: REEL_MODAL_STORE_URL must say where media lie, such as file:///srv/media")
     body = _BODIES[name]()
     request = body.request_type.parse(payload)
-    # From here on, keys are those of the store: no body knows of users.
-    placed = replace(request, **places_of(request))
+    source_place, output_place = request.places()
     storage = Storage.from_url(settings.store_url)
-    record = OutputRecord(storage, placed.output_key, request.request_hash())
-    source_version = _version_of_inputs(request, storage.stat(placed.input_key).version, settings)
+    record = OutputRecord(storage, output_place, request.request_hash())
+    source_version = _version_of_inputs(request, storage.stat(source_place).version, settings)
     before = _rendered_before(name, request, record, source_version)
     if before is not None:
         usage = before.usage if before.reused_from is None else meter.usage(storage.traffic)
-        return replace(as_requested(before, request, placed.output_key), usage=usage).to_dict()
+        return replace(as_requested(before, request), usage=usage).to_dict()
+    check_encoder(request.encode, settings)
     # The encoder's own threads fill the cores; more for a frame's few milliseconds of drawing only cost.
     load_cv2().setNumThreads(1)
     with scratch_folder(folder) as workdir:
@@ -121,11 +126,36 @@ def run_body(
             reporter=reporter,
             cancellation=cancellation or CancellationToken(),
             meter=meter,
-            announce=lambda result, made: record.write(result, made, source_version),
+            announce=lambda result, made: record.write(as_requested(result, request), made, source_version),
             output_tags=record.tags(source_version),
+            places=(source_place, output_place),
         )
         context.raise_if_cancelled(name)
-        return as_requested(body.run(placed, context), request, placed.output_key).to_dict()
+        with _encoder_named(request.encode):
+            return as_requested(body.run(request, context), request).to_dict()
+
+
+def check_encoder(encode: EncodeOptions, settings: Settings) -> None:
+    """Try the encoder that a request names, before its input is fetched.
+
+    Raises:
+        RequestError: It does not start here.
+        FFmpegNotFoundError: There is no ffmpeg.
+    """
+    if encode.encoder not in _NEED_NO_TRIAL:
+        with _encoder_named(encode):
+            try_encoder(settings, encode.encoder)
+
+
+@contextmanager
+def _encoder_named(encode: EncodeOptions) -> Iterator[None]:
+    """Report an encoder that the request names and that does not start as an error of the request."""
+    try:
+        yield
+    except EncoderUnavailableError as error:
+        if encode.encoder == "auto":
+            raise
+        raise RequestError("encode.encoder", error.message) from error
 
 
 def _version_of_inputs(request: Any, clip_version: str, settings: Settings) -> str:

@@ -18,6 +18,7 @@ from reel_modal.errors import JobCancelledError
 from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import RenderResult, Usage
+from reel_modal.schema.requests import Request
 from reel_modal.storage import Storage
 
 __all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter"]
@@ -142,6 +143,7 @@ class JobContext:
         meter: Measures the receipt.
         announce: Takes the result and its file right before that is published, to keep a record of it.
         output_tags: What the output says of itself, as tags of its container.
+        places: The input's and the output's key as the storage knows them; None is for those of the request.
     """
 
     storage: Storage
@@ -152,6 +154,11 @@ class JobContext:
     meter: Meter = field(default_factory=Meter)
     announce: Callable[[RenderResult, Path], None] = _announce_nothing
     output_tags: Mapping[str, str] = field(default_factory=dict)
+    places: tuple[str, str] | None = None
+
+    def places_of(self, request: Request) -> tuple[str, str]:
+        """Return the input's and the output's key of `request` as the storage knows them."""
+        return self.places or (request.input_key, request.output_key)
 
     def usage(self, model: str | None = None) -> Usage:
         """Return the receipt so far; `model` is the network that made pixels."""

@@ -95,7 +95,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
 
 def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
-    source = context.storage.open(request.input_key, context.workdir)
+    source = context.storage.open(context.places_of(request)[0], context.workdir)
     media = look_at(source, context.settings)
     trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
     reach: Reach = "whole" if source.whole or not trimmed else reach_of(media, request.trim_end_seconds)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
@@ -18,7 +17,8 @@ from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe, scan_packets
 from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
-from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions
+from reel_modal.schema import RenderResult
+from reel_modal.schema.requests import Request
 
 __all__ = ["VerifiedFile", "output_path", "output_pipe", "publish_result", "result_of", "verified"]
 
@@ -34,24 +34,13 @@ class VerifiedFile:
     made: PipeResult
 
 
-class _Request(Protocol):
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def output_key(self) -> str: ...
-    @property
-    def encode(self) -> EncodeOptions: ...
-    @property
-    def store(self) -> StoreOptions: ...
-
-
-def output_path(request: _Request, context: JobContext) -> Path:
+def output_path(request: Request, context: JobContext) -> Path:
     """Return where the output is made: in the job's folder, in the container that the key names."""
     return context.workdir / f"output{Path(request.output_key).suffix}"
 
 
 def output_pipe(
-    request: _Request,
+    request: Request,
     context: JobContext,
     *,
     size: tuple[int, int],
@@ -94,7 +83,7 @@ def output_pipe(
 
 
 def result_of(
-    made: PipeResult, request: _Request, *, function: str, engine: str, degraded: Iterable[str] = ()
+    made: PipeResult, request: Request, *, function: str, engine: str, degraded: Iterable[str] = ()
 ) -> RenderResult:
     """Return what is known of the result once its file is made.
 
@@ -125,7 +114,7 @@ def result_of(
 def publish_result(
     result: RenderResult,
     file: VerifiedFile,
-    request: _Request,
+    request: Request,
     context: JobContext,
     *,
     model: str | None = None,
@@ -152,7 +141,9 @@ def publish_result(
     with context.reporter.phase("publish"):
         context.announce(measured(), file.made.path)
         refuse = request.store.existing == "refuse"
-        context.storage.publish(file.made.path, request.output_key, existing="refuse" if refuse else "replace")
+        context.storage.publish(
+            file.made.path, context.places_of(request)[1], existing="refuse" if refuse else "replace"
+        )
     return measured()
 
 

@@ -50,7 +50,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     """
     load_cv2()  # if it does not load, nothing is fetched
     with context.reporter.phase("fetch"):
-        source = context.storage.fetch(request.input_key, context.workdir)
+        source = context.storage.fetch(context.places_of(request)[0], context.workdir)
         media = probe(source, settings=context.settings)
     overlay = OverlayRenderer(request, media.size, media.color)
 

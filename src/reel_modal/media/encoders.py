@@ -51,6 +51,7 @@ _NVENC_PRESETS: Final = {
     "slow": "p6",
     "slower": "p7",
     "veryslow": "p7",
+    "placebo": "p7",
 }
 
 # These start a pool of threads by the machine's cores, whatever `-threads` says, and their output follows it.

@@ -82,7 +82,7 @@ class FrameReader:
         pixel_format: PixelFormat = "bgr24",
         start: Fraction | float | None = None,
         end: Fraction | float | None = None,
-        fps: Fraction | float | None = None,
+        fps: Fraction | float | str | None = None,
         size: tuple[int, int] | None = None,
         decoder: Decoder = "process",
         handed_on: bool = False,

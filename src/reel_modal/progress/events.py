@@ -5,7 +5,13 @@ It must not know where a job runs; a backend brings the events.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from reel_modal.errors import RequestError
+from reel_modal.schema._fields import Kind
+from reel_modal.schema._kinds import integer, number, string
 
 __all__ = ["ProgressEvent"]
 
@@ -29,3 +35,29 @@ class ProgressEvent:
     elapsed_seconds: float
     sequence: int
     attempt: int = 1
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> Self:
+        """Read an event that came over a queue; fields of newer versions are passed over.
+
+        Raises:
+            RequestError: A field is missing, of another type, or too large.
+        """
+        read = {}
+        for name, kind in _KINDS.items():
+            try:
+                read[name] = kind.convert(raw.get(name, 1 if name == "attempt" else None))
+            except RequestError as error:
+                raise RequestError(name, error.problem) from error
+        return cls(**read)
+
+
+_COUNT: Final = integer(0, 1 << 53)
+_KINDS: Final[Mapping[str, Kind[Any, Any]]] = {
+    "phase": string(64),
+    "done": _COUNT,
+    "total": Kind(lambda value: None if value is None else _COUNT.convert(value), {}, ""),
+    "elapsed_seconds": number(),
+    "sequence": _COUNT,
+    "attempt": _COUNT,
+}

@@ -1,16 +1,12 @@
-"""How an output is encoded: the part that every request has.
-
-Pure; it must not know which encoders there are.
-"""
+"""How an output is encoded: the part that every request has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
-from reel_modal.bounds import not_empty, within
-from reel_modal.parsing import Record, integer, text, truth
-from reel_modal.schema.reading import build
+from reel_modal.errors import RequestError
+from reel_modal.schema._fields import Record, declared, record
+from reel_modal.schema._kinds import boolean, integer, matching
 
 __all__ = ["ENCODER_THREADS", "MOST_THREADS", "EncodeOptions"]
 
@@ -20,11 +16,21 @@ ENCODER_THREADS: Final = 4
 MOST_THREADS: Final = 64
 """Modal reserves at most this many cores for a container."""
 
-_WORST_QUALITY: Final = 51
+_PRESETS: Final = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"),
+)
+_ENCODER: Final = matching(
+    r"(?!copy\b)[a-z0-9][a-z0-9_\-]*", "write auto or ffmpeg's name of an encoder", "`auto` or ffmpeg's name of one"
+)
+_PRESET: Final = matching(
+    f"{'|'.join(_PRESETS)}|p[1-7]",
+    f"use one of {', '.join(_PRESETS)}, or p1 to p7 of an encoder of NVENC",
+    "`ultrafast` to `placebo`; `p1` to `p7` of NVENC",
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeOptions:
+@record
+class EncodeOptions(Record):
     """How the output is encoded.
 
     Attributes:
@@ -36,32 +42,14 @@ class EncodeOptions:
             request and never depends on the machine.
     """
 
-    encoder: str = "auto"
-    quality: int = 23
-    preset: str = "fast"
-    smart: bool = True
-    threads: int = ENCODER_THREADS
+    encoder: str = declared(converter=_ENCODER, default="auto")
+    quality: int = declared(converter=integer(0, 51), default=23, aliases=("crf",))
+    preset: str = declared(converter=_PRESET, default="fast")
+    smart: bool = declared(converter=boolean, default=True)
+    threads: int = declared(converter=integer(1, MOST_THREADS), default=ENCODER_THREADS)
 
-    def __post_init__(self) -> None:
-        not_empty("encoder", self.encoder)
-        within("quality", self.quality, 0, _WORST_QUALITY)
-        not_empty("preset", self.preset)
-        within("threads", self.threads, 1, MOST_THREADS)
-
-    @classmethod
-    def read(cls, raw: object, path: str) -> Self:
-        """Read one from the JSON of a request; `path` is where it stands there."""
-        record = Record(raw, path)
-        encode = {
-            "encoder": record.take_or("auto", text, "encoder"),
-            "quality": record.take_or(23, integer, "quality", "crf"),
-            "preset": record.take_or("fast", text, "preset"),
-            "smart": record.take_or(True, truth, "smart"),  # noqa: FBT003
-            "threads": record.take_or(ENCODER_THREADS, integer, "threads"),
-        }
-        record.finish()
-        return build(cls, path, encode)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+    def _check(self) -> None:
+        if self.preset not in _PRESETS and not self.encoder.endswith("_nvenc"):
+            raise RequestError(
+                "preset", f"is {self.preset!r}, which NVENC alone has; use one of {', '.join(_PRESETS)}"
+            )

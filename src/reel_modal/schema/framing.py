@@ -1,37 +1,31 @@
-"""The request of `process_framing`: what part of the picture is kept, for how long, how fast, in what size.
-
-Pure; it must not know how frames are cut or sound is stretched.
-"""
+"""The request of `process_framing`: what part of the picture is kept, for how long, how fast, in what size."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Final, Literal, Self, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias
 
-from reel_modal.bounds import at_least_zero, finite, in_order, not_empty, positive, within
 from reel_modal.errors import RequestError
 from reel_modal.interpolation import Interpolation
-from reel_modal.parsing import (
-    Raw,
-    Record,
-    decode,
-    items,
-    join,
-    number,
-    one_of,
-    rooted,
-    seconds,
-    seconds_json,
-    text,
-    truth,
+from reel_modal.schema._fields import Kind, Record, declared, join, record
+from reel_modal.schema._kinds import (
+    RATE,
+    RATIO,
+    SECONDS,
+    boolean,
+    choice,
+    decimal,
+    integer,
+    list_of,
+    matching,
+    nested,
+    optional,
+    size,
 )
-from reel_modal.schema.encoding import EncodeOptions
-from reel_modal.schema.framing_parts import edit_fields, quarter_turn, rate, ratio, size_fields
-from reel_modal.schema.reading import build, hash_without_job, identifier, video_size
-from reel_modal.schema.storing import StoreOptions
+from reel_modal.schema._numbers import shown
+from reel_modal.schema.overlay import INTERPOLATION, LENGTH, POSITION, SPACE, SPACE_SIDES, check_order
+from reel_modal.schema.requests import Request
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["CropKeyframe", "Fit", "FramingRequest", "Outside", "SlowMotion", "SpeedSegment"]
@@ -45,22 +39,34 @@ SlowMotion: TypeAlias = Literal["repeat", "blend"]
 Outside: TypeAlias = Literal["clamp", "refuse"]
 """What to do with crops outside of the frame and trims outside of the clip."""
 
-DEFAULT_SIZE: Final = (810, 1440)
 SLOWEST: Final = Fraction(1, 10)
 FASTEST: Final = Fraction(10)
 MOST_KEYFRAMES: Final = 100_000
 MOST_SEGMENTS: Final = 1000
-_SMALLEST_SIDE_PX: Final = 16
-_LARGEST_SIDE_PX: Final = 8192
-_FASTEST_FPS: Final = 240
-_WIDEST: Final = Fraction(10)
 # Apps round what they send; a hundredth of a pixel is nobody's intention.
 _ROUNDING_PX: Final = 0.01
-_BACKGROUND: Final = re.compile(r"blur|#[0-9a-fA-F]{6}")
+_SIDES: Final = ("output_width", "output_height")
+_FIT: Final[Kind[Fit, Fit]] = choice(Fit)
+_SLOW_MOTION: Final[Kind[SlowMotion, SlowMotion]] = choice(SlowMotion)
+_OUTSIDE: Final[Kind[Outside, Outside]] = choice(Outside)
+_BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "write blur or #rrggbb", "`blur` or `#rrggbb`")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CropKeyframe:
+def _convert_turn(value: object) -> int:
+    degrees = integer(-_MOST_TURNS * 360, _MOST_TURNS * 360).convert(value)
+    if degrees % 90:
+        raise RequestError("", f"is {degrees}; whole quarter turns are possible: 0, 90, 180 or 270, clockwise")
+    return degrees % 360
+
+
+_MOST_TURNS: Final = 100
+_TURN: Final[Kind[float | Fraction, int]] = Kind(
+    _convert_turn, {"type": "integer", "multipleOf": 90}, "0, 90, 180 or 270; -90 is 270"
+)
+
+
+@record
+class CropKeyframe(Record):
     """The part of the picture that is kept at one moment, in pixels of the upright source.
 
     Attributes:
@@ -71,39 +77,11 @@ class CropKeyframe:
         height: Above 0.
     """
 
-    time_seconds: Fraction
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def __post_init__(self) -> None:
-        at_least_zero("time_seconds", self.time_seconds)
-        for name in ("x", "y"):
-            finite(name, getattr(self, name))
-        for name in ("width", "height"):
-            positive(name, getattr(self, name))
-
-    @classmethod
-    def read(cls, raw: object, path: str) -> Self:
-        """Read one from the JSON of a request; `path` is where it stands there."""
-        record = Record(raw, path)
-        keyframe = {
-            "time_seconds": record.take(seconds, "time_seconds", "time"),
-            **{name: record.take(number, name) for name in ("x", "y", "width", "height")},
-        }
-        record.finish()
-        return build(cls, path, keyframe)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the keyframe for JSON."""
-        return {
-            "time_seconds": seconds_json(self.time_seconds),
-            "x": self.x,
-            "y": self.y,
-            "width": self.width,
-            "height": self.height,
-        }
+    time_seconds: Fraction = declared(converter=SECONDS, aliases=("time",))
+    x: float = declared(converter=POSITION)
+    y: float = declared(converter=POSITION)
+    width: float = declared(converter=LENGTH)
+    height: float = declared(converter=LENGTH)
 
     def check_within(self, size: tuple[int, int]) -> None:
         """Refuse a crop that reaches out of a frame of `size` (width, height).
@@ -119,8 +97,8 @@ class CropKeyframe:
                 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedSegment:
+@record
+class SpeedSegment(Record):
     """A stretch of the source that plays slower or faster; what is in no segment plays at its own speed.
 
     Attributes:
@@ -129,38 +107,20 @@ class SpeedSegment:
         speed: 0.1 to 10: source seconds in one second of the output; 0.5 is slow motion.
     """
 
-    start_seconds: Fraction
-    end_seconds: Fraction
-    speed: Fraction
+    start_seconds: Fraction = declared(converter=SECONDS, aliases=("start", "start_time"))
+    end_seconds: Fraction = declared(converter=SECONDS, aliases=("end", "end_time"))
+    speed: Fraction = declared(converter=decimal(SLOWEST, FASTEST, unit="number"), default=Fraction(1))
 
-    def __post_init__(self) -> None:
-        at_least_zero("start_seconds", self.start_seconds)
-        in_order("end_seconds", self.end_seconds, "the start", self.start_seconds)
-        within("speed", self.speed, SLOWEST, FASTEST)
-
-    @classmethod
-    def read(cls, raw: object, path: str) -> Self:
-        """Read one from the JSON of a request; `path` is where it stands there."""
-        record = Record(raw, path)
-        segment = {
-            "start_seconds": record.take(seconds, "start_seconds", "start", "start_time"),
-            "end_seconds": record.take(seconds, "end_seconds", "end", "end_time"),
-            "speed": record.take_or(Fraction(1), seconds, "speed"),
-        }
-        record.finish()
-        return build(cls, path, segment)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the segment for JSON."""
-        return {
-            "start_seconds": seconds_json(self.start_seconds),
-            "end_seconds": seconds_json(self.end_seconds),
-            "speed": seconds_json(self.speed),
-        }
+    def _check(self) -> None:
+        if self.end_seconds <= self.start_seconds:
+            raise RequestError(
+                "end_seconds",
+                f"is {shown(self.end_seconds)}; the start is {shown(self.start_seconds)}, and it must be later",
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FramingRequest:
+@record
+class FramingRequest(Request):
     """Cut a clip to a moving part of its picture, a part of its length, and other speeds.
 
     Attributes:
@@ -168,6 +128,8 @@ class FramingRequest:
         user_id: Whom it is for.
         input_key: Where the clip is in the storage.
         output_key: Where the result goes; its suffix chooses the container.
+        encode: How the output is encoded.
+        store: Whose the two keys are, and what becomes of an output that is there.
         crop: What is kept of the picture, in order of the times; before the first and behind the last it
             stands still. Empty keeps all of it.
         interpolation: How the crop moves between its keyframes.
@@ -186,8 +148,6 @@ class FramingRequest:
         slow_motion: What fills the time between two pictures of a slowed stretch.
         outside: Whether crops outside of the frame and trims outside of the clip are moved inside and named
             in the result, or refused.
-        encode: How the output is encoded.
-        store: Whose the two keys are, and what becomes of an output that is there.
 
     Raises:
         RequestError: Something is wrong; its `path` says where.
@@ -198,97 +158,44 @@ class FramingRequest:
         True
     """
 
-    job_id: str
-    user_id: str
-    input_key: str
-    output_key: str
-    crop: tuple[CropKeyframe, ...] = ()
-    interpolation: Interpolation = "linear"
-    video_size: tuple[int, int] | None = None
-    trim_start_seconds: Fraction = Fraction(0)
-    trim_end_seconds: Fraction | None = None
-    segments: tuple[SpeedSegment, ...] = ()
-    output_size: tuple[int, int] | None = None
-    aspect: Fraction | None = None
-    fps: Fraction | None = None
-    rotation_degrees: int = 0
-    audio: bool = True
-    fit: Fit = "cover"
-    background: str = "blur"
-    slow_motion: SlowMotion = "repeat"
-    outside: Outside = "clamp"
-    encode: EncodeOptions = field(default_factory=EncodeOptions)
-    store: StoreOptions = field(default_factory=StoreOptions)
-
-    def __post_init__(self) -> None:
-        for name in ("job_id", "user_id", "input_key", "output_key"):
-            not_empty(name, getattr(self, name))
-        for name, words in _WORDS.items():
-            one_of(*words)(getattr(self, name), name)
-        self._check_picture()
-        self._check_times()
-
-    @classmethod
-    def parse(cls, raw: Raw) -> Self:
-        """Read a request as hosts send it: snake_case, camelCase, legacy names, both forms of the trim.
-
-        Raises:
-            RequestError: Something is wrong, unknown, or said twice with different values; `path` says where.
-        """
-        record = Record(decode(raw))
-        whole: tuple[CropKeyframe, ...] = ()
-        request = {
-            **{name: record.take(identifier, name) for name in ("job_id", "user_id")},
-            **{name: record.take(text, name) for name in ("input_key", "output_key")},
-            "crop": record.take_or(whole, items(CropKeyframe.read, MOST_KEYFRAMES), "crop", "crop_keyframes"),
-            "video_size": video_size(record),
-            **edit_fields(record, items(SpeedSegment.read, MOST_SEGMENTS)),
-            "output_size": size_fields(record),
-            "aspect": record.take_or(None, ratio, "aspect", "aspect_ratio"),
-            "fps": record.take_or(None, rate, "fps", "output_fps", "target_fps"),
-            "rotation_degrees": record.take_or(0, quarter_turn, "rotation_degrees", "rotation"),
-            "audio": record.take_or(True, truth, "audio", "include_audio"),  # noqa: FBT003
-            "background": record.take_or("blur", text, "background"),
-            **{name: record.take_or(words[0], one_of(*words), name) for name, words in _WORDS.items()},
-            "encode": record.take_or(EncodeOptions(), EncodeOptions.read, "encode"),
-            "store": record.take_or(StoreOptions(), StoreOptions.read, "store"),
-        }
-        record.finish()
-        return build(cls, "", request)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the request for JSON; `parse` takes it back."""
-        space, size = self.video_size or (None, None), self.output_size or (None, None)
-        end = self.trim_end_seconds
-        return {
-            "job_id": self.job_id,
-            "user_id": self.user_id,
-            "input_key": self.input_key,
-            "output_key": self.output_key,
-            "crop": [keyframe.to_dict() for keyframe in self.crop],
-            "interpolation": self.interpolation,
-            "video_width": space[0],
-            "video_height": space[1],
-            "trim_start_seconds": seconds_json(self.trim_start_seconds),
-            "trim_end_seconds": None if end is None else seconds_json(end),
-            "segments": [segment.to_dict() for segment in self.segments],
-            "output_width": size[0],
-            "output_height": size[1],
-            "aspect": None if self.aspect is None else str(self.aspect),
-            "fps": None if self.fps is None else str(self.fps),
-            "rotation_degrees": self.rotation_degrees,
-            "audio": self.audio,
-            "fit": self.fit,
-            "background": self.background,
-            "slow_motion": self.slow_motion,
-            "outside": self.outside,
-            "encode": self.encode.to_dict(),
-            "store": self.store.to_dict(),
-        }
-
-    def request_hash(self) -> str:
-        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
-        return hash_without_job(self.to_dict())
+    crop: tuple[CropKeyframe, ...] = declared(
+        converter=list_of(nested(CropKeyframe), MOST_KEYFRAMES), default=(), aliases=("crop_keyframes",)
+    )
+    interpolation: Interpolation = declared(converter=INTERPOLATION, default="linear")
+    video_size: tuple[int, int] | None = declared(converter=optional(SPACE), default=None, sides=SPACE_SIDES)
+    trim_start_seconds: Fraction = declared(
+        converter=SECONDS,
+        default=Fraction(0),
+        aliases=(
+            *("trim_start", "segment_data.trim_start_seconds", "segment_data.trim_start"),
+            *("trim_range.start_seconds", "trim_range.start"),
+        ),
+    )
+    trim_end_seconds: Fraction | None = declared(
+        converter=optional(SECONDS),
+        default=None,
+        aliases=(
+            *("trim_end", "segment_data.trim_end_seconds", "segment_data.trim_end"),
+            *("trim_range.end_seconds", "trim_range.end"),
+        ),
+    )
+    segments: tuple[SpeedSegment, ...] = declared(
+        converter=list_of(nested(SpeedSegment), MOST_SEGMENTS), default=(), aliases=("segment_data.segments",)
+    )
+    output_size: tuple[int, int] | None = declared(
+        converter=optional(size(_SIDES, 16, 8192, even=True)),
+        default=None,
+        sides=_SIDES,
+        aliases=("target_width", "target_height"),
+    )
+    aspect: Fraction | None = declared(converter=optional(RATIO), default=None, aliases=("aspect_ratio",))
+    fps: Fraction | None = declared(converter=optional(RATE), default=None, aliases=("output_fps", "target_fps"))
+    rotation_degrees: int = declared(converter=_TURN, default=0, aliases=("rotation",))
+    audio: bool = declared(converter=boolean, default=True, aliases=("include_audio",))
+    fit: Fit = declared(converter=_FIT, default="cover")
+    background: str = declared(converter=_BACKGROUND, default="blur")
+    slow_motion: SlowMotion = declared(converter=_SLOW_MOTION, default="repeat")
+    outside: Outside = declared(converter=_OUTSIDE, default="clamp")
 
     def timeline(self, duration_seconds: Fraction | None = None) -> Timeline:
         """Return which moment of the source the output shows when.
@@ -314,48 +221,29 @@ class FramingRequest:
             RequestError: There is one; `path` leads to it.
         """
         for index, keyframe in enumerate(self.crop):
-            with rooted(join("crop", index)):
+            try:
                 keyframe.check_within(self.video_size or frame_size)
+            except RequestError as error:
+                raise RequestError(join(join("crop", index), error.path), error.problem) from error
 
-    def _check_picture(self) -> None:
-        """Check what concerns space."""
-        if self.video_size is not None and min(self.video_size) < 1:
-            raise RequestError("video_size", f"is {self.video_size}; both sides must be at least 1 pixel")
-        if self.output_size is not None:
-            if self.aspect is not None:
-                raise RequestError("aspect", f"is given beside the output size {self.output_size}; send one of them")
-            for name, side in zip(("output_width", "output_height"), self.output_size, strict=True):
-                within(name, side, _SMALLEST_SIDE_PX, _LARGEST_SIDE_PX)
-                if side % 2:
-                    raise RequestError(name, f"is {side}; video with 4:2:0 chroma has even sides")
-        if self.aspect is not None:
-            within("aspect", self.aspect, 1 / _WIDEST, _WIDEST)
-        if self.fps is not None:
-            within("fps", self.fps, 1, _FASTEST_FPS)
-        one_of(0, 90, 180, 270)(self.rotation_degrees, "rotation_degrees")
-        if not _BACKGROUND.fullmatch(self.background):
-            raise RequestError("background", f"is {self.background!r}; write blur or #rrggbb")
-        for index, (before, after) in enumerate(pairwise(self.crop), start=1):
-            if after.time_seconds <= before.time_seconds:
-                how = "the same as" if after.time_seconds == before.time_seconds else "before"
-                raise RequestError(
-                    join(join("crop", index), "time_seconds"),
-                    f"is {float(after.time_seconds):g}, {how} the one in front of it; sort them and keep one each",
-                )
+    def _check_edit(self) -> None:
+        if self.output_size is not None and self.aspect is not None:
+            raise RequestError("aspect", f"is given beside the output size {self.output_size}; send one of them")
+        check_order("crop", [keyframe.time_seconds for keyframe in self.crop])
         if self.outside == "refuse" and self.video_size is not None:
             self.check_crops(self.video_size)
-
-    def _check_times(self) -> None:
-        """Check what concerns time, as far as that goes without the clip."""
-        at_least_zero("trim_start_seconds", self.trim_start_seconds)
-        if self.trim_end_seconds is not None:
-            in_order("trim_end_seconds", self.trim_end_seconds, "the trim's start", self.trim_start_seconds)
+        start, end = self.trim_start_seconds, self.trim_end_seconds
+        if end is not None and end <= start:
+            raise RequestError(
+                "trim_end_seconds",
+                f"is {shown(end)}; the trim's start is {shown(start)}, and it must be later",
+            )
         for index, (before, after) in enumerate(pairwise(self.segments), start=1):
             if after.start_seconds < before.end_seconds:
                 raise RequestError(
                     join(join("segments", index), "start_seconds"),
-                    f"is {float(after.start_seconds):g}; segments[{index - 1}] ends at"
-                    f" {float(before.end_seconds):g}: sort them and let none overlap",
+                    f"is {shown(after.start_seconds)}; segments[{index - 1}] ends at"
+                    f" {shown(before.end_seconds)}: sort them and let none overlap",
                 )
 
     def _check_length(self, duration: Fraction) -> None:
@@ -369,12 +257,3 @@ class FramingRequest:
         for path, end in [("trim_end_seconds", self.trim_end_seconds), *ends]:
             if end is not None and end > duration:
                 raise RequestError(path, f"is {float(end):g}; the clip ends at {float(duration):g}")
-
-
-# The first word of each is the default.
-_WORDS: Final = {
-    "interpolation": get_args(Interpolation),
-    "fit": get_args(Fit),
-    "slow_motion": get_args(SlowMotion),
-    "outside": get_args(Outside),
-}

@@ -1,31 +1,26 @@
-"""What a render function answers.
-
-Pure; it must not know how anything was rendered.
-"""
+"""What a render function answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
-from typing import Final, Literal, Self, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias
 
 from reel_modal.errors import ConfigError
-from reel_modal.parsing import (
-    Raw,
-    Record,
-    any_text,
-    anything,
-    decode,
+from reel_modal.schema._fields import Kind, Record, declared, record
+from reel_modal.schema._kinds import (
+    boolean,
+    choice,
+    decimal,
     integer,
-    items,
-    one_of,
-    seconds,
-    seconds_json,
-    text,
-    truth,
+    list_of,
+    nested,
+    numbers_by_name,
+    optional,
+    size,
+    string,
 )
-from reel_modal.schema.reading import build
 from reel_modal.schema.usage import Usage
 
 __all__ = ["RenderPlanKind", "RenderResult"]
@@ -33,14 +28,24 @@ __all__ = ["RenderPlanKind", "RenderResult"]
 RenderPlanKind: TypeAlias = Literal["smart", "full"]
 """How much of a clip is rendered: what changes, or all of it."""
 
+RenderStatus: TypeAlias = Literal["success"]
+
 _MOST_NOTES: Final = 1000
+_LARGEST: Final = 1 << 63
+_SIDES: Final = ("width", "height")
+_SIZE: Final = size(_SIDES, 0, _LARGEST)
+_EXACT: Final = decimal(-_LARGEST, _LARGEST)
+_NOTE: Final = string(lines=True)
+_PLAN: Final[Kind[RenderPlanKind, RenderPlanKind]] = choice(RenderPlanKind)
+_STATUS: Final[Kind[RenderStatus, RenderStatus]] = choice(RenderStatus)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderResult:
+@record
+class RenderResult(Record):
     """What a render function has made.
 
     Attributes:
+        status: Always `success`: a job that failed has no result, but an error.
         job_id: Of the request.
         function: Such as `render_overlay`.
         output_key: Where the result is in the storage.
@@ -67,25 +72,28 @@ class RenderResult:
             part of `to_dict`.
     """
 
-    job_id: str
-    function: str
-    output_key: str
-    frames: int
-    size: tuple[int, int]
-    fps: Fraction
-    duration_seconds: Fraction
-    bytes: int
-    engine: str
-    encoder: str
-    seconds_by_phase: Mapping[str, float]
-    degraded: tuple[str, ...] = ()
-    plan: RenderPlanKind = "full"
-    reason: str = ""
-    frames_copied: int = 0
-    cold_start: bool | None = None
-    usage: Usage | None = None
-    reused_from: str | None = None
-    stored_key: str | None = None
+    _noun = "result"
+
+    status: RenderStatus = declared(converter=_STATUS, default="success")
+    job_id: str = declared(converter=_NOTE)
+    function: str = declared(converter=_NOTE)
+    output_key: str = declared(converter=_NOTE)
+    frames: int = declared(converter=integer())
+    size: tuple[int, int] = declared(converter=_SIZE, sides=_SIDES)
+    fps: Fraction = declared(converter=_EXACT)
+    duration_seconds: Fraction = declared(converter=_EXACT)
+    bytes: int = declared(converter=integer())
+    engine: str = declared(converter=_NOTE)
+    encoder: str = declared(converter=_NOTE)
+    plan: RenderPlanKind = declared(converter=_PLAN, default="full")
+    reason: str = declared(converter=string(empty=True, lines=True), default="")
+    frames_copied: int = declared(converter=integer(), default=0)
+    seconds_by_phase: Mapping[str, float] = declared(converter=numbers_by_name())
+    degraded: tuple[str, ...] = declared(converter=list_of(_NOTE, _MOST_NOTES), default=())
+    cold_start: bool | None = declared(converter=optional(boolean), default=None)
+    usage: Usage | None = declared(converter=optional(nested(Usage)), default=None)
+    reused_from: str | None = declared(converter=optional(_NOTE), default=None)
+    stored_key: str | None = declared(converter=optional(_NOTE), default=None)
     sign_url: Callable[[str, float], str] | None = field(default=None, repr=False, compare=False)
 
     def url(self, *, expires_seconds: float = 3600.0) -> str:
@@ -109,58 +117,3 @@ class RenderResult:
                 " s3://bucket/prefix"
             )
         return self.sign_url(self.stored_key, expires_seconds)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the result for JSON, in the form that hosts know: `status`, `output_key` and the rest."""
-        return {
-            "status": "success",
-            "job_id": self.job_id,
-            "function": self.function,
-            "output_key": self.output_key,
-            "frames": self.frames,
-            "width": self.size[0],
-            "height": self.size[1],
-            "fps": seconds_json(self.fps),
-            "duration_seconds": seconds_json(self.duration_seconds),
-            "bytes": self.bytes,
-            "engine": self.engine,
-            "encoder": self.encoder,
-            "plan": self.plan,
-            "reason": self.reason,
-            "frames_copied": self.frames_copied,
-            "seconds_by_phase": dict(self.seconds_by_phase),
-            "degraded": list(self.degraded),
-            "cold_start": self.cold_start,
-            "usage": None if self.usage is None else self.usage.to_dict(),
-            "reused_from": self.reused_from,
-            "stored_key": self.stored_key,
-        }
-
-    @classmethod
-    def parse(cls, raw: Raw) -> Self:
-        """Read a result back from `to_dict`.
-
-        Raises:
-            RequestError: It is none.
-        """
-        record = Record(decode(raw))
-        record.take(one_of("success"), "status")
-        phases = Record(record.take(anything, "seconds_by_phase"), "seconds_by_phase")
-        result = {
-            **{name: record.take(text, name) for name in ("job_id", "function", "output_key", "engine", "encoder")},
-            **{name: record.take(integer, name) for name in ("frames", "bytes")},
-            "size": (record.take(integer, "width"), record.take(integer, "height")),
-            "fps": record.take(seconds, "fps"),
-            "duration_seconds": record.take(seconds, "duration_seconds"),
-            "seconds_by_phase": phases.numbers(),
-            "degraded": record.take(items(text, _MOST_NOTES), "degraded"),
-            "plan": record.take_or("full", one_of(*get_args(RenderPlanKind)), "plan"),
-            "reason": record.take_or("", any_text, "reason"),
-            "frames_copied": record.take_or(0, integer, "frames_copied"),
-            "cold_start": record.take_or(None, truth, "cold_start"),
-            "usage": record.take_or(None, Usage.read, "usage"),
-            "reused_from": record.take_or(None, text, "reused_from"),
-            "stored_key": record.take_or(None, text, "stored_key"),
-        }
-        record.finish()
-        return build(cls, "", result)

@@ -10,8 +10,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
+from reel_modal.errors import RequestError
 from reel_modal.interpolation import Interpolation, Point, Track
-from reel_modal.schema.overlay import HighlightKeyframe, HighlightRegion
+from reel_modal.schema._kinds import MOST_SECONDS
+from reel_modal.schema.overlay import MOST_KEYFRAMES, HighlightKeyframe, HighlightRegion
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["retimed_regions"]
@@ -19,6 +21,7 @@ __all__ = ["retimed_regions"]
 # What nobody sees: a twentieth of a pixel, less than half a step of 255.
 _TOLERANCE: Final[Point] = (0.05, 0.05, 0.05, 0.05, 0.001, 0.001)
 _SMALLEST_RADIUS_PX: Final = 1e-3
+_FINEST: Final = 10**200
 
 
 def retimed_regions(
@@ -44,7 +47,11 @@ def retimed_regions(
     if not any(_changes_pace(region, borders) for region in kept):
         moved = [_moved(region, timeline, _kept_keyframes(region, timeline.source_start)) for region in kept]
         return tuple(moved), interpolation
-    moved = [_moved(region, timeline, _cut(region, borders, interpolation)) for region in kept]
+    left = MOST_KEYFRAMES
+    moved = []
+    for region in kept:
+        moved.append(_moved(region, timeline, _cut(region, borders, interpolation, left)))
+        left -= len(moved[-1].keyframes)
     return tuple(moved), "linear"
 
 
@@ -60,12 +67,18 @@ def _moved(region: HighlightRegion, timeline: Timeline, keyframes: Iterable[High
     """Return the region at output times."""
     return replace(
         region,
-        start_seconds=max(Fraction(0), timeline.to_output(region.start_seconds)),
-        end_seconds=timeline.to_output(region.end_seconds),
+        start_seconds=max(Fraction(0), _fine(timeline.to_output(region.start_seconds))),
+        # A region may end long after the clip.
+        end_seconds=min(Fraction(MOST_SECONDS), _fine(timeline.to_output(region.end_seconds))),
         keyframes=tuple(
-            replace(keyframe, time_seconds=timeline.to_output(keyframe.time_seconds)) for keyframe in keyframes
+            replace(keyframe, time_seconds=_fine(timeline.to_output(keyframe.time_seconds))) for keyframe in keyframes
         ),
     )
+
+
+def _fine(moment: Fraction) -> Fraction:
+    """Return a time that has not more digits than a request may have: a thousand odd speeds make thousands."""
+    return moment if moment.denominator < _FINEST else moment.limit_denominator(_FINEST)
 
 
 def _kept_keyframes(region: HighlightRegion, start: Fraction) -> list[HighlightKeyframe]:
@@ -76,14 +89,22 @@ def _kept_keyframes(region: HighlightRegion, start: Fraction) -> list[HighlightK
     return [replace(region.keyframes[-1], time_seconds=start)]
 
 
-def _cut(region: HighlightRegion, borders: list[Fraction], interpolation: Interpolation) -> list[HighlightKeyframe]:
-    """Return keyframes from the first border on, with one at every border that they move across."""
+def _cut(
+    region: HighlightRegion, borders: list[Fraction], interpolation: Interpolation, most: int
+) -> list[HighlightKeyframe]:
+    """Return at most `most` keyframes from the first border on, with one at every border that they move across."""
     if not region.keyframes:
         return []
     given = {keyframe.time_seconds: keyframe for keyframe in region.keyframes}
     track = Track(list(given), [_point(keyframe) for keyframe in region.keyframes], interpolation)
     first, last = track.times[0], track.times[-1]
-    moments = {*track.moments(_TOLERANCE), *(border for border in borders if first < border < last)}
+    steps = track.steps(_TOLERANCE)
+    if sum(steps) >= most:
+        raise RequestError(
+            "regions",
+            f"need more than {MOST_KEYFRAMES} keyframes at another speed; make the way of {region.id!r} simpler",
+        )
+    moments = {*track.moments(steps), *(border for border in borders if first < border < last)}
     start = borders[0]
     wanted = sorted(moment for moment in moments if moment >= start) or [start]
     return [given.get(moment) or _keyframe_at(region, track, moment) for moment in wanted]

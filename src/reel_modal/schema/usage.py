@@ -1,23 +1,15 @@
-"""What a job used, measured inside the function: its receipt.
-
-Pure; it must not know how anything was measured.
-"""
+"""What a job used, measured inside the function: its receipt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
-
-from reel_modal.parsing import Record, any_text, integer, number, text
-from reel_modal.schema.reading import build
+from reel_modal.schema._fields import Record, declared, record
+from reel_modal.schema._kinds import integer, number, optional, string
 
 __all__ = ["Usage"]
 
-_TEXTS = ("rates_dated", "package_version", "ffmpeg", "decoder_ffmpeg")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+@record
+class Usage(Record):
     """What a job used. Phases, frames, engine and encoder are in the result itself.
 
     Attributes:
@@ -43,36 +35,19 @@ class Usage:
         decoder_ffmpeg: The same of the ffmpeg that decoded on a GPU; empty if none did.
     """
 
-    queue_seconds: float | None = None
-    startup_seconds: float = 0.0
-    seconds: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    peak_memory_bytes: int = 0
-    gpu: str | None = None
-    gpu_seconds: float = 0.0
-    dollars: float = 0.0
-    rates_dated: str = ""
-    model: str | None = None
-    package_version: str = ""
-    ffmpeg: str = ""
-    decoder_ffmpeg: str = ""
+    _noun = "result"
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the receipt for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def read(cls, raw: object, path: str) -> Self:
-        """Read one from the JSON of a result; `path` is where it stands there."""
-        record = Record(raw, path)
-        usage = {
-            **{name: record.take_or(0.0, number, name) for name in ("startup_seconds", "seconds", "gpu_seconds")},
-            **{name: record.take_or(0, integer, name) for name in ("bytes_in", "bytes_out", "peak_memory_bytes")},
-            **{name: record.take_or(None, text, name) for name in ("gpu", "model")},
-            **{name: record.take_or("", any_text, name) for name in _TEXTS},
-            "queue_seconds": record.take_or(None, number, "queue_seconds"),
-            "dollars": record.take_or(0.0, number, "dollars"),
-        }
-        record.finish()
-        return build(cls, path, usage)
+    queue_seconds: float | None = declared(converter=optional(number()), default=None)
+    startup_seconds: float = declared(converter=number(), default=0.0)
+    seconds: float = declared(converter=number(), default=0.0)
+    bytes_in: int = declared(converter=integer(), default=0)
+    bytes_out: int = declared(converter=integer(), default=0)
+    peak_memory_bytes: int = declared(converter=integer(), default=0)
+    gpu: str | None = declared(converter=optional(string()), default=None)
+    gpu_seconds: float = declared(converter=number(), default=0.0)
+    dollars: float = declared(converter=number(), default=0.0)
+    rates_dated: str = declared(converter=string(empty=True), default="")
+    model: str | None = declared(converter=optional(string()), default=None)
+    package_version: str = declared(converter=string(empty=True), default="")
+    ffmpeg: str = declared(converter=string(empty=True), default="")
+    decoder_ffmpeg: str = declared(converter=string(empty=True), default="")

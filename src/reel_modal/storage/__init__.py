@@ -6,9 +6,9 @@ the first store that needs it.
 
 from __future__ import annotations
 
+from reel_modal.schema.keys import check_key
 from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject
 from reel_modal.storage.folder import FolderStorage, PathStorage, publish_file, staging_name
-from reel_modal.storage.keys import check_key
 from reel_modal.storage.objects import ObjectStorage
 
 __all__ = [

@@ -25,9 +25,9 @@ from reel_modal.errors import (
     StorageAccessError,
     StorageError,
 )
+from reel_modal.schema.keys import check_key
 from reel_modal.storage.base import ExistingObject, ObjectInfo, Ranges, Storage, StoredObject, check_small
 from reel_modal.storage.faults import disk_error, reason
-from reel_modal.storage.keys import check_key
 
 __all__ = ["FolderStorage", "PathStorage", "publish_file", "staging_name"]
 

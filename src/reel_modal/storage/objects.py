@@ -29,9 +29,9 @@ from reel_modal.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from reel_modal.schema.keys import check_key
 from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject, check_small
 from reel_modal.storage.faults import disk_error, storage_error
-from reel_modal.storage.keys import check_key
 from reel_modal.storage.ranged import RangedObject
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from reel_modal.errors import ConfigError, InvalidKeyError
+from reel_modal.schema.keys import check_key
 from reel_modal.storage.base import Storage
 from reel_modal.storage.folder import FolderStorage
-from reel_modal.storage.keys import check_key
 from reel_modal.storage.objects import ObjectStorage, Patience, memory_store, s3_store
 
 __all__ = ["check_store", "storage_at"]

@@ -1,0 +1,127 @@
+"""Exact numbers out of whatever writes them down, with bounds on digits and exponents."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Rational
+from typing import Final, TypeAlias
+
+__all__ = ["MOST_DIGITS", "Number", "exact", "kind_of", "shown", "without_numpy"]
+
+Number: TypeAlias = Fraction | Decimal | float | str
+"""What an exact number may be given as; numpy's numbers count as `int` and `float`."""
+
+MOST_DIGITS: Final = 400
+"""Of a numerator and of a denominator. Every float that a field allows has fewer, and every sum stays quick."""
+
+_MOST_BITS: Final = math.floor(MOST_DIGITS * math.log2(10))
+_MOST_CHARACTERS: Final = 2 * MOST_DIGITS + 10
+_SHOWN_CHARACTERS: Final = 60
+_DECIMAL: Final = re.compile(r"[+-]?(?P<whole>\d*)(?:\.(?P<part>\d*))?(?:[eE](?P<exponent>[+-]?\d+))?", re.ASCII)
+_KINDS: Final = {
+    type(None): "null",
+    bool: "true or false",
+    str: "a text",
+    bytes: "bytes",
+    dict: "an object",
+    list: "a list",
+    tuple: "a list",
+}
+
+
+def exact(value: object) -> Fraction:
+    """Return the number that `value` is: a float is what its decimal text says, a text may be `3/2`.
+
+    Raises:
+        ValueError: It is not a finite number, or has too many digits; the message says which.
+    """
+    value = without_numpy(value)
+    if isinstance(value, str):
+        return _from_text(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"must be a finite number, not {value!r}")
+        return Fraction(int(value)) if value.is_integer() else Fraction(Decimal(repr(value)))
+    if isinstance(value, Decimal):
+        return _from_decimal(value)
+    if not isinstance(value, Rational) or isinstance(value, bool):
+        raise ValueError(f"must be a number, not {kind_of(value)}")  # noqa: TRY004 - the caller's field is named
+    # Python's own integers: those of other libraries may overflow.
+    numerator, denominator = int(value.numerator), int(value.denominator)
+    if max(abs(numerator), denominator).bit_length() > _MOST_BITS:
+        raise ValueError(f"has more than {MOST_DIGITS} digits")
+    return value if type(value) is Fraction else Fraction(numerator, denominator)
+
+
+def without_numpy(value: object) -> object:
+    """Return a number of numpy as Python's own, a float by its decimal text; any other value as it is."""
+    if type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "f":
+        return float(str(value))
+    return getattr(value, "item", lambda: value)() if kind in {"i", "u", "b"} else value
+
+
+def shown(value: object) -> str:
+    """Return a few characters that show `value` in a message, whatever its size."""
+    value = without_numpy(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, int | Fraction | Decimal) and not isinstance(value, bool):
+        if not _is_moderate(value):
+            return "a number of too many digits"
+        return str(int(value)) if value == int(value) else f"{float(value):g}"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]!r}…"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}" if value else "[]"
+    return kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """Return the JSON type of `value` in words; a number is shown itself."""
+    if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
+        return shown(value)
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _is_moderate(value: Fraction | Decimal | int) -> bool:
+    """Whether the number is not too large to be shown."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and abs(value.adjusted()) <= _SHOWN_CHARACTERS
+    return max(abs(value.numerator), value.denominator).bit_length() <= 4 * _SHOWN_CHARACTERS
+
+
+def _from_text(text: str) -> Fraction:
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"has {len(text)} characters; a number has at most {_MOST_CHARACTERS}")
+    numerator, slash, denominator = text.strip().partition("/")
+    value = _from_digits(numerator, text)
+    if not slash:
+        return value
+    below = _from_digits(denominator, text)
+    if below == 0:
+        raise ValueError(f"{shown(text)} divides by zero")
+    return value / below
+
+
+def _from_digits(digits: str, text: str) -> Fraction:
+    found = _DECIMAL.fullmatch(digits.strip())
+    if found is None or not (found["whole"] or found["part"]):
+        raise ValueError(f"{shown(text)} is not a number")
+    if len(digits) + abs(int(found["exponent"] or 0)) > MOST_DIGITS:
+        raise ValueError(f"{shown(text)} has more than {MOST_DIGITS} digits")
+    return Fraction(digits.strip())
+
+
+def _from_decimal(value: Decimal) -> Fraction:
+    if not value.is_finite():
+        raise ValueError(f"must be a finite number, not {value}")
+    _, digits, exponent = value.as_tuple()
+    if len(digits) + abs(int(exponent)) > MOST_DIGITS:
+        raise ValueError(f"has more than {MOST_DIGITS} digits")
+    return Fraction(value)

@@ -1,0 +1,50 @@
+"""Which containers an output may have, and which encoders each of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["CONTAINERS", "container_problem"]
+
+# What ffmpeg's muxers take of what its encoders make; None is everything.
+CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
+    ".mp4": frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "ffv1", "mjpeg"}),
+    ".m4v": frozenset({"h264", "mpeg4"}),
+    ".mov": frozenset({"h264", "hevc", "mpeg4", "ffv1", "mjpeg", "prores"}),
+    ".mkv": None,
+    ".webm": frozenset({"vp8", "vp9", "av1"}),
+    ".ts": frozenset({"h264", "hevc", "mpeg2"}),
+    ".mts": frozenset({"h264", "hevc", "mpeg2"}),
+    ".m2ts": frozenset({"h264", "hevc", "mpeg2"}),
+    ".avi": frozenset({"h264", "mpeg4", "ffv1", "mjpeg"}),
+}
+"""By suffix, the codecs that an output of this package may have there."""
+
+# By a part of the encoder's name; the first that fits.
+_CODECS: Final = (
+    *(("auto", "h264"), ("264", "h264"), ("265", "hevc"), ("hevc", "hevc"), ("av1", "av1"), ("vp9", "vp9")),
+    *(("vpx", "vp8"), ("vp8", "vp8"), ("mpeg4", "mpeg4"), ("xvid", "mpeg4"), ("mpeg2", "mpeg2"), ("ffv1", "ffv1")),
+    *(("mjpeg", "mjpeg"), ("prores", "prores"), ("gif", "gif")),
+)
+_ENCODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1", "h264": "libx264"}
+
+
+def container_problem(output_key: str, encoder: str) -> str | None:
+    """Return why no output of `encoder` can be under `output_key`, and what to do; None if one can.
+
+    An encoder of which this package knows nothing is tried where the job runs.
+    """
+    stem, dot, ending = output_key.rpartition("/")[2].rpartition(".")
+    suffix = (dot + ending).lower() if stem else ""
+    if suffix not in CONTAINERS:
+        named = f"{suffix} is not a container that can be written" if suffix else "it has no suffix for a container"
+        return f"{named}; give the key one of {', '.join(CONTAINERS)}"
+    takes, codec = CONTAINERS[suffix], next((made for part, made in _CODECS if part in encoder), None)
+    if takes is None or codec is None or codec in takes:
+        return None
+    known = ", ".join(_ENCODERS[each] for each in ("h264", "vp9", "av1", "vp8") if each in takes)
+    return (
+        f"{suffix} does not take {codec}, which the encoder {encoder!r} makes; give the key the suffix .mp4 or .mkv,"
+        f" or set encode.encoder to {known}"
+    )

@@ -1,0 +1,105 @@
+"""What all requests share: whose job it is, the two keys, how the output is encoded and stored, and the hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Self, TypedDict, Unpack
+
+from reel_modal.errors import InvalidKeyError, RequestError
+from reel_modal.schema._fields import Raw, Record, declared, decode, record
+from reel_modal.schema._kinds import JOB_ID, KEY, USER_ID, nested
+from reel_modal.schema.containers import container_problem
+from reel_modal.schema.encoding import EncodeOptions
+from reel_modal.schema.keys import receipt_key, same_object, store_key
+from reel_modal.schema.storing import StoreOptions
+
+__all__ = ["Request", "SetByServer"]
+
+
+class SetByServer(TypedDict, total=False):
+    """Fields of a request that a server sets itself, whatever a browser sends."""
+
+    job_id: str | int
+    user_id: str | int
+    input_key: str
+    output_key: str
+    store: StoreOptions
+
+
+@record
+class Request(Record):
+    """What a host submits.
+
+    Attributes:
+        job_id: The host's own name of the job; one job id is one request.
+        user_id: Whom it is for.
+        input_key: Where the clip is in the storage.
+        output_key: Where the result goes; its suffix chooses the container.
+        encode: How the output is encoded.
+        store: Whose the two keys are, and what becomes of an output that is there.
+    """
+
+    job_id: str = declared(converter=JOB_ID)
+    user_id: str = declared(converter=USER_ID)
+    input_key: str = declared(converter=KEY)
+    output_key: str = declared(converter=KEY)
+    encode: EncodeOptions = declared(converter=nested(EncodeOptions), default=EncodeOptions())
+    store: StoreOptions = declared(converter=nested(StoreOptions), default=StoreOptions())
+
+    @classmethod
+    def parse(cls, raw: Raw, **given: Unpack[SetByServer]) -> Self:
+        """Read a request as hosts send it: snake_case, camelCase and older names.
+
+        Args:
+            raw: JSON, or a mapping.
+            **given: Fields that the server sets itself; `raw` may not name them.
+
+        Raises:
+            RequestError: Something is wrong, unknown, or given twice with different values; `path` says where.
+        """
+        return cls.from_mapping(decode(raw, cls._noun), **given)
+
+    def places(self) -> tuple[str, str]:
+        """Return the input's and the output's key as the store knows them, below a user's folder or not."""
+        return (
+            store_key(self.input_key, self.store.input_scope, self.user_id),
+            store_key(self.output_key, self.store.output_scope, self.user_id),
+        )
+
+    def request_hash(self) -> str:
+        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
+        import hashlib
+
+        asked = self.to_dict()
+        del asked["job_id"]
+        # What becomes of an output that exists makes no other output.
+        asked["store"] = {name: value for name, value in self.store.to_dict().items() if name != "existing"}
+        said = json.dumps(_numbers_alike(asked), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def _check(self) -> None:
+        for name, scope in (("input_key", self.store.input_scope), ("output_key", self.store.output_scope)):
+            try:
+                place = store_key(getattr(self, name), scope, self.user_id)
+                receipt_key(place, "0" * 64)
+            except InvalidKeyError as error:
+                raise RequestError(name, str(error)) from error
+        source, output = self.places()
+        if same_object(source, output):
+            raise RequestError("output_key", f"is the input itself, {self.input_key!r}; name another key")
+        if (problem := container_problem(self.output_key, self.encode.encoder)) is not None:
+            raise RequestError("output_key", f"is {self.output_key!r}: {problem}")
+        self._check_edit()
+
+    def _check_edit(self) -> None:
+        """Refuse an edit whose parts do not fit together."""
+
+
+def _numbers_alike(value: object) -> object:
+    """Return the same JSON with one spelling of each number: 3 and 3.0 are equal, and ask for the same."""
+    if isinstance(value, Mapping):
+        return {key: _numbers_alike(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers_alike(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

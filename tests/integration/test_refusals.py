@@ -1,0 +1,87 @@
+"""Requests that cannot work: none starts a container, and what only the place of the job knows costs no transfer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.modal_app import Deployed, app_plane
+
+from reel_modal import FunctionRegistry, RequestError, Settings
+from reel_modal.errors import BadInputError
+from reel_modal.functions.requests import REQUESTS
+from reel_modal.schema import OverlayRequest
+from reel_modal.testing import make_clip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+WHO: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
+REGION = {
+    "id": "r",
+    "start_time": 0,
+    "end_time": 1,
+    "keyframes": [{"time": 0, "x": 9, "y": 9, "radiusX": 5, "radiusY": 5}],
+}
+BAD: dict[str, tuple[str, dict[str, Any]]] = {
+    "input_key": ("render_overlay", {"regions": [REGION], "input_key": "../../etc/passwd"}),
+    "user_id": ("render_overlay", {"regions": [REGION], "user_id": "../victim"}),
+    "output_key": ("render_overlay", {"regions": [REGION], "output_key": "out.webm"}),
+    "regions[0].end_seconds": ("render_overlay", {"regions": [{**REGION, "end_time": "1e4000000"}]}),
+    "encode.preset": ("process_framing", {"encode": {"preset": "fastest"}}),
+    "fps": ("process_framing", {"fps": 10**400}),
+    "trim_end_seconds": ("process_framing", {"trim_start": 3, "trim_end": 2}),
+    "model": ("apply_upscale", {"scale": 2, "model": "/etc/passwd"}),
+    "scale": ("apply_upscale", {"scale": 3}),
+}
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
+
+
+async def submit(registry: FunctionRegistry, function: str, body: dict[str, Any]) -> None:
+    """What a host does with the JSON of an app."""
+    await registry[function].submit(REQUESTS[function].parse(body))
+
+
+async def test_bad_requests_start_no_container(app: Deployed) -> None:
+    async with FunctionRegistry(app.settings) as registry:
+        for path, (function, changes) in BAD.items():
+            with pytest.raises(RequestError) as caught:
+                await submit(registry, function, {**WHO, **changes})
+            assert caught.value.path == path
+    assert (len(BAD), app.plane.containers(), app.plane.requests) == (9, [], [])
+
+
+async def test_encoder_unknown_to_the_container_is_bad_input_before_the_input_is_fetched(app: Deployed) -> None:
+    source = app.store / "users/u/in.mp4"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_bytes(b"not a video, which a fetch would find out")
+    request = OverlayRequest(**WHO, regions=(), encode={"encoder": "no_such_encoder"})
+    async with FunctionRegistry(app.settings) as registry:
+        job = await registry["render_overlay"].submit(request)
+        with pytest.raises(
+            BadInputError, match=r"encode\.encoder: 'no_such_encoder' does not start where the job runs"
+        ):
+            await job.result()
+        assert [event.phase async for event in job.events()] == []
+    source.unlink()
+
+
+async def test_encoder_that_does_not_start_here_is_bad_input_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "users/u").mkdir(parents=True)
+    make_clip(tmp_path / "users/u/in.mp4", seconds=0.2)
+    request = OverlayRequest(**WHO, regions=(), encode={"encoder": "h264_v4l2m2m"})
+    async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
+        with pytest.raises(BadInputError, match=r"encode\.encoder: 'h264_v4l2m2m' does not start"):
+            await registry["render_overlay"](request)
+    assert sorted(path.name for path in (tmp_path / "users/u").iterdir()) == ["in.mp4"]
