@@ -7,6 +7,7 @@ import platform
 from datetime import UTC, datetime
 
 from benchmarks import (
+    encoder_threads,
     estimate_accuracy,
     framing_speed,
     many_simulators,
@@ -30,6 +31,7 @@ CONTESTS = {
     "Smart rendering": smart_render,
     "Smart rendering: quality": smart_quality,
     "FramePipe": pipe_overhead,
+    "Encoder threads": encoder_threads,
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,
     "Accuracy of estimates": estimate_accuracy,

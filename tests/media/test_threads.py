@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_pipe_bytes_equal_on_one_real_cpu(tmp_path: Path) -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert digest(tmp_path / "one.mkv") == digest(tmp_path / "all.mkv")
+
+
+def test_pipe_bytes_repeat_on_a_busy_machine(tmp_path: Path, clips: Clips) -> None:
+    """Eight encodes at a time keep the threads of each waiting for one another in ever new orders."""
+    with FrameReader(clips.get("with_sound.mp4"), pixel_format="yuv420p") as reader:
+        pictures = [frame.data.copy() for frame in reader]
+
+    def encode(number: int) -> str:
+        path = tmp_path / f"{number}.mkv"
+        with FramePipe(path, size=(320, 180), fps=25, pixel_format="yuv420p", encoder="libx264") as pipe:
+            for picture in pictures:
+                pipe.write(picture)
+        return digest(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(encode, range(32)))) == 1
 
 
 @pytest.mark.parametrize(("left", "engine"), [(20, "ffmpeg-graph"), (20.5, "opencv-yuv420p")])

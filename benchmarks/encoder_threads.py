@@ -1,0 +1,53 @@
+"""The fixed number of encoder threads against x264's own choice, which follows the cores of the machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measured
+from reel_modal.config import Settings
+from reel_modal.media import find_ffmpeg
+from reel_modal.media.encoders import encoder_arguments
+from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.schema.encoding import ENCODER_THREADS
+
+SECONDS = 12
+PRESETS = ("fast", "veryfast", "ultrafast")
+WHO = ("by cores", "fixed")
+
+
+def encode(preset: str, who: str, folder: Path) -> int:
+    """Decode and encode the clip in one ffmpeg."""
+    arguments = ("-c:v", "libx264", "-preset", preset, "-crf", "23")
+    if who == "fixed":
+        arguments = encoder_arguments("libx264", quality=23, preset=preset, threads=ENCODER_THREADS)
+    source = ("-i", str(clip_1080p(SECONDS)), "-an")
+    subprocess.run([find_ffmpeg(Settings()).path, *QUIET, *source, *arguments, str(folder / "out.mp4")], check=True)
+    return SECONDS * 30
+
+
+def main(rounds: int = 5) -> list[str]:
+    """Run the contest and return the table as Markdown."""
+    clip_1080p(SECONDS)
+    samples = contest("benchmarks.encoder_threads", [f"{preset}:{who}" for preset in PRESETS for who in WHO], rounds)
+    lines = [
+        "| preset | CPU ms a frame: by cores | fixed | CPU, fixed / by cores | fps, fixed / by cores |",
+        "|---|---|---|---|---|",
+    ]
+    for preset in PRESETS:
+        own, fixed = (samples[f"{preset}:{who}"] for who in WHO)
+        ratios = f"{cpu_ms(fixed) / cpu_ms(own):.3f} | {fps(fixed) / fps(own):.3f}"
+        lines.append(f"| {preset} | {cpu_ms(own):.1f} | {cpu_ms(fixed):.1f} | {ratios} |")
+    return lines
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        preset, _, who = sys.argv[1].partition(":")
+        with TemporaryDirectory() as scratch:
+            answer(measured(lambda: encode(preset, who, Path(scratch))))
+    else:
+        print("\n".join(main()))
