@@ -6,6 +6,7 @@ process of its own, which waits until the run is gone and then kills all process
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -18,10 +19,10 @@ MARK = "MARK_OF_TEST_RUN"
 """The environment variable that everything carries that a test run starts."""
 
 _SCAN_SECONDS = 0.1
-# A process that was about to start when the run ended is found by a later scan.
+# A process that was about to start when the run was killed is found by a later scan.
 _EMPTY_SCANS = 10
 _LONGEST_SECONDS = 30.0
-_process: subprocess.Popen[bytes] | None = None
+_ORDERLY = b"the run has ended by itself"
 
 
 def start() -> None:
@@ -30,16 +31,25 @@ def start() -> None:
         return
     os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
     waiting, held = os.pipe()
-    # A forked child would hold the run's end of the pipe open as well.
-    os.register_at_fork(after_in_child=lambda: _close(held))
     command = [sys.executable, "-I", __file__, os.environ[MARK]]
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     null = subprocess.DEVNULL
-    global _process  # noqa: PLW0603 - kept, so that the interpreter does not complain that it is still running
-    _process = subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=waiting, stdout=null, stderr=null, env=environment, start_new_session=True
     )
     os.close(waiting)
+    # A forked child would hold the run's end of the pipe open as well.
+    os.register_at_fork(after_in_child=lambda: _close(held))
+    atexit.register(_end, os.getpid(), held, process)
+
+
+def _end(run: int, held: int, process: subprocess.Popen[bytes]) -> None:
+    """Let the watchdog look once more, and wait for it."""
+    if os.getpid() == run:
+        with contextlib.suppress(BrokenPipeError):  # it has been killed
+            os.write(held, _ORDERLY)
+        os.close(held)
+        process.wait()
 
 
 def with_variable(name: str, value: str) -> set[int]:
@@ -63,9 +73,9 @@ def _close(descriptor: int) -> None:
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sys.stdin.buffer.read()  # returns when the run is gone
+    orderly = sys.stdin.buffer.read() == _ORDERLY  # returns when the run is gone
     empty, deadline = 0, time.monotonic() + _LONGEST_SECONDS
-    while empty < _EMPTY_SCANS and time.monotonic() < deadline:
+    while empty < (1 if orderly else _EMPTY_SCANS) and time.monotonic() < deadline:
         found = with_variable(MARK, sys.argv[1])
         empty = 0 if found else empty + 1
         for pid in found:
