@@ -69,9 +69,7 @@ async def test_encoder_unknown_to_the_container_is_bad_input_before_the_input_is
     request = OverlayRequest(**WHO, regions=(), encode={"encoder": "no_such_encoder"})
     async with FunctionRegistry(app.settings) as registry:
         job = await registry["render_overlay"].submit(request)
-        with pytest.raises(
-            BadInputError, match=r"encode\.encoder: 'no_such_encoder' does not start where the job runs"
-        ):
+        with pytest.raises(BadInputError, match=r"encode\.encoder: encoder 'no_such_encoder' does not start"):
             await job.result()
         assert [event.phase async for event in job.events()] == []
     source.unlink()
@@ -82,6 +80,6 @@ async def test_encoder_that_does_not_start_here_is_bad_input_on_this_machine(tmp
     make_clip(tmp_path / "users/u/in.mp4", seconds=0.2)
     request = OverlayRequest(**WHO, regions=(), encode={"encoder": "h264_v4l2m2m"})
     async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
-        with pytest.raises(BadInputError, match=r"encode\.encoder: 'h264_v4l2m2m' does not start"):
+        with pytest.raises(BadInputError, match=r"encode\.encoder: encoder 'h264_v4l2m2m' does not start"):
             await registry["render_overlay"](request)
     assert sorted(path.name for path in (tmp_path / "users/u").iterdir()) == ["in.mp4"]

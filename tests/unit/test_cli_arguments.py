@@ -138,7 +138,7 @@ def test_hostile_spec_is_a_usage_error(run: Run, tmp_path: Path, name: str, cont
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--encoder", "no_such_encoder"), "encode.encoder: 'no_such_encoder' does not start"),
+        (("--encoder", "no_such_encoder"), "encode.encoder: encoder 'no_such_encoder' does not start"),
         (("--encoder", "-y"), "encode.encoder"),
         (("--preset", "fastest"), "encode.preset: is 'fastest'; use one of ultrafast"),
         (("--quality", "52"), "encode.quality: is 52"),

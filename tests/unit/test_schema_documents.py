@@ -153,7 +153,8 @@ def test_types_hold_for_the_typescript_compiler(tmp_path: Path) -> None:
 
 def test_every_field_is_described_in_its_docstring() -> None:
     for kind in records():
-        assert list(attributes_of(kind)) == [field.name for field in fields_of(kind)], kind.__name__
+        names = [field.name for field in fields_of(kind)]
+        assert [name for name in attributes_of(kind) if name in names] == names, kind.__name__
 
 
 def test_tables_of_the_documentation_are_those_of_the_declarations() -> None:
