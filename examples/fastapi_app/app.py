@@ -2,6 +2,9 @@
 
 `make example` starts it on this machine. With `MODAL_ENABLED=true` and a store that Modal reaches, the same lines run
 on GPUs.
+
+What comes from the browser: which clip, by the name of one that this app has, where the highlight is, and a choice of
+forms. What the server sets: whose the job is, its id, both keys and the options of the store.
 """
 
 from __future__ import annotations
@@ -14,27 +17,35 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from examples.fastapi_app.exports import REQUESTS, Export, Exports, Records
 from fastapi import FastAPI, HTTPException, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from reel_modal import FunctionRegistry, JobOptions, Settings, Storage, probe
+from reel_modal import FunctionRegistry, JobOptions, Settings, Storage, StoreOptions, probe, store_key
 from reel_modal.contrib.starlette import progress_events
 from reel_modal.errors import InvalidKeyError, InvalidMediaError, ObjectNotFoundError, RequestError
 from reel_modal.storage import FolderStorage
 
 USER = "demo"
-"""An app with accounts puts the person's own id here."""
+"""An app with accounts takes the id of the person who is signed in, and keeps clips and exports for each."""
 
 PAGE = Path(__file__).with_name("page.html")
 LARGEST_UPLOAD_BYTES = 2 * 1024**3
 
 
+ClipName = Annotated[str, PathParameter(max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+"""The name of a clip: a label for people, and the name of a record."""
+
+
 class Keyframe(BaseModel):
     """Where the highlight is at one moment, in pixels of the clip."""
+
+    model_config = ConfigDict(extra="forbid")
 
     time: float
     x: float
@@ -44,7 +55,9 @@ class Keyframe(BaseModel):
 
 
 class Wanted(BaseModel):
-    """What the page sends for one export."""
+    """What the page sends for one export; fields of any other name are refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
     clip: str
     keyframes: list[Keyframe] = Field(max_length=1000)
@@ -104,9 +117,10 @@ def create_app(folder: Path, settings: Settings | None = None, *, sample: Path |
         return list(clips)
 
     @app.put("/clips/{name}", status_code=201)
-    async def upload(name: str, request: Request) -> dict[str, Any]:
+    async def upload(name: ClipName, request: Request) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            path = Path(scratch, f"upload{PurePosixPath(name).suffix.lower()}")
+            suffix = PurePosixPath(name).suffix.lower()
+            path = Path(scratch, f"upload{suffix if suffix[1:].isalnum() else '.mp4'}")
             with await asyncio.to_thread(path.open, "wb") as file:
                 async for chunk in request.stream():
                     await asyncio.to_thread(file.write, chunk)
@@ -116,10 +130,10 @@ def create_app(folder: Path, settings: Settings | None = None, *, sample: Path |
 
     @app.get("/media/{key:path}")
     def media(key: str) -> Response:
-        if isinstance(storage, FolderStorage):
-            return FileResponse(storage.fetch(key, folder))
-        storage.stat(key)
-        return RedirectResponse(storage.signed_url(key))  # the browser asks the store for the parts that it plays
+        # The store may hold much else: what this app has not made known is not there.
+        if key not in {*(clip["key"] for clip in clips), *(export.output for export in exports())}:
+            raise HTTPException(404, "there is no such clip")
+        return file_response(storage, store_key(key, "user", USER), folder)
 
     @app.get("/exports")
     def list_exports() -> list[Export]:
@@ -130,10 +144,8 @@ def create_app(folder: Path, settings: Settings | None = None, *, sample: Path |
         clip = next((clip for clip in clips if clip["name"] == wanted.clip), None)
         if clip is None:
             raise HTTPException(404, "there is no such clip")
-        export = Export(clip=clip["key"], steps=[])
-        export.steps = steps_of(export.id, clip, wanted)
-        for function, request in export.steps:
-            REQUESTS[function].parse(request)  # a wrong one is refused here, before anything runs
+        export = Export(clip=clip["key"], name=clip["name"], steps=[])
+        export.steps = steps_of(export.id, clip, wanted)  # a wrong one is refused here, before anything runs
         exports().start(export)
         return export
 
@@ -153,16 +165,25 @@ def create_app(folder: Path, settings: Settings | None = None, *, sample: Path |
     return app
 
 
+def file_response(storage: Storage, key: str, folder: Path) -> Response:
+    """Answer with an object of the store: its file, or a link by which the browser asks the store itself."""
+    if isinstance(storage, FolderStorage):
+        return FileResponse(storage.fetch(key, folder))
+    storage.stat(key)
+    return RedirectResponse(storage.signed_url(key))
+
+
 def add_clip(path: Path, name: str, storage: Storage, clips: Records) -> dict[str, Any]:
     """Look at the file `path`, put it into the store, and return what the page needs to know of it."""
     media = probe(path)
     clip = {
         "name": name,
-        "key": f"clips/{name}",
+        # The name is a label: another clip of that name replaces the record, and gets a key of its own.
+        "key": f"clips/{uuid4().hex}{path.suffix}",
         "size": media.size,
         "seconds": float(media.duration_seconds or 0),
     }
-    storage.publish(path, f"clips/{name}")
+    storage.publish(path, store_key(clip["key"], "user", USER))
     clips.save(name, clip)
     return clip
 
@@ -172,13 +193,18 @@ def steps_of(export_id: str, clip: dict[str, Any], wanted: Wanted) -> list[tuple
     steps: list[tuple[str, dict[str, object]]] = []
     source = clip["key"]
 
-    def add(function: str, fields: dict[str, object]) -> None:
+    def add(function: str, edit: dict[str, object]) -> None:
         nonlocal source
         output = f"exports/{export_id}/{function}.mp4"
-        keys = {"job_id": f"{export_id}-{len(steps)}", "user_id": USER, "input_key": source, "output_key": output}
-        # One user, so the keys are those of the store. An app with many leaves this out.
-        keys["store"] = {"input_scope": "global", "output_scope": "global"}
-        steps.append((function, {**keys, **fields}))
+        request = REQUESTS[function].parse(
+            edit,
+            job_id=f"{export_id}-{len(steps)}",
+            user_id=USER,
+            input_key=source,
+            output_key=output,
+            store=StoreOptions(),  # both keys are the user's own
+        )
+        steps.append((function, request.to_dict()))
         source = output
 
     keyframes = [keyframe.model_dump() for keyframe in wanted.keyframes]

@@ -38,6 +38,7 @@ class Export:
     """One export and how far it has come; all of it is in its file."""
 
     clip: str
+    name: str
     steps: list[tuple[str, dict[str, object]]]
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: float = field(default_factory=time.time)

@@ -9,14 +9,20 @@ from typing import Any
 
 import httpx
 import pytest
+from examples.fastapi_app.app import USER
 from tests.clips import Clips
 from tests.examples.fastapi_app import app, events
 from tests.object_store import ObjectStore
 
-from reel_modal import probe
+from reel_modal import probe, store_key
 
 KEYFRAME = {"time": 0.2, "x": 430, "y": 380, "radius_x": 150, "radius_y": 200}
 REEL = {"clip": "bigbuckbunny.mp4", "keyframes": [KEYFRAME], "framing": "9:16"}
+
+
+def stored(folder: Path, key: str) -> Path:
+    """Where an object of the app's one user is."""
+    return folder / "store" / store_key(key, "user", USER)
 
 
 def start(http: httpx.Client, wanted: dict[str, Any]) -> str:
@@ -34,7 +40,7 @@ def test_a_highlight_and_a_reel_are_made_with_progress_that_only_rises(tmp_path:
         assert all(before["progress_exact"] <= after["progress_exact"] for before, after in pairwise(updates))
         export = running.http.get(f"/exports/{export_id}").json()
         assert export["status"] == "complete"
-        made = probe(tmp_path / "store" / export["output"], scan=True)
+        made = probe(stored(tmp_path, export["output"]), scan=True)
         assert (made.size, made.scan.frame_count if made.scan else 0) == ((404, 720), 132)
         part = running.http.get(f"/media/{export['output']}", headers={"range": "bytes=4-7"})
         assert (part.status_code, part.content) == (206, b"ftyp")
@@ -56,7 +62,7 @@ def test_an_export_goes_on_after_the_app_was_killed(tmp_path: Path) -> None:
         assert again.http.get(f"/exports/{export_id}").json()["status"] == "running"
         assert list(events(again.http, export_id))[-1]["status"] == "complete"
         export = again.http.get(f"/exports/{export_id}").json()
-        assert probe(tmp_path / "store" / export["output"]).size == (404, 720)
+        assert probe(stored(tmp_path, export["output"])).size == (404, 720)
 
 
 def test_a_cancelled_export_leaves_nothing_and_stays_cancelled(tmp_path: Path) -> None:
@@ -66,7 +72,7 @@ def test_a_cancelled_export_leaves_nothing_and_stays_cancelled(tmp_path: Path) -
         assert next(stream)["status"] == "processing"
         assert running.http.post(f"/exports/{export_id}/cancel").json()["status"] == "cancelled"
         assert (list(stream)[-1]["status"], list(stream)) == ("error", [])
-    assert list((tmp_path / "store").glob("exports/*/*")) == []
+    assert list((tmp_path / "store").glob("users/*/exports/*/*")) == []
     with app(tmp_path) as again:
         assert again.http.get(f"/exports/{export_id}").json()["status"] == "cancelled"
 
@@ -84,9 +90,37 @@ def test_a_clip_is_uploaded_and_what_is_none_is_refused_in_words(tmp_path: Path,
         wrong = {**REEL, "keyframes": [{**KEYFRAME, "radius_x": -1}]}
         assert "regions[0].keyframes[0].radius_x" in running.http.post("/exports", json=wrong).json()["detail"]
         assert running.http.post("/exports", json={**REEL, "clip": "other.mp4"}).status_code == 404
-        for path, status in (("/media/%2e%2e%2fclips%2fmine.mp4.json", 422), ("/media/nothing.mp4", 404)):
-            assert running.http.get(path).status_code == status
+        for path in ("%2e%2e%2fclips%2fmine.mp4.json", "nothing.mp4", "clips/mine.mp4", "users/demo/clips/mine.mp4"):
+            assert running.http.get(f"/media/{path}").status_code == 404
         assert list((tmp_path / "store").rglob("*bad*")) == []
+
+
+def test_what_a_browser_may_not_send_is_refused(tmp_path: Path, clips: Clips) -> None:
+    with app(tmp_path) as running:
+        running.http.put("/clips/mine.mp4", content=clips.get("25.mp4").read_bytes())
+        victim = tmp_path / "store" / "users" / "victim" / "clips" / "secret.mp4"
+        victim.parent.mkdir(parents=True)
+        victim.write_bytes(clips.get("25.mp4").read_bytes())
+        before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
+        for field in (
+            {"user_id": "victim"}, {"userId": "victim"}, {"input_key": "clips/secret.mp4"}, {"output_key": "x.mp4"},
+            {"job_id": "j"}, {"store": {"input_scope": "global"}}, {"model": "/etc/passwd"},
+            {"keyframes": [{**KEYFRAME, "user_id": "victim"}]},
+        ):  # fmt: skip
+            answer = running.http.post("/exports", json={**REEL, "clip": "mine.mp4", **field})
+            assert answer.status_code == 422, field
+        for clip in ("../victim/clips/secret.mp4", "secret.mp4", "users/victim/clips/secret.mp4", ""):
+            assert running.http.post("/exports", json={**REEL, "clip": clip}).status_code == 404
+        for path in (
+            "users/victim/clips/secret.mp4",
+            "../victim/clips/secret.mp4",
+            "..%2fvictim%2fclips%2fsecret.mp4",
+        ):
+            assert running.http.get(f"/media/{path}").status_code == 404
+        for name in ("a%00.mp4", "a" * 300, "%2e%2e%5cx.mp4"):
+            assert running.http.put(f"/clips/{name}", content=b"").status_code == 422
+        assert running.http.get("/exports").json() == []
+        assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
 
 
 def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
@@ -95,7 +129,7 @@ def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
         export_id = start(running.http, {"clip": "small.mp4", "keyframes": [], "scale": 2})
         assert list(events(running.http, export_id))[-1]["status"] == "complete"
         export = running.http.get(f"/exports/{export_id}").json()
-        assert probe(tmp_path / "store" / export["output"]).size == (640, 360)
+        assert probe(stored(tmp_path, export["output"])).size == (640, 360)
 
 
 def test_on_a_bucket_the_browser_plays_by_links_of_the_store(tmp_path: Path, clips: Clips, s3: ObjectStore) -> None:
