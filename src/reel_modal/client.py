@@ -6,7 +6,8 @@ It must load neither modal nor OpenCV, and must not know how a job is run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -122,7 +123,13 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     @overload
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]: ...
     def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]:
-        return self._functions[name]
+        function = self._functions.get(name)
+        if function is None:
+            raise KeyError(_unknown_function(name, list(self._functions)))
+        return function
+
+    def __repr__(self) -> str:
+        return f"FunctionRegistry({self.backend!r}, functions={list(self._functions)!r})"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._functions)
@@ -261,6 +268,12 @@ def _render_function(
         published=published,
         clock=clock,
     )
+
+
+def _unknown_function(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    return f"{shortened(name)} is not a function of this registry; {hint}"
 
 
 def _sign_url(store_url: str, key: str, seconds: float) -> str:

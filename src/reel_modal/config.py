@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
@@ -217,6 +217,14 @@ class Settings:
         """Threads of one decoder: one more than there are cores, as libav counts, since one of them often waits."""
         return self.cores + 1 if self.cores > 1 else 1
 
+    def __repr__(self) -> str:
+        """Return the settings that are not the default; of the store's URL, neither credentials nor options."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        shown = {name: repr(value) for name, value in values.items() if value != getattr(_DEFAULTS, name)}
+        if self.store_url is not None:
+            shown["store_url"] = _without_secrets(self.store_url)
+        return f"Settings({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
     @classmethod
     def from_env(
         cls,
@@ -296,6 +304,16 @@ def _from_env(env: Mapping[str, str], rules: Mapping[str, _Rule], arguments: Map
             raise ConfigError(f"{shown} {error}") from error
         rule.check(found[name], rule.variable, repr(text))
     return found
+
+
+def _without_secrets(url: str) -> str:
+    """Return `repr(url)` for messages."""
+    scheme, colon, rest = url.partition("://")
+    place, question_mark, _ = rest.partition("?")
+    authority = place.partition("/")[0]
+    if not colon or ":" in authority or "@" in authority:
+        return repr(f"{scheme}://…" if colon else "…")
+    return repr(f"{scheme}://{place}{'?…' if question_mark else ''}")
 
 
 def _boolean(text: str) -> bool:
@@ -486,3 +504,5 @@ JOB_VARIABLES: Final = (
     *(rule.variable for rule in _LIMITS.values()),
 )
 """The variables that decide what a job may do: a deployment takes them along to its containers."""
+
+_DEFAULTS: Final = Settings()

@@ -92,6 +92,9 @@ class InMemoryBackend:
         self._numbers = itertools.count(1)
         self._unavailable = 0
 
+    def __repr__(self) -> str:
+        return f"InMemoryBackend(submitted={len(self.submitted)}, cancelled={len(self.cancelled)})"
+
     def script(self, function: str, *scripts: Script) -> None:
         """Let the next jobs of `function` do what `scripts` say, in order; the last one is repeated."""
         self._scripts[function] = list(scripts)

@@ -95,6 +95,9 @@ class RemoteFunction(Generic[P, R]):
         self._submissions: Submissions[R] = Submissions()
         self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
 
+    def __repr__(self) -> str:
+        return f"RemoteFunction({self.name!r}, {self._backend!r})"
+
     @staticmethod
     def from_modal(
         app: str, name: str, signature: Callable[P2, R2], *, environment: str | None = None

@@ -80,8 +80,27 @@ def test_it_is_a_mapping_of_functions_by_name() -> None:
     assert len(registry) == len(list(registry))
     assert "render_overlay" in registry
     assert registry["render_overlay"].name == "render_overlay"
-    with pytest.raises(KeyError):
-        registry["render_everything"]
+    with pytest.raises(KeyError, match="'thumbnail' is not a function of this registry; there are render_overlay,"):
+        registry["thumbnail"]
+    with pytest.raises(KeyError, match=r"'render_overlays' is not .*; did you mean 'render_overlay'\?"):
+        registry["render_overlays"]
+    assert registry.get("render_overlays") is None
+    assert "render_overlays" not in registry
+
+
+async def test_repr_says_what_runs_where() -> None:
+    settings = Settings(modal_enabled=True, environment="staging", store_url="s3://media/reels?region=eu-central-1")
+    registry = FunctionRegistry(settings)
+    names = "['render_overlay', 'process_framing', 'apply_upscale']"
+    assert repr(registry) == f"FunctionRegistry(ModalBackend('reel-modal-staging'), functions={names})"
+    assert repr(registry["render_overlay"]) == "RemoteFunction('render_overlay', ModalBackend('reel-modal-staging'))"
+    assert repr(registry.attach("modal:render_overlay:fc-1")) == "Job('modal:render_overlay:fc-1')"
+    shown = "Settings(modal_enabled=True, environment='staging', store_url='s3://media/reels?…')"
+    assert (repr(settings), repr(Settings())) == (shown, "Settings()")
+    assert repr(LocalBackend(settings, max_workers=2)) == f"LocalBackend(max_workers=2, settings={shown})"
+    backend = InMemoryBackend()
+    await host(backend)["render_overlay"].submit(overlay())
+    assert repr(backend) == "InMemoryBackend(submitted=1, cancelled=0)"
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
         ("file:///tmp?region=eu", "query.*%3F"),
         ("file:///tmp?", "query.*%3F"),
         ("file:///tmp#top", "fragment.*%23"),
-        ("file://[x", "no URL.*use file:///folder"),
+        ("file://[x", "not a valid URL.*use file:///folder"),
         (f"file:///{'a' * 300}", "is not there"),
         ("file:///tmp%00", "is not there"),
     ],

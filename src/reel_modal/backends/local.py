@@ -79,6 +79,9 @@ class LocalBackend:
         self._threads = 0
         _backends.add(self)
 
+    def __repr__(self) -> str:
+        return f"LocalBackend(max_workers={self._max_workers}, settings={self._settings!r})"
+
     @property
     def settings(self) -> Settings:
         """The settings of the worker processes."""

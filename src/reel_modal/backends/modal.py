@@ -100,7 +100,8 @@ class ModalBackend:
         self._held: SingleFlight[HeldApp] = SingleFlight()
 
     def __repr__(self) -> str:
-        return f"ModalBackend({self.app!r})"
+        environment = "" if self._environment is None else f", environment={self._environment!r}"
+        return f"ModalBackend({self.app!r}{environment})"
 
     def is_call_id(self, call_id: str) -> bool:
         """See `Backend.is_call_id`."""
@@ -360,3 +361,10 @@ def _came_back(error: TimeoutError) -> bool:
 async def load_modal() -> None:
     """Import modal in a thread, so that the event loop goes on meanwhile."""
     await asyncio.to_thread(import_module, "modal")
+    # At DEBUG, modal's HTTP/2 library logs each header, and the token is one.
+    for name in ("hpack.hpack", "hpack.table"):
+        logging.getLogger(name).addFilter(_above_debug)
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG

@@ -79,10 +79,10 @@ def _parts(url: str) -> SplitResult:
     """Return the parts of a URL of a known scheme, without credentials."""
     try:
         parts = urlsplit(url)
-        named_user = parts.username is not None or parts.password is not None
-    except ValueError as error:
-        raise ConfigError(f"storage URL {url!r} is no URL: {error}; {_KNOWN}") from error
-    if named_user:
+    except ValueError:  # its text may repeat a part of the URL
+        raise ConfigError(f"the storage URL is not a valid URL; {_KNOWN}") from None
+    # A secret may have a slash, and then the rest of it is taken for the path.
+    if "@" in parts.netloc or (":" in parts.netloc and (parts.scheme == "s3" or "@" in url)):
         raise ConfigError(
             f"a storage URL ({parts.scheme}://…) must not hold credentials, which end up in logs; set"
             " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment or the Modal secret"

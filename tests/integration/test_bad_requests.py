@@ -1,0 +1,61 @@
+"""Bad requests against Modal's control plane: each is refused on the host, and none starts a container."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+import pytest
+from tests.integration.modal_app import Deployed, app_plane
+
+from reel_modal import FunctionRegistry, RequestError
+from reel_modal.functions.requests import REQUESTS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+WHO = {"jobId": "bad", "userId": "u", "inputKey": "in.mp4", "outputKey": "out.mp4"}
+KEYFRAME = {"time": 0, "x": 80, "y": 90, "radiusX": 40, "radiusY": 30}
+REGION = {"id": "player", "startTime": 0, "endTime": 1, "keyframes": [KEYFRAME]}
+OVERLAY = {**WHO, "highlightRegions": [REGION]}
+
+BAD: dict[str, tuple[str, Mapping[str, object]]] = {
+    "no job id": ("render_overlay", {**OVERLAY, "jobId": ""}),
+    "a field that is unknown": ("render_overlay", {**OVERLAY, "effects": "original"}),
+    "an effect that is unknown": ("render_overlay", {**OVERLAY, "effect": "sepia"}),
+    "a region that ends before it starts": (
+        "render_overlay",
+        {**WHO, "highlightRegions": [{**REGION, "startTime": 2}]},
+    ),
+    "a region without keyframes": ("render_overlay", {**WHO, "highlightRegions": [{**REGION, "keyframes": []}]}),
+    "a radius of zero": (
+        "render_overlay",
+        {**WHO, "highlightRegions": [{**REGION, "keyframes": [{**KEYFRAME, "radiusX": 0}]}]},
+    ),
+    "an odd width": ("process_framing", {**WHO, "outputWidth": 55, "outputHeight": 96}),
+    "a trim that ends before it starts": (
+        "process_framing",
+        {**WHO, "segmentData": {"trimStart": 2, "trimEnd": 1}},
+    ),
+    "a scale that no network has": ("apply_upscale", {**WHO, "scale": 3}),
+}
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
+
+
+async def test_bad_requests_start_no_container(app: Deployed) -> None:
+    started = app.plane.started_containers()
+    async with FunctionRegistry(app.settings) as registry:
+        for name, (function, raw) in BAD.items():
+            with pytest.raises(RequestError) as caught:
+                await registry[function].submit(REQUESTS[function].parse(raw))
+            assert caught.value.path, name
+    assert [request.rpc for request in app.plane.requests] == []
+    assert app.plane.started_containers() == started

@@ -1,0 +1,159 @@
+"""Planted secrets: they appear in no repr, error, log, event, receipt, record or output of a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+from tests.integration.modal_app import Deployed, app_plane
+from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
+
+from reel_modal import FunctionRegistry, Settings, Storage
+from reel_modal.errors import ConfigError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
+
+__all__ = ["app_plane"]
+
+PLANTED = "wJalrXUtnFEMI/K7MDENG+planted"
+"""It looks like a secret key of AWS, slash and all."""
+
+HOST = """
+import asyncio, logging, pickle, sys, traceback
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+from dataclasses import replace
+from reel_modal import FunctionRegistry, JobOptions, Settings, StoreOptions
+from tests.jobs import overlay
+
+async def render(registry, request):
+    print(registry, registry["render_overlay"], registry.settings, registry.backend, JobOptions())
+    job = await registry["render_overlay"].submit(request)
+    print(job, await job.status())
+    async for update in job.progress():
+        print(update)
+    print([event async for event in job.events()])
+    result = await job.result()
+    print(result, result.to_dict(), pickle.dumps(replace(result, sign_url=None)))
+
+async def main():
+    for enabled in (True, False):
+        try:
+            async with FunctionRegistry(Settings.from_env(modal_enabled=enabled, environment="test")) as registry:
+                request = replace(overlay(f"job-{enabled}"), store=StoreOptions())
+                await render(registry, request)
+        except Exception as error:
+            print(repr(error), vars(error), getattr(error, "user_message", ""))
+            traceback.print_exc()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
+
+
+def run(*arguments: str, cwd: Path, **variables: str) -> str:
+    """Run Python, and return all that it says; each module of its own is found."""
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path, "MODAL_LOGLEVEL": "DEBUG", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        cwd=cwd,
+    )
+    return done.stdout + done.stderr
+
+
+def test_host_at_debug_shows_no_secret(app: Deployed, s3: ObjectStore, clips: Clips, tmp_path: Path) -> None:
+    secret = app.plane.environment()["MODAL_TOKEN_SECRET"]
+    url = s3.url("secrets")
+    storage = Storage.from_url(url)
+    (tmp_path / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    storage.publish(tmp_path / "in.mp4", "users/user/in.mp4")
+    app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": url, **s3.environment})
+    app.plane.end_containers()
+    try:
+        said = run("-c", HOST, cwd=tmp_path, REEL_MODAL_STORE_URL=url)
+    finally:
+        app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": app.store.as_uri()})
+        app.plane.end_containers()
+    assert said.count("'status': 'success'") == 2, said[-3000:]
+    assert "DEBUG:" in said
+    kept = [storage.read_bytes(f"users/user/out/{name}") for name in ("job-True.mp4", "job-False.mp4")]
+    kept += [path.read_bytes() for path in app.plane.folder.rglob("std*")]
+    receipts = s3.files_in("secrets/users/user/out/receipts")
+    assert len(receipts) == 2
+    kept += [storage.read_bytes(path.partition("/secrets/")[2]) for path in receipts]
+    for planted in (secret, SECRET_KEY):
+        assert planted not in said
+        assert not any(planted.encode() in data for data in kept)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MODAL_TOKEN_SECRET": PLANTED},
+        {"AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_ACCESS_KEY_ID": ACCESS_KEY},
+        {"AWS_SESSION_TOKEN": PLANTED},
+        {"REEL_MODAL_STORE_URL": f"s3://{ACCESS_KEY}:{PLANTED}@bucket/prefix"},
+        {"REEL_MODAL_STORE_URL": f"s3://{ACCESS_KEY}:{PLANTED}@[bucket"},
+        {"REEL_MODAL_STORE_URL": f"s3://bucket/prefix?secret={PLANTED}"},
+        {"REEL_MODAL_STORE_URL": f"s3://bucket/prefix?endpoint=http://{ACCESS_KEY}:{PLANTED}@127.0.0.1"},
+        {"REEL_MODAL_STORE_URL": f"file://{ACCESS_KEY}:{PLANTED}@host/folder"},
+    ],
+    ids=lambda variables: " ".join(f"{name}={value[:8]}" for name, value in variables.items()),
+)
+def test_errors_of_host_and_commands_show_no_secret(
+    app: Deployed, s3: ObjectStore, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    given = {"REEL_MODAL_STORE_URL": s3.url("errors"), **variables}
+    said = run("-c", HOST, cwd=tmp_path, **given)
+    assert "Error" in said
+    said += run("-m", "reel_modal", "doctor", "--json", cwd=tmp_path, **given)
+    if "MODAL_TOKEN_SECRET" in variables:
+        said += run("-m", "reel_modal", "rates", "--refresh", cwd=tmp_path, **given)
+        deploy = ("--environment", "test", "--no-preflight", "--log-file", str(tmp_path / "log"), "--timeout", "20")
+        said += run("-m", "reel_modal.deploy", *deploy, "--dry-run", "--json", cwd=tmp_path, **given)
+        said += (tmp_path / "log").read_text()
+    assert PLANTED not in said
+    # Nor a part of it, cut at its slash.
+    assert "wJalrXUtnFEMI" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://{ACCESS_KEY}:{PLANTED}@bucket/prefix",
+        f"s3://{PLANTED.partition('/')[0]}@bucket",
+        f"s3://{ACCESS_KEY}:{PLANTED}",
+        f"https://{ACCESS_KEY}:{PLANTED}@host",
+        f"s3://bucket/prefix?secret={PLANTED}",
+        f"{ACCESS_KEY}:{PLANTED}",
+    ],
+)
+def test_repr_of_settings_and_registry_with_a_secret_in_the_url_hides_it(url: str) -> None:
+    try:
+        settings = Settings(store_url=url)
+    except ConfigError as error:
+        shown = str(error)
+    else:
+        shown = f"{settings!r} {FunctionRegistry(settings)!r}"
+        assert "store_url=" in shown
+    with pytest.raises(ConfigError) as caught:
+        Storage.from_url(url)
+    shown += str(caught.value) + repr(caught.value.__cause__)
+    assert "wJalrXUtnFEMI" not in shown
