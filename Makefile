@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-pythons test-lowest lint types bench bench-gpu tables docs format clean
+.PHONY: setup demo example test test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
 
 setup: $(READY)
 
@@ -34,6 +34,10 @@ test-lowest: $(READY)
 	grep 'via .*reel-modal' .venvs/resolved.txt > .venvs/lowest.txt
 	$(PYTHON) tools/setup_venv.py .venvs/lowest --group test --constraint .venvs/lowest.txt
 	.venvs/lowest/bin/python -m pytest
+
+# The media tests with each ffmpeg; FFMPEGS="PATH 7.1" chooses some, without it all are tested.
+test-ffmpegs: $(READY)
+	$(BIN)/python tools/test_ffmpegs.py $(if $(FFMPEGS),--builds $(FFMPEGS))
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import cos, radians, sin
 from pathlib import Path
 
 import av
@@ -26,8 +28,39 @@ def real(name: str) -> Path:
 
 
 def ffmpeg(*arguments: str | Path) -> None:
-    command = [find_ffmpeg(Settings()).path, "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
+    command = [
+        find_ffmpeg(Settings.from_env()).path,
+        "-hide_banner",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-y",
+        *arguments,
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=100)
+
+
+def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool = False) -> Path:
+    """Copy an MP4 whose picture players turn clockwise, then mirror left to right; ffmpeg has no option before 6.0.
+
+    The matrix is that of ISO/IEC 14496-12, 8.3.2: (a, b, u, c, d, v, x, y, w).
+    """
+    data, found = bytearray(source.read_bytes()), 0
+    across, down = round(cos(radians(rotation_degrees))), round(sin(radians(rotation_degrees)))
+    sign = -1 if mirrored else 1
+    one = 1 << 16
+    axes = (sign * across * one, down * one, 0, sign * -down * one, across * one, 0)
+    matrix = struct.pack(">9i", *axes, 0, 0, one << 14)
+    at = data.find(b"tkhd")
+    while at >= 0:
+        matrix_at = at + (44 if data[at + 4] == 0 else 56)
+        if any(data[matrix_at + 36 : matrix_at + 44]):  # a track with a size is a picture
+            data[matrix_at : matrix_at + 36] = matrix
+            found += 1
+        at = data.find(b"tkhd", at + 1)
+    assert found == 1
+    target.write_bytes(data)
+    return target
 
 
 @dataclass
@@ -60,10 +93,11 @@ def _vfr(clips: Clips, path: Path) -> None:
     )
 
 
-def _turned(rotation: int, *, mirrored: bool = False) -> Callable[[Clips, Path], None]:
+def turned_clip(source: str, rotation_degrees: int, *, mirrored: bool = False) -> Callable[[Clips, Path], None]:
+    """A recipe that turns another clip."""
+
     def make(clips: Clips, path: Path) -> None:
-        flips = ["-display_hflip"] if mirrored else []
-        ffmpeg("-display_rotation", str(-rotation), *flips, "-i", clips.get("corner.mp4"), "-c", "copy", path)
+        turned(clips.get(source), path, rotation_degrees, mirrored=mirrored)
 
     return make
 
@@ -179,8 +213,8 @@ RECIPES: dict[str, Callable[[Clips, Path], None]] = {
     "vfr.mp4": _vfr,
     "odd_clock.mp4": _odd_clock,
     "corner.mp4": _corner,
-    **{f"turned_{turn}.mp4": _turned(turn) for turn in (90, 180, 270)},
-    **{f"mirrored_{turn}.mp4": _turned(turn, mirrored=True) for turn in (0, 90, 180, 270)},
+    **{f"turned_{turn}.mp4": turned_clip("corner.mp4", turn) for turn in (90, 180, 270)},
+    **{f"mirrored_{turn}.mp4": turned_clip("corner.mp4", turn, mirrored=True) for turn in (0, 90, 180, 270)},
     "late_video.mkv": _late_video,
     "edit_list.mp4": _edit_list,
     "truncated.mp4": _truncated,

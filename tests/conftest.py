@@ -19,6 +19,9 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# A statically linked ffmpeg under test crashes in the machine's iconv modules; the library sets this for its own.
+os.environ.setdefault("GCONV_PATH", os.devnull)
+
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:

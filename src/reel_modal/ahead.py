@@ -5,16 +5,20 @@ It must not know what the items are.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 __all__ = ["Ahead"]
 
 T = TypeVar("T")
+
+_running: weakref.WeakSet[Ahead[Any]] = weakref.WeakSet()
 
 
 class Ahead(Generic[T]):
@@ -49,6 +53,7 @@ class Ahead(Generic[T]):
         self.busy_seconds: float = 0.0
 
     def __enter__(self) -> Self:
+        _running.add(self)
         self._thread.start()
         return self
 
@@ -62,7 +67,9 @@ class Ahead(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        _running.discard(self)
+        if self._thread is not threading.current_thread():  # the garbage collector runs in any thread
+            self._thread.join()
 
     def __iter__(self) -> Iterator[T]:
         """Yield the items, each once."""
@@ -102,3 +109,10 @@ class Ahead(Generic[T]):
             self._items.append(item)
             self._changed.notify_all()
             return not self._closed
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what still runs at exit; later, the threads that `close` joins are stopped for good."""
+    for ahead in list(_running):
+        ahead.close()

@@ -19,7 +19,15 @@ from reel_modal.frames import CHROMA_ORIGIN, ColorTags, frame_bytes, is_420
 from reel_modal.media import MediaInfo, scan_packets
 from reel_modal.media.encoders import EncoderChoice, choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.media.filters import chroma_options, from_yuv_filters, range_arguments, seconds_text, tag_filters
+from reel_modal.media.filters import (
+    chroma_options,
+    clock_arguments,
+    from_yuv_filters,
+    range_arguments,
+    seconds_text,
+    tag_filters,
+)
+from reel_modal.media.frame_times import reports_broken_packet
 from reel_modal.media.muxing import finishing_arguments
 from reel_modal.media.sound import Sound
 from reel_modal.media.untrusted import file_url, input_arguments
@@ -69,7 +77,6 @@ class _Progress:
     """Takes the frames done and the broken packets out of ffmpeg's stderr."""
 
     _KEY = re.compile(r"(?P<key>[a-z][a-z0-9_]*)=\s*(?P<value>\S*)$")
-    _BROKEN = re.compile(r"Error (while decoding stream|submitting (a )?packet to decoder)")
 
     def __init__(self) -> None:
         self.frames: int = 0
@@ -81,8 +88,7 @@ class _Progress:
             if match["key"] == "frame" and match["value"].isdecimal():
                 self.frames = int(match["value"])
             return ""
-        if self._BROKEN.search(line):
-            self.broken_packets += 1
+        self.broken_packets += reports_broken_packet(line)
         return line
 
     def end(self) -> None:
@@ -199,14 +205,15 @@ def _arguments(
 ) -> tuple[str, ...]:
     """Return the command line between ffmpeg's own options and the name of the output."""
     container_start = edit.media.container_start_seconds
-    skipped = max(Fraction(0), edit.first_seconds - container_start - _SEEK_MARGIN_SECONDS)
-    # ffmpeg counts from where it begins to read.
-    graph = _graph(edit, origin=edit.media.start_seconds - container_start - skipped)
-    arguments = ["-noautorotate", *(("-ss", seconds_text(skipped)) if skipped else ())]
+    read_from = max(container_start, edit.first_seconds - _SEEK_MARGIN_SECONDS)
+    graph = _graph(edit, origin=edit.media.start_seconds - read_from)
+    arguments = ["-noautorotate", *clock_arguments(read_from, first_seconds=container_start)]
     arguments += input_arguments(edit.media.path, settings.limits)
     if sound is not None:
         arguments += sound.input_arguments(edit.frame_count / edit.fps)
-    arguments += ["-filter_complex", f"[0:{edit.media.stream_index}]{','.join(graph)}[picture]"]
+    source = f"[0:{edit.media.stream_index}]"
+    # ffmpeg before 6.0 copies the display matrix to the upright output, unless the graph has a second input.
+    arguments += ["-filter_complex", f"{source}{','.join(graph)}[picture];{source}nullsink"]
     arguments += ["-map", "[picture]", *range_arguments(edit.color), *choice.arguments]
     if sound is not None:
         arguments += sound.output_arguments(output)

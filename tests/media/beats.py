@@ -12,7 +12,7 @@ from tests.clips import ffmpeg
 
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.media import find_ffmpeg
+from reel_modal.media import find_ffmpeg, probe
 
 SIZE = (64, 48)
 LENGTH_SECONDS = Fraction(1, 5)
@@ -64,8 +64,10 @@ def flashes(path: Path) -> list[Fraction]:
 
 def samples_of(path: Path, rate: int = 48000, channels: int = 1, stream: int = 0) -> np.ndarray:
     """A sound of a file as a player hears it, from its first picture on: float32, (samples, channels)."""
-    command = [find_ffmpeg(Settings()).path, "-v", "error", "-i", path, "-map", f"a:{stream}", "-ac", str(channels)]
-    command += ["-af", f"aresample={rate}:async=1:first_pts=0", "-f", "f32le", "-"]
+    # On the file's own clock, since versions of ffmpeg differ in where a file starts.
+    zero = f"asetpts=PTS-({float(probe(path).start_seconds)!r})/TB"
+    command = [find_ffmpeg(Settings.from_env()).path, "-v", "error", "-copyts", "-i", path, "-map", f"a:{stream}"]
+    command += ["-ac", str(channels), "-af", f"{zero},aresample={rate}:async=1:first_pts=0", "-f", "f32le", "-"]
     done = subprocess.run(command, check=True, capture_output=True, timeout=60)
     return np.frombuffer(done.stdout, np.float32).reshape(-1, channels)
 

@@ -60,7 +60,7 @@ def run(
     context = JobContext(
         storage=root_storage(),
         workdir=workdir,
-        settings=Settings(),
+        settings=Settings.from_env(),
         reporter=Reporter(send or [].append, interval_seconds=0),
         cancellation=cancellation or CancellationToken(),
     )

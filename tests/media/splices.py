@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import av
 import numpy as np
-from tests.clips import RECIPES, Clips, ffmpeg
+from tests.clips import RECIPES, Clips, ffmpeg, turned_clip
 from tests.local_files import key_of, root_storage
 from tests.media.boxes import check_boxes, sample_durations
 
@@ -115,9 +115,9 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
     "standing.mp4": _standing,
     "cut.mp4": remade("spliced.mp4", before=("-ss", "0.5")),
     "late.mp4": _late,
-    "rotated_90.mp4": remade("spliced.mp4", before=("-display_rotation", "-90")),
-    "rotated_180.mp4": remade("spliced.mp4", before=("-display_rotation", "180")),
-    "mirrored_turned.mp4": remade("spliced.mp4", before=("-display_rotation", "-90", "-display_hflip")),
+    "rotated_90.mp4": turned_clip("spliced.mp4", 90),
+    "rotated_180.mp4": turned_clip("spliced.mp4", 180),
+    "mirrored_turned.mp4": turned_clip("spliced.mp4", 90, mirrored=True),
     "fragmented.mp4": remade("spliced.mp4", "-movflags", "frag_keyframe+empty_moov"),
     "short_lengths.mp4": x264(),
     "quicktime.mov": remade("spliced.mp4"),
@@ -147,7 +147,7 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
         fps=50,
         pixel_format="yuv422p10le",
     ),
-    "rotated_422_10.mp4": remade("high422_10.mp4", before=("-display_rotation", "-90")),
+    "rotated_422_10.mp4": turned_clip("high422_10.mp4", 90),
     "full_range_422.mp4": x264(
         *("-vf", "scale=out_range=pc:out_color_matrix=bt709"),
         options=("-color_range", "pc", "-colorspace", "bt709"),
@@ -319,14 +319,25 @@ def samples(frame: av.VideoFrame) -> bytes:
 
 def fields(path: Path) -> list[str]:
     """Of each picture: P for a whole frame, T and B for two fields with the top or bottom one first."""
-    command = [find_ffmpeg(Settings()).path, "-i", str(path), "-map", "0:v", "-vf", "showinfo", "-f", "null", "-"]
+    command = [
+        find_ffmpeg(Settings.from_env()).path,
+        "-i",
+        str(path),
+        "-map",
+        "0:v",
+        "-vf",
+        "showinfo",
+        "-f",
+        "null",
+        "-",
+    ]
     words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
     return re.findall(r" i:([PTB]) iskey", words)
 
 
 def quiet(path: Path) -> str:
     """What ffmpeg has to say while it decodes all of `path`."""
-    command = [find_ffmpeg(Settings()).path, "-v", "warning", "-i", str(path), "-f", "null", "-"]
+    command = [find_ffmpeg(Settings.from_env()).path, "-v", "warning", "-i", str(path), "-f", "null", "-"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
 
 

@@ -76,7 +76,7 @@ def enlarge(
     target = folder / f"large{source.suffix}"
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    settings = Settings()
+    settings = Settings.from_env()
     if network is not None:
         settings = Settings(models={network.stem: registered(network)})
         fields["model"] = network.stem
@@ -129,7 +129,7 @@ def test_small_frames_go_to_the_network_together(
     size: tuple[int, int], together: int, clip: Path, tmp_path: Path
 ) -> None:
     media = dataclasses.replace(probe(clip), size=size)
-    plan = UpscalePlan.of(ask(clip, tmp_path / "out.mp4"), media, Settings())
+    plan = UpscalePlan.of(ask(clip, tmp_path / "out.mp4"), media, Settings.from_env())
     assert plan.at_once == together
 
 
@@ -351,7 +351,7 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
         ask(clip, tmp_path / "large.mp4"),
         encode=EncodeOptions(encoder="libx264", preset="fast"),
     )
-    plan = UpscalePlan.of(request, probe(clip), Settings())
+    plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
     killed: set[int] = set()
 
     def kill(event: ProgressEvent) -> None:
@@ -370,7 +370,7 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
 
 def test_stages_overlap(clip: Path, tmp_path: Path) -> None:
     request = ask(clip, tmp_path / "large.mp4")
-    plan = UpscalePlan.of(request, probe(clip), Settings())
+    plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
     made, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
     assert made.frames == 10
     assert 0 < stages.infer <= stages.wall

@@ -227,7 +227,7 @@ def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_forma
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
 def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) -> None:
     media = probe(clips.get("25.mp4"))
-    assert nvdec_ffmpeg(media, Settings()) is None
+    assert nvdec_ffmpeg(media, Settings.from_env()) is None
     with pytest.raises(FFmpegError, match="could not be read to its end") as caught:
         list(FrameReader(media, decoder="nvdec"))
     assert "-hwaccel cuda" in " ".join(caught.value.command)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.clips import REAL, Clips, ffmpeg
+from tests.clips import REAL, Clips, ffmpeg, turned
 from tests.media.beats import samples_of
 from tests.media.framed import FAITHFUL, FAST, crops, framed, request_for, run, speeds
 from tests.processes import children
@@ -45,8 +45,7 @@ def variant(clips: Clips, name: str, kind: str) -> Path:
     x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-c:a", "copy")
     short = ("-t", "1.2", "-i", source)
     if kind in {"rotated", "mirrored"}:
-        turn = ("-display_rotation", "-90") if kind == "rotated" else ("-display_hflip",)
-        ffmpeg(*turn, "-i", variant(clips, name, "plain"), "-c", "copy", path)
+        turned(variant(clips, name, "plain"), path, 90 if kind == "rotated" else 0, mirrored=kind == "mirrored")
     elif kind == "no_audio":
         ffmpeg("-i", variant(clips, name, "plain"), "-an", "-c", "copy", path)
     elif kind == "uneven":

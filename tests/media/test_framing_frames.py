@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.clips import Clips, ffmpeg
+from tests.clips import Clips, ffmpeg, turned
 from tests.media.framed import FAITHFUL, crops, framed, request_for, run, speeds
 
 from reel_modal import FramePipe, FrameReader
@@ -167,14 +167,13 @@ def test_chroma_stays_with_luma_however_the_picture_was_turned(
     marker_clip: Path, tmp_path: Path, turn: tuple[int, bool], filters: tuple[str, ...], shift: float
 ) -> None:
     """The picture is stored turned, with chroma where encoders put it, and turned upright by its matrix."""
-    stored, turned = tmp_path / "stored.mp4", tmp_path / "turned.mp4"
+    stored = tmp_path / "stored.mp4"
     words = ",".join(["format=yuv444p", *filters, "scale=out_h_chr_pos=0:out_v_chr_pos=128", "format=yuv420p"])
     lossless = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "1")
     ffmpeg("-i", marker_clip, "-frames:v", "3", "-vf", f"scale=in_h_chr_pos=0,{words}", *lossless, stored)
-    flips = ("-display_hflip",) if turn[1] else ()
-    ffmpeg("-display_rotation", str(-turn[0]), *flips, "-i", stored, "-c", "copy", turned)
+    source = turned(stored, tmp_path / "turned.mp4", turn[0], mirrored=turn[1])
     crop = crops((0, 80, 40, 480, 300), (9, 80 + shift, 40, 480, 300))
-    result, path = framed(turned, tmp_path, crop=crop, output_size=(768, 480), encode=FAITHFUL)
+    result, path = framed(source, tmp_path, crop=crop, output_size=(768, 480), encode=FAITHFUL)
     assert result.engine == ("opencv-yuv420p" if shift else "ffmpeg-graph")
     with FrameReader(path, pixel_format="yuv420p") as reader:
         luma, chroma = centers(next(iter(reader)).planes)
@@ -214,7 +213,7 @@ def test_the_result_says_who_made_the_frames_and_the_plan_decides(clips: Clips) 
         from reel_modal.config import Settings
 
         request = request_for(clips.get(name), Path("/out.mp4"), **fields)
-        return FramingPlan.of(request, probe(clips.get(name)), Settings()).engine
+        return FramingPlan.of(request, probe(clips.get(name)), Settings.from_env()).engine
 
     still = crops((0, 20, 10, 90, 160))
     slowed = speeds((0, 1, "0.5"))

@@ -67,7 +67,9 @@ def make(clip: Path, folder: Path, edit: str, **fields: object) -> Made:
     request = dataclasses.replace(request, **fields)  # type: ignore[arg-type]
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    result = process_framing.run(request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings()))
+    result = process_framing.run(
+        request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings.from_env())
+    )
     scan = probe(clip, scan=True).scan
     assert scan is not None
     return Made(request, folder / "out.mp4", request.timeline(scan.duration_seconds), result)

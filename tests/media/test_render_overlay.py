@@ -85,7 +85,7 @@ def render(
     context = JobContext(
         storage=FolderStorage(store),
         workdir=workdir,
-        settings=Settings(),
+        settings=Settings.from_env(),
         reporter=Reporter((events if events is not None else []).append, interval_seconds=0),
         cancellation=token or CancellationToken(),
     )
@@ -239,7 +239,8 @@ def test_sound_stays_with_a_picture_that_begins_late(clips: Clips, store: Path) 
     path, _ = render(clips.get("late_video.mkv"), store)
     made = sound(path)
     source = dict(sound(clips.get("late_video.mkv")))
-    at_picture = next(data for at, data in sorted(source.items()) if at >= 0.5 - 1e-6)
+    start = float(probe(clips.get("late_video.mkv")).start_seconds)
+    at_picture = next(data for at, data in sorted(source.items()) if at >= start - 1e-6)
     assert made[0][0] == pytest.approx(0, abs=0.03)
     assert at_picture in [data for _, data in made[:2]]
 

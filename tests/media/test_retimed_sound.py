@@ -29,7 +29,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> MediaInfo:
 
 
 def reading(media: MediaInfo, start: Fraction, layout: ChannelLayout) -> SoundReader:
-    return SoundReader(media, media.audio[0], start, sample_rate_hz=RATE, layout=layout, settings=Settings())
+    return SoundReader(media, media.audio[0], start, sample_rate_hz=RATE, layout=layout, settings=Settings.from_env())
 
 
 def samples(media: MediaInfo, line: Timeline, length: Fraction) -> int:

@@ -305,7 +305,7 @@ def test_a_decoder_that_is_left_in_mid_stream_ends(clips: Clips) -> None:
     picture = read_picture(probe(clips.get("spliced.mp4")))
     window = Window(first=0, end=100, kept=(0, 100), decode_from=0)
     for count in range(1, 40):
-        frames = windows._decoded(picture, window, Settings())
+        frames = windows._decoded(picture, window, Settings.from_env())
         assert [frame.pts for frame in itertools.islice(frames, count)] == list(range(count))
         frames.close()
 

@@ -116,8 +116,11 @@ def test_every_sound_is_copied_where_the_time_line_is_untouched(
     assert result.degraded == ()
     assert told(path) == TAGS
     for number in range(2):
-        copied = packets(path, number)
-        assert copied == packets(source, number)[: len(copied)]
+        copied, whole = packets(path, number), packets(source, number)
+        # A packet before the picture, which some muxers write as the first, has no place in the output.
+        first = whole.index(copied[0])
+        assert first <= 1
+        assert copied == whole[first : first + len(copied)]
         assert beeps(path, stream=number) == pytest.approx(beeps(source, stream=number), abs=0.002)
 
 
@@ -179,8 +182,9 @@ def test_six_channels_stay_six_each_where_it_was(tmp_path: Path, layout: str, su
 def test_channels_that_no_encoder_knows_become_two_and_that_is_said(tmp_path: Path) -> None:
     source = tmp_path / "in.mkv"
     picture = ("-f", "lavfi", "-i", "color=gray:size=64x48:rate=25:duration=2")
-    octagon = ("-f", "lavfi", "-i", "sine=duration=2,aformat=channel_layouts=octagonal")
-    ffmpeg(*picture, *octagon, "-c:v", "libx264", "-c:a", "aac", source)
+    seven = ("-f", "lavfi", "-i", "sine=duration=2,aformat=channel_layouts=7.0(front)")
+    ffmpeg(*picture, *seven, "-c:v", "libx264", "-c:a", "aac", source)
+    (sound,) = probe(source).audio
     result, path = framed(source, tmp_path, output_size=(64, 48), segments=speeds((0, 2, 2)))
-    assert result.degraded == ("the 8 channels of the sound (octagonal) became 2",)
+    assert result.degraded == (f"the 7 channels of the sound ({sound.layout}) became 2",)
     assert probe(path).audio[0].layout == "stereo"

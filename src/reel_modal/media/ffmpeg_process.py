@@ -5,6 +5,7 @@ It must not know what flows through the pipes; `ffmpeg_pipe` does.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import logging
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,10 +28,13 @@ __all__ = ["QUIET", "FFmpegProcess", "LineSink", "output_size"]
 
 _log = logging.getLogger(__name__)
 
+_running: weakref.WeakSet[FFmpegProcess] = weakref.WeakSet()
+
 QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+warning")
 """Options of every command: no console input, no statistics, warnings only, and each in a line of its own."""
 
 _TAIL_LINES: Final = 30
+_READ_BYTES: Final = 65536
 _LONGEST_LINE_BYTES: Final = 4096
 _REAP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
@@ -44,6 +49,8 @@ _KILLED: Final = frozenset(
 )
 """The exit statuses of an ffmpeg that was ended from outside; one that crashes ends by other signals."""
 
+# A statically linked ffmpeg loads the machine's iconv modules for names in MPEG-TS, and crashes in them.
+_ENVIRONMENT: Final = {"GCONV_PATH": os.devnull}
 # glibc gives the memory of each frame back to the system and asks for it again, page by page, which costs as much as
 # reading the frame; with these it keeps it.
 _KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
@@ -89,21 +96,25 @@ class FFmpegProcess:
         self._stall_seconds = stall_seconds
         self._sink = sink
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._awaited: str = ""
         self._blocked_since: float | None = None
         self._ended = threading.Event()
         self._has_session = _wants_session()
         try:
+            # A buffered stream has a lock. A thread that holds it when the interpreter exits makes that abort.
             self._process = subprocess.Popen(
                 self.command,
+                bufsize=0,
                 stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=self._has_session,
-                env={**_KEEP_MEMORY, **os.environ} if feeds else None,
+                env={**_ENVIRONMENT, **(_KEEP_MEMORY if feeds else {}), **os.environ},
             )
         except OSError as error:
             raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
         self._threads: tuple[threading.Thread, ...] = ()
+        _running.add(self)
         try:
             self._attend()
         except BaseException:  # no thread can be started, or an early Ctrl-C
@@ -132,7 +143,7 @@ class FFmpegProcess:
         if self._process.stdin is None:
             raise BrokenPipeError("stdin is closed")
         descriptor = self._process.stdin.fileno()
-        with self._blocking():
+        with self._blocking("read its stdin"):
             if isinstance(data, SharedBuffer):
                 data.send(descriptor)
                 return
@@ -142,12 +153,12 @@ class FFmpegProcess:
     def read_into(self, buffer: memoryview) -> int:
         """Fill `buffer` (bytes) from its stdout; return the bytes read, fewer only at the end."""
         stdout = self._process.stdout
-        if not isinstance(stdout, io.BufferedReader):
+        if not isinstance(stdout, io.FileIO):
             return 0
         filled = 0
-        with self._blocking():
+        with self._blocking("write to its stdout"):
             while filled < len(buffer):
-                count = stdout.raw.readinto(buffer[filled:])
+                count = stdout.readinto(buffer[filled:])
                 if not count:
                     break
                 filled += count
@@ -176,8 +187,7 @@ class FFmpegProcess:
             if (now := grows()) != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self._stall_seconds:
-                self.stalled = True
-                self.kill()
+                self.give_up("end")
                 raise self.error("ffmpeg did not end")
         self._release()
         return status
@@ -207,13 +217,25 @@ class FFmpegProcess:
                 _log.error("ffmpeg (process %d) does not end on SIGKILL", self._process.pid)
         self._release()
 
+    def give_up(self, awaited: str) -> None:
+        """Kill a stalled process, so that `error` says what it was to do.
+
+        Args:
+            awaited: What ffmpeg did not do within `stall_seconds`, such as `read its stdin`.
+        """
+        self.stalled, self._awaited = True, awaited
+        self.kill()
+
     def error(self, message: str, *, frame_index: int | None = None) -> FFmpegError:
         """Return the error that says `message`, how the process ended and its last words."""
         status = self._process.poll()
         kind: type[FFmpegError] = FFmpegError
         was_killed, disk_full = status in _KILLED, "No space left on device" in self.tail
         if self.stalled:
-            kind, message = FFmpegStalledError, f"{message}: no data moved for {self._stall_seconds:g} s"
+            waited = (
+                f"no data moved for {self._stall_seconds:g} s while reel_modal waited for ffmpeg to {self._awaited}"
+            )
+            kind, message = FFmpegStalledError, f"{message}: {waited}"
         elif status is not None and status < 0:
             message = f"{message}: ended by {_signal_name(-status)}"
         elif was_killed:
@@ -241,9 +263,9 @@ class FFmpegProcess:
             self._threads += (thread,)
 
     @contextlib.contextmanager
-    def _blocking(self) -> Iterator[None]:
-        """Mark the time from which the watcher counts."""
-        self._blocked_since = time.monotonic()
+    def _blocking(self, awaited: str) -> Iterator[None]:
+        """Mark the time from which the watcher counts, and what ffmpeg is to do until it may go on."""
+        self._awaited, self._blocked_since = awaited, time.monotonic()
         try:
             yield
         finally:
@@ -252,8 +274,10 @@ class FFmpegProcess:
     def _release(self) -> None:
         """Join the threads and close the pipes of a process that has ended."""
         self._ended.set()
+        _running.discard(self)
         for thread in self._threads:
-            thread.join(timeout=_REAP_SECONDS)
+            if thread is not threading.current_thread():  # the garbage collector runs in any thread
+                thread.join(timeout=_REAP_SECONDS)
         streams = [self._process.stdin, self._process.stdout]
         if not any(thread.is_alive() for thread in self._threads):
             # While one drains it, a process that was left behind holds stderr, and a close would wait.
@@ -267,12 +291,22 @@ class FFmpegProcess:
         stderr = self._process.stderr
         if stderr is None:
             return
-        while raw := stderr.readline(_LONGEST_LINE_BYTES):
-            line = raw.decode("utf-8", "replace").rstrip()
-            if message := line if self._sink is None else self._sink.take(line):
-                self._tail.append(message)
+        partial = b""
+        while data := os.read(stderr.fileno(), _READ_BYTES):
+            *lines, partial = (partial + data).split(b"\n")
+            if len(partial) > _LONGEST_LINE_BYTES:  # bound the memory, whatever ffmpeg writes
+                lines, partial = [*lines, partial], b""
+            self._take(lines)
+        self._take([partial])
         if self._sink is not None:
             self._sink.end()
+
+    def _take(self, lines: list[bytes]) -> None:
+        """Give each line to the sink and keep the messages."""
+        for raw in lines:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if message := line if self._sink is None else self._sink.take(line):
+                self._tail.append(message[:_LONGEST_LINE_BYTES])
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self._stall_seconds / 4)):
@@ -281,6 +315,13 @@ class FFmpegProcess:
                 self.stalled = True
                 self._process.kill()
                 return
+
+
+@atexit.register
+def _end_all() -> None:
+    """Kill what still runs at exit; later, the threads that `kill` joins are stopped for good."""
+    for process in list(_running):
+        process.kill()
 
 
 def _wants_session() -> bool:

@@ -15,6 +15,7 @@ from reel_modal.frames import PLANAR, ColorTags, PixelFormat, matrix_or_assumed,
 
 __all__ = [
     "chroma_options",
+    "clock_arguments",
     "even_size",
     "exact_fraction",
     "from_yuv_filters",
@@ -49,6 +50,21 @@ def exact_fraction(value: Fraction | float, name: str) -> Fraction:
 def seconds_text(seconds: Fraction | float) -> str:
     """Return `seconds` as ffmpeg reads them: to the microsecond, which is all that it keeps."""
     return f"{float(seconds):.6f}"
+
+
+def clock_arguments(zero_seconds: Fraction, *, first_seconds: Fraction) -> tuple[str, ...]:
+    """Return the options before an input that make `zero_seconds` its time 0, reading from there on.
+
+    Both times are on the file's own clock. Without `-seek_timestamp`, ffmpeg counts from the start of the file, and
+    versions differ in where a file starts whose sound has samples before it.
+
+    Args:
+        zero_seconds: The time that becomes 0.
+        first_seconds: Earliest time of any stream: a seek to it, or before it, is left out.
+    """
+    if zero_seconds > first_seconds:
+        return ("-seek_timestamp", "1", "-ss", seconds_text(zero_seconds))
+    return ("-seek_timestamp", "1", "-itsoffset", seconds_text(-zero_seconds))
 
 
 def even_size(

@@ -5,6 +5,8 @@ It must not know what happens to the frames.
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,7 @@ from reel_modal.media.filters import chroma_options, exact_fraction, from_yuv_fi
 from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
+from reel_modal.media.picture_end import picture_end
 from reel_modal.media.untrusted import input_arguments
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
 # be too early but never wrong.
 _SEEK_MARGIN_SECONDS: Final = 15
 _AHEAD_FRAMES: Final = 2
+# Times are resampled in ticks so fine that no slot of a rate depends on their rounding; one that is due halfway
+# between two slots goes to the later one.
+_TICKS: Final = "settb=1/100000000"
+_HALF_A_SLOT: Final = Fraction(1, 2) + Fraction(1, 10_000)
 
 
 class FrameReader:
@@ -108,13 +115,13 @@ class FrameReader:
             raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
         # A constant rate is laid on a grid that begins where reading begins; times then count from there.
         self._origin = Fraction(0) if fps is None else self._start or self.media.start_seconds
-        self._times = FrameTimes(self._origin)
-        self._process: FFmpegProcess | None = None
+        self._times = FrameTimes(self._origin, self.media.time_base if self.fps is None else 1 / self.fps)
         self._in_process = decoder == "in_process"
         self._nvdec = decoder == "nvdec"
         self._decoder: InProcessDecoder | None = None
         self._pictures: Ahead[tuple[VideoFrame, Fraction]] | None = None
-        self._reading: Generator[Frame] | None = None
+        # A reference in both directions would keep an abandoned reader, and its ffmpeg, until the next collection.
+        self._reading: weakref.ref[Generator[Frame]] | None = None
 
     @property
     def broken_packets(self) -> int:
@@ -133,8 +140,8 @@ class FrameReader:
 
     def close(self) -> None:
         """End the decoder, wherever it is; safe to call twice."""
-        if self._reading is not None:
-            self._reading.close()
+        if self._reading is not None and (reading := self._reading()) is not None:
+            reading.close()
         if self._pictures is not None:
             self._pictures.close()
 
@@ -147,17 +154,18 @@ class FrameReader:
         """
         if self._reading is not None:
             raise ConfigError("a FrameReader reads its file once; make another one to read it again")
-        self._reading = self._read_in_process() if self._in_process else self._read_process()
-        return self._reading
+        reading = self._read_in_process() if self._in_process else self._read_process()
+        self._reading = weakref.ref(reading)
+        return reading
 
     def _read_process(self) -> Generator[Frame]:
-        self._process = FFmpegProcess(
+        process = FFmpegProcess(
             self._command(), yields=True, stall_seconds=self._settings.stall_seconds, sink=self._times
         )
         try:
-            yield from self._frames(self._process)
+            yield from self._frames(process)
         finally:
-            self._process.kill()
+            process.kill()
 
     def _decode_ahead(self) -> Ahead[tuple[VideoFrame, Fraction]]:
         self._decoder = InProcessDecoder(
@@ -181,16 +189,24 @@ class FrameReader:
     def _frames(self, process: FFmpegProcess) -> Iterator[Frame]:
         frame = self._next_frame()
         while (count := process.read_into(frame.data.data)) == self._frame_bytes:
-            pts_seconds = self._times.next(self._settings.stall_seconds)
-            if pts_seconds is None:
-                raise process.error("ffmpeg gave a frame without its time", frame_index=self.frames_read)
-            frame.pts_seconds = pts_seconds
+            frame.pts_seconds = self._time_of_frame(process)
             yield frame
             self.frames_read += 1
             frame = self._next_frame()
         if process.stalled or process.finish() != 0 or count:
             raise process.error(f"{str(self.path)!r} could not be read to its end", frame_index=self.frames_read)
         self._expect_frames(process.tail)
+
+    def _time_of_frame(self, process: FFmpegProcess) -> Fraction:
+        """Return the time of the frame that `process` has just written."""
+        try:
+            pts_seconds = self._times.next(self._settings.stall_seconds)
+        except TimeoutError as error:
+            process.give_up("print the time of a frame that it had written")
+            raise process.error("ffmpeg stalled", frame_index=self.frames_read) from error
+        if pts_seconds is None:
+            raise process.error("ffmpeg ended without the time of a frame", frame_index=self.frames_read)
+        return pts_seconds
 
     def _next_frame(self) -> Frame:
         """Return a frame whose memory may be filled; its time is that of the first."""
@@ -205,24 +221,17 @@ class FrameReader:
             )
 
     def _command(self) -> tuple[str, ...]:
-        """Return the command that gives frames on stdout and, line by line, their times on stderr."""
+        """Return the command that writes frames to stdout, and the time of each to stderr before it."""
         on_gpu = nvdec_ffmpeg(self.media, self._settings) if self._nvdec else None
         ffmpeg = on_gpu or find_ffmpeg(self._settings)
-        graph = ",".join([*(DOWNLOAD if self._nvdec else ()), *self._filters(), "split[frames][times]"])
-        # A corner of each picture is enough to carry its time, and costs nothing to take.
-        corner = r"[times]crop=min(2\,iw):min(2\,ih):0:0[corners]"
-        mode = "-fps_mode" if ffmpeg.version >= (5, 1) else "-vsync"
-        source_clock = "demux" if ffmpeg.version >= (6, 1) else "-1"
-        clock = source_clock if self.fps is None else f"{self.fps.denominator}:{self.fps.numerator}"
-        raw = ("-c:v", "rawvideo", "-threads:v", "1", mode, "passthrough", "-enc_time_base", clock)
+        graph = ",".join([*(DOWNLOAD if self._nvdec else ()), *self._filters(), *self._times.filters])
         return (
             *(ffmpeg.path, *QUIET, "-filter_complex_threads", str(self._settings.cores)),
             *("-threads", str(self._settings.decoder_threads)),
             *("-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
             *input_arguments(self.path, self._settings.limits),
-            *("-filter_complex", f"[0:{self.media.stream_index}]{graph};{corner}"),
-            *("-map", "[frames]", *raw, "-f", "rawvideo", "pipe:1"),
-            *("-map", "[corners]", *raw, "-f", "framecrc", "-flush_packets", "1", "pipe:2"),
+            *("-filter_complex", f"[0:{self.media.stream_index}]{graph}[frames]", "-map", "[frames]"),
+            *("-c:v", "rawvideo", "-threads:v", "1", "-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
         )
 
     def _filters(self) -> list[str]:
@@ -233,8 +242,7 @@ class FrameReader:
             filters.append("trim=" + ":".join(said))
         filters += self.media.orientation.filters()
         if self.fps is not None:
-            filters.append(f"setpts=PTS-{float(self._origin)!r}/TB")
-            filters.append(f"fps={self.fps.numerator}/{self.fps.denominator}")
+            filters += self._resampling(self.fps)
         size = None if self.size == self.media.size else self.size
         place = self.media.chroma_origin
         made_in = PLANAR.get(self.pixel_format, PLANAR["yuv420p"])
@@ -245,6 +253,22 @@ class FrameReader:
             *filters,
             *from_yuv_filters(self.pixel_format, self.media.color, size, self.media.size[1], chroma=chroma),
         ]
+
+    def _resampling(self, fps: Fraction) -> tuple[str, ...]:
+        """Return the filters that make a constant rate from the origin on.
+
+        Versions of ffmpeg differ in how long the last picture lasts, and most lose it if the file does not say. So it
+        is repeated without end and cut at `picture_end`.
+        """
+        slots = f"fps=fps={fps.numerator}/{fps.denominator}:round=down"
+        moved = (_TICKS, f"setpts=PTS+({float(_HALF_A_SLOT / fps - self._origin)!r})/TB")
+        if not self.media.keeps_presentation_times:
+            return (*moved, slots)
+        end = picture_end(self.media, self._settings.limits)
+        count = math.floor((end - self._origin) * fps + Fraction(1, 2))
+        if self._end is not None:
+            count = min(count, math.ceil((self._end - self._origin) * fps))
+        return (*moved, f"{slots}:eof_action=pass", "tpad=stop=-1:stop_mode=clone", f"trim=end_pts={count}")
 
     def _seek(self) -> tuple[str, ...]:
         seconds = self._seek_seconds()

@@ -98,7 +98,7 @@ class InProcessDecoder:
 
     def _filtered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
         graph = shape = None
-        for frame in frames:
+        for frame in self._timed(frames):
             if graph is None or shape is None:
                 graph, shape = self._graph(frame), (frame.width, frame.height, frame.format.name)
             if (frame.width, frame.height, frame.format.name) != shape:
@@ -107,6 +107,19 @@ class InProcessDecoder:
             yield from _through(graph, frame)
         if graph is not None:
             yield from _through(graph, None)
+
+    def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yield `frames`, each with a time, as ffmpeg guesses those that the container does not keep.
+
+        Frames of AVI get them in the order of decoding, those of raw H.264 by the rate of the video.
+        """
+        next_seconds = self._media.start_seconds
+        for frame in frames:
+            time_base = seconds_per_tick(frame)
+            known = frame.pts if self._media.keeps_presentation_times else frame.dts
+            frame.pts = round(next_seconds / time_base) if known is None else known
+            next_seconds = frame.pts * time_base + 1 / self._media.fps
+            yield frame
 
     def _graph(self, first: VideoFrame) -> Graph:
         from av.filter import Graph

@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+_WITHOUT_PRESENTATION_TIMES: Final = frozenset({"avi", "h264", "hevc"})
 _MICROSECONDS: Final = 1_000_000
 _DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 # Enough to see a rhythm; a rate that changes later shows in a scan.
@@ -114,6 +115,7 @@ class MediaInfo:
         interlaced: Whether the first picture is two fields, taken one after the other.
         start_seconds: Time of the first picture that decodes.
         container_start_seconds: Earliest time of any stream, which ffmpeg's seeks count from.
+        time_base: Seconds of one tick in which the file counts times of the picture.
         duration_seconds: Of the picture, by the headers; None where they do not say.
         frame_count_header: The container's claim; None where there is none that can be true.
         audio: The audio streams of a codec that is known here.
@@ -137,6 +139,7 @@ class MediaInfo:
     interlaced: bool
     start_seconds: Fraction
     container_start_seconds: Fraction
+    time_base: Fraction
     duration_seconds: Fraction | None
     frame_count_header: int | None
     audio: tuple[AudioStream, ...]
@@ -153,6 +156,11 @@ class MediaInfo:
     def has_index(self) -> bool:
         """Whether the container has an index of times that can be trusted, for seeks."""
         return bool(_INDEXED & set(self.format.split(",")))
+
+    @property
+    def keeps_presentation_times(self) -> bool:
+        """Whether the container says when each picture is shown; of others, each version of libav guesses it."""
+        return not _WITHOUT_PRESENTATION_TIMES & set(self.format.split(","))
 
     @property
     def keeps_decoding_times(self) -> bool:
@@ -373,6 +381,7 @@ def _info(
         interlaced=frame.interlaced_frame,
         start_seconds=start,
         container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
+        time_base=seconds_per_tick(stream),
         duration_seconds=duration,
         frame_count_header=_plausible(stream.frames, duration, fps),
         audio=tuple(_audio_streams(container)),

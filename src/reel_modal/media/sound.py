@@ -13,7 +13,7 @@ from typing import Final, Self, TypeAlias
 
 from reel_modal.config import Settings
 from reel_modal.media import AudioStream, MediaInfo, probe
-from reel_modal.media.filters import seconds_text
+from reel_modal.media.filters import clock_arguments, seconds_text
 from reel_modal.media.tempo import ChannelLayout
 from reel_modal.media.untrusted import COPIED, file_url, input_arguments
 
@@ -86,9 +86,8 @@ class SoundSource:
 
         It is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
         """
-        skipped = self.start_seconds - self.media.container_start_seconds
-        seek = ("-ss", seconds_text(skipped)) if skipped > 0 else ()
-        return (*seek, "-t", seconds_text(length_seconds), *COPIED, *input_arguments(self.media.path))
+        clock = clock_arguments(self.start_seconds, first_seconds=self.media.container_start_seconds)
+        return (*clock, "-t", seconds_text(length_seconds), *COPIED, *input_arguments(self.media.path))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
         """Return the options that put the second input's sound into `target`, stream by stream, with its tags."""

@@ -108,11 +108,22 @@ class PacketTimes:
         return usual - allowed <= min(intervals) and max(intervals) <= usual + allowed
 
     def span_seconds(self, rate: Fraction) -> Fraction:
-        """Seconds from the first picture to the end of the last, which lasts a frame where it is not said."""
+        """Return the seconds from the first picture to the end of the last."""
         if not self.ticks:
             return self.count / rate
-        last = self.last_duration_ticks * self.tick_seconds or 1 / rate
-        return (self.ticks[-1] - self.ticks[0]) * self.tick_seconds + last
+        return self.end_seconds(rate) - self.first_seconds
+
+    def end_seconds(self, rate: Fraction) -> Fraction:
+        """Return the time at which the last picture ends.
+
+        Its duration is the only one that no next timestamp confirms, and many muxers write 0 or 1 tick. A duration of
+        less than half a frame is taken for unknown: then the picture lasts one frame.
+
+        Args:
+            rate: Frames a second.
+        """
+        duration = self.last_duration_ticks * self.tick_seconds
+        return self.ticks[-1] * self.tick_seconds + (duration if 2 * duration * rate >= 1 else 1 / rate)
 
 
 def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick: int) -> int | None:

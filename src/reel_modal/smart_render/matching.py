@@ -97,8 +97,9 @@ class Matching:
         parameters |= self.more
         starts, written = [], 0
         for window in plan.windows:
-            # Half a frame early: the first picture at or after it is the one.
-            starts.append(f"{float(max(written - Fraction(1, 2), Fraction(0)) / picture.media.fps):.6f}")
+            # A quarter of a frame early, so that the picture is the first at or after it, and the nearest one too:
+            # ffmpeg rounds these times to frames.
+            starts.append(f"{float(max(written - Fraction(1, 4), Fraction(0)) / picture.media.fps):.6f}")
             written += window.kept[1] - window.kept[0]
         return {
             "profile:v": sps.profile,

@@ -1,0 +1,69 @@
+"""The time at which the picture of a video ends, read from its last packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from reel_modal.config import MediaLimits
+from reel_modal.media.probing import MediaInfo
+from reel_modal.media.timestamps import PacketTimes
+from reel_modal.media.untrusted import opened, packets_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["picture_end"]
+
+_MICROSECONDS: Final = 1_000_000
+# A header may claim a later end than the packets have; libav then finds the last keyframe.
+_BEFORE_END_SECONDS: Final = 1
+
+
+def picture_end(media: MediaInfo, limits: MediaLimits) -> Fraction:
+    """Return the time at which the last picture of `media` ends, in seconds on the file's clock.
+
+    Packets are read from shortly before the end on, or all of them if a seek fails.
+
+    Args:
+        media: The video.
+        limits: Larger pictures are not decoded.
+
+    Raises:
+        InvalidMediaError: The file cannot be read.
+    """
+    for seeks in (True, False):
+        with opened(media.path, packets_only=media.keeps_decoding_times, limits=limits) as container:
+            stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
+            if seeks and not _seek_to_end(container, media):
+                continue
+            times = PacketTimes.of(_readable(container, stream), stream)
+        if times.ticks:
+            return times.end_seconds(media.fps)
+    return media.start_seconds + times.span_seconds(media.fps)
+
+
+def _seek_to_end(container: InputContainer, media: MediaInfo) -> bool:
+    """Return whether `container` goes on at a keyframe shortly before its end."""
+    from av.error import FFmpegError
+
+    if media.duration_seconds is None:
+        return False
+    target = media.start_seconds + media.duration_seconds - _BEFORE_END_SECONDS
+    try:
+        container.seek(max(0, int(target * _MICROSECONDS)))
+    except FFmpegError:
+        return False
+    return True
+
+
+def _readable(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of `stream` up to the end or to the place at which the file breaks off."""
+    from av.error import FFmpegError
+
+    with suppress(FFmpegError):
+        yield from packets_of(container, stream)

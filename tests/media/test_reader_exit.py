@@ -1,0 +1,92 @@
+"""A FrameReader that is not closed: the interpreter exits as it would without it, and no ffmpeg is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.clips import Clips
+
+RUNS = {"break": 50, "next": 50, "raise": 50, "kept": 10, "entered": 10, "cycle": 10}
+MARK = "REEL_MODAL_TEST_READER_EXIT"
+
+# Children that are forked after the imports are cheap, and exit like any interpreter that reaches its last line.
+SCRIPT = """
+import json, os, sys
+from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.media import find_ffmpeg, probe
+
+path, decoder, way, runs = json.loads(sys.argv[1])
+media, _ = probe(path), find_ffmpeg()
+children, statuses = [], []
+for _ in range(runs):
+    if len(children) == 2:
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(children.pop(0), 0)[1]))
+    child = os.fork()
+    if child == 0:
+        break
+    children.append(child)
+else:
+    statuses += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(json.dumps(statuses))
+    sys.exit()
+
+def read(reader):
+    if way == "break":
+        for frame in reader:
+            break
+    elif way == "next":
+        next(iter(reader))
+    elif way == "kept":
+        global frames
+        frames = iter(reader)
+        next(frames)
+    elif way == "entered":
+        global entered
+        entered = reader.__enter__()
+    elif way == "cycle":
+        cycle = [iter(reader)]
+        cycle.append(cycle)
+        next(cycle[0])
+    else:
+        for frame in reader:
+            raise LookupError("in the loop")
+
+read(FrameReader(media, decoder=decoder))
+"""
+
+
+def left_behind(mark: str) -> list[Path]:
+    """The processes that were started with `mark` in their environment and still run."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("way", RUNS)
+@pytest.mark.parametrize("decoder", ["process", "in_process"])
+def test_reader_not_closed_exits_cleanly(clips: Clips, decoder: str, way: str) -> None:
+    mark = f"{decoder}-{way}"
+    runs = RUNS[way]
+    arguments = json.dumps([str(clips.get("bikes.mp4")), decoder, way, runs])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT, arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env={**os.environ, MARK: mark},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [1 if way == "raise" else 0] * runs, done.stderr[-2000:]
+    assert done.stderr.count("LookupError: in the loop") == (runs if way == "raise" else 0)
+    assert way == "raise" or done.stderr == ""
+    assert left_behind(mark) == []
