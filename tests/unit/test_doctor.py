@@ -1,11 +1,13 @@
-"""Where doctor finds modal's token: by modal's own rules, without a word of what it is."""
+"""What doctor finds: libraries by trying them, modal's token by modal's own rules and without a word of what it is."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from reel_modal import doctor
 from reel_modal.config import Settings
 from reel_modal.doctor import Finding, modal_token
 
@@ -72,3 +74,28 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "modal.toml"
     path.write_text("not toml")
     assert str(path) in look({"MODAL_CONFIG_PATH": str(path)}).detail
+
+
+def test_doctor_pyav_that_fails_names_the_versions_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(*_: object, **__: object) -> None:
+        raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
+
+    assert doctor._pyav(Settings()).ok
+    monkeypatch.setattr(doctor, "probe", changed)
+    finding = doctor._pyav(Settings())
+    assert (finding.ok, finding.required) == (False, True)
+    assert "TypeError: open() got an unexpected keyword argument" in finding.detail
+    assert re.fullmatch(r"pip install 'av[<>=0-9.,]+'", finding.cure)
+
+
+def test_doctor_pyav_that_loses_frames_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.InProcessDecoder, "frames", lambda _: iter(()))
+    assert "0 of 5 frames" in doctor._pyav(Settings()).detail
+
+
+def test_doctor_opencv_that_draws_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._opencv().ok
+    monkeypatch.setattr(doctor.OverlayRenderer, "render", lambda *_: None)
+    finding = doctor._opencv()
+    assert (finding.ok, finding.required) == (False, True)
+    assert "OpenCV does not draw on a frame" in finding.detail
