@@ -234,3 +234,13 @@ def test_replace_checks_as_construction_does() -> None:
 def test_region_reads_its_fields() -> None:
     region = HighlightRegion(id=7, start_seconds=0.5, end_seconds="1.5", keyframes=[keyframe()])  # type: ignore[arg-type]
     assert (region.id, region.start_seconds, region.end_seconds) == ("7", Fraction(1, 2), Fraction(3, 2))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1e-401", "0." + "0" * 500 + "1", "1/1" + "0" * 500, "1e-99999999", Decimal("1e-401"), Fraction(1, 10**401)],
+)
+def test_time_of_too_many_digits_is_refused(value: Any) -> None:
+    with pytest.raises(RequestError, match=r"time_seconds: .*digits"):
+        keyframe(time_seconds=value)
+    assert keyframe(time_seconds=5e-324).time_seconds > 0
