@@ -55,7 +55,7 @@ _NVENC_PRESETS: Final = {
 }
 
 # What an encoder needs besides `-threads`, so that equal frames make equal bytes. A lookahead of x264 that runs in a
-# thread of its own makes other bytes in up to a sixth of the encodes on a busy machine; without it the work is the same.
+# thread of its own makes other bytes in up to a sixth of the encodes on a busy machine; without it the work is equal.
 # The other two start a pool of threads by the cores of the machine.
 _REPEATABLE: Final = {
     "libx264": ("x264-params", "sync-lookahead=0"),
