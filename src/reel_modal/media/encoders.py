@@ -54,8 +54,8 @@ _NVENC_PRESETS: Final = {
     "placebo": "p7",
 }
 
-# What an encoder needs besides `-threads`, so that equal frames make equal bytes. A lookahead of x264 that runs in a
-# thread of its own makes other bytes in up to a sixth of the encodes on a busy machine; without it the work is equal.
+# What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead has a thread of
+# its own, up to a sixth of the encodes on a busy machine have other bytes; without that thread the work is the same.
 # The other two start a pool of threads by the cores of the machine.
 _REPEATABLE: Final = {
     "libx264": ("x264-params", "sync-lookahead=0"),

@@ -151,7 +151,8 @@ def binaries(settings: Settings) -> tuple[Binary, ...]:
         found.append(Binary(bundled, "imageio-ffmpeg"))
     if (on_path := shutil.which("ffmpeg")) is not None:
         found.append(Binary(on_path, "PATH"))
-    return tuple({_target(binary.path): binary for binary in reversed(found)}.values())[::-1]
+    # One binary under two names is one.
+    return tuple({os.path.realpath(binary.path): binary for binary in reversed(found)}.values())[::-1]
 
 
 def check_binary(binary: Binary) -> FFmpeg:
@@ -163,7 +164,7 @@ def check_binary(binary: Binary) -> FFmpeg:
     """
     try:
         changed_ns = Path(binary.path).stat().st_mtime_ns
-    except (OSError, ValueError) as error:  # ValueError: a null character
+    except OSError as error:
         raise FFmpegNotFoundError(f"no ffmpeg at {binary.path!r} (from {binary.origin}); {_cure(binary)}") from error
     return _check(binary, changed_ns)
 
@@ -251,13 +252,6 @@ def _warn_once(ffmpeg: FFmpeg) -> None:
         ffmpeg,
         ffmpeg.path,
     )
-
-
-def _target(path: str) -> str:
-    """Return the file that `path` leads to, so that one binary under two names is one."""
-    with contextlib.suppress(ValueError):  # a null character
-        return os.path.realpath(path)
-    return path
 
 
 def _bundled() -> str | None:
