@@ -1,4 +1,4 @@
-"""Requests that cannot work: none starts a container, and what only the place of the job knows costs no transfer."""
+"""Requests that cannot work: none starts a container, and an unknown encoder is refused before the input is fetched."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
 
 
 async def submit(registry: FunctionRegistry, function: str, body: dict[str, Any]) -> None:
-    """What a host does with the JSON of an app."""
+    """Parse and submit the JSON of an app, as a host does."""
     await registry[function].submit(REQUESTS[function].parse(body))
 
 

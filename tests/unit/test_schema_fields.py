@@ -1,4 +1,4 @@
-"""What follows from the declaration of a field: construction and `parse` are one, and every value is read exactly."""
+"""Declared fields: construction and `parse` accept the same values and convert them exactly."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def huge(name: str, count: int) -> list[Mapping[str, object]]:
         ({"regions": [], "style": {"fade_seconds": 10_000_001}}, "style.fade_seconds"),
     ],
 )
-def test_what_is_too_much_is_refused(fields: dict[str, object], path: str) -> None:
+def test_field_beyond_its_bound_is_refused(fields: dict[str, object], path: str) -> None:
     with pytest.raises(RequestError) as caught:
         OverlayRequest.parse({**KEYS, **fields})
     assert caught.value.path == path

@@ -1,4 +1,4 @@
-"""What a host can know to be wrong, and what a server sets itself: refused when the request is built."""
+"""Requests that a host refuses when they are built: keys, ids, containers, encoders, fields that the server sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests and results described for other languages and for people, from the declarations of their fields."""
+"""JSON Schema, TypeScript types and documentation tables, made from the declarations of fields."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def markdown_table(kind: type[Record], *, without: type[Record] | None = None) -
 
 
 def attributes_of(kind: type[Record]) -> dict[str, str]:
-    """Return what the docstring of a record says of each attribute."""
+    """Return the description of each attribute in the docstring of a record."""
     found: dict[str, str] = {}
     lines = iter((inspect.getdoc(kind) or "").splitlines())
     name = ""

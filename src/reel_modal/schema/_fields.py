@@ -129,18 +129,18 @@ def declared(
     aliases: tuple[str, ...] = (),
     sides: tuple[str, str] | None = None,
 ) -> Any:
-    """Declare a field of a `record`; see `Field`. Its constructor takes what `converter` takes."""
+    """Declare a field of a `record`; see `Field`. Its constructor accepts the values that `converter` accepts."""
     return dataclasses.field(default=default, metadata={"kind": converter, "aliases": aliases, "sides": sides})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(declared, dataclasses.field))
 def record(cls: type[T]) -> type[T]:
-    """Make a `Record` out of a class with declared fields: a frozen dataclass that reads what it is given."""
+    """Make a `Record` out of a class with declared fields: a frozen dataclass that converts its arguments."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
 class Record:
-    """Base of everything that goes over the wire. What is wrong is a RequestError that names the path."""
+    """Base of requests, results and their parts: every wrong value is a RequestError that names the path."""
 
     __slots__ = ()
     _noun: ClassVar[str] = "request"
@@ -160,14 +160,14 @@ class Record:
         self._check()
 
     def _check(self) -> None:
-        """Refuse values that are right each for itself, but not together."""
+        """Refuse values that are valid one by one, but not together."""
 
     @classmethod
     def parse(cls, raw: Raw) -> Self:
         """Read one from JSON, or from a mapping: snake_case, camelCase and older names.
 
         Raises:
-            RequestError: Something is wrong, unknown, or given twice with different values; `path` says where.
+            RequestError: A field is wrong, unknown, missing, or given twice with different values; `path` names it.
         """
         return cls.from_mapping(decode(raw, cls._noun))
 
@@ -192,16 +192,16 @@ class Record:
 
     def to_dict(self) -> dict[str, object]:
         """Return it for JSON; `parse` takes it back."""
-        said: dict[str, object] = {}
+        wire: dict[str, object] = {}
         for field in fields_of(type(self)):
             value = getattr(self, field.name)
             if field.sides is not None:
-                said |= zip(field.sides, value or (None, None), strict=True)
+                wire |= zip(field.sides, value or (None, None), strict=True)
             elif value is None or field.kind.write is None:
-                said[field.name] = value
+                wire[field.name] = value
             else:
-                said[field.name] = field.kind.write(value)
-        return said
+                wire[field.name] = field.kind.write(value)
+        return wire
 
 
 def fields_of(kind: type[Record]) -> tuple[Field, ...]:
@@ -220,7 +220,7 @@ def _spellings_of(kind: type[Record]) -> Mapping[str, Any]:
     """Return the field, and the side of a size, by each name that `parse` takes; a group of names is a mapping."""
     known = _SPELLINGS.get(kind)
     if known is None:
-        known = _SPELLINGS[kind] = {}
+        known = {}
         for field in fields_of(kind):
             for name, side in field.spellings():
                 *groups, last = name.split(".")
@@ -228,6 +228,7 @@ def _spellings_of(kind: type[Record]) -> Mapping[str, Any]:
                 for group in groups:
                     within = within.setdefault(group, {})
                 within[last] = (field, side)
+        _SPELLINGS[kind] = known  # complete, since other threads may parse meanwhile
     return known
 
 
@@ -344,7 +345,7 @@ def _agreed(field: Field, found: list[tuple[str, int | None, object]]) -> object
     (first, _, value), *others = found
     for other, _, again in others:
         if not _same(field, value, again):
-            # In two forms of one thing, null is what is not given.
+            # Between a field and a group of fields, null is the same as absent.
             if "." in first + other and (value is None or again is None):
                 value = again if value is None else value
                 continue

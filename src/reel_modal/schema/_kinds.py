@@ -1,4 +1,4 @@
-"""Kinds of values that a field may have; each refuses what it is not, within microseconds."""
+"""Kinds of values that a field may have: each converts and checks one value, within microseconds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _exact(value: object, cure: str = "") -> Fraction:
 def _bounds(
     least: float | Fraction, most: float | Fraction, above: float | None
 ) -> Callable[[float | Fraction], None]:
-    """Return a check that refuses what is out of bounds."""
+    """Return a check that refuses a number out of bounds."""
     if above is not None:
         least, wanted = math.nextafter(above, math.inf), f"above {_short(above)}"
         wanted += f" and at most {_short(most)}" if math.isfinite(most) else ""
@@ -291,7 +291,7 @@ def list_of(kind: Kind[S, T], most: int) -> Kind[Sequence[S], tuple[T, ...]]:
         read: list[T] = []
         try:
             for item in value:
-                read.append(kind.convert(item))  # noqa: PERF401 - the place of what is wrong is counted
+                read.append(kind.convert(item))  # noqa: PERF401 - the length is the index of a wrong item
         except RequestError as error:
             raise RequestError(join(f"[{len(read)}]", error.path), error.problem) from error.__cause__
         return tuple(read)
@@ -366,7 +366,7 @@ def _convert_ratio(value: object) -> Fraction:
 
 def _convert_rate(value: object) -> Fraction:
     try:
-        read = frame_rate(value)  # type: ignore[arg-type] # it refuses what is none
+        read = frame_rate(value)  # type: ignore[arg-type] # it checks the type itself
     except ConfigError as error:
         raise RequestError("", str(error)) from error
     _within_rate(read)

@@ -33,7 +33,7 @@ _KINDS: Final = {
 
 
 def exact(value: object) -> Fraction:
-    """Return the number that `value` is: a float is what its decimal text says, a text may be `3/2`.
+    """Return the exact number: of a float, that of its decimal text; a text may be `1.5` or `3/2`.
 
     Raises:
         ValueError: It is not a finite number, or has too many digits; the message says which.

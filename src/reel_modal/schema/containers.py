@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["CONTAINERS", "container_problem"]
 
-# What ffmpeg's muxers take of what its encoders make; None is everything.
+# As tried with ffmpeg's muxers and encoders; None is any codec.
 CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
     ".mp4": frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "ffv1", "mjpeg"}),
     ".m4v": frozenset({"h264", "mpeg4"}),
@@ -19,7 +19,7 @@ CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
     ".m2ts": frozenset({"h264", "hevc", "mpeg2"}),
     ".avi": frozenset({"h264", "mpeg4", "ffv1", "mjpeg"}),
 }
-"""By suffix, the codecs that an output of this package may have there."""
+"""The codecs that an output may have, by suffix."""
 
 # By a part of the encoder's name; the first that fits.
 _CODECS: Final = (
@@ -31,9 +31,9 @@ _ENCODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1", "h
 
 
 def container_problem(output_key: str, encoder: str) -> str | None:
-    """Return why no output of `encoder` can be under `output_key`, and what to do; None if one can.
+    """Return why `encoder` cannot fill the container of `output_key`, and the cure; None if it can.
 
-    An encoder of which this package knows nothing is tried where the job runs.
+    An encoder that is not in the table may fill any container; it is tried when the job runs.
     """
     stem, dot, ending = output_key.rpartition("/")[2].rpartition(".")
     suffix = (dot + ending).lower() if stem else ""

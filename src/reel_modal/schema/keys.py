@@ -1,7 +1,4 @@
-"""Keys of objects: which strings are one, and where in the store a request's keys are.
-
-The stores and the requests check keys here, by the same functions.
-"""
+"""Object keys: the one check for stores and requests, and the user's prefix."""
 
 from __future__ import annotations
 
@@ -55,7 +52,7 @@ def check_user_id(user_id: str) -> None:
 
 
 def store_key(key: str, scope: Scope, user_id: str) -> str:
-    """Return where in the store the object is that a request calls `key`.
+    """Return the store's key of the object that a request calls `key`.
 
     Args:
         key: As in a request.
@@ -84,7 +81,7 @@ def store_key(key: str, scope: Scope, user_id: str) -> str:
 
 
 def receipt_key(place: str, request_hash: str) -> str:
-    """Return where in the store the receipt of the output at `place` is.
+    """Return the store's key of the receipt of the output `place`.
 
     Raises:
         InvalidKeyError: The whole is too long.
@@ -105,7 +102,7 @@ def _folded(key: str) -> str:
 
 
 def _problem_of(part: str) -> str | None:
-    """Return what is wrong with one part of a key, None if nothing is."""
+    """Return the problem with one part of a key, None if it is valid."""
     return next((problem for is_wrong, problem in _RULES if is_wrong(part)), None)
 
 

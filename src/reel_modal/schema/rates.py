@@ -1,4 +1,4 @@
-"""Frame rates: what a number of frames a second means exactly, everywhere in this package."""
+"""Frame rates: the one rule that makes a number of frames a second exact."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NTSC_TOLERANCE: Final = Fraction(5, 1000)
 
 
 def frame_rate(value: Number) -> Fraction:
-    """Return `value` frames a second as the exact rate that it stands for.
+    """Return `value` frames a second as an exact rate.
 
     A decimal number (a float, a `Decimal` or a text such as `29.97`) is how people write 30000/1001, so one within
-    0.005 of an NTSC rate is that rate. A `Fraction`, or a text such as `2997/100`, is what it says. Terms above
+    0.005 of an NTSC rate is that rate. A `Fraction`, or a text such as `2997/100`, means itself. Terms above
     1,001,000, which ffmpeg does not take, are reduced to the nearest rate that it does.
 
     Raises:
-        ConfigError: The rate is not positive and finite, or beyond what ffmpeg takes.
+        ConfigError: The rate is not positive and finite, or out of ffmpeg's range.
 
     Example:
         >>> frame_rate(29.97), frame_rate("59.94"), frame_rate(12.5)
@@ -39,7 +39,9 @@ def frame_rate(value: Number) -> Fraction:
     if rate <= 0:
         raise ConfigError(f"frame rate {shown(rate)} must be above 0 frames a second")
     if not Fraction(1, _LARGEST_TERM) <= rate <= _LARGEST_TERM:
-        raise ConfigError(f"frame rate {shown(rate)} is beyond what ffmpeg takes: {_LARGEST_TERM} frames in a second")
+        raise ConfigError(
+            f"frame rate {shown(rate)} is out of ffmpeg's range: at most {_LARGEST_TERM} frames in a second"
+        )
     return rate.limit_denominator(int(_LARGEST_TERM / max(Fraction(1), rate)))
 
 

@@ -1,4 +1,4 @@
-"""What all requests share: whose job it is, the two keys, how the output is encoded and stored, and the hash."""
+"""The base of all requests: ids, keys, encoding, storing, and the hash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SetByServer(TypedDict, total=False):
 
 @record
 class Request(Record):
-    """What a host submits.
+    """A request that a host submits; the base of all requests.
 
     Attributes:
         job_id: The host's own name of the job; one job id is one request.
@@ -56,7 +56,7 @@ class Request(Record):
             **given: Fields that the server sets itself; `raw` may not name them.
 
         Raises:
-            RequestError: Something is wrong, unknown, or given twice with different values; `path` says where.
+            RequestError: A field is wrong, unknown, missing, or given twice with different values; `path` names it.
         """
         return cls.from_mapping(decode(raw, cls._noun), **given)
 
@@ -68,15 +68,15 @@ class Request(Record):
         )
 
     def request_hash(self) -> str:
-        """Return a hash of what is asked for, whatever the `job_id` and `store.existing`."""
+        """Return a hash of the request without its `job_id` and `store.existing`."""
         import hashlib
 
         asked = self.to_dict()
         del asked["job_id"]
-        # What becomes of an output that exists makes no other output.
+        # The handling of an existing output does not change the output.
         asked["store"] = {name: value for name, value in self.store.to_dict().items() if name != "existing"}
-        said = json.dumps(_numbers_alike(asked), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(said.encode()).hexdigest()
+        text = json.dumps(_numbers_alike(asked), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _check(self) -> None:
         for name, scope in (("input_key", self.store.input_scope), ("output_key", self.store.output_scope)):
@@ -97,7 +97,7 @@ class Request(Record):
 
 
 def _numbers_alike(value: object) -> object:
-    """Return the same JSON with one spelling of each number: 3 and 3.0 are equal, and ask for the same."""
+    """Return the same JSON with one spelling of each number: 3 and 3.0 are equal."""
     if isinstance(value, Mapping):
         return {key: _numbers_alike(each) for key, each in value.items()}
     if isinstance(value, list):
