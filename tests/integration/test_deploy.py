@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 from tests.ffmpegs import renamed
 from tests.integration.modal_app import Deployed, deploy, image_python
-from tests.processes import await_end, command, family, with_variable
+from tests.processes import await_end, command, family
+from tests.watchdog import with_variable
 
 import reel_modal
 from reel_modal.config import Settings

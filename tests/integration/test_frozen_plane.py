@@ -73,9 +73,12 @@ JOB_ID = "modal:render_overlay:fc-1"
 
 @pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("on_cancel", ["cancel", "detach"])
-async def test_every_wait_silent_modal_is_cancelled_promptly(app: LoopbackPlane, wait: str, on_cancel: str) -> None:
+async def test_every_wait_silent_modal_is_cancelled_promptly(
+    app: LoopbackPlane, tmp_path: Path, wait: str, on_cancel: str
+) -> None:
+    settings = Settings(modal_enabled=True, store_url=tmp_path.as_uri())
     options = JobOptions(on_cancel=on_cancel)  # type: ignore[arg-type]
-    registry = FunctionRegistry(Settings(modal_enabled=True), options=options)
+    registry = FunctionRegistry(settings, options=options)
     with app.frozen(), within(1.0, PROMPT_SECONDS), pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await WAITS[wait](registry)

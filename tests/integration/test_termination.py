@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from tests.clips import Clips
-from tests.processes import await_end, executable, family, with_variable
+from tests.processes import await_end, executable, family
+from tests.watchdog import with_variable
 
 from reel_modal.interruption import Interruption
 from reel_modal.testing import make_clip
