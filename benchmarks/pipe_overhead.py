@@ -13,6 +13,8 @@ from benchmarks.harness import answer, contest, cpu_ms, fps, measured, median
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.media import find_ffmpeg
+from reel_modal.media.encoders import encoder_arguments
+from reel_modal.schema.encoding import ENCODER_THREADS
 
 SIZE, FRAMES, DISTINCT = (1920, 1080), 600, 16
 TARGET = 1.03
@@ -39,8 +41,9 @@ def by_hand(folder: Path) -> int:
     pictures = frames()
     command = [find_ffmpeg(Settings()).path, "-nostdin", "-nostats", "-loglevel", "error", "-y"]
     command += ["-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", "1920x1080", "-framerate", "30/1"]
-    command += ["-i", "pipe:0", "-vf", "format=yuv420p,setsar=1/1", "-c:v", "libx264", "-preset", "ultrafast"]
-    command += ["-crf", "23", "-movflags", "+faststart", str(folder / "out.mp4")]
+    command += ["-i", "pipe:0", "-vf", "format=yuv420p,setsar=1/1"]
+    command += encoder_arguments("libx264", quality=23, preset="ultrafast", threads=ENCODER_THREADS)
+    command += ["-movflags", "+faststart", str(folder / "out.mp4")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     if process.stdin is None:
         raise RuntimeError("no pipe")

@@ -35,7 +35,7 @@ def without(path: Path, word: str, complaint: str, *, version: str = "4.4.6-stat
     """A build in which one filter, encoder or option is not there."""
     body = f"""
 import os, subprocess, sys
-if any({word!r} in argument for argument in sys.argv):
+if any({word!r} in argument for argument in sys.argv[1:]):
     if "info" in sys.argv:
         print("ffmpeg version {version} Copyright (c) 2000-2024 the FFmpeg developers", file=sys.stderr)
     print({complaint!r}, file=sys.stderr)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from tests.ffmpegs import REAL, executable, renamed, without
 
+from reel_modal import FramePipe
 from reel_modal.config import Settings
-from reel_modal.errors import FFmpegNotFoundError, FFmpegUnsupportedError
+from reel_modal.errors import EncoderUnavailableError, FFmpegNotFoundError, FFmpegUnsupportedError
 from reel_modal.media import ffmpeg_binary, find_ffmpeg
 from reel_modal.media.ffmpeg_binary import binaries
 
@@ -156,6 +157,22 @@ def test_doctor_names_version_lack_and_cure_of_unsupported_ffmpeg(tmp_path: Path
     assert "4.4.6-static" in str(findings["ffmpeg"]["detail"])
     assert "the option -fps_mode" in str(findings["ffmpeg"]["detail"])
     assert str(findings["ffmpeg"]["cure"]).startswith("correct REEL_MODAL_FFMPEG, or unset it")
+
+
+def test_ffmpeg_without_libx264_is_named_by_doctor_and_at_first_use(tmp_path: Path) -> None:
+    """It can read, and write with other encoders."""
+    lacking = without(tmp_path / "ffmpeg", "libx264", "Unknown encoder 'libx264'")
+    found = find_ffmpeg(Settings(ffmpeg=lacking))
+    with (
+        pytest.raises(EncoderUnavailableError) as caught,
+        FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=25, encoder="libx264", settings=Settings(ffmpeg=lacking)),
+    ):
+        pytest.fail("the block was entered")
+    assert f"in ffmpeg {found} ({lacking}): Unknown encoder 'libx264'; take another encoder" in caught.value.message
+    assert "REEL_MODAL_FFMPEG" in caught.value.message
+    status, findings = doctor(REEL_MODAL_FFMPEG=lacking)
+    assert (status, findings["ffmpeg"]["ok"], findings["encoder libx264"]["ok"]) == (3, True, False)
+    assert findings["encoder libx264"]["detail"] == "Unknown encoder 'libx264'"
 
 
 def test_doctor_names_the_ffmpeg_in_use_and_the_one_for_hardware(tmp_path: Path) -> None:

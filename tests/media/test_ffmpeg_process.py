@@ -110,13 +110,13 @@ def test_error_of_an_ffmpeg_killed_from_outside_is_retryable(number: int, retrya
         "lavfi",
         "-i",
         "testsrc2",
-        "-f",
-        "rawvideo",
+        *("-f", "framecrc", "-flush_packets", "1"),
         "-",
     ]
     process = FFmpegProcess(command, yields=True, stall_seconds=PATIENT)
     try:
-        process.read_into(memoryview(bytearray(1000)))  # it heeds signals by then
+        # It heeds signals by then. Frames would fill the pipe, and a write that blocks outlasts a SIGTERM.
+        process.read_into(memoryview(bytearray(200)))
         os.kill(process.pid, number)
         while process.read_into(memoryview(bytearray(1 << 20))):  # a full pipe would hold it
             pass

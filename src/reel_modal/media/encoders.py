@@ -68,6 +68,10 @@ _TRIAL_SIZE = (320, 180)  # NVENC takes nothing narrower than 145 pixels
 # The last part of ffmpeg's names of hardware encoders.
 _HARDWARE: Final = frozenset({"nvenc", "qsv", "vaapi", "videotoolbox", "amf", "mf", "vulkan", "v4l2m2m", "d3d12va"})
 _MOST_WORDS: Final = 4000
+_CURE: Final = (
+    "take another encoder (`python -m reel_modal doctor` lists those that start), or name an ffmpeg that was built"
+    " with this one in REEL_MODAL_FFMPEG"
+)
 
 _lock = threading.Lock()
 _started: set[tuple[str, ...]] = set()
@@ -176,7 +180,7 @@ def choose_encoder(
             else:
                 ffmpeg = find_ffmpeg(settings)
                 if try_last or candidate != candidates[-1]:
-                    trial.run(Binary(ffmpeg.path, ffmpeg.origin))
+                    trial.run(ffmpeg.path, str(ffmpeg))
         except EncoderUnavailableError as error:
             last = error
             passed_over.append(f"{candidate} does not start here ({first_reason(error.stderr_tail)})")
@@ -216,14 +220,18 @@ class _Trial:
     frame: bytes
     timeout_seconds: float
 
-    def run(self, binary: Binary) -> None:
-        """Encode it with `binary`, unless that has been done.
+    def run(self, path: str, described: str) -> None:
+        """Encode it with the ffmpeg at `path`, unless that has been done.
+
+        Args:
+            path: Path of the binary.
+            described: What it is, for the message.
 
         Raises:
             EncoderUnavailableError: The encoder does not start.
             FFmpegNotFoundError: The binary does not run.
         """
-        command = (binary.path, *QUIET, *self.arguments, "-frames:v", "1", "-f", "null", "-")
+        command = (path, *QUIET, *self.arguments, "-frames:v", "1", "-f", "null", "-")
         with _lock:
             if command in _started:
                 return
@@ -241,8 +249,8 @@ class _Trial:
         if done.returncode != 0:
             words = done.stderr.decode("utf-8", "replace").strip()[-_MOST_WORDS:]
             raise EncoderUnavailableError(
-                f"encoder {self.encoder!r} does not start with these settings in the ffmpeg from {binary.origin}"
-                f" ({binary.path}): {first_reason(words)}; `python -m reel_modal doctor` lists the encoders that do",
+                f"encoder {self.encoder!r} does not start with these settings in ffmpeg {described} ({path}):"
+                f" {first_reason(words)}; {_CURE}",
                 command=command,
                 exit_status=done.returncode,
                 stderr_tail=words,
@@ -261,11 +269,10 @@ def _first_that_starts(trial: _Trial, settings: Settings) -> FFmpeg:
         FFmpegNotFoundError: No ffmpeg was found.
     """
     failures: dict[Binary, FFmpegError] = {}
-    for binary in binaries(settings) or (find_binary(settings),):
-        if (trial.encoder, binary) in _outdone:
-            continue
+    found = binaries(settings) or (find_binary(settings),)
+    for binary in [each for each in found if (trial.encoder, each) not in _outdone] or found:
         try:
-            trial.run(binary)
+            trial.run(binary.path, f"from {binary.origin}")
             ffmpeg = check_binary(binary)
         except (EncoderUnavailableError, FFmpegNotFoundError) as error:
             failures[binary] = error
@@ -286,8 +293,7 @@ def _none_starts(encoder: str, failures: Mapping[Binary, FFmpegError]) -> Encode
     listed = same.pop() if len(same) == 1 else "; ".join(f"{origin}: {reason}" for origin, reason in reasons.items())
     first = next(iter(failures.values()))
     return EncoderUnavailableError(
-        f"encoder {encoder!r} does not start with these settings in any ffmpeg here: {listed}; `python -m reel_modal"
-        " doctor` lists the encoders that do",
+        f"encoder {encoder!r} does not start with these settings in any ffmpeg here: {listed}; {_CURE}",
         command=first.command,
         exit_status=first.exit_status,
         stderr_tail="\n".join([listed, *(error.stderr_tail for error in failures.values())])[:_MOST_WORDS],
