@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reel_modal.errors import ConfigError, FrameError, FrameTypeError
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import (
     BT709,
     ColorTags,
@@ -27,6 +30,7 @@ from reel_modal.frames import (
     plane_views,
     raw_bytes,
 )
+from reel_modal.testing import make_clip
 
 FORMATS: list[PixelFormat] = ["bgr24", "rgb24", "yuv420p", "gray8"]
 
@@ -261,6 +265,14 @@ def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
 def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, rate: Fraction) -> None:
     assert frame_rate(value) == rate
     assert isinstance(frame_rate(value), Fraction)
+
+
+@pytest.mark.parametrize("value", [29.97, "29.97", Decimal("29.97"), "30000/1001"])
+def test_pipe_and_reader_read_rates_by_the_same_rule(tmp_path: Path, value: Any) -> None:
+    assert FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=value).fps == Fraction(30000, 1001)
+    clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2, fps=value)
+    with FrameReader(clip, fps=value) as reader:
+        assert reader.fps == Fraction(30000, 1001)
 
 
 NO_RATES = [

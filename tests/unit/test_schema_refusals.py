@@ -134,6 +134,13 @@ def test_output_that_is_the_input_is_refused(source: str, output: str) -> None:
         assert caught.value.path == "output_key"
 
 
+@pytest.mark.parametrize(("source", "output"), [("in.mp4", "IN.mp4/out.mp4"), ("a/out.mp4/in.mp4", "a/out.mp4")])
+def test_output_that_is_a_folder_of_the_input_or_in_it_is_refused(source: str, output: str) -> None:
+    with pytest.raises(RequestError, match="cannot both exist in a folder") as caught:
+        FramingRequest(**{**KEYS, "input_key": source, "output_key": output})
+    assert caught.value.path == "output_key"
+
+
 def test_output_of_the_inputs_name_in_another_scope_is_another_object() -> None:
     request = FramingRequest(**{**KEYS, "output_key": "in.mp4"}, store=StoreOptions(input_scope="global"))
     assert request.places() == ("in.mp4", "users/u/in.mp4")

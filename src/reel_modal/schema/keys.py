@@ -10,7 +10,16 @@ from typing import Final, Literal, TypeAlias
 from reel_modal.errors import InvalidKeyError
 from reel_modal.schema._numbers import shown
 
-__all__ = ["LONGEST_KEY_BYTES", "Scope", "check_key", "check_user_id", "receipt_key", "same_object", "store_key"]
+__all__ = [
+    "LONGEST_KEY_BYTES",
+    "Scope",
+    "check_key",
+    "check_user_id",
+    "is_below",
+    "receipt_key",
+    "same_object",
+    "store_key",
+]
 
 Scope: TypeAlias = Literal["user", "global"]
 """Whose an object is: one user's, below `users/` and the user's id, or everybody's, anywhere else in the store."""
@@ -95,6 +104,11 @@ def receipt_key(place: str, request_hash: str) -> str:
 def same_object(one: str, other: str) -> bool:
     """Whether two keys may be one object: some file systems ignore case and the form of composed characters."""
     return _folded(one) == _folded(other)
+
+
+def is_below(key: str, other: str) -> bool:
+    """Whether `key` needs a folder that has the name of the object `other`."""
+    return _folded(key).startswith(f"{_folded(other)}/")
 
 
 def _folded(key: str) -> str:

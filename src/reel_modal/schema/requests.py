@@ -11,7 +11,7 @@ from reel_modal.schema._fields import Raw, Record, declared, decode, record
 from reel_modal.schema._kinds import JOB_ID, KEY, USER_ID, nested
 from reel_modal.schema.containers import container_problem
 from reel_modal.schema.encoding import EncodeOptions
-from reel_modal.schema.keys import receipt_key, same_object, store_key
+from reel_modal.schema.keys import is_below, receipt_key, same_object, store_key
 from reel_modal.schema.storing import StoreOptions
 
 __all__ = ["Request", "SetByServer"]
@@ -88,6 +88,10 @@ class Request(Record):
         source, output = self.places()
         if same_object(source, output):
             raise RequestError("output_key", f"is the input itself, {self.input_key!r}; name another key")
+        if is_below(source, output) or is_below(output, source):
+            raise RequestError(
+                "output_key", f"and {self.input_key!r} cannot both exist in a folder; name another key"
+            )
         if (problem := container_problem(self.output_key, self.encode.encoder)) is not None:
             raise RequestError("output_key", f"is {self.output_key!r}: {problem}")
         self._check_edit()
