@@ -307,10 +307,11 @@ def test_probe_padded_pictures_within_the_limits_are_accepted(folder: Path, plai
     paths = [
         pictures(folder / f"hd-{name}", encoder, size=(1920, 1080), frames=1) for name, encoder in PADDED.items()
     ]
-    for lines, words in ((1080, "accepted"), (1079, "declares 1920x1080 pixels")):
+    for lines in (1080, 1079):
         limits = f"limits=MediaLimits(max_width_px=1920, max_height_px={lines}, max_frame_pixels=1920 * 1080)"
         for name, (_, _, said) in measure(plain, *paths, limits=limits).items():
-            assert words in said, (name, lines)
+            assert (said == "accepted") == (lines == 1080), (name, said)
+            assert lines == 1080 or "declares 1920x1080 pixels" in said
 
 
 def test_probe_large_cover_art_is_not_decoded(folder: Path, plain: Path) -> None:
