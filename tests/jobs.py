@@ -54,6 +54,7 @@ def rendered(request: Mapping[str, object], *, frames: int = 25) -> dict[str, ob
         job_id=str(request["job_id"]),
         function="render_overlay",
         output_key=str(request["output_key"]),
+        stored_key=str(request["output_key"]),
         frames=frames,
         size=(320, 180),
         fps=Fraction(25),

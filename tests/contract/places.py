@@ -30,13 +30,14 @@ class Place(ABC):
 
     _numbers = itertools.count(1)
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, store_url: str | None = None) -> None:
         self.backend = backend
+        self._settings = Settings(store_url=store_url)
         self._prefix = f"{backend.name}-{next(self._numbers)}"
 
     def registry(self, options: JobOptions | None = None) -> FunctionRegistry:
         """A registry as a host makes it; all of one test share the backend."""
-        return FunctionRegistry(Settings(), backend=self.backend, options=options)
+        return FunctionRegistry(self._settings, backend=self.backend, options=options)
 
     def request(self, name: str = "job", *, source: str = "short.mp4") -> OverlayRequest:
         """A request that no other test makes; `long.mp4` is seconds of work, of which nobody waits for the end."""
@@ -133,7 +134,7 @@ class Modal(Place):
     """Containers of the loopback plane, run by Modal's own client and runtime."""
 
     def __init__(self, plane: LoopbackPlane, store: Path, app: str) -> None:
-        super().__init__(ModalBackend(app))
+        super().__init__(ModalBackend(app), store.as_uri())
         self._plane = plane
         self._store = store
 
