@@ -33,8 +33,7 @@ from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
 from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import FinishedSound, Sound
-from reel_modal.rendering.framing import FramingRenderer
-from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.framing import FramingRenderer, mix
 from reel_modal.rendering.schedule import Schedule, Shown
 from reel_modal.schema import FramingRequest, RenderResult
 from reel_modal.smart_render import RenderPlan
@@ -297,15 +296,8 @@ class _Picture:
         """Return this picture in the output's size, with `share` of the newer one in it."""
         if share <= 0:
             return self._shown()
-        mixture: U8Array = load_cv2().addWeighted(
-            self._shown().data,
-            1 - share,
-            newer._shown().data,
-            share,
-            0,
-            dst=self._mixture,
-        )
-        return mixture.reshape(-1)
+        mix(self._shown().data, newer._shown().data, share, self._mixture)
+        return self._mixture
 
     def _shown(self) -> Frame:
         if self._frame is None:

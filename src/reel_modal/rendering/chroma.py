@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal.frames import CHROMA_ORIGIN
-from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.resampling import Window, resample, resample_unrounded
 from reel_modal.rendering.tiles import Samples
 
 __all__ = ["at_luma", "from_luma", "resized_chroma"]
@@ -24,7 +24,7 @@ _LEFT: Final = CHROMA_ORIGIN["left"]
 def resized_chroma(
     plane: Samples, origin: tuple[float, float], before: tuple[int, int], after: tuple[int, int]
 ) -> Samples:
-    """Return a chroma plane for a picture that was enlarged by any factor of at least 1, by cubics.
+    """Return a chroma plane for a picture of another size.
 
     Args:
         plane: (h, w).
@@ -32,38 +32,29 @@ def resized_chroma(
         before: (width, height) of the picture that it belongs to, in luma pixels.
         after: The same of the picture that it is made for.
     """
-    size = ((after[0] + 1) // 2, (after[1] + 1) // 2)
+    width, height = ((side + 1) // 2 for side in after)
+    across, down = (old / new for old, new in zip(before, after, strict=True))
     # Sample i of the new plane lies at 2 i + left in the new picture; in the old one, the factor nearer to the edge.
-    factors = [old / new for old, new in zip(before, after, strict=True)]
-    shifts = [(left * factor - old) / 2 for left, factor, old in zip(_LEFT, factors, origin, strict=True)]
-    return _warped(plane, size, (factors[0], shifts[0]), (factors[1], shifts[1]))
+    left, top = (
+        (new * factor - old + 1 - factor) / 2 for new, factor, old in zip(_LEFT, (across, down), origin, strict=True)
+    )
+    resized: Samples = np.empty((height, width), plane.dtype)
+    resample(plane, Window(left, top, across * width, down * height), resized)
+    return resized
 
 
-def at_luma(
-    plane: npt.NDArray[np.float32], origin: tuple[float, float], size: tuple[int, int]
-) -> npt.NDArray[np.float32]:
+def at_luma(plane: Samples, origin: tuple[float, float], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Return a chroma plane with a sample for each luma pixel; `size` is (width, height) of the luma."""
-    across, down = ((0.5, (0.5 - place) / 2) for place in origin)
-    return np.asarray(_warped(plane, size, across, down), np.float32)
+    left, top = ((1 - place) / 2 for place in origin)
+    return resample_unrounded(plane, Window(left, top, size[0] / 2, size[1] / 2), size)
 
 
 def from_luma(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return a chroma plane for 4:2:0 out of one that has a sample for each luma pixel."""
-    cv2 = load_cv2()
-    # Across, a sample lies on a pixel, whose neighbours count half; down, between two pixels that count the same.
-    across, down = np.array([0.25, 0.5, 0.25], np.float32), np.array([0, 0.5, 0.5], np.float32)
-    soft = cv2.sepFilter2D(plane, cv2.CV_32F, across, down, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(soft[::2, ::2], np.float32)
-
-
-def _warped(
-    plane: Samples | npt.NDArray[np.float32],
-    size: tuple[int, int],
-    across: tuple[float, float],
-    down: tuple[float, float],
-) -> Samples:
-    cv2 = load_cv2()
-    matrix = np.array([[across[0], 0, across[1]], [0, down[0], down[1]]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    warped: Samples = cv2.warpAffine(plane, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return warped
+    height, width = plane.shape
+    padded = np.pad(plane, ((0, height % 2), (1, 1)), mode="edge")
+    # Down, a sample lies between two pixels that count the same; across, on a pixel, whose neighbours count half.
+    pairs = padded[::2] + padded[1::2]
+    before, on, after = (pairs[:, at::2][:, : (width + 1) // 2] for at in range(3))
+    mixed: npt.NDArray[np.float32] = (before + 2 * on + after) * np.float32(1 / 8)
+    return mixed

@@ -14,12 +14,12 @@ import numpy as np
 from reel_modal.frames import ColorTags, Planes, U8Array, matrix_or_assumed, plane_views
 from reel_modal.interpolation import Track
 from reel_modal.rendering.ellipse import Box
-from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.opencv import exact_factor, load_cv2
 from reel_modal.rendering.resampling import Window, resample
 from reel_modal.rendering.yuv_color import yuv_of
 from reel_modal.schema import Fit, FramingRequest
 
-__all__ = ["CropTrack", "FramingRenderer", "Layout", "Placement", "color_for_height", "output_size"]
+__all__ = ["CropTrack", "FramingRenderer", "Layout", "Placement", "color_for_height", "mix", "output_size"]
 
 _SMALLEST_WINDOW_PX: Final = 1.0
 _DEFAULT_SIZE: Final = (810, 1440)
@@ -28,6 +28,8 @@ _LARGEST_SIDE_PX: Final = 8192
 # How much smaller a background is blurred than it is shown, and how softly.
 _BLUR_FACTOR: Final = 16
 _BLUR_SIGMA: Final = 2.5
+# How much smaller it is than it is shown when straight lines between its samples do not show any more.
+_LINES_FACTOR: Final = 4
 
 
 class CropTrack:
@@ -195,7 +197,7 @@ class FramingRenderer:
         luma, chroma = self._windows(placement.source, placement.target)
         for index, (plane, target) in enumerate(zip(planes, targets, strict=True)):
             box = _halved(placement.target) if index else placement.target
-            _resample_into(plane, chroma if index else luma, target, box)
+            resample(plane, chroma if index else luma, target[box.slices])
 
     def _windows(self, source: Window, target: Box) -> tuple[Window, Window]:
         """Return the part of the luma plane and the part of the chroma planes that fill `target`.
@@ -220,18 +222,16 @@ class FramingRenderer:
             small = np.empty((max(2, height // _BLUR_FACTOR), max(2, width // _BLUR_FACTOR)), np.uint8)
             resample(plane, chroma if index else luma, small)
             soft = cv2.GaussianBlur(small, (0, 0), _BLUR_SIGMA)
-            cv2.resize(soft, (width, height), dst=target, interpolation=cv2.INTER_CUBIC)
+            # OpenCV's cubics differ between processors. Lines do not, and do not show after the first enlargement.
+            half_way = np.empty((max(2, height // _LINES_FACTOR), max(2, width // _LINES_FACTOR)), np.uint8)
+            resample(soft, Window(0, 0, small.shape[1], small.shape[0]), half_way)
+            cv2.resize(half_way, (width, height), dst=target, interpolation=cv2.INTER_LINEAR_EXACT)
 
 
-def _resample_into(plane: U8Array, window: Window, target: U8Array, box: Box) -> None:
-    """Fill the part `box` of `target`."""
-    part = target[box.slices]
-    if part.flags.c_contiguous:
-        resample(plane, window, part)
-        return
-    whole = np.empty(part.shape, np.uint8)
-    resample(plane, window, whole)
-    part[:] = whole
+def mix(older: U8Array, newer: U8Array, share: float, target: U8Array) -> None:
+    """Fill `target` with `share` of `newer`, 0..1, and the rest of `older`."""
+    share = exact_factor(share)
+    load_cv2().addWeighted(older, 1 - share, newer, share, 0, dst=target)
 
 
 def _halved(box: Box) -> Box:

@@ -12,11 +12,12 @@ from functools import reduce
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from reel_modal.errors import FrameError
 from reel_modal.frames import PLANAR, AnyPlanes, ColorTags, PixelFormat, PlanarFormat, plane_shapes
 from reel_modal.rendering.ellipse import LUMA, Box, Ellipse, Grid, Mask, ellipse_mask
-from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.opencv import exact_factor, load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.timeline import EllipseState, RegionTrack
 from reel_modal.rendering.yuv_color import yuv_of
@@ -149,7 +150,7 @@ class OverlayRenderer:
         """Take light away outside of all ellipses; where regions fade, the strongest says how much."""
         cv2 = load_cv2()
         strength = max(state.strength for state in states)
-        gain = 1 - self._style.dim_strength * strength
+        gain = exact_factor(1 - self._style.dim_strength * strength)
         kept = _union(spots)
         original = plane[kept.slices].copy()
         lifted = levels.zero * (1 - gain)
@@ -204,18 +205,27 @@ def _lit(spots: Sequence[_Spot], kept: Box, strongest: float) -> Mask:
 def _scaled(mask: Mask, share: float) -> Mask:
     if share >= 1:
         return mask
-    scaled: Mask = load_cv2().convertScaleAbs(mask, alpha=share)
+    scaled: Mask = load_cv2().convertScaleAbs(mask, alpha=exact_factor(share))
     return scaled
 
 
 def _blend(over: Samples, below: Samples, mask: Mask) -> None:
-    """Lay `over` on `below`, in place, as far as `mask` says; where it is 0 or 255, exactly."""
+    """Lay `over` on `below`, in place, as far as `mask` says; rounded once, and exact if it is 0 or 255.
+
+    In whole numbers: OpenCV's scaled product differs by a level between processors of Intel and Arm.
+    """
     if mask.size == 0:
         return
-    cv2 = load_cv2()
-    shares = (mask.astype(below.dtype, copy=False), cv2.bitwise_not(mask).astype(below.dtype, copy=False))
-    seen, left = (cv2.multiply(part, share, scale=1 / 255) for part, share in zip((over, below), shares, strict=True))
-    cv2.add(seen, left, below)
+    wide: npt.DTypeLike = np.uint16 if below.dtype == np.uint8 else np.uint32
+    kept, seen = below.astype(wide), over.astype(wide)
+    # over * mask + below * (255 - mask) with one product. Differences below zero wrap around, and their sums back.
+    seen -= kept
+    seen *= mask
+    kept *= 255
+    kept += 127
+    seen += kept
+    seen //= 255
+    below[:] = seen
 
 
 def _lay_over(plane: Samples, box: Box, mask: Mask, value: int, opacity: float) -> None:

@@ -1,6 +1,8 @@
-"""A part of a plane in another size, cut at fractions of a sample: what makes a slow pan glide.
+"""Cut a part of a plane at fractions of a sample and resize it, with the same result on every processor.
 
-Pure; it must not know luma from chroma, nor why a part is cut.
+The order in which a matrix product adds differs from one processor to the next. Here that does not show: every weight
+is a multiple of 2**-20, so samples of 10 bits times two weights have 50 bits, and a float64, which has 53, holds each
+product and each partial sum exactly.
 """
 
 from __future__ import annotations
@@ -8,28 +10,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import floor
-from typing import Final, Self
+from math import factorial, floor, pi
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from reel_modal.frames import U8Array
 from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.tiles import Samples
 
-__all__ = ["Window", "resample"]
+__all__ = ["Window", "resample", "resample_unrounded"]
+
+_Plane = npt.NDArray[np.uint8 | np.uint16 | np.float32]
+_Exact = npt.NDArray[np.float64]
 
 _LOBES: Final = 3
-# Samples of the target whose weights make one matrix, the best first: 16 fill the registers of any processor.
-_TOGETHER: Final = (16, 15, 17, 14, 18, 13, 19, 12, 20)
-# That a matrix is wider by so many samples costs less than other rows.
-_LITTLE_WIDER: Final = 4
-# OpenBLAS spreads a product of more multiplications over threads (interface/gemm.c), which then spin for the next
+_WEIGHT_ONE: Final = 1 << 20
+# sin(a) / a in powers of a^2, the highest first. The next term is below 1e-9 up to the edge of the filter.
+_SINE_TERMS: Final = tuple((-1) ** power / factorial(2 * power + 1) for power in range(9, -1, -1))
+_TEN_BITS_MOST: Final = 1023
+# Samples of the target whose weights make one matrix, the best first: 8 float64 fill the registers of any processor.
+_MATRIX_ROWS: Final = (8, 7, 9, 6, 10, 5, 11)
+# A matrix that is wider by this many samples costs less than another number of rows.
+_SLIGHTLY_WIDER: Final = 2
+# OpenBLAS spreads a product of more multiplications over threads (interface/gemm.c), which then spin until the next
 # one: the encoder needs the cores.
-_MOST_MULTIPLICATIONS: Final = 1 << 18
-# Matrices of one strip of the target, which stays in the cache of a core; the next one uses its memory again.
-_STRIP: Final = 16
+_MAX_MULTIPLICATIONS: Final = 1 << 18
+# Matrices of one block of the target, across and down: the block and its sources stay in the cache of a core.
+_MATRICES_ACROSS: Final = 128
+_MATRICES_DOWN: Final = 8
 # Those of two frames: a pan has new weights in each across, and the same down.
 _CACHED_AXES: Final = 8
 
@@ -51,101 +61,189 @@ class Window:
     height: float
 
 
-def resample(plane: U8Array, window: Window, target: U8Array) -> None:
+def resample(plane: Samples, window: Window, target: Samples) -> None:
     """Fill `target` with the part `window` of `plane`, by one filter across and down, rounded once.
 
-    The filter is Lanczos with three lobes, as wide as the steps in which it goes where the part shrinks, so that
-    nothing flickers. It is the same at every factor: a zoom through 1 changes nothing but the size. The weights of
-    neighbouring samples stand in small matrices, whose products are what numpy does fastest.
+    The filter is Lanczos with three lobes, as wide as its steps if the part shrinks, so that nothing flickers. It is
+    the same at every factor: a zoom through 1 changes nothing but the size. Halves are rounded to even numbers.
 
     Args:
-        plane: uint8, (H, W).
-        window: In samples of the plane; what lies outside repeats the edge.
-        target: uint8, (h, w), C-contiguous.
+        plane: uint8, or uint16 with 10 bits in the low end, (H, W).
+        window: In samples of the plane; the edge is repeated outside.
+        target: (h, w), of the type of the plane; may be a part of a larger array.
     """
     cv2 = load_cv2()
-    down = _Axis.of(window.top, window.height, target.shape[0])
-    across = _Axis.of(window.left, window.width, target.shape[1])
-    for strip, rows in down.strips():
-        part = _cut(plane, strip, across)
-        tall = np.empty((strip.room, part.shape[1]), np.float32)
-        strip.apply(part, tall)
-        made = np.empty((strip.room, across.room), np.float32)
-        across.apply(tall.T, made.T)
-        wanted = made[: strip.count, : across.count]
-        cv2.threshold(wanted, 0, 0, cv2.THRESH_TOZERO, dst=wanted)
-        cv2.convertScaleAbs(wanted, dst=target[rows])  # rounds, and ends at 255
+    eight_bits = target.dtype == np.uint8
+    kind = cv2.CV_8U if eight_bits else cv2.CV_16U
+    for place, block in _blocks(plane, window, target.shape):
+        if not eight_bits:
+            cv2.threshold(block, _TEN_BITS_MOST, 0, cv2.THRESH_TRUNC, dst=block)
+        rounded = cv2.add(block, 0, dtype=kind)  # and clipped to the type
+        cv2.transpose(rounded, dst=target[place])
+
+
+def resample_unrounded(plane: _Plane, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Return the part `window` of `plane` as `resample` computes it, float32, neither rounded nor clipped.
+
+    Args:
+        plane: Whole numbers of at most 10 bits and a sign, (H, W).
+        window: In samples of the plane; the edge is repeated outside.
+        size: (width, height) of the result.
+    """
+    target = np.empty(size[::-1], np.float32)
+    for place, block in _blocks(plane, window, target.shape):
+        target[place] = block.T
+    return target
+
+
+def _blocks(plane: _Plane, window: Window, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, slice], _Exact]]:
+    """Yield the target in blocks, each with its place; transposed, and overwritten by the next one."""
+    rows = _axis(window.top, window.height, shape[0], _MATRICES_DOWN)
+    columns = _axis(window.left, window.width, shape[1], _MATRICES_ACROSS)
+    work: dict[tuple[int, int], _Work] = {}  # the last block of a row or column is smaller
+    for across in columns:
+        for down in rows:
+            size = (down.count, across.count)
+            if size not in work:
+                work[size] = _Work.of(down, across)
+            yield (down.targets, across.targets), work[size].block(plane, down, across)
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
-    """How the samples of a target are mixed from those of a plane, along one axis.
+class _Strip:
+    """How some neighbouring samples of a target are mixed from those of a plane, along one axis.
 
     Matrix i makes the samples of the target from i times its rows on, out of those of the plane from `first` + i
     times `stride` on.
 
     Attributes:
-        first: Sample of the plane, which may lie outside.
+        targets: The samples of the target.
+        first: First sample of the plane; may be outside of it.
         stride: Samples of the plane from one matrix to the next.
-        count: Samples of the target.
-        weights: float32, (matrices, rows, samples of the plane).
+        weights: (matrices, rows, samples of the plane).
     """
 
+    targets: slice
     first: int
     stride: int
-    count: int
-    weights: npt.NDArray[np.float32]
+    weights: _Exact
 
-    @classmethod
-    @lru_cache(_CACHED_AXES)
-    def of(cls, start: float, length: float, count: int) -> Self:
-        """Return the axis of a window that begins at `start` and is `length` samples of the plane long."""
-        step = length / count
-        scale = max(step, 1.0)
-        middles = start + (np.arange(count) + 0.5) * step - 0.5
-        lowest = np.ceil(middles - _LOBES * scale).astype(np.intp)
-        taps = np.arange(floor(2 * _LOBES * scale) + 1)
-        distances = ((lowest[:, None] + taps - middles[:, None]) / scale).astype(np.float32)
-        weights = np.sinc(distances) * np.sinc(distances / _LOBES) * (np.abs(distances) < _LOBES)
-        weights /= weights.sum(axis=1, keepdims=True)
-        together = _matrix_rows(step, count)
-        stride = round(together * step)
-        places = lowest - np.arange(count) // together * stride
-        first = int(places.min())
-        matrices = -(-count // together)
-        rows = np.zeros((matrices * together, int(places.max()) - first + len(taps)), np.float32)
-        rows[np.arange(count)[:, None], (places - first)[:, None] + taps] = weights
-        return cls(first, stride, count, rows.reshape(matrices, together, -1))
+    @property
+    def count(self) -> int:
+        """Samples of the target."""
+        return int(self.targets.stop - self.targets.start)
 
     @property
     def room(self) -> int:
-        """Samples that `apply` fills, some of which may be none of the target."""
+        """Samples that the products fill: the last matrix may reach beyond the target."""
         return int(self.weights.shape[0] * self.weights.shape[1])
 
     @property
-    def end(self) -> int:
-        """The first sample of the plane that does not count any more."""
+    def source_count(self) -> int:
+        """Samples of the plane that count."""
         matrices, _, wide = self.weights.shape
-        return int(self.first + (matrices - 1) * self.stride + wide)
+        return int((matrices - 1) * self.stride + wide)
 
-    def strips(self) -> Iterator[tuple[_Axis, slice]]:
-        """Yield the axis in pieces, each with the samples of the target that it makes."""
-        together = self.weights.shape[1]
-        for index in range(0, len(self.weights), _STRIP):
-            rows = slice(index * together, min(self.count, (index + _STRIP) * together))
-            first, weights = self.first + index * self.stride, self.weights[index : index + _STRIP]
-            yield _Axis(first, self.stride, rows.stop - rows.start, weights), rows
-
-    def apply(self, samples: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> None:
-        """Fill `target` from the samples that count, both along their first axis."""
-        matrices, together, wide = self.weights.shape
+    def products(self, samples: _Exact, target: _Exact) -> list[tuple[_Exact, _Exact]]:
+        """Return what to multiply the weights by and where to put it, to make `target` along the first axis."""
+        matrices, rows, wide = self.weights.shape
         length, (down, across) = samples.shape[1], samples.strides
         seen = as_strided(samples, (matrices, wide, length), (self.stride * down, down, across), writeable=False)
-        made = target.reshape(matrices, together, length)
-        at_once = max(1, _MOST_MULTIPLICATIONS // (together * wide))
-        for begin in range(0, length, at_once):
-            columns = slice(begin, begin + at_once)
-            np.matmul(self.weights, seen[:, :, columns], out=made[:, :, columns])
+        made = target.reshape(matrices, rows, length)
+        at_once = max(1, _MAX_MULTIPLICATIONS // (rows * wide))
+        parts = [slice(begin, begin + at_once) for begin in range(0, length, at_once)]
+        return [(seen[:, :, part], made[:, :, part]) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The memory in which blocks of one size are made.
+
+    Attributes:
+        source: Samples of the plane.
+        down: Products that mix them down.
+        across: Products that mix across what those gave.
+        made: What these give, transposed.
+    """
+
+    source: _Exact
+    down: list[tuple[_Exact, _Exact]]
+    across: list[tuple[_Exact, _Exact]]
+    made: _Exact
+
+    @classmethod
+    def of(cls, down: _Strip, across: _Strip) -> Self:
+        source = np.empty((down.source_count, across.source_count))
+        mixed_down = np.empty((down.room, across.source_count))
+        made = np.empty((across.room, down.room))  # OpenBLAS writes it sooner than its transpose
+        return cls(
+            source,
+            down.products(source, mixed_down),
+            across.products(mixed_down.T, made),
+            made[: across.count, : down.count],
+        )
+
+    def block(self, plane: _Plane, down: _Strip, across: _Strip) -> _Exact:
+        """Return the block of these strips, transposed."""
+        _copy(plane, down.first, across.first, self.source)
+        for strip, products in ((down, self.down), (across, self.across)):
+            for samples, target in products:
+                np.matmul(strip.weights, samples, out=target)
+        return self.made
+
+
+@lru_cache(_CACHED_AXES)
+def _axis(start: float, length: float, count: int, matrices_at_once: int) -> tuple[_Strip, ...]:
+    """Return the strips of a window of `length` samples of the plane from `start` on."""
+    step = length / count
+    scale = max(step, 1.0)
+    at = np.arange(count)
+    middles = start + (at + 0.5) * step - 0.5
+    lowest = np.ceil(middles - _LOBES * scale)
+    taps = np.arange(floor(2 * _LOBES * scale) + 1)[:, None]
+    weights = _whole_weights((lowest - middles + taps) / scale)
+    rows = _matrix_rows(step, count)
+    stride = round(rows * step)
+    together = matrices_at_once * rows
+    # Each strip begins at a sample of its own: if `rows` steps are not whole samples, the difference adds up.
+    places = lowest.astype(np.intp) - at % together // rows * stride
+    firsts = np.minimum.reduceat(places, at[::together])
+    places -= firsts[at // together]
+    # With its columns in order, a matrix that is taken across is multiplied twice as fast by OpenBLAS for AVX-512.
+    columns = np.zeros((-(-count // rows), int(places.max()) + len(taps), rows))
+    first_weights = (at // rows * columns.shape[1] + places) * rows + at % rows
+    columns.reshape(-1)[first_weights + taps * rows] = weights
+    matrices = columns.transpose(0, 2, 1)
+    return tuple(
+        _Strip(
+            slice(index * together, min(count, (index + 1) * together)),
+            int(first),
+            stride,
+            matrices[index * matrices_at_once : (index + 1) * matrices_at_once],
+        )
+        for index, first in enumerate(firsts)
+    )
+
+
+def _whole_weights(distances: _Exact) -> _Exact:
+    """Return weights that are multiples of 2**-20 and add up to 1 in each column, so that a flat plane stays flat.
+
+    Only operations that IEEE 754 defines to the last bit, in one order: the sines of libraries differ.
+    """
+    # With a a third of the angle and s = sin(a) / a: sin(3a) / 3a = s (1 - 4/3 (a s)^2).
+    square = (pi / _LOBES * distances) ** 2
+    third = np.full_like(square, _SINE_TERMS[0])
+    for term in _SINE_TERMS[1:]:
+        third *= square
+        third += term
+    third *= third
+    lanczos = third * (1 - 4 / 3 * (square * third))
+    lanczos *= np.abs(distances) < _LOBES
+    for tap in range(1, len(lanczos)):
+        lanczos[tap] += lanczos[tap - 1]
+    lanczos *= _WEIGHT_ONE / lanczos[-1]
+    sums = np.rint(lanczos)
+    return np.diff(sums, axis=0, prepend=0) / _WEIGHT_ONE
 
 
 def _matrix_rows(step: float, count: int) -> int:
@@ -154,22 +252,25 @@ def _matrix_rows(step: float, count: int) -> int:
     What is missing to whole samples adds up from matrix to matrix, and makes each of them wider.
     """
 
-    def missing(together: int) -> float:
-        advance = together * step
-        return abs(advance - round(advance)) * count / together
+    def missing(rows: int) -> float:
+        advance = rows * step
+        return abs(advance - round(advance)) * count / rows
 
-    return min(_TOGETHER, key=lambda together: missing(together) // _LITTLE_WIDER)
+    return min(_MATRIX_ROWS, key=lambda rows: missing(rows) // _SLIGHTLY_WIDER)
 
 
-def _cut(plane: U8Array, down: _Axis, across: _Axis) -> npt.NDArray[np.float32]:
-    """Return the samples that count along both axes, with the edge repeated where they reach out of the plane."""
-    height, width = plane.shape
-    top, bottom = np.clip((down.first, down.end), (0, 1), (height - 1, height))
-    left, right = np.clip((across.first, across.end), (0, 1), (width - 1, width))
-    inside = plane[top:bottom, left:right].astype(np.float32)
-    pads = (max(0, -down.first), max(0, down.end - height), max(0, -across.first), max(0, across.end - width))
-    if not any(pads):
-        return inside
-    cv2 = load_cv2()
-    padded: npt.NDArray[np.float32] = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
-    return padded
+def _copy(plane: _Plane, top: int, left: int, target: _Exact) -> None:
+    """Fill `target` with the samples of `plane` from (top, left) on; the edge is repeated outside."""
+    rows, above, below = _inside(top, target.shape[0], plane.shape[0])
+    columns, before, after = _inside(left, target.shape[1], plane.shape[1])
+    part: npt.NDArray[Any] = plane[rows, columns]
+    if above or below or before or after:
+        cv2 = load_cv2()
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
+    np.copyto(target, part)
+
+
+def _inside(first: int, count: int, length: int) -> tuple[slice, int, int]:
+    """Return the samples of an axis among `count` from `first` on, at least one, and how many to repeat around it."""
+    inside = slice(min(max(first, 0), length - 1), max(1, min(first + count, length)))
+    return inside, min(max(0, -first), count - 1), min(max(0, first + count - length), count - 1)

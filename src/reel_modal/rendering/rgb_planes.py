@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from reel_modal.frames import ColorTags
 from reel_modal.rendering.chroma import at_luma, from_luma
-from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.yuv_color import luma_weights
 
@@ -24,6 +23,8 @@ _F32: Final = np.float32
 class RgbConversion:
     """Converts the pictures of one video, ITU-T H.273, equations 20 to 40.
 
+    Every step is one operation of IEEE 754 on each sample, in float32: processors do not differ in them.
+
     Args:
         color: The tags of the frames; an untagged matrix is assumed by the height, an untagged range is limited.
         height: Of the picture that players see, in pixels.
@@ -32,7 +33,8 @@ class RgbConversion:
     """
 
     def __init__(self, color: ColorTags, height: int, bits: int, origin: tuple[float, float]) -> None:
-        red, blue = luma_weights(color, height)
+        self._red, self._blue = luma_weights(color, height)
+        self._green = 1 - self._red - self._blue
         self._origin = origin
         self._peak = (1 << bits) - 1
         unit = 1 << (bits - 8)
@@ -40,31 +42,35 @@ class RgbConversion:
         self._black = 0 if full else 16 * unit
         self._gray = 128 * unit
         luma_span, chroma_span = (self._peak, self._peak) if full else (219 * unit, 224 * unit)
-        weights = np.array(
-            [
-                [red, 1 - red - blue, blue],
-                [-red / (2 - 2 * blue), -(1 - red - blue) / (2 - 2 * blue), 0.5],
-                [0.5, -(1 - red - blue) / (2 - 2 * red), -blue / (2 - 2 * red)],
-            ]
-        )
-        self._to_yuv = np.diag([luma_span, chroma_span, chroma_span]) @ weights / self._peak
-        self._to_rgb = np.linalg.inv(self._to_yuv)
+        self._luma_gain, self._chroma_gain = luma_span / self._peak, chroma_span / self._peak
+        self._u_span, self._v_span = 2 - 2 * self._blue, 2 - 2 * self._red
 
     def to_rgb(self, y: Samples, u: Samples, v: Samples) -> Samples:
         """Return the planes red, green, blue, (3, H, W), of the type of `y`."""
-        cv2 = load_cv2()
         size = (y.shape[1], y.shape[0])
-        chroma = [at_luma(plane.astype(_F32) - self._gray, self._origin, size) for plane in (u, v)]
-        yuv = np.dstack([y.astype(_F32) - self._black, *chroma])
-        rgb = cv2.transform(yuv, self._to_rgb)
-        return self._whole(np.moveaxis(rgb, 2, 0), y.dtype)
+        light = (y.astype(_F32) - self._black) * (1 / self._luma_gain)
+        blue_less_light, red_less_light = (
+            (at_luma(plane, self._origin, size) - self._gray) * (span / self._chroma_gain)
+            for plane, span in ((u, self._u_span), (v, self._v_span))
+        )
+        rgb = np.empty((3, *y.shape), _F32)
+        np.add(light, red_less_light, out=rgb[0])
+        np.subtract(light, red_less_light * (self._red / self._green), out=rgb[1])
+        rgb[1] -= blue_less_light * (self._blue / self._green)
+        np.add(light, blue_less_light, out=rgb[2])
+        return self._whole(rgb, y.dtype)
 
     def from_rgb(self, rgb: Samples) -> tuple[Samples, Samples, Samples]:
         """Return the planes Y (H, W), U and V ((H+1)//2, (W+1)//2) of planes (3, H, W)."""
-        cv2 = load_cv2()
-        yuv = cv2.transform(np.dstack([plane.astype(_F32) for plane in rgb]), self._to_yuv)
-        y = yuv[:, :, 0] + self._black
-        u, v = (from_luma(np.ascontiguousarray(yuv[:, :, at])) + self._gray for at in (1, 2))
+        red, green, blue = (plane.astype(_F32) for plane in rgb)
+        light = red * self._red
+        light += green * self._green
+        light += blue * self._blue
+        u, v = (
+            from_luma(part - light) * (self._chroma_gain / span) + self._gray
+            for part, span in ((blue, self._u_span), (red, self._v_span))
+        )
+        y = light * self._luma_gain + self._black
         kind = rgb.dtype
         return self._whole(y, kind), self._whole(u, kind), self._whole(v, kind)
 

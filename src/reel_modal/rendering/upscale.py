@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
+import numpy as np
+
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags
 from reel_modal.rendering.chroma import resized_chroma
-from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.resampling import Window, resample
 from reel_modal.rendering.rgb_planes import RgbConversion
 from reel_modal.rendering.tiles import Samples, TilePlan, enlarged
 
@@ -82,12 +84,11 @@ class UpscaleRenderer:
         return self._on_target(detail)[0], u, v
 
     def _on_target(self, detail: Samples) -> Samples:
-        """Resize planes (C, H, W) that are not of the target's size: by area to smaller, by Lanczos to larger."""
+        """Resize planes (C, H, W) that are not of the target's size."""
         height, width = detail.shape[1:]
         if (width, height) == self._target:
             return detail
-        cv2 = load_cv2()
-        shrinks = width >= self._target[0] and height >= self._target[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
-        planes: Samples = cv2.merge([cv2.resize(plane, self._target, interpolation=method) for plane in detail])
-        return planes.reshape(self._target[1], self._target[0], -1).transpose(2, 0, 1)
+        resized: Samples = np.empty((len(detail), *self._target[::-1]), detail.dtype)
+        for plane, target in zip(detail, resized, strict=True):
+            resample(plane, Window(0, 0, width, height), target)
+        return resized
