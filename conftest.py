@@ -19,6 +19,8 @@ from reel_modal.testing import make_clip
 # that variable away writes into this folder, not into the user's, and is told so.
 _DATA = TemporaryDirectory(prefix="data-of-tests-")
 os.environ |= {"REEL_MODAL_TIMINGS": "off", "XDG_DATA_HOME": _DATA.name}
+# Tests that import onnxruntime themselves send nothing either. Those of the telemetry remove the variable.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 watchdog.start()
 
 

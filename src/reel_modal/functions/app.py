@@ -52,7 +52,7 @@ def _environment() -> dict[str, str | None]:
     # The container imports this module again, and must come to the same app; receipts go by the same rates.
     names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES", *JOB_VARIABLES)
     same = {name: os.environ[name] for name in names if name in os.environ}
-    return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json()}
+    return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def _image_of(spec: FunctionSpec) -> modal.Image:

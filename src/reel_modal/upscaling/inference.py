@@ -34,10 +34,12 @@ _CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE",
 def load_onnxruntime() -> ModuleType:
     """Return the module `onnxruntime`, with the CUDA libraries of Python packages where there are any.
 
+    Its telemetry is off unless ORT_DISABLE_TELEMETRY is set to something else: since 1.29 it writes a device id into
+    the user's cache and connects to Microsoft. It reads the variable once, when it is loaded.
+
     Raises:
         MissingDependencyError: It does not load.
     """
-    # Since 1.32 its import writes the file .ses into the temporary directory, and reports to Microsoft.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
