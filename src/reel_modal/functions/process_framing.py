@@ -34,6 +34,7 @@ from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
 from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import FinishedSound, Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
+from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
 from reel_modal.schema import FramingRequest, RenderResult
 from reel_modal.smart_render import RenderPlan
