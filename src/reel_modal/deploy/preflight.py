@@ -93,9 +93,9 @@ def run_preflight(
         step = _Step(interpreter, sources, variables, temporary)
         console.say(f"trial: {step('app', with_modal=True).strip()}")
         bodies = json.loads(step("bodies"))
-        mine = store / store_key(".", "user", "trial")
-        mine.mkdir(parents=True)
-        make_clip(mine / "in.mp4", size=_SIZE, seconds=1, audio_seconds=1)
+        clip = store / store_key("in.mp4", "user", "trial")
+        clip.parent.mkdir(parents=True)
+        make_clip(clip, size=_SIZE, seconds=1, audio_seconds=1)
         for function in functions:
             if function not in bodies:
                 console.say(f"trial: {function} has no body in this version: it will refuse every job")
