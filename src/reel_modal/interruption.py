@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-__all__ = ["TERMINATING", "Interruption"]
+__all__ = ["TERMINATING", "Interruption", "hold_interruptions"]
 
 TERMINATING: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What `docker stop`, systemd and `timeout` send, and a terminal that is closed; Windows has no SIGHUP."""
@@ -59,3 +61,31 @@ class Interruption:
             handle_ctrl_c(signal.SIGINT, frame)
         else:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def hold_interruptions() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP wait until the block ends, which must be short: then they do what they do.
+
+    Starting a process is such a step: an exception in the middle of it loses the process, and with it who ends it.
+
+    Raises:
+        KeyboardInterrupt: One came, at the end of the block.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no signal raises anything there
+        yield
+        return
+    received: list[int] = []
+    former: dict[int, Callable[[int, FrameType | None], object]] = {}
+    try:
+        for number in (signal.SIGINT, *TERMINATING):
+            handler = signal.getsignal(number)
+            if callable(handler):  # one that ends the process at once does so here as well
+                former[number] = handler
+                signal.signal(number, lambda came, _frame: received.append(came))
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        for number in received:
+            former[number](number, None)

@@ -497,7 +497,7 @@ def read_terminal(screen: int) -> bytes:
         (("--only", "dance"), 2, "invalid choice: 'dance'"),
         (("--tag", "not a tag"), 2, "write letters, digits"),
         (("--timeout", "-1"), 2, "invalid"),
-        (("--environment", "moon"), 3, "use one of production, staging, development, test"),
+        (("--environment", "moon"), 3, "write one of production, staging, development, test"),
         (("--log-file", "/proc/nowhere/deploy.log"), 3, "cannot be written"),
     ],
 )

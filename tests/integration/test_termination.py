@@ -18,7 +18,7 @@ from tests.clips import Clips
 from tests.processes import await_end, executable, family
 from tests.watchdog import with_variable
 
-from reel_modal.interruption import Interruption
+from reel_modal.interruption import Interruption, hold_interruptions
 from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -230,3 +230,22 @@ def test_interruption_restores_the_handlers_that_it_found() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert (interruption.received, interruption.exit_status) == (signal.SIGTERM, 143)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
+
+
+def test_hold_interruptions_lets_a_signal_wait_until_the_block_ends() -> None:
+    done: list[str] = []
+
+    def start(*numbers: signal.Signals) -> None:
+        with hold_interruptions():
+            for number in numbers:
+                signal.raise_signal(number)
+            done.append("started")
+        done.append("never")
+
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        start(signal.SIGHUP, signal.SIGTERM)
+    assert (done, interruption.received) == (["started"], signal.SIGHUP)
+    with pytest.raises(KeyboardInterrupt):
+        start(signal.SIGINT)
+    assert done == ["started", "started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

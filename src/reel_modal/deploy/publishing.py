@@ -19,6 +19,7 @@ from typing import Final
 from reel_modal.deploy.children import kill_group
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.outcome import deployment_error
+from reel_modal.interruption import hold_interruptions
 from reel_modal.scratch import scratch_folder
 
 __all__ = ["Deployment", "child_environment", "publish"]
@@ -68,28 +69,31 @@ def publish(deployment: Deployment, console: Console) -> str:
     with scratch_folder() as folder:
         result = folder / "result.json"
         command = [sys.executable, "-P", "-m", "reel_modal.deploy.publisher"]
-        process = subprocess.Popen(
-            [*command, str(result), deployment.tag, deployment.strategy],
-            env=child_environment(os.environ, deployment.variables()),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C is for the command alone, which ends this process in its own time.
-            start_new_session=True,
-        )
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        reader = threading.Thread(target=_show, args=(process, console, tail), daemon=True)
-        reader.start()
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with hold_interruptions():
+                process = subprocess.Popen(
+                    [*command, str(result), deployment.tag, deployment.strategy],
+                    env=child_environment(os.environ, deployment.variables()),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    # Ctrl-C is for the command alone, which ends this process in its own time.
+                    start_new_session=True,
+                )
+                reader = threading.Thread(target=_show, args=(process, console, tail), daemon=True)
+                reader.start()
             process.wait(deployment.timeout_seconds)
         except subprocess.TimeoutExpired as error:
             waited = f"the deployment was not through after {deployment.timeout_seconds:g} s, and was ended"
             raise deployment_error("timeout", waited) from error
         finally:
-            kill_group(process)
-            reader.join(_END_SECONDS)
-            if process.stdin is not None:
-                process.stdin.close()
+            if process is not None:
+                kill_group(process)
+                reader.join(_END_SECONDS)
+                if process.stdin is not None:
+                    process.stdin.close()
         return _read(result, process.returncode, list(tail))
 
 
