@@ -49,6 +49,10 @@ def test_one_binary_under_two_names_is_listed_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [binary.origin for binary in binaries(Settings())] == ["imageio-ffmpeg"]
     assert [binary.origin for binary in binaries(Settings(ffmpeg=REAL))] == ["settings"]
+    other = renamed(tmp_path / "other")
+    (tmp_path / "ffmpeg").unlink()
+    (tmp_path / "ffmpeg").symlink_to(other)
+    assert [binary.origin for binary in binaries(Settings(ffmpeg=other))] == ["settings", "imageio-ffmpeg"]
 
 
 @pytest.mark.usefixtures("no_wheel")

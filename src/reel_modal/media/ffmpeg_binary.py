@@ -151,8 +151,11 @@ def binaries(settings: Settings) -> tuple[Binary, ...]:
         found.append(Binary(bundled, "imageio-ffmpeg"))
     if (on_path := shutil.which("ffmpeg")) is not None:
         found.append(Binary(on_path, "PATH"))
-    # One binary under two names is one.
-    return tuple({os.path.realpath(binary.path): binary for binary in reversed(found)}.values())[::-1]
+    # One binary under two names is one, where it is preferred most.
+    each: dict[str, Binary] = {}
+    for binary in found:
+        each.setdefault(os.path.realpath(binary.path), binary)
+    return tuple(each.values())
 
 
 def check_binary(binary: Binary) -> FFmpeg:
