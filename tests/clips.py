@@ -150,7 +150,7 @@ def _broken_packets(clips: Clips, path: Path) -> None:
 
 
 def _cover_art(clips: Clips, path: Path) -> None:
-    picture = clips.folder / "cover.png"
+    picture = clips.folder / "cover.jpg"
     ffmpeg("-f", "lavfi", "-i", "color=red:size=600x600", "-frames:v", "1", picture)
     ffmpeg(
         *("-i", picture, "-i", clips.get("with_sound.mp4"), "-map", "0", "-map", "1"),
@@ -195,7 +195,7 @@ RECIPES: dict[str, Callable[[Clips, Path], None]] = {
     "short_sound.mp4": _plain(seconds=2, audio_seconds=1),
     "long_sound.mp4": _plain(seconds=1, audio_seconds=2),
     "opus.mkv": _plain(audio_seconds=1, options=("-c:a", "libopus")),
-    "vorbis.mkv": _plain(audio_seconds=1, options=("-c:a", "libvorbis")),
+    "vorbis.mkv": _plain(audio_seconds=1, options=("-c:a", "vorbis", "-strict", "experimental", "-ac", "2")),
     "10bit.mp4": _plain(pixel_format="yuv420p10le"),
     "444.mp4": _plain(pixel_format="yuv444p"),
     "odd.webm": _plain(

@@ -24,7 +24,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import Frame
-from reel_modal.media import probe
+from reel_modal.media import find_ffmpeg, probe
 from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 
 Decoder = Literal["process", "in_process"]
@@ -221,7 +221,11 @@ def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_forma
         by_process = everything(path, "process", **options)
         in_process = everything(path, "in_process", **options)
         assert [time for time, _ in by_process] == [time for time, _ in in_process]
-        assert [data for _, data in by_process] == [data for _, data in in_process]
+        # ffmpeg 6 and 7 dither 10 bits to 8 in another pattern than the libav of PyAV.
+        level = 1 if name == "10bit.mp4" and find_ffmpeg().version < (8,) else 0
+        for (_, one), (_, other) in zip(by_process, in_process, strict=True):
+            difference = np.frombuffer(one, np.uint8).astype(np.int16) - np.frombuffer(other, np.uint8)
+            assert np.abs(difference).max() <= level
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")

@@ -315,8 +315,8 @@ def test_probe_padded_pictures_within_the_limits_are_accepted(folder: Path, plai
 
 
 def test_probe_large_cover_art_is_not_decoded(folder: Path, plain: Path) -> None:
-    cover, path = folder / "cover.png", folder / "with-cover.mp4"
-    ffmpeg("-f", "lavfi", "-i", f"color=gray:s={SIDE}x{SIDE}", "-frames:v", "1", "-pix_fmt", "gray", cover)
+    cover, path = folder / "cover.jpg", folder / "with-cover.mp4"
+    ffmpeg("-f", "lavfi", "-i", f"color=gray:s={SIDE}x{SIDE}", "-frames:v", "1", "-pix_fmt", "yuvj420p", cover)
     ffmpeg(
         *("-i", plain, "-i", cover, "-map", "0", "-map", "1", "-c", "copy"),
         *("-disposition:v:1", "attached_pic", path),
