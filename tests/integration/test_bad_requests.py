@@ -39,6 +39,16 @@ BAD: dict[str, tuple[str, Mapping[str, object]]] = {
         {**WHO, "segmentData": {"trimStart": 2, "trimEnd": 1}},
     ),
     "a scale that no network has": ("apply_upscale", {**WHO, "scale": 3}),
+    "an input that climbs out": ("render_overlay", {**OVERLAY, "inputKey": "../../etc/passwd"}),
+    "an absolute input": ("render_overlay", {**OVERLAY, "inputKey": "/etc/passwd"}),
+    "an output that climbs out": ("process_framing", {**WHO, "outputKey": "../out.mp4"}),
+    "an output that is a missing value": ("process_framing", {**WHO, "outputKey": "undefined"}),
+    "an output with a null character": ("process_framing", {**WHO, "outputKey": "out\0.mp4"}),
+    "an output without a container": ("render_overlay", {**OVERLAY, "outputKey": "out.exe"}),
+    "an output that is the input": ("render_overlay", {**OVERLAY, "outputKey": "in.mp4"}),
+    "a user id with a slash": ("render_overlay", {**OVERLAY, "userId": "../victim"}),
+    "a time with an exponent": ("render_overlay", {**WHO, "highlightRegions": [{**REGION, "endTime": "1e4000000"}]}),
+    "a network of this machine": ("apply_upscale", {**WHO, "scale": 2, "model": "/etc/passwd"}),
 }
 
 
@@ -50,7 +60,7 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         yield app_plane
 
 
-async def test_bad_requests_start_no_container(app: Deployed) -> None:
+async def test_bad_requests_start_no_container_and_ask_modal_nothing(app: Deployed) -> None:
     started = app.plane.started_containers()
     async with FunctionRegistry(app.settings) as registry:
         for name, (function, raw) in BAD.items():
