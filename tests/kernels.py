@@ -36,7 +36,7 @@ from reel_modal.schema import (
 Array: TypeAlias = npt.NDArray[Any]
 
 SIZE: Final = (482, 270)
-KEYS: Final = {"job_id": "j", "user_id": "u", "input_key": "i", "output_key": "o"}
+KEYS: Final = {"job_id": "j", "user_id": "u", "input_key": "i.mp4", "output_key": "o.mp4"}
 
 
 def noise(shape: tuple[int, ...], seed: str, bits: int = 8) -> Array:
