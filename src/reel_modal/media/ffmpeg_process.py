@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from reel_modal.errors import FFmpegError, FFmpegNotFoundError, FFmpegStalledError
 from reel_modal.frame_memory import PIPE_BYTES, SharedBuffer
+from reel_modal.interruption import hold_interruptions
 
 __all__ = ["QUIET", "FFmpegProcess", "LineSink", "output_size"]
 
@@ -100,25 +101,28 @@ class FFmpegProcess:
         self._blocked_since: float | None = None
         self._ended = threading.Event()
         self._has_session = _wants_session()
-        try:
-            # A buffered stream has a lock. A thread that holds it when the interpreter exits makes that abort.
-            self._process = subprocess.Popen(
-                self.command,
-                bufsize=0,
-                stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=self._has_session,
-                env={**_ENVIRONMENT, **(_KEEP_MEMORY if feeds else {}), **os.environ},
-            )
-        except OSError as error:
-            raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
         self._threads: tuple[threading.Thread, ...] = ()
-        _running.add(self)
+        process: subprocess.Popen[bytes] | None = None
         try:
+            # A signal in the middle of the start would lose the process, and with it who ends it.
+            with hold_interruptions():
+                # A buffered stream has a lock. A thread that holds it when the interpreter exits makes that abort.
+                process = self._process = subprocess.Popen(
+                    self.command,
+                    bufsize=0,
+                    stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if yields else subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    start_new_session=self._has_session,
+                    env={**_ENVIRONMENT, **(_KEEP_MEMORY if feeds else {}), **os.environ},
+                )
+            _running.add(self)
             self._attend()
-        except BaseException:  # no thread can be started, or an early Ctrl-C
-            self.kill()
+        except BaseException as error:
+            if process is not None:  # no thread can be started, or an early Ctrl-C
+                self.kill()
+            elif isinstance(error, OSError):
+                raise FFmpegNotFoundError(f"ffmpeg does not start: {error}", command=command) from error
             raise
 
     @property
