@@ -406,7 +406,7 @@ def test_no_frame_is_an_error_and_no_file(tmp_path: Path) -> None:
         ({"size": (0, 48)}, "at least 1 pixel"),
         ({"size": (64.0, 48)}, "whole numbers"),
         ({"fps": 0}, "above 0"),
-        ({"fps": float("nan")}, "not a finite number"),
+        ({"fps": float("nan")}, "a finite number"),
         ({"pixel_format": "yuv999"}, "'yuv999' is not supported; use one of bgr24"),
         ({"size": (63, 47), "odd_size": "error"}, "63x47 is odd"),
         ({"size": (1, 47), "odd_size": "crop"}, "1x47 cannot be cropped"),

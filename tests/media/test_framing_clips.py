@@ -61,14 +61,13 @@ def variant(clips: Clips, name: str, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("shift", [0, 1e-9], ids=["one graph", "frame by frame"])
-@pytest.mark.parametrize(("name", "preset"), [("h264_nonsense", "fast"), ("libx264", "warp")])
 def test_an_encoder_that_does_not_start_is_named_and_leaves_nothing(
-    clips: Clips, tmp_path: Path, name: str, preset: str, shift: float
+    clips: Clips, tmp_path: Path, shift: float
 ) -> None:
-    encode = EncodeOptions(encoder=name, preset=preset)
+    encode = EncodeOptions(encoder="h264_nonsense")
     crop = crops((0, 20, 10, 90, 160), (1, 20 + shift, 10, 90, 160))
     request = request_for(clips.get("25.mp4"), tmp_path / "out.mp4", crop=crop, encode=encode)
-    with pytest.raises(EncoderUnavailableError, match=f"encoder '{name}' does not start"):
+    with pytest.raises(EncoderUnavailableError, match="encoder 'h264_nonsense' does not start"):
         run(request, tmp_path / "work")
     assert list(tmp_path.iterdir()) == [tmp_path / "work"]
     assert list((tmp_path / "work").iterdir()) == []

@@ -137,7 +137,8 @@ def decoder_threads() -> int:
 @pytest.mark.parametrize(("cpu", "threads"), [(1, 0), (2, 3), (5, 6)])
 def test_decoder_in_process_has_threads_of_reservation(cpu: int, threads: int, clips: Clips) -> None:
     with FrameReader(clips.get("bikes.mp4"), decoder="in_process", settings=Settings(cpu=cpu)) as reader:
-        next(iter(reader))
+        frames = iter(reader)  # held, since a reader whose loop was left ends its decoder
+        next(frames)
         assert decoder_threads() == threads
 
 
@@ -149,7 +150,8 @@ def test_decoder_process_has_threads_of_reservation(
     for name, value in visible_cpus.environment(64).items():
         monkeypatch.setenv(name, value)
     with FrameReader(clips.get("bikes.mp4"), size=(64, 64), settings=Settings(cpu=cpu)) as reader:
-        next(iter(reader))
+        frames = iter(reader)
+        next(frames)
         (ffmpeg,) = ffmpegs()
         names = [path.read_text() for path in Path(f"/proc/{ffmpeg}/task").glob("*/comm")]
     assert sum(name.startswith(("dec", "av:h264")) for name in names) <= cpu + 3, names

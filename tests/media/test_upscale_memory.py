@@ -17,20 +17,22 @@ MOST_MORE_MB = 15
 # A process of its own: the peak of this one was set by whatever ran before. The short clip comes first, so that
 # what is loaded and reserved once is not counted.
 PROGRAM = """
-import resource, sys
+import hashlib, resource, sys
 from pathlib import Path
-from reel_modal import UpscaleRequest, EncodeOptions
+from reel_modal import ModelSource, Settings, UpscaleRequest, EncodeOptions
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import JobContext
 from reel_modal.storage import FolderStorage
 
 model, folder, *clips = sys.argv[1:]
+source = ModelSource(model, hashlib.sha256(Path(model).read_bytes()).hexdigest())
+settings = Settings(models={"repeating": source})
 for clip in clips:
     request = UpscaleRequest(
-        job_id="j", user_id="u", input_key=clip[1:], output_key=clip[1:] + ".large.mp4", scale=2, model=model,
+        job_id="j", user_id="u", input_key=clip[1:], output_key=clip[1:] + ".large.mp4", scale=2, model="repeating",
         provider="cpu", encode=EncodeOptions(encoder="libx264", preset="slower"),  # slower than the network
     )
-    result = apply_upscale.run(request, JobContext(storage=FolderStorage(Path("/")), workdir=Path(folder)))
+    result = apply_upscale.run(request, JobContext(storage=FolderStorage(Path("/")), workdir=Path(folder), settings=settings))
     print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
