@@ -181,7 +181,7 @@ def test_ffmpeg_without_libx264_is_named_by_doctor_and_at_first_use(tmp_path: Pa
 
 def test_doctor_names_the_ffmpeg_in_use_and_the_one_for_hardware(tmp_path: Path) -> None:
     on_path = renamed(tmp_path / "ffmpeg")
-    status, findings = doctor(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    status, findings = doctor(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}", REEL_MODAL_FFMPEG="")
     assert status == 0
     assert f"from imageio-ffmpeg: {REAL}" in str(findings["ffmpeg"]["detail"])
     assert f"{on_path}, for hardware encoding and decoding alone" in str(findings["ffmpeg of PATH"]["detail"])
