@@ -47,7 +47,8 @@ os.execv({real!r}, [{real!r}, *arguments])
 
 @pytest.fixture(autouse=True)
 def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process."""
+    """As in a new process, with the order in which ffmpegs are taken by default."""
+    monkeypatch.delenv("REEL_MODAL_FFMPEG", raising=False)
     monkeypatch.setattr(encoders, "_started", set())
     monkeypatch.setattr(encoders, "_outdone", set())
 
