@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from reel_modal.config import usable_cores
 from reel_modal.errors import FrameError, InvalidModelError, MissingDependencyError, ProviderUnavailableError
+from reel_modal.interruption import hold_interruptions
 from reel_modal.rendering.tiles import Samples
 from reel_modal.upscaling.graph import INPUT, MEANS, OUTPUT, Precision
 from reel_modal.upscaling.model import UpscaleModel
@@ -42,7 +43,8 @@ def load_onnxruntime() -> ModuleType:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        import onnxruntime
+        with hold_interruptions():  # its initialisation turns a Ctrl-C into an ImportError
+            import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
             f"ONNX Runtime does not load here ({error}): pip install onnxruntime, or onnxruntime-gpu[cuda,cudnn] for"
