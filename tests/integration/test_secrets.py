@@ -103,6 +103,16 @@ def test_host_at_debug_shows_no_secret(app: Deployed, s3: ObjectStore, clips: Cl
         assert not any(planted.encode() in data for data in kept)
 
 
+@pytest.mark.parametrize(("module", "logged"), [("modal", True), ("reel_modal.functions.app", False)])
+def test_container_at_debug_logs_no_header(module: str, logged: bool, tmp_path: Path) -> None:
+    """The first case shows that the library that modal uses would log the token."""
+    send = f"hpack.Encoder().encode([('x-modal-token-secret', {PLANTED!r})])"
+    setup = "import logging; logging.basicConfig(level=logging.DEBUG)"
+    output = run("-c", f"{setup}\nimport hpack, {module}\n{send}\nprint('sent')", cwd=tmp_path)
+    assert "sent" in output
+    assert (PLANTED in output) is logged
+
+
 @pytest.mark.parametrize(
     "variables",
     [

@@ -17,7 +17,8 @@ RUNS = {"break": 50, "next": 50, "raise": 50, "kept": 10, "entered": 10, "cycle"
 MARK = "REEL_MODAL_TEST_READER_EXIT"
 END_SECONDS = 10
 
-# Children that are forked after the imports are cheap, and exit like any interpreter that reaches its last line.
+# Children that are forked after the imports are cheap, and exit like any interpreter that reaches its last line. Two
+# run at a time, but not if each writes a traceback: the lines of two would mix.
 SCRIPT = """
 import json, os, sys
 from reel_modal.ffmpeg_pipe import FrameReader
@@ -27,7 +28,7 @@ path, decoder, way, runs = json.loads(sys.argv[1])
 media, _ = probe(path), find_ffmpeg()
 children, statuses = [], []
 for _ in range(runs):
-    if len(children) == 2:
+    if len(children) == (1 if way == "raise" else 2):
         statuses.append(os.waitstatus_to_exitcode(os.waitpid(children.pop(0), 0)[1]))
     child = os.fork()
     if child == 0:

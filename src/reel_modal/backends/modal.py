@@ -29,6 +29,7 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.contract import Contract, Difference, local_contract
 from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
+from reel_modal.modal_logging import hide_headers
 from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.progress.events import ProgressEvent
 from reel_modal.progress.owned_task import OwnedTask
@@ -361,10 +362,4 @@ def _came_back(error: TimeoutError) -> bool:
 async def load_modal() -> None:
     """Import modal in a thread, so that the event loop goes on meanwhile."""
     await asyncio.to_thread(import_module, "modal")
-    # At DEBUG, modal's HTTP/2 library logs each header, and the token is one.
-    for name in ("hpack.hpack", "hpack.table"):
-        logging.getLogger(name).addFilter(_above_debug)
-
-
-def _above_debug(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
+    hide_headers()

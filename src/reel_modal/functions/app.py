@@ -23,8 +23,11 @@ from reel_modal.functions.specs import (
     chosen_functions,
     load_specs,
 )
+from reel_modal.modal_logging import hide_headers
 
 __all__ = ["app"]
+
+hide_headers()  # in a container and in the process that publishes
 
 _SPECS = load_specs()
 _CHOSEN = chosen_functions()

@@ -54,11 +54,12 @@ _NVENC_PRESETS: Final = {
     "placebo": "p7",
 }
 
-# What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead has a thread of
-# its own, up to a sixth of the encodes on a busy machine have other bytes; without that thread the work is the same.
+# What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead runs in a thread
+# beside the encoder, up to a sixth of the encodes on a busy machine have other bytes. Without that thread the encoder
+# waits for the lookahead, so two threads share the analysis of a picture.
 # The other two start a pool of threads by the cores of the machine.
 _REPEATABLE: Final = {
-    "libx264": ("x264-params", "sync-lookahead=0"),
+    "libx264": ("x264-params", "sync-lookahead=0:lookahead-threads=2"),
     "libx265": ("x265-params", "pools={threads}"),
     "libsvtav1": ("svtav1-params", "lp={threads}"),
 }

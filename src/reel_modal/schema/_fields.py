@@ -49,8 +49,8 @@ T = TypeVar("T")
 Raw: TypeAlias = Mapping[str, object] | str | bytes
 """What a request is parsed from: a mapping, or the JSON text of one."""
 
-LONGEST_TEXT: Final = 8 << 20
-"""Characters of a JSON text: a request of 100,000 keyframes has fewer."""
+LONGEST_TEXT: Final = 1 << 20
+"""Characters of a JSON text: a request of 10,000 keyframes has fewer, and any text is refused within 0.1 s."""
 
 _LONGEST_NAME: Final = 64
 

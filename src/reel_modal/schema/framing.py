@@ -41,7 +41,7 @@ Outside: TypeAlias = Literal["clamp", "refuse"]
 
 SLOWEST: Final = Fraction(1, 10)
 FASTEST: Final = Fraction(10)
-MOST_KEYFRAMES: Final = 100_000
+MOST_KEYFRAMES: Final = 10_000
 MOST_SEGMENTS: Final = 1000
 # Apps round what they send; a hundredth of a pixel is nobody's intention.
 _ROUNDING_PX: Final = 0.01

@@ -42,7 +42,7 @@ Effect: TypeAlias = Literal["dark_overlay", "brightness_boost", "original"]
 """What a highlight does: darken outside, brighten inside, or nothing at all."""
 
 MOST_REGIONS: Final = 1000
-MOST_KEYFRAMES: Final = 100_000
+MOST_KEYFRAMES: Final = 10_000
 """Of all regions of a request together."""
 
 MOST_PX: Final = 1_000_000
