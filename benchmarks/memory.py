@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import framing_speed, overlay_speed
 from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median
 from reel_modal.functions import process_framing, render_overlay
-from reel_modal.schema import SpeedSegment
+from reel_modal.schema import EncodeOptions, SpeedSegment
 
 LENGTHS = (3, 12, 48)
 KINDS = ("overlay", "framing", "retimed")
@@ -20,7 +20,8 @@ KINDS = ("overlay", "framing", "retimed")
 def render(kind: str, seconds: int, folder: Path) -> int:
     context = context_for(clip_1080p(seconds), folder)
     if kind == "overlay":
-        return render_overlay.run(overlay_speed.request("ultrafast"), context).frames
+        request = overlay_speed.request(EncodeOptions(encoder="libx264", preset="ultrafast"))
+        return render_overlay.run(request, context).frames
     framed = framing_speed.request("moving", "ultrafast", seconds)
     if kind == "retimed":  # all of the sound is made anew
         whole = SpeedSegment(start_seconds=Fraction(0), end_seconds=Fraction(seconds), speed=Fraction(3, 2))

@@ -35,7 +35,7 @@ DARKER = "lutyuv=y=16+0.4*(val-16):u=128+0.4*(val-128):v=128+0.4*(val-128)"
 NULL = ("-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-f", "null", "-")
 
 
-def request(preset: str) -> OverlayRequest:
+def request(encode: EncodeOptions) -> OverlayRequest:
     keys = tuple(
         HighlightKeyframe(time_seconds=Fraction(t), x=400 + 100 * t, y=540, radius_x=200, radius_y=260)
         for t in range(SECONDS + 1)
@@ -47,14 +47,14 @@ def request(preset: str) -> OverlayRequest:
         input_key="in.mp4",
         output_key="out.mp4",
         regions=(region,),
-        encode=EncodeOptions(encoder="libx264", preset=preset),
+        encode=encode,
     )
 
 
 def ours(preset: str, folder: Path) -> int:
-    asked = request(preset)
     if preset == "none":
-        return _ours_without_encoder(asked)
+        return _ours_without_encoder(request(EncodeOptions()))
+    asked = request(EncodeOptions(encoder="libx264", preset=preset))
     return render_overlay.run(asked, context_for(clip_1080p(SECONDS), folder)).frames
 
 
