@@ -6,11 +6,13 @@ import re
 import sys
 from pathlib import Path
 
+from reel_modal.schema import DEGRADATION_CODES
 from reel_modal.schema._describe import markdown_table, records
 from reel_modal.schema.requests import Request
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/requests.md"
 TABLE = re.compile(r"(<!-- fields of (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+CODES = re.compile(r"(<!-- codes of Degradation -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -22,8 +24,12 @@ def main() -> int:
         common = Request if kind is not Request and issubclass(kind, Request) else None
         return f"{found[1]}{markdown_table(kind, without=common)}\n{found[4]}"
 
+    def codes(found: re.Match[str]) -> str:
+        rows = "".join(f"| `{code}` | {meaning} |\n" for code, meaning in DEGRADATION_CODES.items())
+        return f"{found[1]}| code | meaning |\n|---|---|\n{rows}{found[3]}"
+
     before = PAGE.read_text(encoding="utf-8")
-    after = TABLE.sub(table, before)
+    after = CODES.sub(codes, TABLE.sub(table, before))
     if "--check" not in sys.argv:
         PAGE.write_text(after, encoding="utf-8")
     elif before != after:

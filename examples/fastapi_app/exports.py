@@ -130,7 +130,7 @@ class Exports:
         try:
             while export.status == "running" and export.step < len(export.steps):
                 result = await self._result(export)
-                export.output, export.notes = result.output_key, [*export.notes, *result.degraded]
+                export.output, export.notes = result.output_key, [*export.notes, *map(str, result.degraded)]
                 export.step, export.job_id = export.step + 1, None
             if export.status == "running":
                 export.status = "complete"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reel_modal.remote_function import RemoteFunction
     from reel_modal.schema import (
         CropKeyframe,
+        Degradation,
         EncodeOptions,
         FramingRequest,
         HighlightKeyframe,
@@ -44,6 +45,7 @@ __version__ = VERSION
 __all__ = [
     "ColorTags",
     "CropKeyframe",
+    "Degradation",
     "EncodeOptions",
     "Frame",
     "FramePipe",
@@ -83,6 +85,7 @@ __all__ = [
 _HOME = {
     "ColorTags": "frames",
     "CropKeyframe": "schema",
+    "Degradation": "schema",
     "EncodeOptions": "schema",
     "Frame": "frames",
     "FramePipe": "ffmpeg_pipe",

@@ -154,7 +154,6 @@ def encode_graph(
     finally:
         process.kill()
         staged.unlink(missing_ok=True)
-    note = None if sound is None else sound.note(output)
     made = PipeResult(
         path=output,
         frames=edit.frame_count,
@@ -165,7 +164,7 @@ def encode_graph(
         encoder=choice.name,
         ffmpeg=str(choice.ffmpeg),
         command=command,
-        degraded=choice.passed_over if note is None else (*choice.passed_over, note),
+        degraded=(*choice.passed_over, *(() if sound is None else sound.notes(output))),
     )
     return made, progress.broken_packets
 

@@ -50,6 +50,7 @@ from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_opti
 from reel_modal.media.packet_times import set_times
 from reel_modal.media.sound import Sound, SoundSource
 from reel_modal.media.untrusted import COPIED, file_url
+from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
 from reel_modal.storage import publish_file, staging_name
 
@@ -74,7 +75,7 @@ class PipeResult:
         ffmpeg: Version, build and origin of the ffmpeg that ran it: for a hardware encoder it may be another one than
             usual. Empty if nothing was encoded.
         command: The encoding command line.
-        degraded: What is not as asked, a sentence each; empty when all is.
+        degraded: What is not as asked; empty if all is.
         constant_rate: Whether frames are evenly spaced; false where they were written with times of their own.
     """
 
@@ -87,7 +88,7 @@ class PipeResult:
     encoder: str
     ffmpeg: str
     command: tuple[str, ...]
-    degraded: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
     constant_rate: bool = True
 
 
@@ -428,15 +429,16 @@ class FramePipe:
         streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1")
         return (*streams, *finishing_arguments(self.path, self._metadata))
 
-    def _degraded(self) -> tuple[str, ...]:
+    def _degraded(self) -> tuple[Degradation, ...]:
         notes = list(self._choice.passed_over)
         if self._encoded_size != self.size:
-            notes.append(
+            message = (
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
                 f" {self._encoded_size[0]}x{self._encoded_size[1]}, since its chroma wants an even one"
             )
-        if self._sound is not None and (note := self._sound.note(self.path)) is not None:
-            notes.append(note)
+            notes.append(Degradation("size_changed", message))
+        if self._sound is not None:
+            notes += self._sound.notes(self.path)
         return tuple(notes)
 
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
 from reel_modal.media import probe
 from reel_modal.media.untrusted import opened
-from reel_modal.schema import RenderResult
+from reel_modal.schema import Degradation, RenderResult
 from reel_modal.schema._fields import Record, declared, record
 from reel_modal.schema._kinds import nested, string
 from reel_modal.schema.keys import receipt_key
@@ -156,7 +156,9 @@ class OutputRecord:
             engine=_NOT_KNOWN,
             encoder=_NOT_KNOWN,
             seconds_by_phase={},
-            degraded=("the record of this output is gone, and with it what was not as asked",),
+            degraded=(
+                Degradation("record_lost", "the record of this output is gone, and with it what was not as asked"),
+            ),
             reused_from=_NOT_KNOWN,
         )
 

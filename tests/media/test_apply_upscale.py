@@ -285,7 +285,9 @@ def test_a_model_of_another_scale_is_followed_by_a_resize(clip: Path, tmp_path: 
 def test_broken_packets_are_named_and_the_frames_are_all_there(clips: Clips, tmp_path: Path) -> None:
     result, _ = enlarge(clips.get("broken_packets.mp4"), tmp_path)
     assert result.frames == 50
-    assert any("packets of the source could not be decoded" in note for note in result.degraded)
+    (note,) = result.degraded
+    assert note.code == "pictures_undecodable"
+    assert "packets of the source could not be decoded" in str(note)
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="this ONNX Runtime has CUDA")
@@ -303,7 +305,9 @@ class TestWithoutAGpu:
     def test_the_cpu_does_it_where_it_may_and_the_result_says_so(self, clip: Path, tmp_path: Path) -> None:
         result, _ = enlarge(clip, tmp_path, provider="cuda", allow_cpu=True)
         assert result.engine == "onnxruntime-cpu fp32 small-x2"
-        assert any(note.startswith("the CPU did the work of the GPU") for note in result.degraded)
+        (note,) = result.degraded
+        assert note.code == "gpu_unavailable"
+        assert str(note).startswith("the CPU did the work of the GPU")
 
 
 def test_a_request_that_does_not_fit_the_clip_is_refused(clip: Path, tmp_path: Path) -> None:

@@ -248,7 +248,9 @@ def test_contain_shows_the_whole_crop_before_a_background(marker_clip: Path, tmp
 def test_crops_out_of_the_frame_are_moved_inside_and_named_or_refused(marker_clip: Path, tmp_path: Path) -> None:
     outside = crops((0, 600, -20, 100, 100), (1, 10, 10, 9000, 9000))
     result, _ = framed(marker_clip, tmp_path, crop=outside, output_size=(64, 64))
-    assert result.degraded == ("2 of 2 crops reached out of the 640x360 frame and were moved inside",)
+    (note,) = result.degraded
+    assert note.code == "crop_moved"
+    assert str(note) == "2 of 2 crops reached out of the 640x360 frame and were moved inside"
     request = request_for(marker_clip, tmp_path / "refused.mp4", crop=outside, outside="refuse")
     with pytest.raises(RequestError, match=r"^crop\[0\].x: reaches from 600 to 700; the frame is 640 pixels wide"):
         run(request, tmp_path / "work")

@@ -20,7 +20,7 @@ from reel_modal.errors import EncoderUnavailableError
 from reel_modal.media import encoders, find_ffmpeg, probe
 from reel_modal.media.encoders import is_hardware, try_encoder
 from reel_modal.media.hardware_decoding import nvdec_ffmpeg
-from reel_modal.schema import EncodeOptions
+from reel_modal.schema import Degradation, EncodeOptions
 
 pytestmark = pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
 
@@ -131,14 +131,16 @@ def test_hardware_that_no_ffmpeg_starts_is_an_error_with_each_reason(
     reasons = "imageio-ffmpeg: Cannot load libcuda.so.1; PATH: Driver does not support it"
     assert reasons in caught.value.message
     made = written(tmp_path / "out.mp4", "auto").result
-    assert (made.encoder, made.degraded) == ("libx264", (f"h264_nvenc does not start here ({reasons})",))
+    assert made.encoder == "libx264"
+    assert made.degraded == (Degradation("encoder_unavailable", f"h264_nvenc does not start here ({reasons})"),)
 
 
 def test_one_reason_of_all_ffmpegs_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     executable(tmp_path / "ffmpeg", f"import os, sys; os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])")
     made = written(tmp_path / "out.mp4", "auto").result
-    assert made.degraded == ("h264_nvenc does not start here (Cannot load libcuda.so.1)",)
+    (note,) = made.degraded
+    assert str(note) == "h264_nvenc does not start here (Cannot load libcuda.so.1)"
 
 
 def test_nvdec_runs_in_first_ffmpeg_that_decodes(with_gpu: Path, clips: Clips) -> None:

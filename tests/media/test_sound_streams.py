@@ -16,7 +16,7 @@ from tests.media.test_framing_sync import EDITS, NEAR_SECONDS, PAN, kept
 from tests.media.test_render_overlay import render, spotlight
 
 from reel_modal.media import probe
-from reel_modal.schema import EncodeOptions, RenderResult, Timeline
+from reel_modal.schema import Degradation, EncodeOptions, RenderResult, Timeline
 
 F = Fraction
 FPS = F(25)
@@ -152,7 +152,9 @@ def test_a_highlight_keeps_every_sound(clips: Clips, tmp_path: Path) -> None:
 def test_every_sound_that_the_container_does_not_take_is_encoded(clips: Clips, tmp_path: Path) -> None:
     source = two_sounds(clips, codec="pcm_s16le")
     result, path = framed(source, tmp_path, output_size=probe(source).size)
-    assert result.degraded == ("the pcm_s16le sound was encoded anew: .mp4 does not take it",)
+    assert result.degraded == (
+        Degradation("sound_reencoded", "the pcm_s16le sound was encoded anew: .mp4 does not take it"),
+    )
     assert [(sound.codec, sound.layout) for sound in probe(path).audio] == [("aac", "mono"), ("aac", "stereo")]
     assert told(path) == TAGS
     for number in range(2):
@@ -166,7 +168,7 @@ def test_six_channels_stay_six_each_where_it_was(tmp_path: Path, layout: str, su
     fields = {"segments": speeds((0, len(SIX), 2))} if double else {}
     encode = EncodeOptions(encoder="libx264" if suffix == ".mp4" else "libvpx-vp9")
     result = run(request_for(source, output, output_size=(64, 48), encode=encode, **fields), tmp_path / "work")
-    again = f"the pcm_s16le sound was encoded anew: {suffix} does not take it"
+    again = Degradation("sound_reencoded", f"the pcm_s16le sound was encoded anew: {suffix} does not take it")
     assert result.degraded == (() if double else (again,))
     (sound,) = probe(output).audio
     assert (sound.layout, sound.channels) == ("5.1", 6)
@@ -186,5 +188,7 @@ def test_channels_that_no_encoder_knows_become_two_and_that_is_said(tmp_path: Pa
     ffmpeg(*picture, *seven, "-c:v", "libx264", "-c:a", "aac", source)
     (sound,) = probe(source).audio
     result, path = framed(source, tmp_path, output_size=(64, 48), segments=speeds((0, 2, 2)))
-    assert result.degraded == (f"the 7 channels of the sound ({sound.layout}) became 2",)
+    assert result.degraded == (
+        Degradation("channels_reduced", f"the 7 channels of the sound ({sound.layout}) became 2"),
+    )
     assert probe(path).audio[0].layout == "stereo"

@@ -375,7 +375,7 @@ def test_an_output_whose_record_is_gone_says_itself_whose_it_is(
             told = run(name, replace(again, store=replace(again.store, existing=existing)), url)
             assert (told.reused_from, told.job_id) == ("unknown", "again"), made
             assert (told.frames, told.size, told.fps, told.bytes) == (made.frames, made.size, made.fps, made.bytes)
-            assert "record of this output is gone" in told.degraded[0]
+            assert [note.code for note in told.degraded] == ["record_lost"]
         other = replace(
             again, encode=replace(again.encode, quality=31), store=replace(again.store, existing="refuse")
         )

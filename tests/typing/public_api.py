@@ -9,6 +9,7 @@ from typing import assert_type
 import numpy as np
 
 from reel_modal import (
+    Degradation,
     EncodeOptions,
     Frame,
     FramePipe,
@@ -77,4 +78,5 @@ def wrong(path: Path) -> None:
     FramePipe(path, size=(2, 2), fps=25, pixel_format="rgba")  # pyright: ignore[reportArgumentType]
     FramePipe(path, (2, 2), 25)  # pyright: ignore[reportCallIssue]
     OverlayRequest(job_id="j")  # pyright: ignore[reportCallIssue]
+    Degradation("unheard_of", "a note")  # pyright: ignore[reportArgumentType]
     probe(3)  # pyright: ignore[reportArgumentType]

@@ -7,11 +7,15 @@ import dataclasses
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 
 from reel_modal.errors import RequestError
 from reel_modal.schema import (
+    DEGRADATION_CODES,
+    Degradation,
+    DegradationCode,
     EncodeOptions,
     HighlightKeyframe,
     HighlightRegion,
@@ -242,8 +246,24 @@ def test_a_result_survives_json_and_has_the_keys_that_hosts_know() -> None:
         engine="e",
         encoder="libx264",
         seconds_by_phase={"render": 0.5},
-        degraded=("a note",),
+        degraded=(Degradation("size_changed", "a note"),),
     )
     said = json.loads(json.dumps(result.to_dict()))
     assert (said["status"], said["output_key"], said["fps"]) == ("success", "o.mp4", "30000/1001")
+    assert said["degraded"] == [{"code": "size_changed", "message": "a note"}]
     assert RenderResult.parse(said) == result
+
+
+def test_every_degradation_code_has_a_meaning() -> None:
+    assert set(DEGRADATION_CODES) == set(get_args(DegradationCode))
+
+
+def test_a_degradation_reads_as_its_sentence() -> None:
+    note = Degradation("crop_moved", "a crop was moved")
+    assert str(note) == f"{note}" == note.message == "a crop was moved"
+    assert Degradation.parse(note.to_dict()) == note
+
+
+def test_a_degradation_of_an_unknown_code_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"^code: "):
+        Degradation.parse({"code": "unheard_of", "message": "a note"})

@@ -123,6 +123,11 @@ const framing: FramingRequest = { ...keys(), aspect: "9:16", fps: 29.97, encode:
 const requests: Request[] = [overlay, framing];
 function keys() { return { job_id: "j", user_id: "u", input_key: "in.mp4", output_key: "out.mp4" }; }
 export function seconds(result: RenderResult): number { return result.seconds_by_phase["render"] ?? 0; }
+export function lost(result: RenderResult): boolean {
+  return result.degraded.some((note) => note.code === "stream_dropped" && note.message !== "");
+}
+// @ts-expect-error there is no such code
+export function wrong(result: RenderResult): boolean { return result.degraded[0].code === "lost_sound"; }
 export const golden: Request[] = GOLDEN;
 export const done: Result = RESULT;
 // @ts-expect-error the keys are missing

@@ -16,6 +16,7 @@ from reel_modal import schema
 from reel_modal.errors import RequestError
 from reel_modal.schema import (
     CropKeyframe,
+    Degradation,
     EncodeOptions,
     FramingRequest,
     HighlightKeyframe,
@@ -41,6 +42,7 @@ RESULT = RenderResult(
     engine="e",
     encoder="libx264",
     seconds_by_phase={"render": 0.5},
+    degraded=(Degradation("size_changed", "the odd size 161x121 was encoded as 162x122"),),
     usage=Usage(seconds=1),
 )
 

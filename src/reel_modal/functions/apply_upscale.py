@@ -22,7 +22,7 @@ from reel_modal.media import probe, scan_packets
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.upscale import SamplePlanes
-from reel_modal.schema import RenderResult, UpscaleRequest
+from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
 
 __all__ = ["NAME", "StageSeconds", "run", "upscale"]
 
@@ -88,7 +88,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
 
 def upscale(
     plan: UpscalePlan, request: UpscaleRequest, context: JobContext
-) -> tuple[PipeResult, list[str], StageSeconds]:
+) -> tuple[PipeResult, list[Degradation], StageSeconds]:
     """Make the file in the working folder: decoding, the network and encoding each in a thread of its own.
 
     Returns:

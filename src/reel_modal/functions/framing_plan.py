@@ -19,7 +19,7 @@ from reel_modal.media.orientation import Orientation
 from reel_modal.media.untrusted import check_length
 from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
 from reel_modal.rendering.resampling import Window
-from reel_modal.schema import FramingRequest, Timeline
+from reel_modal.schema import Degradation, FramingRequest, Timeline
 from reel_modal.smart_render import Trim
 
 __all__ = ["Engine", "FramingPlan"]
@@ -49,7 +49,7 @@ class FramingPlan:
         color: Tags of the output.
         engine: Who makes the frames.
         still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
-        notes: What is not as asked, a sentence each.
+        notes: What is not as asked.
         in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
         fps_asked: Whether the request says at which rate.
     """
@@ -64,7 +64,7 @@ class FramingPlan:
     color: ColorTags
     engine: Engine
     still: tuple[int, int, int, int] | None
-    notes: tuple[str, ...]
+    notes: tuple[Degradation, ...]
     in_part: bool = False
     fps_asked: bool = False
 
@@ -199,12 +199,13 @@ def _whole_pixels(window: Window) -> tuple[int, int, int, int] | None:
     return None if off > _SAME_PX + 1e-6 else (left, top, right - left, bottom - top)
 
 
-def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -> list[str]:
+def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -> list[Degradation]:
     """Say what of the request lay outside of the clip and was moved inside."""
-    notes = []
+    notes: list[Degradation] = []
     end = request.trim_end_seconds
     if end is not None and end - length > 1 / (2 * media.fps):
-        notes.append(f"the trim ends at {float(end):g} s, the clip at {float(length):g}")
+        message = f"the trim ends at {float(end):g} s, the clip at {float(length):g}"
+        notes.append(Degradation("trim_shortened", message))
     outside = 0
     for keyframe in request.crop:
         try:
@@ -213,7 +214,8 @@ def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -
             outside += 1
     if outside:
         width, height = request.video_size or media.size
-        notes.append(
+        message = (
             f"{outside} of {len(request.crop)} crops reached out of the {width}x{height} frame and were moved inside"
         )
+        notes.append(Degradation("crop_moved", message))
     return notes

@@ -1,7 +1,4 @@
-"""What of a source is not in the output, a sentence each.
-
-It must not know what was rendered.
-"""
+"""What of a source is not in the output."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from fractions import Fraction
 from typing import Final
 
 from reel_modal.media import MediaInfo
+from reel_modal.schema import Degradation
 
 __all__ = ["not_kept"]
 
@@ -16,7 +14,7 @@ _BITS: Final = 8
 _SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray", "yuv420p10le", "p010le", "gray10le"})
 
 
-def not_kept(media: MediaInfo, broken_packets: int, *, fps: Fraction | None, bits: int = _BITS) -> list[str]:
+def not_kept(media: MediaInfo, broken_packets: int, *, fps: Fraction | None, bits: int = _BITS) -> list[Degradation]:
     """Return the notes.
 
     Args:
@@ -25,13 +23,17 @@ def not_kept(media: MediaInfo, broken_packets: int, *, fps: Fraction | None, bit
         fps: The rate that was chosen for the output; None where somebody asked for one.
         bits: Of a sample of the output.
     """
-    notes = []
+    notes: list[Degradation] = []
     if fps is not None and not media.constant_rate:
-        notes.append(f"the variable frame rate was resampled to {float(fps):g} frames a second")
+        message = f"the variable frame rate was resampled to {float(fps):g} frames a second"
+        notes.append(Degradation("frame_rate_changed", message))
     if broken_packets:
-        notes.append(f"{broken_packets} packets of the source could not be decoded; their neighbors were repeated")
+        message = f"{broken_packets} packets of the source could not be decoded; their neighbors were repeated"
+        notes.append(Degradation("pictures_undecodable", message))
     if media.bit_depth > bits:
-        notes.append(f"the {media.bit_depth}-bit source was rendered in {bits} bits")
+        message = f"the {media.bit_depth}-bit source was rendered in {bits} bits"
+        notes.append(Degradation("bit_depth_reduced", message))
     if media.pixel_format not in _SAME_CHROMA and media.bit_depth <= bits:
-        notes.append(f"the {media.pixel_format} source was rendered in 4:2:0 chroma")
+        message = f"the {media.pixel_format} source was rendered in 4:2:0 chroma"
+        notes.append(Degradation("chroma_reduced", message))
     return notes

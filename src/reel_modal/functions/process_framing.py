@@ -36,7 +36,7 @@ from reel_modal.media.sound import FinishedSound, Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
-from reel_modal.schema import FramingRequest, RenderResult
+from reel_modal.schema import Degradation, FramingRequest, RenderResult
 from reel_modal.smart_render import RenderPlan
 
 __all__ = ["NAME", "run"]
@@ -81,7 +81,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
     output = output_path(request, context)
     try:
         smart, file = _copy(request, context, plan, output)
-        notes: list[str] = []
+        notes: list[Degradation] = []
         if file is None:
             made, notes = _render(request, context, plan, output)
             file = verified(made, context, NAME)
@@ -139,7 +139,7 @@ def _copy(
 
 def _render(
     request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
-) -> tuple[PipeResult, list[str]]:
+) -> tuple[PipeResult, list[Degradation]]:
     """Make the file `output`; return it and what of the source is not in it."""
     with context.reporter.phase("render", plan.frame_count) as advance:
         sound = None
@@ -173,7 +173,7 @@ class _Job:
     sound: Sound | None
 
 
-def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[str]]:
+def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[Degradation]]:
     """Let one ffmpeg do it all."""
 
     def looked(frames: int) -> None:
@@ -202,7 +202,7 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
     return made, broken_packets, []
 
 
-def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[str]]:
+def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[Degradation]]:
     """Cut every picture out of the source and write the frames that show it."""
     reader = _reader(job.plan, job.context)
     pipe = output_pipe(
@@ -257,7 +257,7 @@ def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     )
 
 
-def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[str]:
+def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[Degradation]:
     """Say so where the pictures end well before they should."""
     end = plan.timeline.source_end
     if filled >= plan.frame_count or end is None or not plan.media.constant_rate:
@@ -265,7 +265,8 @@ def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[str]:
     missing = end - last - 1 / plan.media.fps
     if missing <= _LATER_FRAMES / plan.media.fps:
         return []
-    return [f"the last picture of the source was shown for its last {float(missing):.2f} s, which do not decode"]
+    message = f"the last picture of the source was shown for its last {float(missing):.2f} s, which do not decode"
+    return [Degradation("pictures_undecodable", message)]
 
 
 class _Picture:

@@ -17,7 +17,7 @@ from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe, scan_packets
 from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
-from reel_modal.schema import RenderResult
+from reel_modal.schema import Degradation, RenderResult
 from reel_modal.schema.requests import Request
 
 __all__ = ["VerifiedFile", "output_path", "output_pipe", "publish_result", "result_of", "verified"]
@@ -83,7 +83,7 @@ def output_pipe(
 
 
 def result_of(
-    made: PipeResult, request: Request, *, function: str, engine: str, degraded: Iterable[str] = ()
+    made: PipeResult, request: Request, *, function: str, engine: str, degraded: Iterable[Degradation] = ()
 ) -> RenderResult:
     """Return what is known of the result once its file is made.
 

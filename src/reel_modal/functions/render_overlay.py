@@ -18,7 +18,7 @@ from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.overlay import OverlayRenderer
-from reel_modal.schema import OverlayRequest, RenderResult
+from reel_modal.schema import Degradation, OverlayRequest, RenderResult
 from reel_modal.smart_render import Draw, RenderPlan
 
 __all__ = ["NAME", "plan_for", "run"]
@@ -66,7 +66,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         context=context,
         function=NAME,
     )
-    degraded: list[str] = []
+    degraded: list[Degradation] = []
     if file is None:
         made, degraded = _render(request, context, media, overlay)
         file = verified(made, context, NAME)
@@ -93,14 +93,17 @@ def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
     return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
 
 
-def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[str]:
+def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[Degradation]:
     """Return a note if regions start when the clip has ended: nothing of them can be seen."""
     late = [each for each in request.regions if each.enabled and each.start_seconds >= duration_seconds]
     if not late:
         return []
     named = ", ".join(f"{each.id!r} at {float(each.start_seconds):g} s" for each in late[:_MOST_NAMED])
     more = f" and {len(late) - _MOST_NAMED} more" if len(late) > _MOST_NAMED else ""
-    return [f"the clip ends at {float(duration_seconds):g} s; regions that start later were not drawn: {named}{more}"]
+    message = (
+        f"the clip ends at {float(duration_seconds):g} s; regions that start later were not drawn: {named}{more}"
+    )
+    return [Degradation("regions_not_drawn", message)]
 
 
 def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> None:
@@ -110,7 +113,7 @@ def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> Non
 
 def _render(
     request: OverlayRequest, context: JobContext, media: MediaInfo, overlay: OverlayRenderer
-) -> tuple[PipeResult, list[str]]:
+) -> tuple[PipeResult, list[Degradation]]:
     """Draw on every frame that a region changes; the others go through as they are."""
     # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
     # repeating and dropping keeps the picture in step with the sound.

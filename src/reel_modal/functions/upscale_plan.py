@@ -13,7 +13,7 @@ from reel_modal.media import FFmpeg, MediaInfo
 from reel_modal.media.frame_reader import Decoder
 from reel_modal.media.hardware_decoding import nvdec_ffmpeg
 from reel_modal.rendering.upscale import UpscaleRenderer
-from reel_modal.schema import UpscaleRequest
+from reel_modal.schema import Degradation, UpscaleRequest
 from reel_modal.upscaling.inference import Provider, UpscaleSession
 from reel_modal.upscaling.model import UpscaleModel, check_registered
 
@@ -43,7 +43,7 @@ class UpscalePlan:
         color: Tags of the output: those of the clip. An untagged one is read by its height, so where that changes how
             it is read, the output says the matrix.
         at_once: Frames that are given to the renderer together.
-        notes: What is not as asked, a sentence each.
+        notes: What is not as asked.
     """
 
     media: MediaInfo
@@ -54,7 +54,7 @@ class UpscalePlan:
     nvdec: FFmpeg | None
     color: ColorTags
     at_once: int
-    notes: tuple[str, ...]
+    notes: tuple[Degradation, ...]
 
     @classmethod
     def of(
@@ -76,14 +76,14 @@ class UpscalePlan:
         target = request.target_size(media.size)
         provider = request.provider or settings.upscale_provider
         bits = _DEEP_BITS if media.bit_depth > 8 else 8
-        notes: tuple[str, ...] = ()
+        notes: tuple[Degradation, ...] = ()
         try:
             model = registered or _bundled(request, media, provider)
             session = UpscaleSession(model, provider=provider, bits=bits, threads=settings.cores)
         except ProviderUnavailableError as error:
             if not request.allow_cpu:
                 raise
-            notes = (f"the CPU did the work of the GPU: {error}",)
+            notes = (Degradation("gpu_unavailable", f"the CPU did the work of the GPU: {error}"),)
             model = registered or _bundled(request, media, "cpu")
             session = UpscaleSession(model, provider="cpu", bits=bits, threads=settings.cores)
         manifest = session.model.manifest

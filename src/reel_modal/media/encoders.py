@@ -23,6 +23,7 @@ from reel_modal.media.ffmpeg_binary import (
     first_reason,
 )
 from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.schema.degradation import Degradation
 
 __all__ = [
     "AUTO_ORDER",
@@ -93,7 +94,7 @@ class EncoderChoice:
     name: str
     arguments: tuple[str, ...]
     ffmpeg: FFmpeg
-    passed_over: tuple[str, ...] = ()
+    passed_over: tuple[Degradation, ...] = ()
 
 
 def is_hardware(name: str) -> bool:
@@ -169,7 +170,7 @@ def choose_encoder(
         EncoderUnavailableError: It does not start; with `auto`, none does.
         FFmpegNotFoundError: The ffmpeg does not run.
     """
-    passed_over: list[str] = []
+    passed_over: list[Degradation] = []
     last: EncoderUnavailableError | None = None
     candidates = AUTO_ORDER if name == "auto" else (name,)
     for candidate in candidates:
@@ -184,7 +185,8 @@ def choose_encoder(
                     trial.run(ffmpeg.path, str(ffmpeg))
         except EncoderUnavailableError as error:
             last = error
-            passed_over.append(f"{candidate} does not start here ({first_reason(error.stderr_tail)})")
+            message = f"{candidate} does not start here ({first_reason(error.stderr_tail)})"
+            passed_over.append(Degradation("encoder_unavailable", message))
         else:
             return EncoderChoice(candidate, arguments, ffmpeg, tuple(passed_over))
     raise last or EncoderUnavailableError(f"encoder {name!r} does not start")

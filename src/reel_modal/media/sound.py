@@ -16,6 +16,7 @@ from reel_modal.media import AudioStream, MediaInfo, probe
 from reel_modal.media.filters import clock_arguments, seconds_text
 from reel_modal.media.tempo import ChannelLayout
 from reel_modal.media.untrusted import COPIED, file_url, input_arguments
+from reel_modal.schema.degradation import Degradation
 
 __all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as", "is_taken", "kept_layout"]
 
@@ -97,11 +98,16 @@ class SoundSource:
             arguments += ("-map", f"1:{stream.index}", *codec, *_tags(stream, number))
         return arguments
 
-    def note(self, target: Path) -> str | None:
-        """Return what is not as it was, None where the sound is copied."""
-        anew = [stream for stream in self.media.audio if not is_taken(stream, target)]
-        codecs = [f"the {stream.codec} sound was encoded anew: {target.suffix} does not take it" for stream in anew]
-        return _listed([*codecs, *_fewer_channels(anew, target)])
+    def notes(self, target: Path) -> tuple[Degradation, ...]:
+        """Return what is not as it was; nothing if the sound is copied."""
+        encoded = [stream for stream in self.media.audio if not is_taken(stream, target)]
+        codecs = (
+            Degradation(
+                "sound_reencoded", f"the {stream.codec} sound was encoded anew: {target.suffix} does not take it"
+            )
+            for stream in encoded
+        )
+        return _once([*codecs, *_fewer_channels(encoded, target)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +141,9 @@ class FinishedSound:
             arguments += ("-map", f"{number + 1}:a:0", *_tags(stream, number))
         return arguments
 
-    def note(self, target: Path) -> str | None:
-        """Return what is not as it was, None where all channels are there."""
-        return _listed(_fewer_channels(self.streams, target))
+    def notes(self, target: Path) -> tuple[Degradation, ...]:
+        """Return what is not as it was; nothing if all channels are there."""
+        return _once(_fewer_channels(self.streams, target))
 
     def discard(self) -> None:
         """Remove the files."""
@@ -184,11 +190,12 @@ def _is_webm(target: Path) -> bool:
     return target.suffix.lower() == ".webm"
 
 
-def _fewer_channels(streams: Iterable[AudioStream], target: Path) -> Iterator[str]:
+def _fewer_channels(streams: Iterable[AudioStream], target: Path) -> Iterator[Degradation]:
     for stream in streams:
         if (kept := kept_layout(stream, target).channels) < stream.channels:
-            yield f"the {stream.channels} channels of the sound ({stream.layout}) became {kept}"
+            message = f"the {stream.channels} channels of the sound ({stream.layout}) became {kept}"
+            yield Degradation("channels_reduced", message)
 
 
-def _listed(notes: Iterable[str]) -> str | None:
-    return "; ".join(dict.fromkeys(notes)) or None
+def _once(notes: Iterable[Degradation]) -> tuple[Degradation, ...]:
+    return tuple(dict.fromkeys(notes))

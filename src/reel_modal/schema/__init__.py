@@ -6,6 +6,7 @@ Pure; it must not know storage, media or backends.
 from __future__ import annotations
 
 from reel_modal.interpolation import Interpolation
+from reel_modal.schema.degradation import DEGRADATION_CODES, Degradation, DegradationCode
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside, SlowMotion, SpeedSegment
 from reel_modal.schema.overlay import (
@@ -22,7 +23,10 @@ from reel_modal.schema.upscale import UpscaleRequest
 from reel_modal.schema.usage import Usage
 
 __all__ = [
+    "DEGRADATION_CODES",
     "CropKeyframe",
+    "Degradation",
+    "DegradationCode",
     "Effect",
     "EncodeOptions",
     "Existing",

@@ -118,19 +118,32 @@ class Field:
 
 @overload
 def declared(
-    *, converter: Kind[S, T], default: T, aliases: tuple[str, ...] = (), sides: tuple[str, str] | None = None
+    *,
+    converter: Kind[S, T],
+    default: T,
+    aliases: tuple[str, ...] = (),
+    sides: tuple[str, str] | None = None,
+    kw_only: bool = True,
 ) -> T: ...
 @overload
-def declared(*, converter: Kind[S, T], aliases: tuple[str, ...] = (), sides: tuple[str, str] | None = None) -> T: ...
+def declared(
+    *,
+    converter: Kind[S, T],
+    aliases: tuple[str, ...] = (),
+    sides: tuple[str, str] | None = None,
+    kw_only: bool = True,
+) -> T: ...
 def declared(
     *,
     converter: Any,
     default: Any = dataclasses.MISSING,
     aliases: tuple[str, ...] = (),
     sides: tuple[str, str] | None = None,
+    kw_only: bool = True,
 ) -> Any:
     """Declare a field of a `record`; see `Field`. Its constructor accepts the values that `converter` accepts."""
-    return dataclasses.field(default=default, metadata={"kind": converter, "aliases": aliases, "sides": sides})
+    metadata = {"kind": converter, "aliases": aliases, "sides": sides}
+    return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(declared, dataclasses.field))

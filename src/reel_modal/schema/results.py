@@ -21,6 +21,7 @@ from reel_modal.schema._kinds import (
     size,
     string,
 )
+from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.usage import Usage
 
 __all__ = ["RenderPlanKind", "RenderResult"]
@@ -60,7 +61,7 @@ class RenderResult(Record):
         reason: Why the plan is `full`; empty where it is `smart`.
         frames_copied: Frames that are the source's own, bit for bit; the others were rendered.
         seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
-        degraded: What is not as asked, a sentence each; empty when all is.
+        degraded: What is not as asked or not as the source has it; empty if all is.
         cold_start: Whether a container was started for the job; None where that is not known.
         usage: The receipt: what the job used. None in results of versions that measured nothing.
         reused_from: The `job_id` that rendered the output, where this job found it there already and used nothing
@@ -89,7 +90,7 @@ class RenderResult(Record):
     reason: str = declared(converter=string(empty=True, lines=True), default="")
     frames_copied: int = declared(converter=integer(), default=0)
     seconds_by_phase: Mapping[str, float] = declared(converter=numbers_by_name())
-    degraded: tuple[str, ...] = declared(converter=list_of(_NOTE, _MOST_NOTES), default=())
+    degraded: tuple[Degradation, ...] = declared(converter=list_of(nested(Degradation), _MOST_NOTES), default=())
     cold_start: bool | None = declared(converter=optional(boolean), default=None)
     usage: Usage | None = declared(converter=optional(nested(Usage)), default=None)
     reused_from: str | None = declared(converter=optional(_NOTE), default=None)

@@ -20,6 +20,7 @@ from reel_modal.media.probing import title_of
 from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.sound import is_taken
 from reel_modal.media.untrusted import file_url, opened, packets_of
+from reel_modal.schema.degradation import Degradation
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
@@ -53,14 +54,14 @@ class Spliced:
         origin_ticks: The time of the source's picture that is time 0 here, in ticks of its `PictureTimes`.
         sets: The parameter sets of its picture.
         others: Packets of each further stream, in the order of the streams.
-        left_out: Streams of the source that are not in it, in words.
+        left_out: Streams of the source that are not in it.
     """
 
     path: Path
     origin_ticks: int
     sets: ParameterSets
     others: tuple[int, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +302,7 @@ def _samples_of(stream: Stream) -> tuple[int, int] | None:
     return (rate, samples) if rate and samples else None
 
 
-def _others(picture: Picture, source: InputContainer, target: Path) -> tuple[list[Stream], tuple[str, ...]]:
+def _others(picture: Picture, source: InputContainer, target: Path) -> tuple[list[Stream], tuple[Degradation, ...]]:
     """Return the streams beside the picture that the container takes as they are, and words for those it does not.
 
     Raises:
@@ -321,5 +322,6 @@ def _others(picture: Picture, source: InputContainer, target: Path) -> tuple[lis
         elif sound is not None:
             raise SpliceError(f"{target.suffix} does not take its {sound.codec} sound as it is")
         else:
-            left_out.append(f"stream {stream.index} of the source ({stream.type}) is not in the output")
+            message = f"stream {stream.index} of the source ({stream.type}) is not in the output"
+            left_out.append(Degradation("stream_dropped", message))
     return copied, tuple(left_out)
