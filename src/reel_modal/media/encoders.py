@@ -55,10 +55,10 @@ _NVENC_PRESETS: Final = {
     "placebo": "p7",
 }
 
-# What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead runs in a thread
-# beside the encoder, up to a sixth of the encodes on a busy machine have other bytes. Without it the encoder waits for
-# the lookahead, so two threads share the analysis of a picture. The other two encoders start a pool of threads by the
-# cores of the machine.
+# What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead runs in a
+# thread beside the encoder, up to a sixth of the encodes on a busy machine have other bytes. Without it the encoder
+# waits for the lookahead, so two threads share the analysis of a picture. The other two encoders start a pool of
+# threads by the cores of the machine.
 _REPEATABLE: Final = {
     "libx264": ("x264-params", "sync-lookahead=0:lookahead-threads=2"),
     "libx265": ("x265-params", "pools={threads}"),
