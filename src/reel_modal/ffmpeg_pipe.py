@@ -236,17 +236,25 @@ class FramePipe:
             threads=self._threads,
             options=self._encoder_options,
         )
-        self._sound = self._find_sound()
-        self._video_path = self._stage()
-        inputs, ending = raw, tuple[str, ...]()
-        if self._sound is None:
-            ending = finishing_arguments(self.path, self._metadata)
-        elif self._expected_frames is not None:
-            inputs = (*raw, *self._sound.input_arguments(self._expected_frames / self.fps))
-            ending = self._joining(self._sound)
-        encoding = (*filters, *self._choice.arguments)
-        command = (self._choice.ffmpeg.path, *QUIET, "-y", *inputs, *encoding, *ending, file_url(self._video_path))
         try:
+            self._sound = self._find_sound()
+            self._video_path = self._stage()
+            inputs, ending = raw, tuple[str, ...]()
+            if self._sound is None:
+                ending = finishing_arguments(self.path, self._metadata)
+            elif self._expected_frames is not None:
+                inputs = (*raw, *self._sound.input_arguments(self._expected_frames / self.fps))
+                ending = self._joining(self._sound)
+            encoding = (*filters, *self._choice.arguments)
+            command = (
+                self._choice.ffmpeg.path,
+                *QUIET,
+                "-y",
+                *inputs,
+                *encoding,
+                *ending,
+                file_url(self._video_path),
+            )
             self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
         except BaseException:
             self._discard_staged()
@@ -405,7 +413,9 @@ class FramePipe:
     def _find_sound(self) -> Sound | None:
         if not isinstance(self._audio_from, Path | MediaInfo):
             return self._audio_from
-        return SoundSource.of(self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings)
+        return SoundSource.of(
+            self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings, stage=self._stage
+        )
 
     def _add_sound(self, sound: Sound) -> Path:
         """Put the finished picture and the sound that belongs to it together."""

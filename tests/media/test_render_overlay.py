@@ -177,8 +177,8 @@ def test_a_container_that_rounds_times_still_holds_the_rate(clips: Clips, store:
 
 
 EXPECTED_NOTES = {
-    "stream.ts": ("the mp2 sound was encoded anew: .mp4 does not take it",),
-    "vorbis.mkv": ("the vorbis sound was encoded anew: .mp4 does not take it",),
+    "stream.ts": ("the mp2 sound was encoded again: .mp4 does not take it",),
+    "vorbis.mkv": ("the vorbis sound was encoded again: .mp4 does not take it",),
     "10bit.mp4": ("the 10-bit source was rendered in 8 bits",),
     "444.mp4": ("the yuv444p source was rendered in 4:2:0 chroma",),
     "odd.webm": ("the odd size 161x121 was encoded as 162x122, since its chroma wants an even one",),

@@ -1,4 +1,4 @@
-"""Trims without a crop: the packets that are kept are copied, the cut groups encoded anew, the sound exact."""
+"""Trims without a crop: the packets that are kept are copied, the cut groups encoded again, the sound exact."""
 
 from __future__ import annotations
 

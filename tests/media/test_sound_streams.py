@@ -153,7 +153,7 @@ def test_every_sound_that_the_container_does_not_take_is_encoded(clips: Clips, t
     source = two_sounds(clips, codec="pcm_s16le")
     result, path = framed(source, tmp_path, output_size=probe(source).size)
     assert result.degraded == (
-        Degradation("sound_reencoded", "the pcm_s16le sound was encoded anew: .mp4 does not take it"),
+        Degradation("sound_reencoded", "the pcm_s16le sound was encoded again: .mp4 does not take it"),
     )
     assert [(sound.codec, sound.layout) for sound in probe(path).audio] == [("aac", "mono"), ("aac", "stereo")]
     assert told(path) == TAGS
@@ -168,7 +168,7 @@ def test_six_channels_stay_six_each_where_it_was(tmp_path: Path, layout: str, su
     fields = {"segments": speeds((0, len(SIX), 2))} if double else {}
     encode = EncodeOptions(encoder="libx264" if suffix == ".mp4" else "libvpx-vp9")
     result = run(request_for(source, output, output_size=(64, 48), encode=encode, **fields), tmp_path / "work")
-    again = Degradation("sound_reencoded", f"the pcm_s16le sound was encoded anew: {suffix} does not take it")
+    again = Degradation("sound_reencoded", f"the pcm_s16le sound was encoded again: {suffix} does not take it")
     assert result.degraded == (() if double else (again,))
     (sound,) = probe(output).audio
     assert (sound.layout, sound.channels) == ("5.1", 6)

@@ -32,7 +32,7 @@ from reel_modal.functions.publishing import (
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
 from reel_modal.media.retimed_sound import sound_for
-from reel_modal.media.sound import FinishedSound, Sound
+from reel_modal.media.sound import Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.schedule import Schedule, Shown
@@ -156,7 +156,7 @@ def _render(
         try:
             made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
         finally:
-            if isinstance(sound, FinishedSound):
+            if sound is not None:
                 sound.discard()
     chosen = plan.fps if request.fps is None else None
     return made, [*not_kept(plan.media, broken_packets, fps=chosen), *notes]

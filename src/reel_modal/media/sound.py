@@ -5,8 +5,8 @@ It must not know frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Self, TypeAlias
@@ -15,6 +15,7 @@ from reel_modal.config import Settings
 from reel_modal.media import AudioStream, MediaInfo, probe
 from reel_modal.media.filters import clock_arguments, seconds_text
 from reel_modal.media.tempo import ChannelLayout
+from reel_modal.media.unindexed_sound import SoundFormat, copy_sound
 from reel_modal.media.untrusted import COPIED, file_url, input_arguments
 from reel_modal.schema.degradation import Degradation
 
@@ -55,19 +56,33 @@ class SoundSource:
     Attributes:
         media: The file.
         start_seconds: The time on the file's clock that belongs to the first frame of the picture.
+        name: Of the source, for messages.
+        formats: The formats of each stream that changes on the way, by its index; it is encoded again.
+        temporary: Whether the file is a copy of the source's sound, to be removed.
     """
 
     media: MediaInfo
     start_seconds: Fraction
+    name: str
+    formats: Mapping[int, tuple[SoundFormat, ...]] = field(default_factory=dict)
+    temporary: bool = False
 
     @classmethod
-    def of(cls, source: Path | MediaInfo, *, start_seconds: Fraction | None, settings: Settings) -> Self | None:
-        """Return the sound of `source`, or None where it has none.
+    def of(
+        cls,
+        source: Path | MediaInfo,
+        *,
+        start_seconds: Fraction | None,
+        settings: Settings,
+        stage: Callable[[], Path],
+    ) -> Self | None:
+        """Return the sound of `source`, or None if it has none.
 
         Args:
             source: The file, or what `probe` has found out about it.
             start_seconds: The time on its clock that belongs to the first frame; None is that of its first picture.
             settings: Its limits say what is refused.
+            stage: Returns the path of a temporary file: the sound of a source without an index is copied there.
 
         Raises:
             InvalidMediaError: The file cannot be read.
@@ -75,12 +90,13 @@ class SoundSource:
         media = source if isinstance(source, MediaInfo) else probe(source, settings=settings)
         if not media.audio:
             return None
-        return cls(media, media.start_seconds if start_seconds is None else start_seconds)
-
-    @property
-    def name(self) -> str:
-        """Of the file, for messages."""
-        return self.media.path.name
+        start = media.start_seconds if start_seconds is None else start_seconds
+        name = media.path.name
+        if media.has_index:
+            return cls(media, start, name)
+        copied, formats = copy_sound(media, stage(), start_seconds=start)
+        audio = tuple(_widest(stream, formats.get(stream.index, ())) for stream in copied.audio)
+        return cls(replace(copied, audio=audio), Fraction(0), name, formats, temporary=True)
 
     def input_arguments(self, length_seconds: Fraction) -> tuple[str, ...]:
         """Return the options that open this sound as the second input of a command.
@@ -88,26 +104,39 @@ class SoundSource:
         It is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
         """
         clock = clock_arguments(self.start_seconds, first_seconds=self.media.container_start_seconds)
-        return (*clock, "-t", seconds_text(length_seconds), *COPIED, *input_arguments(self.media.path))
+        look = () if self.temporary else COPIED  # an option for pictures is refused if there are none
+        return (*clock, "-t", seconds_text(length_seconds), *look, *input_arguments(self.media.path))
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
         """Return the options that put the second input's sound into `target`, stream by stream, with its tags."""
         arguments: tuple[str, ...] = ()
         for number, stream in enumerate(self.media.audio):
-            codec = (f"-c:a:{number}", "copy") if is_taken(stream, target) else encoded_as(stream, target, number)
+            changes = stream.index in self.formats
+            copied = is_taken(stream, target) and not changes
+            rate = stream.sample_rate_hz if changes else None
+            codec = (f"-c:a:{number}", "copy") if copied else encoded_as(stream, target, number, rate_hz=rate)
             arguments += ("-map", f"1:{stream.index}", *codec, *_tags(stream, number))
         return arguments
 
     def notes(self, target: Path) -> tuple[Degradation, ...]:
         """Return what is not as it was; nothing if the sound is copied."""
-        encoded = [stream for stream in self.media.audio if not is_taken(stream, target)]
-        codecs = (
-            Degradation(
-                "sound_reencoded", f"the {stream.codec} sound was encoded anew: {target.suffix} does not take it"
-            )
-            for stream in encoded
-        )
-        return _once([*codecs, *_fewer_channels(encoded, target)])
+        encoded = []
+        notes = []
+        for stream in self.media.audio:
+            if formats := self.formats.get(stream.index):
+                reason = f"it changes on the way ({', then '.join(map(_described, formats))})"
+            elif not is_taken(stream, target):
+                reason = f"{target.suffix} does not take it"
+            else:
+                continue
+            encoded.append(stream)
+            notes.append(Degradation("sound_reencoded", f"the {stream.codec} sound was encoded again: {reason}"))
+        return _once([*notes, *_fewer_channels(encoded, target)])
+
+    def discard(self) -> None:
+        """Remove the file if it is temporary."""
+        if self.temporary:
+            self.media.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +197,21 @@ def kept_layout(stream: AudioStream, target: Path) -> ChannelLayout:
     return ChannelLayout("mono", 1) if stream.channels == 1 else ChannelLayout("stereo", 2)
 
 
-def encoded_as(stream: AudioStream, target: Path, number: int = 0) -> tuple[str, ...]:
-    """Return the options that encode the stream for `target`, in which it is sound `number`, counted from 0."""
+def encoded_as(stream: AudioStream, target: Path, number: int = 0, *, rate_hz: int | None = None) -> tuple[str, ...]:
+    """Return the options that encode the stream for `target`.
+
+    Args:
+        stream: The source.
+        target: Its suffix chooses the codec.
+        number: Of the sound in `target`, counted from 0.
+        rate_hz: Sample rate of the output if the source has more than one. Opus is always 48 kHz.
+    """
     layout = kept_layout(stream, target)
+    rate = f":sample_rates={rate_hz}" if rate_hz and not _is_webm(target) else ""
     return (
         *(f"-c:a:{number}", "libopus" if _is_webm(target) else "aac"),
         *(f"-b:a:{number}", f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"),
-        *(f"-filter:a:{number}", f"aformat=channel_layouts={layout.name}"),
+        *(f"-filter:a:{number}", f"aformat=channel_layouts={layout.name}{rate}"),
     )
 
 
@@ -184,6 +221,23 @@ def _tags(stream: AudioStream, number: int) -> Iterator[str]:
     for key, value in (("language", stream.language), ("title", stream.title)):
         if value is not None:
             yield from (f"-metadata:s:a:{number}", f"{key}={value}")
+
+
+def _widest(stream: AudioStream, formats: Iterable[SoundFormat]) -> AudioStream:
+    """Return the stream with the highest rate and the most channels of `formats`."""
+    for rate, channels in formats:
+        layout = stream.layout if channels <= stream.channels else f"{channels} channels"
+        stream = replace(
+            stream,
+            sample_rate_hz=max(rate, stream.sample_rate_hz),
+            channels=max(channels, stream.channels),
+            layout=layout,
+        )
+    return stream
+
+
+def _described(format_: SoundFormat) -> str:
+    return f"{format_[0]} Hz with {format_[1]} channel{'s' if format_[1] > 1 else ''}"
 
 
 def _is_webm(target: Path) -> bool:

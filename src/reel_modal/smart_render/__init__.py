@@ -13,6 +13,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media import MediaInfo
+from reel_modal.media.unindexed_sound import sound_formats
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.checking import check_splice
 from reel_modal.smart_render.packets import read_picture
@@ -66,6 +67,8 @@ def plan(
         picture = read_picture(media, None if trim is None else (trim.start, trim.end), in_part=in_part)
         if trim is not None and not trim.evenly_spaced:
             picture = replace(picture, times=picture.times.cut(picture.table, trim.start, trim.end))
+        if not in_part and (trim is None or trim.sound) and sound_formats(media):
+            return RenderPlan.full("its sound changes its sample rate or its channels")
         made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
         refuse_most(made.frames_rendered, made.frames)
     except SpliceError as error:

@@ -1,0 +1,154 @@
+"""The sound of files without an index of times: broadcasts, and recordings in FLV and AVI.
+
+ffmpeg seeks in such a file to a keyframe of the picture and misses sound that is stored before it. Sound that changes
+its sample rate or its channels it copies under one header. So the packets are read here, from the start of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from reel_modal.errors import InvalidMediaError
+from reel_modal.media import MediaInfo
+from reel_modal.media.pyav import open_output, seconds_per_tick
+from reel_modal.media.untrusted import file_url, opened, packets_of
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.codec.context import CodecContext
+    from av.container import InputContainer
+    from av.packet import Packet
+
+__all__ = ["SoundFormat", "copy_sound", "sound_formats"]
+
+# In these one stream goes on while its sound changes; others describe a stream once for all of its packets.
+_MAY_CHANGE: Final = frozenset({"mpegts", "mpeg", "flv"})
+
+# Sampling frequencies and channels by their numbers in an ADTS header: ISO/IEC 14496-3, 1.6.3.3 and 1.6.3.4.
+_ADTS_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+_ADTS_CHANNELS: Final = (0, 1, 2, 3, 4, 5, 6, 8)
+_ADTS_BYTES: Final = 7
+
+SoundFormat: TypeAlias = tuple[int, int]
+"""Sample rate in Hz and number of channels."""
+
+
+def sound_formats(media: MediaInfo) -> Mapping[int, tuple[SoundFormat, ...]]:
+    """Return the formats of each audio stream that changes on the way, by its index, in the order of the file.
+
+    Args:
+        media: The file. All of its packets are read if it is of a container in which sound may change, else nothing.
+
+    Raises:
+        InvalidMediaError: The file cannot be read.
+    """
+    if not media.audio or not _MAY_CHANGE & set(media.format.split(",")):
+        return {}
+    with opened(media.path, packets_only=True) as container:
+        streams = _streams(container, media)
+        return _changed(streams, packets_of(container, *streams))
+
+
+def copy_sound(
+    media: MediaInfo, target: Path, *, start_seconds: Fraction
+) -> tuple[MediaInfo, Mapping[int, tuple[SoundFormat, ...]]]:
+    """Write the audio streams of `media` from `start_seconds` on into `target`, in which that is time 0.
+
+    Args:
+        media: A file without an index.
+        target: The file to write, as NUT, which keeps every codec and exact times.
+        start_seconds: On the clock of `media`.
+
+    Returns:
+        `media` as far as its sound goes, in the new file; and `sound_formats` of that.
+
+    Raises:
+        InvalidMediaError: The file cannot be read or written.
+    """
+    with (
+        opened(media.path, packets_only=True) as source,
+        open_output(file_url(target), container_format="nut", options={"fflags": "+bitexact"}) as output,
+    ):
+        streams = _streams(source, media)
+        numbers = {stream.index: number for number, stream in enumerate(streams)}
+        copies = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in streams}
+        next_ticks = dict.fromkeys(numbers, 0)
+
+        def copied() -> Iterator[Packet[AudioStream]]:
+            for packet in packets_of(source, *streams):
+                yield packet
+                if not packet.size:
+                    continue
+                if packet.pts is None:
+                    raise InvalidMediaError(f"{str(media.path)!r} has sound without times; convert it to MP4 or MKV")
+                index = packet.stream_index
+                ticks = packet.pts - round(start_seconds / seconds_per_tick(packet.stream))
+                if ticks < 0:
+                    continue
+                # Times may stand still or go back if recordings were joined. Half a packet is more than any rounding.
+                packet.pts = packet.dts = max(ticks, next_ticks[index])
+                next_ticks[index] = packet.pts + 1 + (packet.duration or 0) // 2
+                packet.stream = copies[index]
+                output.mux_one(packet)
+
+        formats = _changed(streams, copied())
+    audio = tuple(
+        replace(
+            stream, index=numbers[stream.index], start_seconds=max(Fraction(0), stream.start_seconds - start_seconds)
+        )
+        for stream in media.audio
+    )
+    zero = Fraction(0)
+    made = replace(media, path=target, format="nut", audio=audio, start_seconds=zero, container_start_seconds=zero)
+    return made, {numbers[index]: found for index, found in formats.items()}
+
+
+def _streams(container: InputContainer, media: MediaInfo) -> list[AudioStream]:
+    indices = {stream.index for stream in media.audio}
+    return [stream for stream in container.streams.audio if stream.index in indices]
+
+
+def _changed(
+    streams: Iterable[AudioStream], packets: Iterator[Packet[AudioStream]]
+) -> dict[int, tuple[SoundFormat, ...]]:
+    """Read all packets and return the formats of the streams that have more than one."""
+    parsers = {stream.index: _parser(stream.codec_context.name) for stream in streams}
+    formats: dict[int, list[SoundFormat]] = {index: [] for index in parsers}
+    for packet in packets:
+        if not packet.size:  # the end
+            continue
+        found = _format(bytes(packet), parsers[packet.stream_index])
+        seen = formats[packet.stream_index]
+        if found is not None and found not in seen[-1:]:
+            seen.append(found)
+    return {index: tuple(seen) for index, seen in formats.items() if len(seen) > 1}
+
+
+def _parser(codec: str) -> CodecContext:
+    """Return a context whose parser reads the headers of packets; its decoder is never opened."""
+    from av import CodecContext
+
+    return CodecContext.create(codec, "r")
+
+
+def _format(data: bytes, parser: CodecContext) -> SoundFormat | None:
+    """Return the format that the header of a packet states, or None if it states none."""
+    if parser.name == "aac":  # its parser does not keep what it reads
+        return _adts_format(data)
+    parser.parse(data)
+    rate, channels = getattr(parser, "sample_rate", 0), getattr(parser, "channels", 0)
+    return (rate, channels) if rate and channels else None
+
+
+def _adts_format(data: bytes) -> SoundFormat | None:
+    # ISO/IEC 13818-7, 6.2: a sync word of twelve bits, then the frequency in bits 18 to 21, the channels in 23 to 25.
+    if len(data) < _ADTS_BYTES or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        return None
+    rate, channels = data[2] >> 2 & 0xF, (data[2] & 1) << 2 | data[3] >> 6
+    if rate >= len(_ADTS_RATES) or not channels:
+        return None
+    return _ADTS_RATES[rate], _ADTS_CHANNELS[channels]

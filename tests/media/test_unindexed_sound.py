@@ -1,0 +1,117 @@
+"""Sound of broadcasts and of recordings without an index: none is lost at the start, and it may change on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.clips import Clips, ffmpeg
+from tests.jobs import overlay
+from tests.local_files import key_of, root_storage
+from tests.media.beats import beeps, flashes, make_beats, samples_of
+
+from reel_modal import EncodeOptions, RenderResult
+from reel_modal.config import Settings
+from reel_modal.ffmpeg_pipe import FramePipe
+from reel_modal.functions import render_overlay
+from reel_modal.functions.context import JobContext
+from reel_modal.media import probe
+from reel_modal.media.unindexed_sound import sound_formats
+
+F = Fraction
+NEAR_SECONDS = 0.025
+CHANGES = {
+    "aac": ((48000, 2), (44100, 1)),
+    "ac3": ((48000, 6), (48000, 2)),
+    "mp2": ((48000, 1), (48000, 2)),
+}
+
+
+def recording(clips: Clips, name: str) -> Path:
+    """Beats in a container without an index, whose sound begins before its picture."""
+    path = clips.folder / name
+    if not path.exists():
+        beats = make_beats(clips.folder / f"{name}.mp4", F(25), seconds=4)
+        codecs = {".avi": ("mpeg4", "mp3"), ".mpg": ("mpeg2video", "mp2")}
+        picture, sound = codecs.get(path.suffix, ("libx264", "aac"))
+        reordered = "0" if path.suffix == ".avi" else "2"
+        codec = ("-c:v", picture, "-g", "50", "-bf", reordered, "-c:a", sound)
+        offset = ("-output_ts_offset", "1000") if name.startswith("late") else ()
+        ffmpeg("-i", beats, *codec, *offset, path)
+    return path
+
+
+def broadcast(clips: Clips, codec: str) -> Path:
+    """Two seconds of a low tone, then two of a high one with another number of channels; one MPEG-TS."""
+    path = clips.folder / f"changes_{codec}.ts"
+    if not path.exists():
+        parts = []
+        for number, (rate, channels) in enumerate(CHANGES[codec]):
+            part = path.with_name(f"{path.stem}_{number}.ts")
+            tone = f"sine=f={(400, 1200)[number]}:d=2:r={rate}"
+            picture = ("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-f", "lavfi", "-i", tone)
+            sound = ("-c:a", codec, "-ac", str(channels), "-ar", str(rate))
+            ffmpeg(*picture, "-c:v", "libx264", "-g", "25", *sound, "-output_ts_offset", str(2 * number), part)
+            parts.append(part.read_bytes())
+        path.write_bytes(b"".join(parts))
+    return path
+
+
+def rendered(source: Path, output: Path, encode: EncodeOptions) -> RenderResult:
+    """Run render_overlay with a region that draws nothing."""
+    request = replace(
+        overlay(), input_key=key_of(source), output_key=key_of(output), encode=encode, effect="original"
+    )
+    workdir = output.with_suffix(".work")
+    workdir.mkdir()
+    return render_overlay.run(request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings()))
+
+
+@pytest.mark.parametrize("smart", [True, False])
+@pytest.mark.parametrize("name", ["beats.flv", "beats.ts", "late.ts", "beats.avi", "beats.mpg"])
+def test_recording_without_index_keeps_all_sound_in_step(
+    clips: Clips, tmp_path: Path, name: str, smart: bool
+) -> None:
+    made = tmp_path / "out.mp4"
+    rendered(recording(clips, name), made, EncodeOptions(encoder="libx264", smart=smart))
+    shown, heard = flashes(made), beeps(made)
+    assert len(shown) == len(heard) == 4
+    assert all(abs(float(flash) - beep) < NEAR_SECONDS for flash, beep in zip(shown, heard, strict=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out.work"}
+    first = probe(made).audio[0].start_seconds
+    assert first - probe(made).start_seconds < NEAR_SECONDS
+
+
+@pytest.mark.parametrize("codec", CHANGES)
+def test_sound_formats_change_in_broadcast_are_found(clips: Clips, codec: str) -> None:
+    assert list(sound_formats(probe(broadcast(clips, codec))).values()) == [CHANGES[codec]]
+    assert not sound_formats(probe(recording(clips, "beats.ts")))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("codec", CHANGES)
+def test_sound_that_changes_is_heard_to_its_end(clips: Clips, tmp_path: Path, codec: str, suffix: str) -> None:
+    encoder = "libx264" if suffix == ".mp4" else "libvpx-vp9"
+    made = tmp_path / f"out{suffix}"
+    result = rendered(broadcast(clips, codec), made, EncodeOptions(encoder=encoder))
+    assert any("changes on the way" in str(note) for note in result.degraded)
+    [sound] = probe(made).audio
+    assert sound.channels == max(channels for _, channels in CHANGES[codec])
+    samples = samples_of(made, channels=1)[:, 0]
+    for pitch, begin in ((400, 1), (1200, 3)):
+        part = samples[begin * 48000 : begin * 48000 + 24000]
+        spectrum = np.abs(np.fft.rfft(part))
+        assert spectrum.argmax() * 2 == pytest.approx(pitch, abs=4)
+        assert np.abs(part).max() > 0.02
+
+
+def test_pipe_with_sound_of_unreadable_recording_leaves_nothing(clips: Clips, tmp_path: Path) -> None:
+    media = probe(recording(clips, "beats.flv"))
+    gone = replace(media, path=tmp_path / "gone.flv")
+    pipe = FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=25, pixel_format="gray8", audio_from=gone)
+    with pytest.raises(Exception, match="there is no file"), pipe:
+        pass
+    assert not list(tmp_path.iterdir())
