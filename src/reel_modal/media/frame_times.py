@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["FrameTimes", "reports_broken_packet"]
 
 _KEY: Final = "reel_modal=frame"
-_BROKEN: Final = re.compile(r"Error (while decoding stream|submitting (a )?packet to decoder)")
+_BROKEN: Final = re.compile(r"Error (while decoding stream|submitting (a )?packet to decoder)|Decoding error: ")
 
 
 def reports_broken_packet(message: str) -> bool:

@@ -8,27 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reel_modal.config import Settings
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
-from reel_modal.media.parameter_sets import CodedSizeGuard
+from reel_modal.media.picture_decoder import PictureDecoder
 from reel_modal.media.pyav import seconds_per_tick
-from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.filter import Graph
-    from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 __all__ = ["InProcessDecoder", "copy_planes"]
-
-_MICROSECONDS: Final = 1_000_000
 
 
 class InProcessDecoder:
@@ -47,8 +41,12 @@ class InProcessDecoder:
         self._media = media
         self._filters = filters
         self._seek_seconds = seek_seconds
-        self._settings = settings
-        self.broken_packets: int = 0
+        self._decoder = PictureDecoder(media, settings)
+
+    @property
+    def broken_packets(self) -> int:
+        """Packets so far that could not be decoded."""
+        return self._decoder.broken_packets
 
     def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Yield each filtered frame with its time in seconds.
@@ -56,45 +54,9 @@ class InProcessDecoder:
         Raises:
             InvalidMediaError: The file cannot be opened any more, or its pictures grow beyond the limits.
         """
-        with opened(self._media.path, limits=self._settings.limits) as container:
-            stream = next(s for s in container.streams.video if s.index == self._media.stream_index)
-            stream.codec_context.options = {"max_pixels": str(decoder_pixels(self._settings.limits))}
-            stream.thread_type = "AUTO"
-            guard = CodedSizeGuard(stream, self._media.path, self._settings.limits)
-            stream.codec_context.thread_count = self._settings.decoder_threads
-            if self._seek_seconds is not None:
-                container.seek(int(self._seek_seconds * _MICROSECONDS))
-            # The end of the graph: a filter wants no more, or has given the last of what it held.
-            with suppress(EOFError):
-                yield from self._filtered(self._decoded(container, stream, guard))
-
-    def _decoded(self, container: InputContainer, stream: VideoStream, guard: CodedSizeGuard) -> Iterator[VideoFrame]:
-        from av.error import FFmpegError
-
-        packets = packets_of(container, stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:  # the file breaks off; what came before counts
-                self.broken_packets += 1
-                packet = None
-            if packet is None:
-                break
-            guard.check(packet)
-            yield from self._frames_of(packet)
-        with suppress(FFmpegError, EOFError):
-            yield from stream.codec_context.decode(None)
-
-    def _frames_of(self, packet: Packet[VideoStream]) -> Sequence[VideoFrame]:
-        from av.error import FFmpegError
-
-        try:
-            return packet.decode()
-        except EOFError:  # the empty packet at the end was given already
-            return ()
-        except FFmpegError:
-            self.broken_packets += 1
-            return ()
+        # The end of the graph: a filter wants no more, or has given the last of what it held.
+        with suppress(EOFError):
+            yield from self._filtered(self._decoder.pictures(self._seek_seconds))
 
     def _filtered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
         graph = shape = None
