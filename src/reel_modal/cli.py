@@ -177,6 +177,11 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
     parser.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
     parser.add_argument("--threads", type=int, help="threads of the encoder, 1 to 64, default 4; part of the request")
     parser.add_argument(
+        "--deinterlace",
+        choices=("frame", "field"),
+        help="make one picture of an interlaced one, the default, or one of each of its fields",
+    )
+    parser.add_argument(
         "--smart",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -285,7 +290,9 @@ def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dic
 
 def _encode(arguments: argparse.Namespace, request: Request) -> Any:
     """Return the fields of `encode` of the request with those of the command line in their place."""
-    chosen = {name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart", "threads")}
+    chosen = {
+        name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace")
+    }
     return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
 
 

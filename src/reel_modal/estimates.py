@@ -216,6 +216,7 @@ def estimate(
     settings = settings or Settings.from_env()
     history = history or TimingHistory(settings.timings)
     name = function_of(request)
+    media = media.deinterlaced(request.encode.deinterlace)
     size, frames, fps = _output(request, media)
     spec = (specs or load_specs())[name]
     gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else HERE

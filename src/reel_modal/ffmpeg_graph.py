@@ -274,11 +274,11 @@ def suits(media: MediaInfo, *, scaled: bool) -> bool:
 
     ffmpeg's own clock can be trusted on some files alone: a stream's may jump, and then it guesses. Where pictures
     come unevenly it may have none for the first frame. And its scaler leaves chroma where it is, though a turned
-    picture has it elsewhere, unless it has to scale.
+    picture has it elsewhere, unless it has to scale. Pictures are made of fields where frames are read.
 
     Args:
         media: The source.
         scaled: Whether the part that is kept changes its size.
     """
-    steady = media.has_index and media.constant_rate
+    steady = media.has_index and media.constant_rate and media.deinterlace is None
     return steady and (scaled or media.chroma_origin == CHROMA_ORIGIN["left"])

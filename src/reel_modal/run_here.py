@@ -131,5 +131,6 @@ def _plan(history: TimingHistory, request: Request, source: Path, settings: Sett
             plan = render_overlay.plan_for(request, media)
         except (MediaError, OSError):
             return history.plan(name, gpu=HERE, cold=False)  # the function itself raises the error
+        media = media.deinterlaced(request.encode.deinterlace)
         size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.expected_frames
     return history.plan(name, gpu=HERE, size=size, frames=frames, cold=False)

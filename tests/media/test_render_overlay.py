@@ -183,7 +183,9 @@ EXPECTED_NOTES = {
     "444.mp4": ("the yuv444p source was rendered in 4:2:0 chroma",),
     "odd.webm": ("the odd size 161x121 was encoded as 162x122, since its chroma wants an even one",),
     "vfr.mp4": ("the variable frame rate was resampled to 25 frames a second",),
-    "broken_packets.mp4": ("3 packets of the source could not be decoded; their neighbors were repeated",),
+    "broken_packets.mp4": (
+        "3 packets of the source could not be decoded; the picture before each is shown for longer",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import not_kept
+from reel_modal.functions.losses import BrokenPackets, not_kept
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import probe, scan_packets
@@ -76,7 +76,8 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         registered = registered_model(request, settings)  # before the input, which may be large
         source = context.storage.fetch(context.places_of(request)[0], context.workdir)
-        plan = UpscalePlan.of(request, probe(source, settings=settings), settings, registered)
+        media = probe(source, settings=settings).deinterlaced(request.encode.deinterlace)
+        plan = UpscalePlan.of(request, media, settings, registered)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     file = verified(made, context, NAME)
@@ -125,7 +126,7 @@ def upscale(
             encoding += time.monotonic() - begun
             advance(number)
     wall = time.monotonic() - started
-    notes = not_kept(media, reader.broken_packets, fps=None, bits=plan.bits)
+    notes = not_kept(media, BrokenPackets.of(reader), fps=None, bits=plan.bits)
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
 
 

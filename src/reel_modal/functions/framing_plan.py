@@ -123,6 +123,7 @@ class FramingPlan:
             "the request crops or resizes it": not whole or self.layout.size != self.media.size,
             "its pictures are turned": self.media.orientation != Orientation(),
             "the request changes its speed": any(piece.speed != 1 for piece in self.timeline.pieces),
+            "the request asks for a picture of each field": self.media.deinterlace == "field",
             "the request changes its frame rate": self.fps != self.media.fps,
             "its frame rate varies, and the request asks for a constant one": (
                 self.fps_asked and not self.media.constant_rate

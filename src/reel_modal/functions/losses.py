@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Self
 
+from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation
 
-__all__ = ["not_kept"]
+__all__ = ["BrokenPackets", "not_kept"]
 
 _BITS: Final = 8
 _SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray", "yuv420p10le", "p010le", "gray10le"})
 
 
-def not_kept(media: MediaInfo, broken_packets: int, *, fps: Fraction | None, bits: int = _BITS) -> list[Degradation]:
+@dataclass(frozen=True, slots=True)
+class BrokenPackets:
+    """Packets of the source that could not be decoded.
+
+    Attributes:
+        before_first: Those before the first picture, whose time is not in the output.
+        later: The others, whose time is.
+    """
+
+    before_first: int = 0
+    later: int = 0
+
+    @classmethod
+    def of(cls, reader: FrameReader) -> Self:
+        """Return those that `reader` met. If it began in the middle, those before do not matter."""
+        before, later = reader.broken_at_start, reader.broken_packets - reader.broken_at_start
+        return cls(0 if reader.start_seconds is not None else before, later)
+
+    def notes(self) -> Iterator[Degradation]:
+        """Yield what became of their time."""
+        if self.before_first:
+            message = f"{_packets(self.before_first)} before the first picture could not be decoded and are left out"
+            yield Degradation("pictures_undecodable", message)
+        if self.later:
+            message = f"{_packets(self.later)} could not be decoded; the picture before each is shown for longer"
+            yield Degradation("pictures_undecodable", message)
+
+
+def _packets(count: int) -> str:
+    return f"{count} packet{'s' if count > 1 else ''} of the source"
+
+
+def not_kept(
+    media: MediaInfo, broken: BrokenPackets, *, fps: Fraction | None, bits: int = _BITS
+) -> list[Degradation]:
     """Return the notes.
 
     Args:
         media: The source.
-        broken_packets: Those that could not be decoded.
+        broken: Packets that could not be decoded.
         fps: The rate that was chosen for the output; None where somebody asked for one.
         bits: Of a sample of the output.
     """
@@ -27,9 +64,15 @@ def not_kept(media: MediaInfo, broken_packets: int, *, fps: Fraction | None, bit
     if fps is not None and not media.constant_rate:
         message = f"the variable frame rate was resampled to {float(fps):g} frames a second"
         notes.append(Degradation("frame_rate_changed", message))
-    if broken_packets:
-        message = f"{broken_packets} packets of the source could not be decoded; their neighbors were repeated"
-        notes.append(Degradation("pictures_undecodable", message))
+    notes += broken.notes()
+    if media.deinterlace is not None:
+        made = (
+            "a picture was made of each field"
+            if media.deinterlace == "field"
+            else "its fields were made into pictures"
+        )
+        message = f"the source is interlaced; {made}, {float(media.fps):g} a second"
+        notes.append(Degradation("deinterlaced", message))
     if media.bit_depth > bits:
         message = f"the {media.bit_depth}-bit source was rendered in {bits} bits"
         notes.append(Degradation("bit_depth_reduced", message))

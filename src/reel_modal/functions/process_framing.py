@@ -20,7 +20,7 @@ from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
-from reel_modal.functions.losses import not_kept
+from reel_modal.functions.losses import BrokenPackets, not_kept
 from reel_modal.functions.publishing import (
     VerifiedFile,
     output_path,
@@ -96,7 +96,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
 def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
     source = context.storage.open(context.places_of(request)[0], context.workdir)
-    media = look_at(source, context.settings)
+    media = look_at(source, context.settings).deinterlaced(request.encode.deinterlace)
     trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
     reach: Reach = "whole" if source.whole or not trimmed else reach_of(media, request.trim_end_seconds)
 
@@ -154,12 +154,12 @@ def _render(
             )
         make = _in_one_graph if plan.engine == "ffmpeg-graph" else _frame_by_frame
         try:
-            made, broken_packets, notes = make(_Job(request, context, plan, output, sound), advance)
+            made, broken, notes = make(_Job(request, context, plan, output, sound), advance)
         finally:
             if sound is not None:
                 sound.discard()
     chosen = plan.fps if request.fps is None else None
-    return made, [*not_kept(plan.media, broken_packets, fps=chosen), *notes]
+    return made, [*not_kept(plan.media, broken, fps=chosen), *notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class _Job:
     sound: Sound | None
 
 
-def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[Degradation]]:
+def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, BrokenPackets, list[Degradation]]:
     """Let one ffmpeg do it all."""
 
     def looked(frames: int) -> None:
@@ -199,10 +199,10 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
         advance=looked,
         metadata=job.context.output_tags,
     )
-    return made, broken_packets, []
+    return made, BrokenPackets(later=broken_packets), []
 
 
-def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, int, list[Degradation]]:
+def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, BrokenPackets, list[Degradation]]:
     """Cut every picture out of the source and write the frames that show it."""
     reader = _reader(job.plan, job.context)
     pipe = output_pipe(
@@ -237,7 +237,7 @@ def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResu
             raise InvalidMediaError(f"{job.plan.media.path.name!r} has no picture in the part that is kept")
         last, filled = older.seconds, schedule.next_index
         write(schedule.rest())
-    return pipe.result, reader.broken_packets, _ends_early(job.plan, last, filled)
+    return pipe.result, BrokenPackets.of(reader), _ends_early(job.plan, last, filled)
 
 
 def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:

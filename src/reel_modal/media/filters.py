@@ -12,10 +12,12 @@ from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
 from reel_modal.frames import PLANAR, ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
+from reel_modal.schema.encoding import Deinterlace
 
 __all__ = [
     "chroma_options",
     "clock_arguments",
+    "deinterlace_filter",
     "even_size",
     "exact_fraction",
     "from_yuv_filters",
@@ -65,6 +67,17 @@ def clock_arguments(zero_seconds: Fraction, *, first_seconds: Fraction) -> tuple
     if zero_seconds > first_seconds:
         return ("-seek_timestamp", "1", "-ss", seconds_text(zero_seconds))
     return ("-seek_timestamp", "1", "-itsoffset", seconds_text(-zero_seconds))
+
+
+def deinterlace_filter(deinterlace: Deinterlace, unmarked_order: Literal["tff", "bff"] | None) -> str:
+    """Return the filter that makes pictures of fields; pictures that are not marked as fields stay as they are.
+
+    Args:
+        deinterlace: One of each frame, or one of each field.
+        unmarked_order: Which field comes first in frames that have no mark, and all are fields then.
+    """
+    which = "parity=auto:deint=interlaced" if unmarked_order is None else f"parity={unmarked_order}:deint=all"
+    return f"yadif=mode=send_{deinterlace}:{which}"
 
 
 def even_size(

@@ -22,12 +22,19 @@ from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
-from reel_modal.media.filters import chroma_options, exact_fraction, from_yuv_filters, seconds_text
+from reel_modal.media.filters import (
+    chroma_options,
+    deinterlace_filter,
+    exact_fraction,
+    from_yuv_filters,
+    seconds_text,
+)
 from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.untrusted import input_arguments
+from reel_modal.schema.encoding import Deinterlace
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -65,6 +72,8 @@ class FrameReader:
             does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
             exists for this one job, as a render function's does. `nvdec` is a process that decodes on an NVIDIA
             GPU, with the first ffmpeg that does. All run the same filters.
+        deinterlace: What becomes of an interlaced video: `frame` makes one picture of each of its pictures, `field`
+            two, one of each field. None reads the fields woven, as they are stored.
         handed_on: Whether frames go on into a `FramePipe`, which on Linux then takes their memory as it is, without
             copying it. Such a frame must not be changed any more once it was written.
         valid_frames: How many frames stay as they are, counted from the newest back; 2 for whoever compares a frame
@@ -92,12 +101,14 @@ class FrameReader:
         fps: Fraction | float | str | None = None,
         size: tuple[int, int] | None = None,
         decoder: Decoder = "process",
+        deinterlace: Deinterlace | None = None,
         handed_on: bool = False,
         valid_frames: int = 1,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
-        self.media: MediaInfo = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
+        media = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
+        self.media: MediaInfo = media if deinterlace is None else media.deinterlaced(deinterlace)
         self.path: Path = self.media.path
         self.pixel_format: PixelFormat = pixel_format
         self.frames_read: int = 0
@@ -109,13 +120,15 @@ class FrameReader:
             raise ConfigError(f"valid_frames is {valid_frames}; give 1 or more, and 1 with handed_on")
         room = self._frame_bytes if self._memory is None else 0
         self._data = [np.empty(room, np.uint8) for _ in range(valid_frames)]
-        self._start = None if start is None else exact_fraction(start, "start")
+        self.start_seconds: Fraction | None = None if start is None else exact_fraction(start, "start")
         self._end = None if end is None else exact_fraction(end, "end")
-        if self._start is not None and self._end is not None and self._end <= self._start:
-            raise ConfigError(f"end {float(self._end):g} s must be after start {float(self._start):g} s")
+        if self.start_seconds is not None and self._end is not None and self._end <= self.start_seconds:
+            raise ConfigError(f"end {float(self._end):g} s must be after start {float(self.start_seconds):g} s")
         # A constant rate is laid on a grid that begins where reading begins; times then count from there.
-        self._origin = Fraction(0) if fps is None else self._start or self.media.start_seconds
-        self._times = FrameTimes(self._origin, self.media.time_base if self.fps is None else 1 / self.fps)
+        self._origin = Fraction(0) if fps is None else self.start_seconds or self.media.start_seconds
+        # The second field of a picture comes between two ticks of the file.
+        tick = self.media.time_base / (2 if self.media.deinterlace == "field" else 1)
+        self._times = FrameTimes(self._origin, tick if self.fps is None else 1 / self.fps)
         self._in_process = decoder == "in_process"
         self._nvdec = decoder == "nvdec"
         self._decoder: InProcessDecoder | None = None
@@ -127,6 +140,11 @@ class FrameReader:
     def broken_packets(self) -> int:
         """Packets so far that could not be decoded, by libav's own report."""
         return self._times.broken_packets if self._decoder is None else self._decoder.broken_packets
+
+    @property
+    def broken_at_start(self) -> int:
+        """Of them, those before the first picture; 0 if a process of ffmpeg decodes, which does not say so."""
+        return 0 if self._decoder is None else self._decoder.broken_at_start
 
     def __enter__(self) -> Self:
         if self._in_process and self._pictures is None:
@@ -215,7 +233,7 @@ class FrameReader:
         return Frame(data, self.size, self.pixel_format, self._origin, self.frames_read, shared)
 
     def _expect_frames(self, words: str) -> None:
-        if self.frames_read == 0 and self._start is None and self._end is None:
+        if self.frames_read == 0 and self.start_seconds is None and self._end is None:
             raise InvalidMediaError(
                 f"{str(self.path)!r} has a video stream, but not one frame of it decodes: {words}"
             )
@@ -236,10 +254,12 @@ class FrameReader:
 
     def _filters(self) -> list[str]:
         filters = []
-        if self._start is not None or self._end is not None:
-            bounds = {"start": self._start, "end": self._end}
+        if self.start_seconds is not None or self._end is not None:
+            bounds = {"start": self.start_seconds, "end": self._end}
             said = [f"{name}={seconds_text(value)}" for name, value in bounds.items() if value is not None]
             filters.append("trim=" + ":".join(said))
+        if self.media.deinterlace is not None:
+            filters.append(deinterlace_filter(self.media.deinterlace, self.media.unmarked_order))
         filters += self.media.orientation.filters()
         if self.fps is not None:
             filters += self._resampling(self.fps)
@@ -276,7 +296,7 @@ class FrameReader:
 
     def _seek_seconds(self) -> Fraction | None:
         """Return where reading may begin, on the source's own clock; None is the beginning of the file."""
-        if self._start is None or not self.media.has_index:
+        if self.start_seconds is None or not self.media.has_index:
             return None
-        target = self._start - _SEEK_MARGIN_SECONDS
+        target = self.start_seconds - _SEEK_MARGIN_SECONDS
         return target if target > self.media.container_start_seconds else None

@@ -48,6 +48,11 @@ class InProcessDecoder:
         """Packets so far that could not be decoded."""
         return self._decoder.broken_packets
 
+    @property
+    def broken_at_start(self) -> int:
+        """Of them, those before the first picture."""
+        return self._decoder.broken_at_start
+
     def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Yield each filtered frame with its time in seconds.
 
@@ -80,7 +85,7 @@ class InProcessDecoder:
             time_base = seconds_per_tick(frame)
             known = frame.pts if self._media.keeps_presentation_times else frame.dts
             frame.pts = round(next_seconds / time_base) if known is None else known
-            next_seconds = frame.pts * time_base + 1 / self._media.fps
+            next_seconds = frame.pts * time_base + 1 / self._media.stored_fps
             yield frame
 
     def _graph(self, first: VideoFrame) -> Graph:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["CodedSizeGuard"]
+__all__ = ["CodedSizeGuard", "allows_fields"]
 
 _H264_HIGH: Final = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _START_CODE: Final = b"\0\0\1"
@@ -78,6 +78,15 @@ class CodedSizeGuard:
                 raise oversized(size, self._path, self._limits)
 
 
+def allows_fields(record: bytes) -> bool:
+    """Return whether a decoder's configuration of H.264 allows fields: its `frame_mbs_only_flag` is 0."""
+    found = _recorded_units(record, "h264") if record[:1] == b"\x01" else _units(record, "h264")
+    try:
+        return any(not _h264_frame(_Bits(unit.replace(b"\0\0\3", b"\0\0")))[2] for unit in found)
+    except (ValueError, IndexError):  # it is damaged, or none
+        return False
+
+
 def _units(data: bytes, codec: str) -> Iterator[bytes]:
     """Yield the sequence parameter sets after start codes."""
     at = data.find(_START_CODE)
@@ -123,12 +132,13 @@ def _coded_size(unit: bytes, codec: str) -> tuple[int, int] | None:
     """Return (width, height) in pixels of a sequence parameter set; None if it cannot be read, as by a decoder."""
     bits = _Bits(unit.replace(b"\0\0\3", b"\0\0"))
     try:
-        return _h264_size(bits) if codec == "h264" else _hevc_size(bits)
+        return _h264_frame(bits)[:2] if codec == "h264" else _hevc_size(bits)
     except ValueError:
         return None
 
 
-def _h264_size(bits: _Bits) -> tuple[int, int]:
+def _h264_frame(bits: _Bits) -> tuple[int, int, bool]:
+    """Return width and height in pixels, and whether all pictures are whole frames."""
     bits.skip(8)
     profile = bits.take(8)
     bits.skip(16)
@@ -156,7 +166,8 @@ def _h264_size(bits: _Bits) -> tuple[int, int]:
     bits.golomb()
     bits.skip(1)
     width, height = bits.golomb() + 1, bits.golomb() + 1
-    return 16 * width, 16 * height * (1 if bits.take(1) else 2)
+    frames_only = bool(bits.take(1))
+    return 16 * width, 16 * height * (1 if frames_only else 2), frames_only
 
 
 def _skip_scaling_list(bits: _Bits, length: int) -> None:

@@ -82,6 +82,7 @@ class PictureDecoder:
         self._media = media
         self._settings = settings
         self.broken_packets: int = 0
+        self.broken_at_start: int = 0
 
     def pictures(self, seek_seconds: Fraction | None) -> Iterator[VideoFrame]:
         """Yield each picture that can be decoded.
@@ -103,6 +104,8 @@ class PictureDecoder:
                 guard.check(packet)
                 given.expect(packet)
                 yield from given.noted(self._decoded(packet))
+                if not given.count:
+                    self.broken_at_start = self.broken_packets
             try:
                 rest = stream.decode(_end_of(stream))
             except FFmpegError:

@@ -43,8 +43,8 @@ def picture_end(media: MediaInfo, limits: MediaLimits) -> Fraction:
                 continue
             times = PacketTimes.of(_readable(container, stream), stream)
         if times.ticks:
-            return times.end_seconds(media.fps)
-    return media.start_seconds + times.span_seconds(media.fps)
+            return times.end_seconds(media.stored_fps)
+    return media.start_seconds + times.span_seconds(media.stored_fps)
 
 
 def _seek_to_end(container: InputContainer, media: MediaInfo) -> bool:

@@ -18,6 +18,7 @@ from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import InvalidMediaError
 from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
+from reel_modal.media.interlacing import FieldOrder, look_at_fields, may_have_fields
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, readable_tags, seconds_per_tick
@@ -30,6 +31,7 @@ from reel_modal.media.untrusted import (
     opened,
     packets_of,
 )
+from reel_modal.schema.encoding import Deinterlace
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream as AvAudioStream
@@ -112,7 +114,7 @@ class MediaInfo:
         pixel_format: ffmpeg's name.
         bit_depth: Bits of a sample.
         color: Tags of the stream.
-        interlaced: Whether the first picture is two fields, taken one after the other.
+        interlaced: Whether pictures are two fields, taken one after the other; by decoded pictures, not by headers.
         start_seconds: Time of the first picture that decodes.
         container_start_seconds: Earliest time of any stream, which ffmpeg's seeks count from.
         time_base: Seconds of one tick in which the file counts times of the picture.
@@ -120,6 +122,8 @@ class MediaInfo:
         frame_count_header: The container's claim; None where there is none that can be true.
         audio: The audio streams of a codec that is known here.
         scan: What the packets say; None unless it was asked for.
+        unmarked_order: Which field of interlaced pictures comes first, if their frames do not say so.
+        deinterlace: How pictures are made of fields where frames are read; None reads them as they are stored.
     """
 
     path: Path
@@ -144,6 +148,23 @@ class MediaInfo:
     frame_count_header: int | None
     audio: tuple[AudioStream, ...]
     scan: MediaScan | None = None
+    unmarked_order: FieldOrder | None = None
+    deinterlace: Deinterlace | None = None
+
+    def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
+        """Return the same video with pictures made of its fields; itself if it is progressive.
+
+        Args:
+            deinterlace: `frame` keeps the rate; `field` makes a picture of each field, and `fps` is twice as high.
+        """
+        if not self.interlaced or self.deinterlace is not None:
+            return self
+        return replace(self, deinterlace=deinterlace, fps=self.fps * (2 if deinterlace == "field" else 1))
+
+    @property
+    def stored_fps(self) -> Fraction:
+        """The rate of the pictures as they are stored, whatever is made of their fields."""
+        return self.fps / 2 if self.deinterlace == "field" else self.fps
 
     @property
     def expected_frames(self) -> int | None:
@@ -216,6 +237,11 @@ def probe(
             data.seek(0)
         with opened(path, data, limits=limits) as container:
             info = _looked_at(container, path, limits)
+    if info.interlaced:
+        if data is not None:
+            data.seek(0)
+        found = look_at_fields(path, info.stream_index, info.duration_seconds, limits, data)
+        info = replace(info, interlaced=found.interlaced, unmarked_order=found.unmarked_order)
     if scan:
         info = replace(info, scan=scan_packets(path, start_seconds=info.start_seconds))
         check_length(info.scan.duration_seconds if info.scan else Fraction(0), path, limits)
@@ -378,7 +404,7 @@ def _info(
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
         color=color_tags(stream.codec_context, frame.format.name),
-        interlaced=frame.interlaced_frame,
+        interlaced=may_have_fields(stream, frame),
         start_seconds=start,
         container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
         time_base=seconds_per_tick(stream),

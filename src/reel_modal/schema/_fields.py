@@ -90,6 +90,7 @@ class Field:
         default: `dataclasses.MISSING` if the field is required.
         aliases: Other names that `parse` takes; `trim_range.start` is the field `start` of the object `trim_range`.
         sides: The two fields of the wire that a (width, height) is; empty for any other value.
+        added_later: Whether the wire does not have it if it has its default, so that requests keep their hash.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Field:
     default: object
     aliases: tuple[str, ...]
     sides: tuple[str, str] | None
+    added_later: bool
 
     @property
     def required(self) -> bool:
@@ -124,6 +126,7 @@ def declared(
     aliases: tuple[str, ...] = (),
     sides: tuple[str, str] | None = None,
     kw_only: bool = True,
+    added_later: bool = False,
 ) -> T: ...
 @overload
 def declared(
@@ -140,9 +143,10 @@ def declared(
     aliases: tuple[str, ...] = (),
     sides: tuple[str, str] | None = None,
     kw_only: bool = True,
+    added_later: bool = False,
 ) -> Any:
     """Declare a field of a `record`; see `Field`. Its constructor accepts the values that `converter` accepts."""
-    metadata = {"kind": converter, "aliases": aliases, "sides": sides}
+    metadata = {"kind": converter, "aliases": aliases, "sides": sides, "added_later": added_later}
     return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
@@ -208,6 +212,8 @@ class Record:
         wire: dict[str, object] = {}
         for field in fields_of(type(self)):
             value = getattr(self, field.name)
+            if field.added_later and value == field.default:
+                continue
             if field.sides is not None:
                 wire |= zip(field.sides, value or (None, None), strict=True)
             elif value is None or field.kind.write is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from reel_modal.errors import RequestError
-from reel_modal.schema._fields import Record, declared, record
-from reel_modal.schema._kinds import boolean, integer, matching
+from reel_modal.schema._fields import Kind, Record, declared, record
+from reel_modal.schema._kinds import boolean, choice, integer, matching
 
-__all__ = ["ENCODER_THREADS", "MOST_THREADS", "EncodeOptions"]
+__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions"]
+
+Deinterlace: TypeAlias = Literal["frame", "field"]
+"""What becomes of an interlaced picture: one picture, or one of each of its two fields at twice the rate."""
 
 ENCODER_THREADS: Final = 4
 """How many threads encode unless a request gives another number: as many as the cores that each function reserves."""
@@ -22,6 +25,7 @@ _PRESETS: Final = (
 _ENCODER: Final = matching(
     r"(?!copy\b)[a-z0-9][a-z0-9_\-]*", "write auto or ffmpeg's name of an encoder", "`auto` or ffmpeg's name of one"
 )
+_DEINTERLACE: Final[Kind[Deinterlace, Deinterlace]] = choice(Deinterlace)
 _PRESET: Final = matching(
     f"{'|'.join(_PRESETS)}|p[1-7]",
     f"use one of {', '.join(_PRESETS)}, or p1 to p7 of an encoder of NVENC",
@@ -40,6 +44,8 @@ class EncodeOptions(Record):
         smart: Whether what does not change is copied from the source, bit for bit, where that is possible.
         threads: Threads of the encoder, 1 to 64. x264 writes other bytes for another number, so it is part of the
             request and never depends on the machine.
+        deinterlace: What is rendered of an interlaced clip: `frame` keeps its rate, `field` has a picture of each
+            field at twice the rate. What is copied keeps its fields.
     """
 
     encoder: str = declared(converter=_ENCODER, default="auto")
@@ -47,6 +53,7 @@ class EncodeOptions(Record):
     preset: str = declared(converter=_PRESET, default="fast")
     smart: bool = declared(converter=boolean, default=True)
     threads: int = declared(converter=integer(1, MOST_THREADS), default=ENCODER_THREADS)
+    deinterlace: Deinterlace = declared(converter=_DEINTERLACE, default="frame", added_later=True)
 
     def _check(self) -> None:
         if self.preset not in _PRESETS and not self.encoder.endswith("_nvenc"):

@@ -59,6 +59,8 @@ def plan(
     """
     if not encode.smart:
         return RenderPlan.full("the request asks for it")
+    if media.interlaced and encode.deinterlace == "field":
+        return RenderPlan.full("the request asks for a picture of each field")
     if encode.encoder not in _ENCODERS:
         return RenderPlan.full(f"the request asks for the encoder {encode.encoder}; libx264 can be spliced")
     if output.suffix.lower() not in SUFFIXES:
