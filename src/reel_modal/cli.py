@@ -61,13 +61,21 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
             _say("interrupted; nothing was left behind")
         return interruption.exit_status
     except ReelModalError as error:
-        _say(f"error: {error}")
+        _say(f"error: {_as_typed(error, arguments)}")
         return _status_of(error)
     except OSError:
         if interruption.received is None:
             raise
         return interruption.exit_status  # the bar could not be drawn on a terminal that was closed
     return status
+
+
+def _as_typed(error: ReelModalError, arguments: argparse.Namespace) -> ReelModalError:
+    """Return `error` with OUT as it was typed, if it is about the key that stands for it in the request."""
+    output = getattr(arguments, "output", None)
+    if not isinstance(error, RequestError) or error.path != "output_key" or not isinstance(output, Path):
+        return error
+    return RequestError(error.path, error.problem.replace(repr(f"out{output.suffix}"), repr(str(output))))
 
 
 def _status_of(error: ReelModalError) -> int:

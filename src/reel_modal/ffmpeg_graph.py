@@ -121,7 +121,7 @@ def encode_graph(
         FFmpegError: ffmpeg failed; with its last words.
         OutputMismatchError: The file has another count of frames; nothing is kept.
     """
-    choice = _choose(edit, encode, settings, try_last=False)
+    choice = _choose(edit, output, encode, settings, try_last=False)
     staged = staging_name(output)
     progress = _Progress()
     arguments = _arguments(edit, output, sound, choice, settings)
@@ -148,7 +148,7 @@ def encode_graph(
     try:
         if process.finish(grows) != 0:
             if progress.frames == 0:
-                _choose(edit, encode, settings, try_last=True)  # raises where the encoder is to blame
+                _choose(edit, output, encode, settings, try_last=True)  # raises where the encoder is to blame
             raise process.error("ffmpeg could not make the clip", frame_index=progress.frames)
         size_bytes = _publish(edit, staged, output, process)
     finally:
@@ -180,7 +180,9 @@ def _publish(edit: GraphEdit, staged: Path, output: Path, process: FFmpegProcess
     return publish_file(staged, output)
 
 
-def _choose(edit: GraphEdit, encode: EncodeOptions, settings: Settings, *, try_last: bool) -> EncoderChoice:
+def _choose(
+    edit: GraphEdit, output: Path, encode: EncodeOptions, settings: Settings, *, try_last: bool
+) -> EncoderChoice:
     """Try encoders on one frame of the output's size and tags."""
     width, height = edit.size
     raw = ("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}")
@@ -189,6 +191,7 @@ def _choose(edit: GraphEdit, encode: EncodeOptions, settings: Settings, *, try_l
     return choose_encoder(
         settings,
         encode.encoder,
+        suffix=output.suffix,
         before=(*raw, *rate, "-vf", filters, *range_arguments(edit.color)),
         first_frame=bytes(frame_bytes("yuv420p", edit.size)),
         quality=encode.quality,

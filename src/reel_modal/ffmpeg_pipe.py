@@ -105,7 +105,8 @@ class FramePipe:
             written with times, what the encoder takes for the rate, and how long the last frame is shown.
         pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
             colour conversion. Planar frames are encoded as they are, others in 4:2:0.
-        encoder: `auto` (NVENC where it starts, else libx264, said in the result) or ffmpeg's name of one.
+        encoder: `auto` (NVENC where it starts, else libx264, said in the result; VP9 for WebM) or ffmpeg's name of
+            one.
         quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
         preset: x264's word for speed against size; mapped for NVENC.
         threads: Threads of the encoder and its filters, 1 to 64. The default is a constant, not the cores of this
@@ -229,6 +230,7 @@ class FramePipe:
         self._choice = choose_encoder(
             self._settings,
             self._encoder,
+            suffix=self.path.suffix,
             before=(*raw, *filters),
             first_frame=bytes(self._frame_bytes),
             quality=self._quality,

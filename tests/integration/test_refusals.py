@@ -30,7 +30,7 @@ REGION = {
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "input_key": ("render_overlay", {"regions": [REGION], "input_key": "../../etc/passwd"}),
     "user_id": ("render_overlay", {"regions": [REGION], "user_id": "../victim"}),
-    "output_key": ("render_overlay", {"regions": [REGION], "output_key": "out.webm"}),
+    "output_key": ("render_overlay", {"regions": [REGION], "output_key": "out.gif"}),
     "regions[0].end_seconds": ("render_overlay", {"regions": [{**REGION, "end_time": "1e4000000"}]}),
     "encode.preset": ("process_framing", {"encode": {"preset": "fastest"}}),
     "fps": ("process_framing", {"fps": 10**400}),

@@ -45,7 +45,7 @@ def piped(path: Path, encoder: str, **options: object) -> FramePipe:
     return pipe
 
 
-@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1", "ffv1"])
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"])
 def test_pipe_bytes_equal_on_other_cpu_counts(
     encoder: str, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

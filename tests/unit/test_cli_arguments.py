@@ -154,12 +154,14 @@ def test_encoder_that_cannot_be_is_a_usage_error_before_the_input_is_read(
     assert (status, words in said) == (2, True), said
 
 
-@pytest.mark.parametrize("suffix", [".webm", ".gif", "", ".txt"])
+@pytest.mark.parametrize("name", ["reel.gif", "reel", "reel.txt", ".mp4", "reel.webm --encoder libx264"])
 def test_container_that_the_encoder_cannot_fill_is_a_usage_error(
-    run: Run, tmp_path: Path, regions: Path, suffix: str
+    run: Run, tmp_path: Path, regions: Path, name: str
 ) -> None:
-    status, said = run("render-overlay", tmp_path / "in.mp4", tmp_path / f"out{suffix}", "--regions", regions)
+    name, *more = name.split()
+    status, said = run("render-overlay", tmp_path / "in.mp4", tmp_path / name, "--regions", regions, *more)
     assert (status, said.startswith("error: output_key: "), "give the key" in said) == (2, True, True), said
+    assert repr(str(tmp_path / name)) in said
 
 
 def test_null_character_in_a_path_is_a_usage_error(run: Run, tmp_path: Path, regions: Path) -> None:

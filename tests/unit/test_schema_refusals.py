@@ -157,7 +157,7 @@ def test_key_that_is_too_long_with_its_users_folder_or_receipt_is_refused() -> N
 @pytest.mark.parametrize(
     ("output", "encoder"),
     [
-        *(("out.webm", "auto"), ("out.webm", "libx264"), ("out.webm", "h264_nvenc"), ("out.WEBM", "libx265")),
+        *(("out.gif", "auto"), ("out.webm", "libx264"), ("out.webm", "h264_nvenc"), ("out.WEBM", "libx265")),
         *(("out.gif", "auto"), ("out.gif", "gif"), ("out", "auto"), ("a.mp4/out", "auto"), (".mp4", "auto")),
         *(
             ("out.txt", "auto"),
@@ -193,6 +193,8 @@ def test_container_that_cannot_be_filled_is_refused_with_a_cure(output: str, enc
             ("out.ts", "auto"),
         ),
         *(
+            ("out.webm", "auto"),
+            ("out.WebM", "auto"),
             ("out.webm", "libvpx-vp9"),
             ("out.webm", "av1_nvenc"),
             ("out.mp4", "some_new_encoder"),

@@ -9,10 +9,10 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from reel_modal.config import Settings
-from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
+from reel_modal.errors import ConfigError, EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
 from reel_modal.media.ffmpeg_binary import (
     Binary,
     FFmpeg,
@@ -23,10 +23,10 @@ from reel_modal.media.ffmpeg_binary import (
     first_reason,
 )
 from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.schema.containers import auto_encoders
 from reel_modal.schema.degradation import Degradation
 
 __all__ = [
-    "AUTO_ORDER",
     "KNOWN_ENCODERS",
     "EncoderChoice",
     "choose_encoder",
@@ -35,11 +35,10 @@ __all__ = [
     "try_encoder",
 ]
 
-AUTO_ORDER: Final = ("h264_nvenc", "libx264")
-"""What `encoder="auto"` tries, best first: the GPU's own encoder, then the CPU."""
-
-KNOWN_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "libx264", "libx265", "ffv1")
+KNOWN_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1")
 """Encoders whose quality and preset options are known here; any other takes `encoder_options` alone."""
+
+T = TypeVar("T")
 
 # NVENC counts its presets from p1 (fast) to p7 (slow); people know x264's words.
 _NVENC_PRESETS: Final = {
@@ -54,6 +53,34 @@ _NVENC_PRESETS: Final = {
     "veryslow": "p7",
     "placebo": "p7",
 }
+
+# The others count from 0 (slow) on. VP9's fastest words need its other mode, which has no more than one pass.
+_VP9_SPEEDS: Final = {
+    "ultrafast": ("realtime", 8),
+    "superfast": ("realtime", 6),
+    "veryfast": ("good", 5),
+    "faster": ("good", 4),
+    "fast": ("good", 3),
+    "medium": ("good", 2),
+    "slow": ("good", 1),
+    "slower": ("good", 1),
+    "veryslow": ("good", 0),
+    "placebo": ("good", 0),
+}
+_AV1_PRESETS: Final = {
+    "ultrafast": 12,
+    "superfast": 11,
+    "veryfast": 10,
+    "faster": 9,
+    "fast": 8,
+    "medium": 7,
+    "slow": 6,
+    "slower": 5,
+    "veryslow": 4,
+    "placebo": 2,
+}
+_X264_WORST: Final = 51
+_VPX_WORST: Final = 63  # of AV1 as well
 
 # What an encoder needs besides `-threads`, so that equal frames make equal bytes. If x264's lookahead runs in a
 # thread beside the encoder, up to a sixth of the encodes on a busy machine have other bytes. Without it the encoder
@@ -109,10 +136,14 @@ def encoder_arguments(
 
     Args:
         name: ffmpeg's name.
-        quality: Constant quality, 0 (best) to 51: x264's and x265's `crf`, NVENC's `cq`.
+        quality: Constant quality, 0 (best) to 51: x264's and x265's `crf`, NVENC's `cq`; as a share of 63 the `crf`
+            of VP9 and AV1.
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
         threads: Of the encoder, whatever the cores of this machine are.
         options: More options of the encoder, such as `{"g": "48"}`; they come last and win.
+
+    Raises:
+        ConfigError: The encoder has no such preset.
     """
     arguments = ["-c:v", name, "-threads:v", str(threads)]
     options = dict(options or {})
@@ -132,6 +163,13 @@ def encoder_arguments(
             "-b:v",
             "0",
         ]
+    elif name == "libvpx-vp9":
+        deadline, speed = _meaning(_VP9_SPEEDS, preset, name)
+        # Tiles and rows that are coded at once are a matter of the file, so their number does not follow the threads.
+        arguments += ["-deadline", deadline, "-cpu-used", str(speed), "-row-mt", "1", "-tile-columns", "2"]
+        arguments += ["-crf", str(_of_63(quality)), "-b:v", "0"]
+    elif name == "libsvtav1":
+        arguments += ["-preset", str(_meaning(_AV1_PRESETS, preset, name)), "-crf", str(_of_63(quality))]
     if name in {"libx265", "hevc_nvenc"}:
         arguments += ["-tag:v", "hvc1"]  # the sample entry that Apple's players accept
     for key, value in options.items():
@@ -139,10 +177,26 @@ def encoder_arguments(
     return tuple(arguments)
 
 
+def _meaning(presets: Mapping[str, T], preset: str, name: str) -> T:
+    """Return what `preset` is to the encoder `name`.
+
+    Raises:
+        ConfigError: It is nothing.
+    """
+    if preset not in presets:
+        raise ConfigError(f"preset is {preset!r}, which {name} does not have; use one of {', '.join(presets)}")
+    return presets[preset]
+
+
+def _of_63(quality: int) -> int:
+    return round(quality * _VPX_WORST / _X264_WORST)
+
+
 def choose_encoder(
     settings: Settings,
     name: str,
     *,
+    suffix: str,
     before: Sequence[str],
     first_frame: bytes,
     quality: int,
@@ -155,8 +209,9 @@ def choose_encoder(
 
     Args:
         settings: Which ffmpeg, and how long one try may take.
-        name: ffmpeg's name, or `auto` for the first of `AUTO_ORDER` that starts. A hardware encoder is tried with
+        name: ffmpeg's name, or `auto` for the first of `auto_encoders` that starts. A hardware encoder is tried with
             each ffmpeg at hand, in the order of `binaries`; any other with the one that `find_ffmpeg` returns.
+        suffix: Of the output, which names its container.
         before: The command line from the input to the filters, as it will be used.
         first_frame: The bytes of one frame.
         quality: See `encoder_arguments`.
@@ -172,7 +227,7 @@ def choose_encoder(
     """
     passed_over: list[Degradation] = []
     last: EncoderUnavailableError | None = None
-    candidates = AUTO_ORDER if name == "auto" else (name,)
+    candidates = auto_encoders(suffix) if name == "auto" else (name,)
     for candidate in candidates:
         arguments = encoder_arguments(candidate, quality=quality, preset=preset, threads=threads, options=options)
         trial = _Trial(candidate, (*before, *arguments), first_frame, settings.stall_seconds)
@@ -204,6 +259,7 @@ def try_encoder(settings: Settings, name: str) -> FFmpeg:
     choice = choose_encoder(
         settings,
         name,
+        suffix="",
         before=source,
         first_frame=bytes(width * height * 3 // 2),
         quality=23,

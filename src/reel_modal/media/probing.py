@@ -326,7 +326,9 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
     candidates = [stream for stream in container.streams.video if not stream.disposition & no_picture]
     known = [stream for stream in candidates if _is_known(stream)]
     if not known:
-        lack = "no video stream of a codec that is known here" if candidates else "no video stream but cover art"
+        cover = any(stream.disposition & no_picture for stream in container.streams.video)
+        lack = "no video stream but cover art" if cover else "no video stream"
+        lack = "no video stream of a codec that is known here" if candidates else lack
         raise InvalidMediaError(f"{str(path)!r} has no picture: {lack}; give a file with a video track")
     best = container.streams.best("video")
     return next((stream for stream in known if best is not None and stream.index == best.index), known[0])

@@ -47,6 +47,9 @@ _WITH_HEADER: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,asf,mxf,gif
 WITHOUT_HEADER: Final = ("mpegts", "mpeg", "flv")
 """Containers whose streams appear while they are read. libav takes no options for the decoders of such streams."""
 
+TAKEN: Final = "MP4, MOV, MKV, WebM, AVI, GIF, MPEG, FLV, Ogg, WMV, MXF, NUT, IVF or Y4M"
+"""The same for people."""
+
 FORMAT_WHITELIST: Final = ",".join((_WITH_HEADER, *WITHOUT_HEADER))
 """Containers that hold a picture. Playlists and scripts (hls, concat, dash, image2) name other files: never."""
 
@@ -116,8 +119,8 @@ def opened(
         raise InvalidMediaError(f"there is no file {str(path)!r}") from error
     except (FFmpegError, OSError, ValueError) as error:
         raise InvalidMediaError(
-            f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole MP4, MOV, MKV, WebM, AVI or"
-            " MPEG file (playlists and scripts are not opened)"
+            f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole {TAKEN} file"
+            " (playlists, scripts and still images are not opened)"
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["CONTAINERS", "container_problem"]
+__all__ = ["CONTAINERS", "auto_encoders", "container_problem"]
 
 # As tried with ffmpeg's muxers and encoders; None is any codec.
 CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
@@ -21,25 +21,39 @@ CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
 }
 """The codecs that an output may have, by suffix."""
 
+_AUTO: Final = ("h264_nvenc", "libx264")
+_AUTO_WEBM: Final = ("libvpx-vp9", "libsvtav1")
+
 # By a part of the encoder's name; the first that fits.
 _CODECS: Final = (
-    *(("auto", "h264"), ("264", "h264"), ("265", "hevc"), ("hevc", "hevc"), ("av1", "av1"), ("vp9", "vp9")),
+    *(("264", "h264"), ("265", "hevc"), ("hevc", "hevc"), ("av1", "av1"), ("vp9", "vp9")),
     *(("vpx", "vp8"), ("vp8", "vp8"), ("mpeg4", "mpeg4"), ("xvid", "mpeg4"), ("mpeg2", "mpeg2"), ("ffv1", "ffv1")),
     *(("mjpeg", "mjpeg"), ("prores", "prores"), ("gif", "gif")),
 )
 _ENCODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1", "h264": "libx264"}
 
 
+def auto_encoders(suffix: str) -> tuple[str, ...]:
+    """Return what `encoder="auto"` tries for a file with `suffix`, best first.
+
+    The GPU's own encoder comes before the CPU's; WebM takes neither H.264 nor HEVC.
+    """
+    return _AUTO_WEBM if suffix.lower() == ".webm" else _AUTO
+
+
 def container_problem(output_key: str, encoder: str) -> str | None:
     """Return why `encoder` cannot fill the container of `output_key`, and the cure; None if it can.
 
-    An encoder that is not in the table may fill any container; it is tried when the job runs.
+    `auto` fills every container that can be written. An encoder that is not in the table may fill any; it is tried
+    when the job runs.
     """
     stem, dot, ending = output_key.rpartition("/")[2].rpartition(".")
     suffix = (dot + ending).lower() if stem else ""
     if suffix not in CONTAINERS:
         named = f"{suffix} is not a container that can be written" if suffix else "it has no suffix for a container"
         return f"{named}; give the key one of {', '.join(CONTAINERS)}"
+    if encoder == "auto":
+        return None
     takes, codec = CONTAINERS[suffix], next((made for part, made in _CODECS if part in encoder), None)
     if takes is None or codec is None or codec in takes:
         return None

@@ -38,8 +38,8 @@ class EncodeOptions(Record):
     """How the output is encoded.
 
     Attributes:
-        encoder: `auto` (NVENC where it starts, else libx264) or ffmpeg's name of one.
-        quality: 0 (best) to 51; x264's crf or NVENC's cq.
+        encoder: `auto` (NVENC where it starts, else libx264; VP9 for WebM) or ffmpeg's name of one.
+        quality: 0 (best) to 51; x264's crf or NVENC's cq, and the same share of VP9's and AV1's 63.
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
         smart: Whether what does not change is copied from the source, bit for bit, where that is possible.
         threads: Threads of the encoder, 1 to 64. x264 writes other bytes for another number, so it is part of the

@@ -1,0 +1,93 @@
+"""An encoder that fits for every container, whichever way the frames take."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from tests.clips import Clips, ffmpeg
+from tests.media.rendered import rendered
+from tests.media.test_render_overlay import spotlight
+
+from reel_modal.errors import ConfigError, InvalidMediaError
+from reel_modal.ffmpeg_pipe import FramePipe
+from reel_modal.media import probe
+from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.schema.containers import CONTAINERS
+
+AUTO = EncodeOptions(preset="ultrafast")
+STILL: dict[str, object] = {"output_size": (160, 96)}
+MOVING = {
+    "output_size": (160, 96),
+    "crop": (
+        CropKeyframe(time_seconds=Fraction(0), x=0, y=0, width=160, height=90),
+        CropKeyframe(time_seconds=Fraction(1), x=9, y=9, width=160, height=90),
+    ),
+}
+FUNCTIONS: dict[str, tuple[type[Any], dict[str, object]]] = {
+    "overlay": (OverlayRequest, {"regions": spotlight()}),
+    "graph": (FramingRequest, STILL),
+    "framing": (FramingRequest, MOVING),
+}
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_auto_fills_every_container(clips: Clips, function: str, suffix: str, tmp_path: Path) -> None:
+    kind, fields = FUNCTIONS[function]
+    output = tmp_path / f"out{suffix}"
+    result = rendered(kind, clips.get("with_sound.mp4"), output, encode=AUTO, **fields)
+    made = probe(output, scan=True)
+    assert made.scan is not None
+    assert made.scan.frame_count == result.frames
+    assert made.codec == ("vp9" if suffix == ".webm" else "h264")
+    assert [sound.codec for sound in made.audio] == ["opus" if suffix == ".webm" else "aac"]
+    with av.open(str(output)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == result.frames
+
+
+def test_auto_upscales_into_webm(clips: Clips, tmp_path: Path) -> None:
+    result = rendered(UpscaleRequest, clips.get("10bit.mp4"), tmp_path / "out.webm", encode=AUTO, scale=2)
+    made = probe(tmp_path / "out.webm")
+    assert (result.encoder, made.codec, made.bit_depth) == ("libvpx-vp9", "vp9", 10)
+
+
+@pytest.mark.parametrize("encoder", ["libvpx-vp9", "libsvtav1"])
+def test_quality_and_preset_reach_the_encoder(encoder: str, clips: Clips, tmp_path: Path) -> None:
+    sizes = {}
+    for quality in (5, 45):
+        encode = EncodeOptions(encoder=encoder, preset="ultrafast", quality=quality)
+        result = rendered(
+            OverlayRequest, clips.get("25.mp4"), tmp_path / f"{quality}.webm", encode=encode, regions=()
+        )
+        sizes[quality] = result.bytes
+    assert sizes[5] > 3 * sizes[45]
+    with (
+        pytest.raises(ConfigError, match="preset is 'p5'"),
+        FramePipe(tmp_path / "out.webm", size=(64, 64), fps=25, encoder=encoder, preset="p5"),
+    ):
+        pass
+
+
+def test_lack_of_a_picture_is_named(clips: Clips, tmp_path: Path) -> None:
+    """Cover art is spoken of only where there is some."""
+    with pytest.raises(InvalidMediaError, match="no video stream; ") as caught:
+        probe(clips.get("audio_only.mp4"))
+    assert "cover" not in str(caught.value)
+    cover, song = tmp_path / "cover.png", tmp_path / "song.m4a"
+    ffmpeg("-f", "lavfi", "-i", "color=red:size=64x64", "-frames:v", "1", cover)
+    sound = ("-f", "lavfi", "-i", "sine=duration=1")
+    ffmpeg(*sound, "-i", cover, "-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic", song)
+    with pytest.raises(InvalidMediaError, match="no video stream but cover art"):
+        probe(song)
+
+
+def test_hint_names_what_is_taken(clips: Clips, tmp_path: Path) -> None:
+    with pytest.raises(InvalidMediaError, match=r"GIF.* file \(playlists"):
+        probe(clips.get("garbage.mp4"))
+    moving = tmp_path / "moving.gif"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=10:duration=1", moving)
+    assert probe(moving).codec == "gif"
