@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
-from tests.jobs import overlay
-from tests.local_files import key_of, root_storage
 from tests.media.beats import beeps, flashes, make_beats, samples_of
+from tests.media.rendered import rendered
 
-from reel_modal import EncodeOptions, RenderResult
-from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FramePipe
-from reel_modal.functions import render_overlay
-from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
 from reel_modal.media.unindexed_sound import sound_formats
+from reel_modal.schema import EncodeOptions, OverlayRequest
 
 F = Fraction
 NEAR_SECONDS = 0.025
@@ -60,27 +56,17 @@ def broadcast(clips: Clips, codec: str) -> Path:
     return path
 
 
-def rendered(source: Path, output: Path, encode: EncodeOptions) -> RenderResult:
-    """Run render_overlay with a region that draws nothing."""
-    request = replace(
-        overlay(), input_key=key_of(source), output_key=key_of(output), encode=encode, effect="original"
-    )
-    workdir = output.with_suffix(".work")
-    workdir.mkdir()
-    return render_overlay.run(request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings()))
-
-
 @pytest.mark.parametrize("smart", [True, False])
 @pytest.mark.parametrize("name", ["beats.flv", "beats.ts", "late.ts", "beats.avi", "beats.mpg"])
 def test_recording_without_index_keeps_all_sound_in_step(
     clips: Clips, tmp_path: Path, name: str, smart: bool
 ) -> None:
     made = tmp_path / "out.mp4"
-    rendered(recording(clips, name), made, EncodeOptions(encoder="libx264", smart=smart))
+    rendered(OverlayRequest, recording(clips, name), made, regions=[], encode=EncodeOptions(smart=smart))
     shown, heard = flashes(made), beeps(made)
     assert len(shown) == len(heard) == 4
     assert all(abs(float(flash) - beep) < NEAR_SECONDS for flash, beep in zip(shown, heard, strict=True))
-    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out.work"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "work-out.mp4"}
     first = probe(made).audio[0].start_seconds
     assert first - probe(made).start_seconds < NEAR_SECONDS
 
@@ -94,9 +80,8 @@ def test_sound_formats_change_in_broadcast_are_found(clips: Clips, codec: str) -
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 @pytest.mark.parametrize("codec", CHANGES)
 def test_sound_that_changes_is_heard_to_its_end(clips: Clips, tmp_path: Path, codec: str, suffix: str) -> None:
-    encoder = "libx264" if suffix == ".mp4" else "libvpx-vp9"
     made = tmp_path / f"out{suffix}"
-    result = rendered(broadcast(clips, codec), made, EncodeOptions(encoder=encoder))
+    result = rendered(OverlayRequest, broadcast(clips, codec), made, regions=[])
     assert any("changes on the way" in str(note) for note in result.degraded)
     [sound] = probe(made).audio
     assert sound.channels == max(channels for _, channels in CHANGES[codec])

@@ -15,7 +15,7 @@ from typing import Final
 from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import BrokenPackets, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import probe, scan_packets
@@ -126,7 +126,7 @@ def upscale(
             encoding += time.monotonic() - begun
             advance(number)
     wall = time.monotonic() - started
-    notes = not_kept(media, BrokenPackets.of(reader), fps=None, bits=plan.bits)
+    notes = not_kept(media, DecodingReport.of(reader), fps=None, bits=plan.bits)
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
 
 

@@ -11,38 +11,49 @@ from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation
 
-__all__ = ["BrokenPackets", "not_kept"]
+__all__ = ["DecodingReport", "not_kept"]
 
 _BITS: Final = 8
 _SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray", "yuv420p10le", "p010le", "gray10le"})
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenPackets:
-    """Packets of the source that could not be decoded.
+class DecodingReport:
+    """What a decoder met in the source.
 
     Attributes:
-        before_first: Those before the first picture, whose time is not in the output.
-        later: The others, whose time is.
+        broken_before_first: Packets before the first picture that do not decode; their time is not in the output.
+        broken_later: The other packets that do not decode; their time is.
+        fitted: Pictures of another size than the first, which were fitted into it.
     """
 
-    before_first: int = 0
-    later: int = 0
+    broken_before_first: int = 0
+    broken_later: int = 0
+    fitted: int = 0
 
     @classmethod
     def of(cls, reader: FrameReader) -> Self:
-        """Return those that `reader` met. If it began in the middle, those before do not matter."""
+        """Return the report of `reader`. If it began in the middle, broken packets before do not matter."""
         before, later = reader.broken_at_start, reader.broken_packets - reader.broken_at_start
-        return cls(0 if reader.start_seconds is not None else before, later)
+        return cls(0 if reader.start_seconds is not None else before, later, reader.fitted)
 
     def notes(self) -> Iterator[Degradation]:
-        """Yield what became of their time."""
-        if self.before_first:
-            message = f"{_packets(self.before_first)} before the first picture could not be decoded and are left out"
+        """Yield what became of them."""
+        if self.broken_before_first:
+            message = (
+                f"{_packets(self.broken_before_first)} before the first picture could not be decoded and are left out"
+            )
             yield Degradation("pictures_undecodable", message)
-        if self.later:
-            message = f"{_packets(self.later)} could not be decoded; the picture before each is shown for longer"
+        if self.broken_later:
+            message = (
+                f"{_packets(self.broken_later)} could not be decoded; the picture before each is shown for longer"
+            )
             yield Degradation("pictures_undecodable", message)
+        if self.fitted:
+            message = (
+                f"the size of the picture changes; {self.fitted} pictures were fitted into the size of the first"
+            )
+            yield Degradation("pictures_fitted", message)
 
 
 def _packets(count: int) -> str:
@@ -50,13 +61,13 @@ def _packets(count: int) -> str:
 
 
 def not_kept(
-    media: MediaInfo, broken: BrokenPackets, *, fps: Fraction | None, bits: int = _BITS
+    media: MediaInfo, decoding: DecodingReport, *, fps: Fraction | None, bits: int = _BITS
 ) -> list[Degradation]:
     """Return the notes.
 
     Args:
         media: The source.
-        broken: Packets that could not be decoded.
+        decoding: What the decoder met.
         fps: The rate that was chosen for the output; None where somebody asked for one.
         bits: Of a sample of the output.
     """
@@ -64,7 +75,7 @@ def not_kept(
     if fps is not None and not media.constant_rate:
         message = f"the variable frame rate was resampled to {float(fps):g} frames a second"
         notes.append(Degradation("frame_rate_changed", message))
-    notes += broken.notes()
+    notes += decoding.notes()
     if media.deinterlace is not None:
         made = (
             "a picture was made of each field"

@@ -20,7 +20,7 @@ from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
-from reel_modal.functions.losses import BrokenPackets, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept
 from reel_modal.functions.publishing import (
     VerifiedFile,
     output_path,
@@ -31,6 +31,7 @@ from reel_modal.functions.publishing import (
 )
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
+from reel_modal.media.picture_sizes import changes_size
 from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
@@ -83,6 +84,8 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         smart, file = _copy(request, context, plan, output)
         notes: list[Degradation] = []
         if file is None:
+            if plan.engine == "ffmpeg-graph" and changes_size(plan.media, context.settings):
+                plan = replace(plan, engine="opencv-yuv420p")  # the crop may lie outside of a smaller picture
             made, notes = _render(request, context, plan, output)
             file = verified(made, context, NAME)
         engine = _COPY if smart.kind == "smart" else plan.engine
@@ -154,12 +157,12 @@ def _render(
             )
         make = _in_one_graph if plan.engine == "ffmpeg-graph" else _frame_by_frame
         try:
-            made, broken, notes = make(_Job(request, context, plan, output, sound), advance)
+            made, decoding, notes = make(_Job(request, context, plan, output, sound), advance)
         finally:
             if sound is not None:
                 sound.discard()
     chosen = plan.fps if request.fps is None else None
-    return made, [*not_kept(plan.media, broken, fps=chosen), *notes]
+    return made, [*not_kept(plan.media, decoding, fps=chosen), *notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class _Job:
     sound: Sound | None
 
 
-def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, BrokenPackets, list[Degradation]]:
+def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, DecodingReport, list[Degradation]]:
     """Let one ffmpeg do it all."""
 
     def looked(frames: int) -> None:
@@ -199,10 +202,12 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
         advance=looked,
         metadata=job.context.output_tags,
     )
-    return made, BrokenPackets(later=broken_packets), []
+    return made, DecodingReport(broken_later=broken_packets), []
 
 
-def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, BrokenPackets, list[Degradation]]:
+def _frame_by_frame(
+    job: _Job, advance: Callable[[int], None]
+) -> tuple[PipeResult, DecodingReport, list[Degradation]]:
     """Cut every picture out of the source and write the frames that show it."""
     reader = _reader(job.plan, job.context)
     pipe = output_pipe(
@@ -237,7 +242,7 @@ def _frame_by_frame(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResu
             raise InvalidMediaError(f"{job.plan.media.path.name!r} has no picture in the part that is kept")
         last, filled = older.seconds, schedule.next_index
         write(schedule.rest())
-    return pipe.result, BrokenPackets.of(reader), _ends_early(job.plan, last, filled)
+    return pipe.result, DecodingReport.of(reader), _ends_early(job.plan, last, filled)
 
 
 def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:

@@ -12,7 +12,7 @@ from reel_modal import smart_render
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.frames import AnyPlanes, PixelFormat
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import BrokenPackets, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
@@ -137,4 +137,4 @@ def _render(
             _draw(overlay, frame.planes, frame.pts_seconds - media.start_seconds)
             pipe.write(frame)
             advance(frame.index + 1)
-    return pipe.result, not_kept(media, BrokenPackets.of(reader), fps=media.fps)
+    return pipe.result, not_kept(media, DecodingReport.of(reader), fps=media.fps)

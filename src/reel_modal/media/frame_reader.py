@@ -33,6 +33,7 @@ from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.picture_end import picture_end
+from reel_modal.media.picture_sizes import fitting_filters
 from reel_modal.media.untrusted import input_arguments
 from reel_modal.schema.encoding import Deinterlace
 
@@ -146,6 +147,11 @@ class FrameReader:
         """Of them, those before the first picture; 0 if a process of ffmpeg decodes, which does not say so."""
         return 0 if self._decoder is None else self._decoder.broken_at_start
 
+    @property
+    def fitted(self) -> int:
+        """Pictures so far of another size than the first, fitted into it; 0 if a process of ffmpeg decodes."""
+        return 0 if self._decoder is None else self._decoder.fitted
+
     def __enter__(self) -> Self:
         if self._in_process and self._pictures is None:
             self._pictures = self._decode_ahead()  # while the caller prepares what it does with the frames
@@ -242,7 +248,8 @@ class FrameReader:
         """Return the command that writes frames to stdout, and the time of each to stderr before it."""
         on_gpu = nvdec_ffmpeg(self.media, self._settings) if self._nvdec else None
         ffmpeg = on_gpu or find_ffmpeg(self._settings)
-        graph = ",".join([*(DOWNLOAD if self._nvdec else ()), *self._filters(), *self._times.filters])
+        decoded = (*(DOWNLOAD if self._nvdec else ()), *fitting_filters(self.media.coded_size))
+        graph = ",".join([*decoded, *self._filters(), *self._times.filters])
         return (
             *(ffmpeg.path, *QUIET, "-filter_complex_threads", str(self._settings.cores)),
             *("-threads", str(self._settings.decoder_threads)),

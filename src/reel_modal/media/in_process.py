@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from reel_modal.config import Settings
 from reel_modal.frames import Planes, U8Array
 from reel_modal.media import MediaInfo
 from reel_modal.media.picture_decoder import PictureDecoder
+from reel_modal.media.picture_sizes import fitting_filters
 from reel_modal.media.pyav import seconds_per_tick
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 __all__ = ["InProcessDecoder", "copy_planes"]
+
+_Shape: TypeAlias = tuple[int, int, str]
+"""Width, height and pixel format."""
 
 
 class InProcessDecoder:
@@ -42,6 +46,8 @@ class InProcessDecoder:
         self._filters = filters
         self._seek_seconds = seek_seconds
         self._decoder = PictureDecoder(media, settings)
+        self.fitted: int = 0
+        """Pictures so far that had another size than the first and were fitted into it."""
 
     @property
     def broken_packets(self) -> int:
@@ -64,16 +70,29 @@ class InProcessDecoder:
             yield from self._filtered(self._decoder.pictures(self._seek_seconds))
 
     def _filtered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
-        graph = shape = None
-        for frame in self._timed(frames):
-            if graph is None or shape is None:
-                graph, shape = self._graph(frame), (frame.width, frame.height, frame.format.name)
-            if (frame.width, frame.height, frame.format.name) != shape:
-                # A stream that changes in its middle goes on in the shape that it began with.
-                frame = frame.reformat(*shape)  # noqa: PLW2901 - the loop is about this frame
+        graph = None
+        for frame in self._one_shape(self._timed(frames)):
+            if graph is None:
+                graph = _graph_from(frame, self._filters)
             yield from _through(graph, frame)
         if graph is not None:
             yield from _through(graph, None)
+
+    def _one_shape(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yield `frames` in the size and the pixel format of the first: a stream may change in its middle."""
+        first = None
+        fitting: dict[_Shape, Graph] = {}
+        for frame in frames:
+            shape = _shape_of(frame)
+            if first is None or shape == first:
+                first = shape
+                yield frame
+                continue
+            if shape not in fitting:
+                fitting[shape] = _graph_from(frame, (*fitting_filters(first[:2]), f"format={first[2]}"))
+            self.fitted += shape[:2] != first[:2]
+            fitting[shape].push(frame)
+            yield fitting[shape].vpull()
 
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield `frames`, each with a time, as ffmpeg guesses those that the container does not keep.
@@ -88,24 +107,30 @@ class InProcessDecoder:
             next_seconds = frame.pts * time_base + 1 / self._media.stored_fps
             yield frame
 
-    def _graph(self, first: VideoFrame) -> Graph:
-        from av.filter import Graph
 
-        graph = Graph()
-        source = {
-            "video_size": f"{first.width}x{first.height}",
-            "pix_fmt": first.format.name,
-            "time_base": str(seconds_per_tick(first)),
-            "colorspace": str(int(first.colorspace)),
-            "range": str(int(first.color_range)),
-        }
-        nodes = [graph.add("buffer", **source)]
-        for words in self._filters:
-            name, _, arguments = words.partition("=")
-            nodes.append(graph.add(name, arguments) if arguments else graph.add(name))
-        nodes.append(graph.add("buffersink"))
-        graph.link_nodes(*nodes).configure()
-        return graph
+def _shape_of(frame: VideoFrame) -> _Shape:
+    return frame.width, frame.height, frame.format.name
+
+
+def _graph_from(first: VideoFrame, filters: Sequence[str]) -> Graph:
+    """Return a graph of `filters` that takes frames like `first`."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = {
+        "video_size": f"{first.width}x{first.height}",
+        "pix_fmt": first.format.name,
+        "time_base": str(seconds_per_tick(first)),
+        "colorspace": str(int(first.colorspace)),
+        "range": str(int(first.color_range)),
+    }
+    nodes = [graph.add("buffer", **source)]
+    for words in filters:
+        name, _, arguments = words.partition("=")
+        nodes.append(graph.add(name, arguments) if arguments else graph.add(name))
+    nodes.append(graph.add("buffersink"))
+    graph.link_nodes(*nodes).configure()
+    return graph
 
 
 def _through(graph: Graph, frame: VideoFrame | None) -> Iterator[tuple[VideoFrame, Fraction]]:

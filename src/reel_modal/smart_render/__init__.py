@@ -69,13 +69,18 @@ def plan(
         picture = read_picture(media, None if trim is None else (trim.start, trim.end), in_part=in_part)
         if trim is not None and not trim.evenly_spaced:
             picture = replace(picture, times=picture.times.cut(picture.table, trim.start, trim.end))
-        if not in_part and (trim is None or trim.sound) and sound_formats(media):
-            return RenderPlan.full("its sound changes its sample rate or its channels")
+        if not in_part and (trim is None or trim.sound):
+            _refuse_changing_sound(media)
         made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
         refuse_most(made.frames_rendered, made.frames)
     except SpliceError as error:
         return RenderPlan.full(str(error))
     return made if in_part else replace(made, picture=picture)
+
+
+def _refuse_changing_sound(media: MediaInfo) -> None:
+    if sound_formats(media):
+        raise SpliceError("its sound changes its sample rate or its channels")
 
 
 def splice(

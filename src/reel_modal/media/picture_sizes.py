@@ -1,0 +1,61 @@
+"""Pictures whose size changes on the way, as in recorded calls: find them, and fit them into the first size."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reel_modal.config import Settings
+from reel_modal.media.parameter_sets import CodedSizeGuard
+from reel_modal.media.probing import MediaInfo
+from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
+
+__all__ = ["changes_size", "fitting_filters"]
+
+# These describe a size once for all of a stream's pictures.
+_ONE_SIZE: Final = frozenset({"mov"})
+
+
+def fitting_filters(size: tuple[int, int]) -> tuple[str, ...]:
+    """Return the filters that fit a picture into `size` (width, height), with black borders if its shape is another.
+
+    A picture of that size passes through as it is.
+    """
+    width, height = size
+    return (
+        f"scale={width}:{height}:force_original_aspect_ratio=decrease:flags=bicubic",
+        f"pad={width}:{height}:(ow-iw)/2:(oh-ih)/2",
+    )
+
+
+def changes_size(media: MediaInfo, settings: Settings) -> bool:
+    """Return whether a picture has another size than the first. Keyframes alone are decoded.
+
+    Args:
+        media: The file. Nothing is read of MP4 and MOV.
+        settings: Limits of what a decoder may allocate.
+
+    Raises:
+        InvalidMediaError: The file cannot be read, or its pictures grow beyond the limits.
+    """
+    from av.error import FFmpegError
+
+    if _ONE_SIZE & set(media.format.split(",")):
+        return False
+    limits = settings.limits
+    with opened(media.path, limits=limits) as container:
+        stream = next(s for s in container.streams.video if s.index == media.stream_index)
+        stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+        stream.codec_context.skip_frame = "NONKEY"
+        stream.codec_context.thread_count = 1
+        guard = CodedSizeGuard(stream, media.path, limits)
+        for packet in packets_of(container, stream):
+            guard.check(packet)
+            if packet.size and not packet.is_keyframe:
+                continue
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                continue  # the decoder that renders counts it
+            if any((frame.width, frame.height) != media.coded_size for frame in frames):
+                return True
+    return False

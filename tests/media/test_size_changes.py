@@ -1,0 +1,93 @@
+"""Pictures whose size changes on the way are fitted into the size of the first, and that is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.clips import Clips, ffmpeg
+from tests.media.framed import FAITHFUL, crops, request_for, run
+from tests.media.rendered import rendered
+
+from reel_modal.config import Settings
+from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.media import probe
+from reel_modal.media.picture_sizes import changes_size
+from reel_modal.schema import EncodeOptions, OverlayRequest, UpscaleRequest
+
+FIRST = (128, 96)
+CHANGES = {"smaller": (64, 48), "turned": (96, 128), "larger": (256, 192)}
+CONTAINERS = {".webm": ("libvpx", "-deadline", "realtime"), ".ts": ("libx264", "-bf", "0")}
+
+
+def call(clips: Clips, change: str, suffix: str) -> Path:
+    """A second of FIRST in white, then a second of another size in white."""
+    path = clips.folder / f"call_{change}{suffix}"
+    if not path.exists():
+        parts = []
+        for number, (width, height) in enumerate((FIRST, CHANGES[change])):
+            part = path.with_name(f"{path.stem}_{number}{suffix}")
+            source = f"color=white:s={width}x{height}:r=25:d=1"
+            offset = ("-output_ts_offset", str(number)) if suffix == ".ts" else ()
+            ffmpeg(
+                "-f", "lavfi", "-i", source, "-c:v", *CONTAINERS[suffix], "-g", "25", "-bsf:v", "null", *offset, part
+            )
+            parts.append(part)
+        if suffix == ".ts":
+            path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        else:
+            listed = path.with_suffix(".txt")
+            listed.write_text("".join(f"file {part.name}\n" for part in parts))
+            ffmpeg("-f", "concat", "-i", listed, "-c", "copy", path)
+    return path
+
+
+def white_share(change: str) -> float:
+    """The part of FIRST that a fitted picture of the other size fills."""
+    width, height = CHANGES[change]
+    scale = min(FIRST[0] / width, FIRST[1] / height)
+    return width * scale * height * scale / (FIRST[0] * FIRST[1])
+
+
+@pytest.mark.parametrize("decoder", ["process", "in_process"])
+@pytest.mark.parametrize("suffix", [".webm", ".ts"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_reader_fits_pictures_of_another_size(clips: Clips, change: str, suffix: str, decoder: str) -> None:
+    with FrameReader(call(clips, change, suffix), pixel_format="gray8", decoder=decoder) as reader:  # type: ignore[arg-type]
+        shares = [float(np.mean(frame.image > 128)) for frame in reader]
+    assert len(shares) == 50
+    assert min(shares[:25]) > 0.99
+    assert shares[25:] == pytest.approx([white_share(change)] * 25, abs=0.04)
+    assert reader.fitted == (25 if decoder == "in_process" else 0)
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".ts"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_still_crop_of_changing_size_is_cut_from_fitted_pictures(
+    clips: Clips, tmp_path: Path, change: str, suffix: str
+) -> None:
+    source, output = call(clips, change, suffix), tmp_path / "out.mp4"
+    crop = crops((0, 16, 8, 96, 80))
+    result = run(request_for(source, output, crop=crop, output_size=(96, 80), encode=FAITHFUL), tmp_path / "work")
+    assert [note.code for note in result.degraded if "fitted" in note.message] == ["pictures_fitted"]
+    assert result.engine == "opencv-yuv420p"
+    assert (result.frames, result.size) == (50, (96, 80))
+    with FrameReader(output, pixel_format="gray8") as reader:
+        middles = [float(frame.image[40, 48]) for frame in reader]
+    assert min(middles) > 200
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".ts"])
+def test_overlay_and_upscale_say_that_pictures_were_fitted(clips: Clips, tmp_path: Path, suffix: str) -> None:
+    source, encode = call(clips, "turned", suffix), EncodeOptions(encoder="libx264")
+    fields: dict[type, dict[str, object]] = {OverlayRequest: {"regions": []}, UpscaleRequest: {"scale": 2}}
+    for kind, given in fields.items():
+        result = rendered(kind, source, tmp_path / f"{kind.__name__}.mp4", encode=encode, **given)
+        [note] = [note for note in result.degraded if note.code == "pictures_fitted"]
+        assert "25 pictures" in note.message
+
+
+def test_changes_size_of_a_steady_clip_is_false(clips: Clips) -> None:
+    assert not changes_size(probe(clips.get("bikes.mp4")), Settings())
+    assert changes_size(probe(call(clips, "smaller", ".webm")), Settings())
