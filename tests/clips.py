@@ -28,8 +28,9 @@ def real(name: str) -> Path:
 
 
 def ffmpeg(*arguments: str | Path) -> None:
+    """Run the pinned ffmpeg, also if another one is tested: some builds lack encoders, and inputs stay the same."""
     command = [
-        find_ffmpeg(Settings.from_env()).path,
+        find_ffmpeg(Settings(ffmpeg=None)).path,
         "-hide_banner",
         "-nostdin",
         "-loglevel",
