@@ -190,6 +190,9 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
         help="make one picture of an interlaced one, the default, or one of each of its fields",
     )
     parser.add_argument(
+        "--hdr", choices=("sdr", "keep"), help="make SDR of an HDR clip, the default, or keep it in 10 bits"
+    )
+    parser.add_argument(
         "--smart",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -299,7 +302,8 @@ def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dic
 def _encode(arguments: argparse.Namespace, request: Request) -> Any:
     """Return the fields of `encode` of the request with those of the command line in their place."""
     chosen = {
-        name: getattr(arguments, name) for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace")
+        name: getattr(arguments, name)
+        for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace", "hdr")
     }
     return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
 

@@ -25,6 +25,7 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.requests import Request, function_of
 from reel_modal.functions.smart import frames_expected
 from reel_modal.functions.sources import look_at
@@ -216,7 +217,7 @@ def estimate(
     settings = settings or Settings.from_env()
     history = history or TimingHistory(settings.timings)
     name = function_of(request)
-    media = media.deinterlaced(request.encode.deinterlace)
+    media = as_rendered(media, request.encode)
     size, frames, fps = _output(request, media)
     spec = (specs or load_specs())[name]
     gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else HERE

@@ -46,6 +46,7 @@ from reel_modal.media.filters import (
     to_yuv_filters,
 )
 from reel_modal.media.frame_reader import FrameReader
+from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_options
 from reel_modal.media.packet_times import set_times
 from reel_modal.media.sound import Sound, SoundSource
@@ -120,7 +121,9 @@ class FramePipe:
         expected_frames: How many will be written, where that is known: then the sound need not wait for the last of
             them. Where it was wrong, the sound is put in anew.
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
-            (default BT.709, limited); YUV frames are only tagged.
+            (default BT.709, limited); YUV frames are only tagged. HDR (PQ or HLG) wants frames of 10 bits; `auto`
+            then is HEVC.
+        hdr: What is written of the light of an HDR picture: `MediaInfo.hdr` of its source.
         sample_aspect_ratio: Width / height of one pixel.
         field_order: Marks the frames as two fields each, of which the top or the bottom one is first; whether it is
             coded so is the encoder's business. None marks whole frames.
@@ -158,6 +161,7 @@ class FramePipe:
         audio_start_seconds: Fraction | float | None = None,
         expected_frames: int | None = None,
         color: ColorTags | None = None,
+        hdr: HdrMetadata | None = None,
         sample_aspect_ratio: Fraction | int = 1,
         field_order: Literal["tff", "bff"] | None = None,
         odd_size: Literal["pad", "crop", "error"] = "pad",
@@ -189,6 +193,13 @@ class FramePipe:
             None if audio_start_seconds is None else exact_fraction(audio_start_seconds, "audio_start_seconds")
         )
         self._color = color or (BT709 if pixel_format in {"bgr24", "rgb24"} else ColorTags())
+        self._bits = PLANAR[pixel_format].bits if pixel_format in PLANAR else 8
+        if self._color.is_hdr and self._bits == 8:
+            raise ConfigError(
+                f"frames of {pixel_format} cannot be tagged {self._color.transfer}: HDR wants 10 bits, such as"
+                " yuv420p10le; write those, or read the source with FrameReader(to_sdr=True)"
+            )
+        self._hdr = hdr if self._color.is_hdr else None
         self._field_order = field_order
         self._expected_frames = expected_frames
         self._sample_aspect_ratio = exact_fraction(sample_aspect_ratio, "sample_aspect_ratio")
@@ -237,6 +248,9 @@ class FramePipe:
             preset=self._preset,
             threads=self._threads,
             options=self._encoder_options,
+            hdr=self._hdr,
+            for_hdr=self._color.is_hdr,
+            ten_bits=self._bits > 8,
         )
         try:
             self._sound = self._find_sound()
@@ -449,6 +463,9 @@ class FramePipe:
                 f" {self._encoded_size[0]}x{self._encoded_size[1]}, since its chroma wants an even one"
             )
             notes.append(Degradation("size_changed", message))
+        if self._hdr is not None and self._hdr.parameters(self._choice.name) is None:
+            message = f"{self._choice.name} does not write what the source says of its mastering display and light"
+            notes.append(Degradation("hdr_metadata_dropped", message))
         if self._sound is not None:
             notes += self._sound.notes(self.path)
         return tuple(notes)

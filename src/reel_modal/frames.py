@@ -119,6 +119,11 @@ class ColorTags:
     transfer: str | None = None
     chroma_location: str | None = None
 
+    @property
+    def is_hdr(self) -> bool:
+        """Whether numbers mean light beyond that of SDR: PQ (SMPTE ST 2084) or HLG (ARIB STD-B67)."""
+        return self.transfer in {"smpte2084", "arib-std-b67"}
+
 
 BT709: Final = ColorTags(matrix="bt709", range="tv", primaries="bt709", transfer="bt709")
 
@@ -140,7 +145,9 @@ def is_420(pixel_format: str) -> bool:
 
 
 def matrix_or_assumed(color: ColorTags, height: int) -> str:
-    """Return the YUV matrix of a picture; an untagged one is read as players read it, by its height."""
+    """Return the YUV matrix of a picture; an untagged one is read as players read it: by its height, or as HDR."""
+    if color.is_hdr:
+        return color.matrix or "bt2020nc"
     return color.matrix or ("bt709" if height >= _HD_HEIGHT_PX else "smpte170m")
 
 

@@ -19,6 +19,7 @@ from reel_modal.errors import MediaError, RequestError
 from reel_modal.functions import render_overlay
 from reel_modal.functions.bodies import check_encoder
 from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.requests import function_of
 from reel_modal.media import probe
 from reel_modal.progress import ProgressPlan
@@ -131,6 +132,6 @@ def _plan(history: TimingHistory, request: Request, source: Path, settings: Sett
             plan = render_overlay.plan_for(request, media)
         except (MediaError, OSError):
             return history.plan(name, gpu=HERE, cold=False)  # the function itself raises the error
-        media = media.deinterlaced(request.encode.deinterlace)
+        media = as_rendered(media, request.encode)
         size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.expected_frames
     return history.plan(name, gpu=HERE, size=size, frames=frames, cold=False)

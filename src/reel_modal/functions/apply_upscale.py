@@ -16,6 +16,7 @@ from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import probe, scan_packets
@@ -76,7 +77,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         registered = registered_model(request, settings)  # before the input, which may be large
         source = context.storage.fetch(context.places_of(request)[0], context.workdir)
-        media = probe(source, settings=settings).deinterlaced(request.encode.deinterlace)
+        media = as_rendered(probe(source, settings=settings), request.encode)
         plan = UpscalePlan.of(request, media, settings, registered)
     made, notes, _ = upscale(plan, request, context)
     result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
@@ -110,6 +111,7 @@ def upscale(
         sound=media,
         expected_frames=media.expected_frames if media.constant_rate else None,
         color=plan.color,
+        hdr=media.hdr,
         sample_aspect_ratio=plan.sample_aspect_ratio,
         pixel_format=plan.pixel_format,
     )

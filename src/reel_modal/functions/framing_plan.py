@@ -14,6 +14,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import RequestError
 from reel_modal.ffmpeg_graph import suits
 from reel_modal.frames import ColorTags
+from reel_modal.functions.pictures import RenderedFormat, rendered_format
 from reel_modal.media import MediaInfo, picture_shown_at, scan_packets
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.untrusted import check_length
@@ -24,11 +25,15 @@ from reel_modal.smart_render import Trim
 
 __all__ = ["Engine", "FramingPlan"]
 
-Engine: TypeAlias = Literal["opencv-yuv420p", "ffmpeg-graph"]
+Engine: TypeAlias = Literal["opencv-yuv420p", "opencv-yuv420p10le", "ffmpeg-graph"]
 """Who makes the frames: our own resampling, or one ffmpeg from the source to the output."""
 
 # A window that is cut at whole pixels may be off by this and is still the one that was asked for.
 _SAME_PX: Final = 0.25
+_ENGINES: Final[dict[RenderedFormat, Engine]] = {
+    "yuv420p": "opencv-yuv420p",
+    "yuv420p10le": "opencv-yuv420p10le",
+}
 _MOST_GRAPH_PIECES: Final = 50
 # In fewer there may be no picture whose time is one of a frame, and ffmpeg makes none then.
 _FEWEST_GRAPH_FRAMES: Final = 3
@@ -52,6 +57,7 @@ class FramingPlan:
         notes: What is not as asked.
         in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
         fps_asked: Whether the request says at which rate.
+        pixel_format: Of rendered frames.
     """
 
     media: MediaInfo
@@ -67,6 +73,7 @@ class FramingPlan:
     notes: tuple[Degradation, ...]
     in_part: bool = False
     fps_asked: bool = False
+    pixel_format: RenderedFormat = "yuv420p"
 
     @classmethod
     def of(cls, request: FramingRequest, media: MediaInfo, settings: Settings) -> Self:
@@ -89,7 +96,9 @@ class FramingPlan:
         repeats = request.slow_motion == "repeat" or all(piece.speed >= 1 for piece in timeline.pieces)
         frame_count = timeline.frame_count(fps)
         simple = repeats and len(timeline.pieces) <= _MOST_GRAPH_PIECES and frame_count >= _FEWEST_GRAPH_FRAMES
-        graph = still is not None and simple and suits(media, scaled=still[2:] != size)
+        samples = rendered_format(media, request.encode)
+        shallow = samples == "yuv420p" and media.hdr_color is None
+        graph = still is not None and simple and shallow and suits(media, scaled=still[2:] != size)
         return cls(
             media=media,
             timeline=timeline,
@@ -99,7 +108,8 @@ class FramingPlan:
             layout=layout,
             track=track,
             color=color_for_height(media.color, media.size[1], size[1]),
-            engine="ffmpeg-graph" if graph else "opencv-yuv420p",
+            engine="ffmpeg-graph" if graph else _ENGINES[samples],
+            pixel_format=samples,
             still=still,
             notes=tuple(_moved_inside(request, media, length)),
             fps_asked=request.fps is not None,

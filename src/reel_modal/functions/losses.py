@@ -84,6 +84,10 @@ def not_kept(
         )
         message = f"the source is interlaced; {made}, {float(media.fps):g} a second"
         notes.append(Degradation("deinterlaced", message))
+    if media.hdr_color is not None:
+        kind = "PQ" if media.hdr_color.transfer == "smpte2084" else "HLG"
+        message = f"the source is HDR ({kind}); SDR was made of it (BT.709), which encode.hdr decides"
+        notes.append(Degradation("tone_mapped", message))
     if media.bit_depth > bits:
         message = f"the {media.bit_depth}-bit source was rendered in {bits} bits"
         notes.append(Degradation("bit_depth_reduced", message))

@@ -17,10 +17,11 @@ from reel_modal.errors import FrameError, InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.frame_memory import FrameMemory
-from reel_modal.frames import Frame, U8Array, frame_bytes
+from reel_modal.frames import PLANAR, Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.pictures import as_rendered, planes_of
 from reel_modal.functions.publishing import (
     VerifiedFile,
     output_path,
@@ -99,7 +100,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
 def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Get what the request shows of the source, which may be a small part of it, and plan the rest."""
     source = context.storage.open(context.places_of(request)[0], context.workdir)
-    media = look_at(source, context.settings).deinterlaced(request.encode.deinterlace)
+    media = as_rendered(look_at(source, context.settings), request.encode)
     trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
     reach: Reach = "whole" if source.whole or not trimmed else reach_of(media, request.trim_end_seconds)
 
@@ -162,7 +163,8 @@ def _render(
             if sound is not None:
                 sound.discard()
     chosen = plan.fps if request.fps is None else None
-    return made, [*not_kept(plan.media, decoding, fps=chosen), *notes]
+    bits = PLANAR[plan.pixel_format].bits
+    return made, [*not_kept(plan.media, decoding, fps=chosen, bits=bits), *notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +220,16 @@ def _frame_by_frame(
         sound=job.sound,
         expected_frames=job.plan.frame_count,
         color=job.plan.color,
+        hdr=job.plan.media.hdr,
+        pixel_format=job.plan.pixel_format,
     )
     framing = FramingRenderer(
-        job.plan.track, job.plan.layout, job.request.background, job.plan.color, job.plan.media.chroma_origin
+        job.plan.track,
+        job.plan.layout,
+        job.request.background,
+        job.plan.color,
+        job.plan.media.chroma_origin,
+        pixel_format=job.plan.pixel_format,
     )
     schedule = Schedule(job.plan.timeline, job.plan.fps, job.request.slow_motion)
     older, newer = (_Picture(framing, job.plan) for _ in range(2))
@@ -253,7 +262,7 @@ def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     # A render function has a process of its own, so it may decode in it.
     return FrameReader(
         media,
-        pixel_format="yuv420p",
+        pixel_format=plan.pixel_format,
         start=start,
         end=end,
         decoder="in_process",
@@ -284,7 +293,8 @@ class _Picture:
         self._size = plan.layout.size
         self._frame: Frame | None = None
         self._made: Frame | None = None
-        bytes_each = frame_bytes("yuv420p", self._size)
+        self._format = plan.pixel_format
+        bytes_each = frame_bytes(self._format, self._size)
         self._memory = FrameMemory(bytes_each) if FrameMemory.usable() else None
         self._output: U8Array = np.empty(bytes_each if self._memory is None else 0, np.uint8)
         self._mixture: U8Array = np.empty(bytes_each, np.uint8)
@@ -299,12 +309,12 @@ class _Picture:
             if abs(self.seconds * self._media.fps - number) < ROUNDED_FRAMES:
                 self.seconds = number / self._media.fps
 
-    def mixed(self, newer: _Picture, share: float) -> Frame | U8Array:
+    def mixed(self, newer: _Picture, share: float) -> Frame:
         """Return this picture in the output's size, with `share` of the newer one in it."""
         if share <= 0:
             return self._shown()
-        mix(self._shown().data, newer._shown().data, share, self._mixture)
-        return self._mixture
+        mix(self._shown().data, newer._shown().data, share, self._mixture, self._format)
+        return Frame(self._mixture, self._size, self._format, self.seconds, 0)
 
     def _shown(self) -> Frame:
         if self._frame is None:
@@ -312,6 +322,6 @@ class _Picture:
         if self._made is None:
             shared = None if self._memory is None else self._memory.take()
             data = self._output if shared is None else shared.data
-            self._framing.render(self._frame.planes, self.seconds, data)
-            self._made = Frame(data, self._size, "yuv420p", self.seconds, self._frame.index, shared)
+            self._framing.render(planes_of(self._frame), self.seconds, data)
+            self._made = Frame(data, self._size, self._format, self.seconds, self._frame.index, shared)
         return self._made

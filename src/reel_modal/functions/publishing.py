@@ -9,18 +9,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from reel_modal.errors import OutputMismatchError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.frames import ColorTags, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe, scan_packets
+from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
 from reel_modal.schema import Degradation, RenderResult
 from reel_modal.schema.requests import Request
 
 __all__ = ["VerifiedFile", "output_path", "output_pipe", "publish_result", "result_of", "verified"]
+
+
+_COPIED: Final = "copy"
+_HDR_BITS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ def output_pipe(
     sound: MediaInfo | Sound | None,
     expected_frames: int | None,
     color: ColorTags,
+    hdr: HdrMetadata | None,
     sample_aspect_ratio: Fraction = Fraction(1),
     pixel_format: PixelFormat = "yuv420p",
 ) -> FramePipe:
@@ -61,6 +68,7 @@ def output_pipe(
         sound: What goes along; of a source all of its sound.
         expected_frames: How many there will probably be.
         color: Tags of the frames.
+        hdr: What the source says of its light.
         sample_aspect_ratio: Width / height of one pixel.
         pixel_format: Of the frames.
     """
@@ -76,6 +84,7 @@ def output_pipe(
         audio_from=sound,
         expected_frames=expected_frames,
         color=color,
+        hdr=hdr,
         sample_aspect_ratio=sample_aspect_ratio,
         metadata=context.output_tags,
         settings=context.settings,
@@ -171,6 +180,8 @@ def verified(made: PipeResult, context: JobContext, function: str) -> VerifiedFi
         scan = scan_packets(made.path, start_seconds=found.start_seconds, check=check)
         _expect("frames", made.frames, scan.frame_count)
         _expect("size", made.size, found.size)
+        if found.color.is_hdr and made.encoder != _COPIED:
+            _expect("count of bits a sample, in HDR", max(found.bit_depth, _HDR_BITS), found.bit_depth)
         if made.constant_rate and not same_rate(made.fps, found.fps):
             _expect("frame rate", made.fps, found.fps)
         seconds = found.duration_seconds

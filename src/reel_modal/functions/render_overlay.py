@@ -10,9 +10,10 @@ from typing import Final
 
 from reel_modal import smart_render
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
-from reel_modal.frames import AnyPlanes, PixelFormat
+from reel_modal.frames import PLANAR, AnyPlanes, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe
@@ -68,9 +69,9 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     )
     degraded: list[Degradation] = []
     if file is None:
-        made, degraded = _render(request, context, media.deinterlaced(request.encode.deinterlace), overlay)
+        made, degraded = _render(request, context, as_rendered(media, request.encode))
         file = verified(made, context, NAME)
-    drawn_on = "yuv420p" if plan.picture is None else plan.picture.pixel_format
+    drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
     result = replace(
@@ -111,15 +112,15 @@ def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> Non
         overlay.render(planes, seconds)
 
 
-def _render(
-    request: OverlayRequest, context: JobContext, media: MediaInfo, overlay: OverlayRenderer
-) -> tuple[PipeResult, list[Degradation]]:
+def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
     """Draw on every frame that a region changes; the others go through as they are."""
     # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
     # repeating and dropping keeps the picture in step with the sound.
     # A render function has a process of its own, so it may decode in it.
+    layout = rendered_format(media, request.encode)
+    overlay = OverlayRenderer(request, media.size, media.color, layout)
     reader = FrameReader(
-        media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", handed_on=True, settings=context.settings
+        media, pixel_format=layout, fps=media.fps, decoder="in_process", handed_on=True, settings=context.settings
     )
     pipe = output_pipe(
         request,
@@ -129,12 +130,14 @@ def _render(
         sound=media,
         expected_frames=media.expected_frames,
         color=media.color,
+        hdr=media.hdr,
         sample_aspect_ratio=media.sample_aspect_ratio,
+        pixel_format=layout,
     )
     with reader, pipe, context.reporter.phase("render", media.expected_frames) as advance:
         for frame in reader:
             context.raise_if_cancelled(NAME)
-            _draw(overlay, frame.planes, frame.pts_seconds - media.start_seconds)
+            _draw(overlay, planes_of(frame), frame.pts_seconds - media.start_seconds)
             pipe.write(frame)
             advance(frame.index + 1)
-    return pipe.result, not_kept(media, DecodingReport.of(reader), fps=media.fps)
+    return pipe.result, not_kept(media, DecodingReport.of(reader), fps=media.fps, bits=PLANAR[layout].bits)

@@ -38,7 +38,7 @@ class UpscalePlan:
         session: The network on its device.
         renderer: Takes frames of the clip to the target's size.
         target: (width, height) of the output in pixels.
-        bits: 8, or 10 for deeper clips.
+        bits: 8, or 10 for deeper clips of which no SDR is made.
         nvdec: The ffmpeg that decodes the clip on the GPU of the network; None decodes it in this process.
         color: Tags of the output: those of the clip. An untagged one is read by its height, so where that changes how
             it is read, the output says the matrix.
@@ -75,7 +75,8 @@ class UpscalePlan:
         """
         target = request.target_size(media.size)
         provider = request.provider or settings.upscale_provider
-        bits = _DEEP_BITS if media.bit_depth > 8 else 8
+        deep = (media.bit_depth > 8 or media.color.is_hdr) and media.hdr_color is None
+        bits = _DEEP_BITS if deep else 8
         notes: tuple[Degradation, ...] = ()
         try:
             model = registered or _bundled(request, media, provider)
@@ -103,7 +104,8 @@ class UpscalePlan:
             budget_pixels=budget,
             batch=at_once,
         )
-        decoding = nvdec_ffmpeg(media, settings) if session.provider == "cuda" else None
+        on_gpu = session.provider == "cuda" and media.hdr_color is None
+        decoding = nvdec_ffmpeg(media, settings) if on_gpu else None
         color = _output_color(media, target)
         return cls(media, session, renderer, target, bits, decoding, color, at_once, notes)
 

@@ -21,8 +21,10 @@ from reel_modal.media.ffmpeg_binary import (
     find_binary,
     find_ffmpeg,
     first_reason,
+    takes_ten_bits,
 )
 from reel_modal.media.ffmpeg_process import QUIET
+from reel_modal.media.hdr import HdrMetadata
 from reel_modal.schema.containers import auto_encoders
 from reel_modal.schema.degradation import Degradation
 
@@ -130,7 +132,13 @@ def is_hardware(name: str) -> bool:
 
 
 def encoder_arguments(
-    name: str, *, quality: int, preset: str, threads: int, options: Mapping[str, str] | None = None
+    name: str,
+    *,
+    quality: int,
+    preset: str,
+    threads: int,
+    options: Mapping[str, str] | None = None,
+    hdr: HdrMetadata | None = None,
 ) -> tuple[str, ...]:
     """Return the command-line options of the encoder `name`.
 
@@ -141,12 +149,17 @@ def encoder_arguments(
         preset: x264's word for speed against size, `ultrafast` to `veryslow`.
         threads: Of the encoder, whatever the cores of this machine are.
         options: More options of the encoder, such as `{"g": "48"}`; they come last and win.
+        hdr: What is written of the light of an HDR picture, if the encoder can.
 
     Raises:
         ConfigError: The encoder has no such preset.
     """
     arguments = ["-c:v", name, "-threads:v", str(threads)]
     options = dict(options or {})
+    if hdr is not None and (said := hdr.parameters(name)) is not None:
+        option, parameters = said
+        words = [f"{key}={value}" for key, value in parameters.items()]
+        options[option] = ":".join(filter(None, (*words, options.get(option))))
     if name in _REPEATABLE:
         option, parameter = _REPEATABLE[name]
         options[option] = ":".join(filter(None, (parameter.format(threads=threads), options.get(option))))
@@ -203,6 +216,9 @@ def choose_encoder(
     preset: str,
     threads: int,
     options: Mapping[str, str] | None,
+    hdr: HdrMetadata | None = None,
+    for_hdr: bool = False,
+    ten_bits: bool = False,
     try_last: bool = True,
 ) -> EncoderChoice:
     """Return an encoder that has just encoded one frame here, and the ffmpeg that did; success is remembered.
@@ -218,6 +234,9 @@ def choose_encoder(
         preset: See `encoder_arguments`.
         threads: See `encoder_arguments`.
         options: See `encoder_arguments`.
+        hdr: See `encoder_arguments`.
+        for_hdr: Whether the picture is HDR, for which `auto` has another order.
+        ten_bits: Whether the encoder must take samples of 10 bits. ffmpeg would make 8 of them without a word.
         try_last: Whether the last candidate is tried as well, if it is not a hardware encoder. Nothing could take its
             place, so a caller that can start again may skip the trial, and ask again if that fails.
 
@@ -227,9 +246,11 @@ def choose_encoder(
     """
     passed_over: list[Degradation] = []
     last: EncoderUnavailableError | None = None
-    candidates = auto_encoders(suffix) if name == "auto" else (name,)
+    candidates = auto_encoders(suffix, hdr=for_hdr) if name == "auto" else (name,)
     for candidate in candidates:
-        arguments = encoder_arguments(candidate, quality=quality, preset=preset, threads=threads, options=options)
+        arguments = encoder_arguments(
+            candidate, quality=quality, preset=preset, threads=threads, options=options, hdr=hdr
+        )
         trial = _Trial(candidate, (*before, *arguments), first_frame, settings.stall_seconds)
         try:
             if is_hardware(candidate):
@@ -238,6 +259,8 @@ def choose_encoder(
                 ffmpeg = find_ffmpeg(settings)
                 if try_last or candidate != candidates[-1]:
                     trial.run(ffmpeg.path, str(ffmpeg))
+            if ten_bits:
+                _check_ten_bits(ffmpeg, candidate)
         except EncoderUnavailableError as error:
             last = error
             message = f"{candidate} does not start here ({first_reason(error.stderr_tail)})"
@@ -245,6 +268,15 @@ def choose_encoder(
         else:
             return EncoderChoice(candidate, arguments, ffmpeg, tuple(passed_over))
     raise last or EncoderUnavailableError(f"encoder {name!r} does not start")
+
+
+def _check_ten_bits(ffmpeg: FFmpeg, name: str) -> None:
+    """Raise EncoderUnavailableError unless the encoder takes samples of 10 bits."""
+    if not takes_ten_bits(ffmpeg, name):
+        raise EncoderUnavailableError(
+            f"encoder {name!r} of ffmpeg {ffmpeg} takes no samples of 10 bits, which the frames have;"
+            " take libx265 or libx264"
+        )
 
 
 def try_encoder(settings: Settings, name: str) -> FFmpeg:

@@ -19,7 +19,17 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from reel_modal.config import Settings
 from reel_modal.errors import FFmpegNotFoundError, FFmpegUnsupportedError
 
-__all__ = ["Binary", "FFmpeg", "binaries", "check_binary", "find_binary", "find_ffmpeg", "first_reason"]
+__all__ = [
+    "Binary",
+    "FFmpeg",
+    "binaries",
+    "check_binary",
+    "check_tone_mapping",
+    "find_binary",
+    "find_ffmpeg",
+    "first_reason",
+    "takes_ten_bits",
+]
 
 Origin: TypeAlias = Literal["settings", "imageio-ffmpeg", "PATH"]
 """Where a binary was found."""
@@ -47,6 +57,7 @@ _FILTERS: Final = (
     "setparams=range=tv",
     "setsar=1/1:max=1000",
     "setfield=tff",
+    "yadif=mode=send_frame:parity=auto:deint=interlaced",
     "sidedata=mode=delete:type=DISPLAYMATRIX",
     "metadata=mode=add:key=reel_modal:value=1",
     r"metadata=mode=print:key=reel_modal:file=pipe\\:2:direct=1",
@@ -172,6 +183,35 @@ def check_binary(binary: Binary) -> FFmpeg:
     return _check(binary, changed_ns)
 
 
+def check_tone_mapping(ffmpeg: FFmpeg) -> None:
+    """Check that `ffmpeg` has the filters that make SDR of HDR.
+
+    Raises:
+        FFmpegUnsupportedError: It was built without one of them.
+    """
+    missing = sorted({"zscale", "tonemap"} - _listed(ffmpeg.path, "-filters"))
+    if missing:
+        raise FFmpegUnsupportedError(
+            f"ffmpeg {ffmpeg} ({ffmpeg.path}) cannot make SDR of HDR: it lacks the filter {', '.join(missing)}; name"
+            " one that was built with libzimg in REEL_MODAL_FFMPEG, unset it to use the one of imageio-ffmpeg, or"
+            ' keep the HDR with encode.hdr="keep"'
+        )
+
+
+def takes_ten_bits(ffmpeg: FFmpeg, encoder: str) -> bool:
+    """Return whether `encoder` of `ffmpeg` takes samples of 10 bits; True if it does not say what it takes."""
+    said = _run(Binary(ffmpeg.path, ffmpeg.origin), ("-hide_banner", "-h", f"encoder={encoder}")).stdout
+    formats = re.search(rb"Supported pixel formats: (.*)", said)
+    return formats is None or re.search(rb"p010|p10le|p210|x2rgb10", formats[1]) is not None
+
+
+@lru_cache(maxsize=8)
+def _listed(path: str, listing: str) -> frozenset[str]:
+    """Return the names in a listing of the ffmpeg at `path`, such as `-filters`."""
+    lines = _run(Binary(path, "settings"), ("-hide_banner", listing)).stdout.decode("utf-8", "replace").splitlines()
+    return frozenset(words[1] for words in map(str.split, lines) if len(words) > 1)
+
+
 def first_reason(words: str) -> str:
     """Return the first line of ffmpeg's complaint, without the part that names addresses in memory."""
     first = next(iter(words.splitlines()), "no reason given")
@@ -221,8 +261,7 @@ def _lacks(binary: Binary) -> str:
     parts = []
     wanted = {word.partition("=")[0] for word in (*_FILTERS, *_SOUND_FILTERS)}
     for kind, listing, names in (("filter", "-filters", wanted), ("encoder", "-encoders", set(_ENCODERS))):
-        listed = _run(binary, ("-hide_banner", listing)).stdout.decode("utf-8", "replace")
-        missing = names - {words[1] for words in map(str.split, listed.splitlines()) if len(words) > 1}
+        missing = names - _listed(binary.path, listing)
         parts += [f"the {kind} {name}" for name in sorted(missing)]
     if not parts:
         words = _run(binary, ("-hide_banner", "-loglevel", "error", *_CHECK)).stderr.decode("utf-8", "replace")

@@ -21,6 +21,7 @@ from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.media import MediaInfo, find_ffmpeg, probe
+from reel_modal.media.ffmpeg_binary import check_tone_mapping
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.media.filters import (
     chroma_options,
@@ -31,6 +32,7 @@ from reel_modal.media.filters import (
 )
 from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
+from reel_modal.media.hdr import tone_map_filters
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import fitting_filters
@@ -75,6 +77,8 @@ class FrameReader:
             GPU, with the first ffmpeg that does. All run the same filters.
         deinterlace: What becomes of an interlaced video: `frame` makes one picture of each of its pictures, `field`
             two, one of each field. None reads the fields woven, as they are stored.
+        to_sdr: Whether SDR is made of an HDR video (PQ or HLG): BT.709 in 8 bits, as `media.color` then says. This is
+            done in a process, whatever `decoder` says, since the libav of PyAV lacks the filter for it.
         handed_on: Whether frames go on into a `FramePipe`, which on Linux then takes their memory as it is, without
             copying it. Such a frame must not be changed any more once it was written.
         valid_frames: How many frames stay as they are, counted from the newest back; 2 for whoever compares a frame
@@ -103,13 +107,15 @@ class FrameReader:
         size: tuple[int, int] | None = None,
         decoder: Decoder = "process",
         deinterlace: Deinterlace | None = None,
+        to_sdr: bool = False,
         handed_on: bool = False,
         valid_frames: int = 1,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_env()
         media = source if isinstance(source, MediaInfo) else probe(source, settings=self._settings)
-        self.media: MediaInfo = media if deinterlace is None else media.deinterlaced(deinterlace)
+        media = media if deinterlace is None else media.deinterlaced(deinterlace)
+        self.media: MediaInfo = media.tone_mapped() if to_sdr else media
         self.path: Path = self.media.path
         self.pixel_format: PixelFormat = pixel_format
         self.frames_read: int = 0
@@ -130,8 +136,9 @@ class FrameReader:
         # The second field of a picture comes between two ticks of the file.
         tick = self.media.time_base / (2 if self.media.deinterlace == "field" else 1)
         self._times = FrameTimes(self._origin, tick if self.fps is None else 1 / self.fps)
-        self._in_process = decoder == "in_process"
-        self._nvdec = decoder == "nvdec"
+        maps = self.media.hdr_color is not None
+        self._in_process = decoder == "in_process" and not maps
+        self._nvdec = decoder == "nvdec" and not maps
         self._decoder: InProcessDecoder | None = None
         self._pictures: Ahead[tuple[VideoFrame, Fraction]] | None = None
         # A reference in both directions would keep an abandoned reader, and its ffmpeg, until the next collection.
@@ -248,6 +255,8 @@ class FrameReader:
         """Return the command that writes frames to stdout, and the time of each to stderr before it."""
         on_gpu = nvdec_ffmpeg(self.media, self._settings) if self._nvdec else None
         ffmpeg = on_gpu or find_ffmpeg(self._settings)
+        if self.media.hdr_color is not None:
+            check_tone_mapping(ffmpeg)
         decoded = (*(DOWNLOAD if self._nvdec else ()), *fitting_filters(self.media.coded_size))
         graph = ",".join([*decoded, *self._filters(), *self._times.filters])
         return (
@@ -268,13 +277,16 @@ class FrameReader:
         if self.media.deinterlace is not None:
             filters.append(deinterlace_filter(self.media.deinterlace, self.media.unmarked_order))
         filters += self.media.orientation.filters()
+        if self.media.hdr_color is not None:
+            filters += tone_map_filters(self.media.hdr_color, self.media.hdr)
         if self.fps is not None:
             filters += self._resampling(self.fps)
         size = None if self.size == self.media.size else self.size
         place = self.media.chroma_origin
         made_in = PLANAR.get(self.pixel_format, PLANAR["yuv420p"])
         chroma = chroma_options(
-            place if is_420(self.media.pixel_format) else None, place if made_in.step == (2, 2) else None
+            place if is_420(self.media.pixel_format) or self.media.hdr_color is not None else None,
+            place if made_in.step == (2, 2) else None,
         )
         return [
             *filters,

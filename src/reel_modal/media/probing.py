@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import InvalidMediaError
-from reel_modal.frames import CHROMA_ORIGIN, ColorTags, is_420
+from reel_modal.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
+from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.interlacing import FieldOrder, look_at_fields, may_have_fields
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.parameter_sets import CodedSizeGuard
@@ -124,6 +125,8 @@ class MediaInfo:
         scan: What the packets say; None unless it was asked for.
         unmarked_order: Which field of interlaced pictures comes first, if their frames do not say so.
         deinterlace: How pictures are made of fields where frames are read; None reads them as they are stored.
+        hdr: What an HDR video says of its light.
+        hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
     """
 
     path: Path
@@ -150,6 +153,8 @@ class MediaInfo:
     scan: MediaScan | None = None
     unmarked_order: FieldOrder | None = None
     deinterlace: Deinterlace | None = None
+    hdr: HdrMetadata | None = None
+    hdr_color: ColorTags | None = None
 
     def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
         """Return the same video with pictures made of its fields; itself if it is progressive.
@@ -160,6 +165,17 @@ class MediaInfo:
         if not self.interlaced or self.deinterlace is not None:
             return self
         return replace(self, deinterlace=deinterlace, fps=self.fps * (2 if deinterlace == "field" else 1))
+
+    def tone_mapped(self) -> MediaInfo:
+        """Return the same video with SDR made of its HDR pictures, BT.709 in 8 bits; itself if it is SDR."""
+        return replace(self, color=BT709, hdr_color=self.color) if self.color.is_hdr else self
+
+    def as_stored(self) -> MediaInfo:
+        """Return the same video without what is made of its pictures where frames are read."""
+        if self.deinterlace is None and self.hdr_color is None:
+            return self
+        color = self.hdr_color or self.color
+        return replace(self, fps=self.stored_fps, color=color, deinterlace=None, hdr_color=None)
 
     @property
     def stored_fps(self) -> Fraction:
@@ -195,7 +211,7 @@ class MediaInfo:
         Unless a file says otherwise it lies on the left pixels, between two rows: that is (0.5, 1) in most files,
         and something else where the picture was turned.
         """
-        if not is_420(self.pixel_format):
+        if not is_420(self.pixel_format) or self.hdr_color is not None:
             return CHROMA_ORIGIN["left"]  # it is read into that
         stored = CHROMA_ORIGIN.get(self.color.chroma_location or "left", CHROMA_ORIGIN["left"])
         return self.orientation.upright_origin(stored, self.coded_size)
@@ -413,6 +429,7 @@ def _info(
         duration_seconds=duration,
         frame_count_header=_plausible(stream.frames, duration, fps),
         audio=tuple(_audio_streams(container)),
+        hdr=HdrMetadata.of_frame(frame),
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "display_matrix",
     "fraction",
+    "frame_side_data",
     "open_input",
     "open_output",
     "readable_tags",
@@ -92,9 +93,14 @@ def seconds_per_tick(timed: _Timed) -> Fraction:
 
 def display_matrix(frame: VideoFrame) -> bytes | None:
     """Return the display matrix of a decoded frame, nine 32-bit integers; None if it has none."""
+    return frame_side_data(frame, "DISPLAYMATRIX")
+
+
+def frame_side_data(frame: VideoFrame, name: str) -> bytes | None:
+    """Return the side data of a decoded frame that libav calls `AV_FRAME_DATA_` and `name`; None if it has none."""
     _accept_unknown_side_data()
     side_data = cast("Mapping[str, Any]", frame.side_data)
-    found = side_data.get("DISPLAYMATRIX")
+    found = side_data.get(name)
     return None if found is None else bytes(found)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from reel_modal.frames import ColorTags, Planes, U8Array, matrix_or_assumed, plane_views
+from reel_modal.frames import PLANAR, AnyPlanes, ColorTags, PixelFormat, U8Array, matrix_or_assumed, sample_views
 from reel_modal.interpolation import Track
 from reel_modal.rendering.ellipse import Box
 from reel_modal.rendering.opencv import exact_factor, load_cv2
@@ -161,6 +161,7 @@ class FramingRenderer:
         background: What is beside it: `blur` or `#rrggbb`.
         color: Tags of the output.
         chroma_origin: Where the first chroma sample of the source lies, in luma pixels from left and top.
+        pixel_format: Of the frames and of the output: 4:2:0 in 8 or 10 bits.
 
     Example:
         >>> layout = Layout(Fraction(1), (810, 1440), "cover")
@@ -175,23 +176,27 @@ class FramingRenderer:
         background: str,
         color: ColorTags,
         chroma_origin: tuple[float, float],
+        *,
+        pixel_format: PixelFormat = "yuv420p",
     ) -> None:
         self._track = track
         self._layout = layout
-        self._fill = None if background == "blur" else yuv_of(background, color, layout.size[1])
+        self._format: PixelFormat = pixel_format
+        bits = PLANAR[pixel_format].bits
+        self._fill = None if background == "blur" else yuv_of(background, color, layout.size[1], bits)
         self._chroma_origin = chroma_origin
 
-    def render(self, planes: Planes, seconds: Fraction, output: U8Array) -> None:
+    def render(self, planes: AnyPlanes, seconds: Fraction, output: U8Array) -> None:
         """Fill `output` with what the crop shows of `planes` at `seconds`.
 
         Args:
-            planes: uint8 Y (H, W), U and V ((H+1)//2, (W+1)//2), C-contiguous.
+            planes: uint8, or uint16 for 10 bits: Y (H, W), U and V ((H+1)//2, (W+1)//2), C-contiguous.
             seconds: Time of the frame, from the first picture on.
             output: uint8, (frame_bytes,), C-contiguous: all planes of the output behind one another.
         """
         crop = self._track.at(seconds)
         placement = self._layout.place(crop)
-        targets = plane_views(output, "yuv420p", self._layout.size)
+        targets = sample_views(output, self._format, self._layout.size)
         if placement.target != Box(0, 0, *self._layout.size):
             self._paint_background(planes, crop, targets)
         luma, chroma = self._windows(placement.source, placement.target)
@@ -209,7 +214,7 @@ class FramingRenderer:
         top = (source.top + 1 - self._chroma_origin[1]) / 2
         return source, Window(left, top, source.width / 2, source.height / 2)
 
-    def _paint_background(self, planes: Planes, crop: Window, targets: Planes) -> None:
+    def _paint_background(self, planes: AnyPlanes, crop: Window, targets: AnyPlanes) -> None:
         """Fill the whole output with the colour, or with the crop itself, large and soft."""
         if self._fill is not None:
             for target, value in zip(targets, self._fill, strict=True):
@@ -219,19 +224,21 @@ class FramingRenderer:
         luma, chroma = self._windows(self._layout.covering(crop), Box(0, 0, *self._layout.size))
         for index, (plane, target) in enumerate(zip(planes, targets, strict=True)):
             height, width = target.shape
-            small = np.empty((max(2, height // _BLUR_FACTOR), max(2, width // _BLUR_FACTOR)), np.uint8)
+            small = np.empty((max(2, height // _BLUR_FACTOR), max(2, width // _BLUR_FACTOR)), target.dtype)
             resample(plane, chroma if index else luma, small)
             soft = cv2.GaussianBlur(small, (0, 0), _BLUR_SIGMA)
             # OpenCV's cubics differ between processors. Lines do not, and do not show after the first enlargement.
-            half_way = np.empty((max(2, height // _LINES_FACTOR), max(2, width // _LINES_FACTOR)), np.uint8)
+            half_way = np.empty((max(2, height // _LINES_FACTOR), max(2, width // _LINES_FACTOR)), target.dtype)
             resample(soft, Window(0, 0, small.shape[1], small.shape[0]), half_way)
             cv2.resize(half_way, (width, height), dst=target, interpolation=cv2.INTER_LINEAR_EXACT)
 
 
-def mix(older: U8Array, newer: U8Array, share: float, target: U8Array) -> None:
-    """Fill `target` with `share` of `newer`, 0..1, and the rest of `older`."""
+def mix(older: U8Array, newer: U8Array, share: float, target: U8Array, pixel_format: PixelFormat = "yuv420p") -> None:
+    """Fill the frame `target` with `share` of the frame `newer`, 0..1, and the rest of `older`."""
     share = exact_factor(share)
-    load_cv2().addWeighted(older, 1 - share, newer, share, 0, dst=target)
+    kind = np.uint8 if PLANAR[pixel_format].bits == 8 else np.dtype("<u2")
+    below, above, made = (frame.view(kind) for frame in (older, newer, target))
+    load_cv2().addWeighted(below, 1 - share, above, share, 0, dst=made)
 
 
 def _halved(box: Box) -> Box:

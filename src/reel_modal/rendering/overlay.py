@@ -17,6 +17,7 @@ import numpy.typing as npt
 from reel_modal.errors import FrameError
 from reel_modal.frames import PLANAR, AnyPlanes, ColorTags, PixelFormat, PlanarFormat, plane_shapes
 from reel_modal.rendering.ellipse import LUMA, Box, Ellipse, Grid, Mask, ellipse_mask
+from reel_modal.rendering.hdr_light import chroma_factor, luma_table
 from reel_modal.rendering.opencv import exact_factor, load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.timeline import EllipseState, RegionTrack
@@ -62,7 +63,8 @@ class OverlayRenderer:
 
     Scaling light by k is, in YUV, exactly Y' = z + k (Y - z) and C' = 128 + k (C - 128) with z = 16 in
     limited and 0 in full range, since the way to RGB is linear; so no frame is converted. Of 10 bits all these
-    numbers are four times as large. Each plane has a mask on its own grid, whatever chroma there is.
+    numbers are four times as large; those of HDR go through `hdr_light`. Each plane has a mask on its own
+    grid, whatever chroma there is.
 
     Args:
         request: Regions, effect and style.
@@ -153,6 +155,11 @@ class OverlayRenderer:
         gain = exact_factor(1 - self._style.dim_strength * strength)
         kept = _union(spots)
         original = plane[kept.slices].copy()
+        if self._color.is_hdr and levels is self._luma:
+            plane[:] = luma_table(gain, self._color, self._bits).take(plane, mode="clip")
+            _blend(original, plane[kept.slices], _lit(spots, kept, strength))
+            return
+        gain = exact_factor(chroma_factor(gain, self._color)) if self._color.is_hdr else gain
         lifted = levels.zero * (1 - gain)
         if self._bits == 8:  # three times as fast as a weighted sum, and the same
             cv2.convertScaleAbs(plane, plane, alpha=gain, beta=lifted)
@@ -164,9 +171,17 @@ class OverlayRenderer:
         """Multiply the light inside, once where ellipses overlap."""
         kept = _union(spots)
         part = plane[kept.slices]
-        table = _gain_table(1 + self._style.boost_strength, levels, plane.dtype)
+        table = self._table(1 + self._style.boost_strength, levels, plane.dtype)
         gained = load_cv2().LUT(part, table) if self._bits == 8 else table.take(part, mode="clip")
         _blend(gained, part, _lit(spots, kept, 1.0))
+
+    def _table(self, gain: float, levels: _Levels, samples: np.dtype[np.uint8 | np.uint16]) -> Samples:
+        """Return what each value becomes by a gain of light."""
+        if not self._color.is_hdr:
+            return _gain_table(gain, levels, samples)
+        if levels is self._luma:
+            return luma_table(gain, self._color, self._bits)
+        return _gain_table(chroma_factor(gain, self._color), levels, samples)
 
     def _tint(self, plane: Samples, spot: _Spot, index: int, grid: Grid) -> None:
         """Lay the region's colour over the inside and along the edge."""

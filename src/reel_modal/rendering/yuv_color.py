@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from reel_modal.frames import ColorTags, matrix_or_assumed
+from reel_modal.rendering.hdr_light import signal_of
 
 __all__ = ["luma_weights", "yuv_of"]
 
@@ -26,13 +27,16 @@ _LUMA_WEIGHTS: Final = {
 def yuv_of(color: str, tags: ColorTags, height: int, bits: int = 8) -> tuple[int, int, int]:
     """Return `#rrggbb` in the matrix and range of a frame.
 
+    In HDR the color is as bright as it is in SDR beside it: `#ffffff` is graphics white, 203 cd/m2.
+
     Args:
         color: As people write it.
         tags: Of the frame; an untagged matrix is assumed by the height, as players do.
         height: Of the picture that players see, in pixels.
         bits: Of a sample. Limited range grows by powers of two; full range ends where the bits do (ITU-T H.273, 8.3).
     """
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    written = tuple(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = signal_of(written, tags) if tags.is_hdr else written
     red_weight, blue_weight = luma_weights(tags, height)
     luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
     u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)

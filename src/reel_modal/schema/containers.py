@@ -23,6 +23,7 @@ CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
 
 _AUTO: Final = ("h264_nvenc", "libx264")
 _AUTO_WEBM: Final = ("libvpx-vp9", "libsvtav1")
+_AUTO_HDR: Final = ("hevc_nvenc", "libx265")
 
 # By a part of the encoder's name; the first that fits.
 _CODECS: Final = (
@@ -33,12 +34,18 @@ _CODECS: Final = (
 _ENCODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1", "h264": "libx264"}
 
 
-def auto_encoders(suffix: str) -> tuple[str, ...]:
+def auto_encoders(suffix: str, *, hdr: bool = False) -> tuple[str, ...]:
     """Return what `encoder="auto"` tries for a file with `suffix`, best first.
 
-    The GPU's own encoder comes before the CPU's; WebM takes neither H.264 nor HEVC.
+    The GPU's own encoder comes before the CPU's. WebM takes neither H.264 nor HEVC. HDR wants 10 bits: players take
+    HEVC in 10 bits (Main 10), few of them H.264.
     """
-    return _AUTO_WEBM if suffix.lower() == ".webm" else _AUTO
+    takes = CONTAINERS.get(suffix.lower())
+    if takes is not None and "h264" not in takes:
+        return _AUTO_WEBM
+    if not hdr:
+        return _AUTO
+    return _AUTO_HDR if takes is None or "hevc" in takes else _AUTO[-1:]
 
 
 def container_problem(output_key: str, encoder: str) -> str | None:

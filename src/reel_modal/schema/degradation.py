@@ -19,6 +19,7 @@ DegradationCode: TypeAlias = Literal[
     "encoder_unavailable",
     "frame_rate_changed",
     "gpu_unavailable",
+    "hdr_metadata_dropped",
     "pictures_fitted",
     "pictures_undecodable",
     "record_lost",
@@ -26,6 +27,7 @@ DegradationCode: TypeAlias = Literal[
     "size_changed",
     "sound_reencoded",
     "stream_dropped",
+    "tone_mapped",
     "trim_shortened",
 ]
 """A kind of `Degradation`; a code keeps its meaning from version to version."""
@@ -39,6 +41,7 @@ DEGRADATION_CODES: Final[Mapping[DegradationCode, str]] = {
     "encoder_unavailable": "An encoder that was tried first does not start on the machine.",
     "frame_rate_changed": "A variable frame rate was resampled to a constant one.",
     "gpu_unavailable": "The CPU did the work of a GPU.",
+    "hdr_metadata_dropped": "The encoder does not write what the source says of its mastering display and light.",
     "pictures_fitted": "Some pictures have another size than the first and were fitted into it.",
     "pictures_undecodable": "Some pictures of the source do not decode; the message says what is shown instead.",
     "record_lost": "The record of an existing output is gone, and with it the list of what is not as asked.",
@@ -46,6 +49,7 @@ DEGRADATION_CODES: Final[Mapping[DegradationCode, str]] = {
     "size_changed": "The picture has another size than was asked for.",
     "sound_reencoded": "A sound was encoded again, since the container does not take it as it is.",
     "stream_dropped": "A stream of the source is not in the output.",
+    "tone_mapped": "The source is HDR; SDR was made of its pictures.",
     "trim_shortened": "A trim ends after the end of the clip.",
 }
 """The meaning of each code."""

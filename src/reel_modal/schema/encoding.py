@@ -8,7 +8,7 @@ from reel_modal.errors import RequestError
 from reel_modal.schema._fields import Kind, Record, declared, record
 from reel_modal.schema._kinds import boolean, choice, integer, matching
 
-__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions"]
+__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions", "Hdr"]
 
 Deinterlace: TypeAlias = Literal["frame", "field"]
 """What becomes of an interlaced picture: one picture, or one of each of its two fields at twice the rate."""
@@ -19,6 +19,9 @@ ENCODER_THREADS: Final = 4
 MOST_THREADS: Final = 64
 """Modal reserves at most this many cores for a container."""
 
+Hdr: TypeAlias = Literal["sdr", "keep"]
+"""What becomes of an HDR picture: SDR, which plays everywhere, or HDR in 10 bits."""
+
 _PRESETS: Final = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"),
 )
@@ -26,6 +29,7 @@ _ENCODER: Final = matching(
     r"(?!copy\b)[a-z0-9][a-z0-9_\-]*", "write auto or ffmpeg's name of an encoder", "`auto` or ffmpeg's name of one"
 )
 _DEINTERLACE: Final[Kind[Deinterlace, Deinterlace]] = choice(Deinterlace)
+_HDR: Final[Kind[Hdr, Hdr]] = choice(Hdr)
 _PRESET: Final = matching(
     f"{'|'.join(_PRESETS)}|p[1-7]",
     f"use one of {', '.join(_PRESETS)}, or p1 to p7 of an encoder of NVENC",
@@ -46,6 +50,8 @@ class EncodeOptions(Record):
             request and never depends on the machine.
         deinterlace: What is rendered of an interlaced clip: `frame` keeps its rate, `field` has a picture of each
             field at twice the rate. What is copied keeps its fields.
+        hdr: What is rendered of an HDR clip: `sdr` makes SDR of it, BT.709 in 8 bits; `keep` renders in 10 bits what
+            has more than 8, with its light. What is copied stays as it is.
     """
 
     encoder: str = declared(converter=_ENCODER, default="auto")
@@ -54,6 +60,7 @@ class EncodeOptions(Record):
     smart: bool = declared(converter=boolean, default=True)
     threads: int = declared(converter=integer(1, MOST_THREADS), default=ENCODER_THREADS)
     deinterlace: Deinterlace = declared(converter=_DEINTERLACE, default="frame", added_later=True)
+    hdr: Hdr = declared(converter=_HDR, default="sdr", added_later=True)
 
     def _check(self) -> None:
         if self.preset not in _PRESETS and not self.encoder.endswith("_nvenc"):

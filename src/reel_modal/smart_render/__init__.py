@@ -57,22 +57,17 @@ def plan(
         >>> plan(media, [(Fraction(3), Fraction(5))], output=Path("out.mp4"), encode=EncodeOptions()).frames_copied
         2580
     """
-    if not encode.smart:
-        return RenderPlan.full("the request asks for it")
-    if media.interlaced and encode.deinterlace == "field":
-        return RenderPlan.full("the request asks for a picture of each field")
-    if encode.encoder not in _ENCODERS:
-        return RenderPlan.full(f"the request asks for the encoder {encode.encoder}; libx264 can be spliced")
-    if output.suffix.lower() not in SUFFIXES:
-        return RenderPlan.full(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
+    media, changed = media.as_stored(), tuple(changed_intervals)
     try:
+        _refuse_by_request(media, output, encode, drawn_on=bool(changed))
         picture = read_picture(media, None if trim is None else (trim.start, trim.end), in_part=in_part)
         if trim is not None and not trim.evenly_spaced:
             picture = replace(picture, times=picture.times.cut(picture.table, trim.start, trim.end))
         if not in_part and (trim is None or trim.sound):
             _refuse_changing_sound(media)
-        made = plan_packets(picture.table, picture.times, changed_intervals, trim=trim)
+        made = plan_packets(picture.table, picture.times, changed, trim=trim)
         refuse_most(made.frames_rendered, made.frames)
+        _refuse_new_hdr(media, made)
     except SpliceError as error:
         return RenderPlan.full(str(error))
     return made if in_part else replace(made, picture=picture)
@@ -140,3 +135,31 @@ def splice(
         degraded=spliced.left_out,
         constant_rate=times.constant,
     )
+
+
+def _refuse_by_request(media: MediaInfo, output: Path, encode: EncodeOptions, *, drawn_on: bool) -> None:
+    """Return if the request allows copies of packets.
+
+    Raises:
+        SpliceError: It does not; the message says why.
+    """
+    if not encode.smart:
+        raise SpliceError("the request asks for it")
+    if media.interlaced and encode.deinterlace == "field":
+        raise SpliceError("the request asks for a picture of each field")
+    if media.color.is_hdr and drawn_on and encode.hdr == "sdr":
+        raise SpliceError("it is HDR, and the request asks for SDR of what is drawn on")
+    if encode.encoder not in _ENCODERS:
+        raise SpliceError(f"the request asks for the encoder {encode.encoder}; libx264 can be spliced")
+    if output.suffix.lower() not in SUFFIXES:
+        raise SpliceError(f"the output is {output.suffix}; only {', '.join(sorted(SUFFIXES))} are spliced")
+
+
+def _refuse_new_hdr(media: MediaInfo, made: RenderPlan) -> None:
+    """Return unless pictures of HDR would be made in 8 bits.
+
+    Raises:
+        SpliceError: They would.
+    """
+    if made.windows and media.color.is_hdr and media.bit_depth == 8:
+        raise SpliceError("it is HDR in 8 bits, in which no picture is made anew")

@@ -90,6 +90,7 @@ def encode_windows(
         threads=encode.threads,
         encoder_options=match.options(plan, picture),
         color=media.color,
+        hdr=media.hdr,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
         field_order=None if picture.field_order == "frame" else picture.field_order,
         odd_size="error",

@@ -1,0 +1,130 @@
+"""Light beyond that of SDR: what an HDR video says of it, and the filters that make SDR of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, Self
+
+from reel_modal.frames import ColorTags
+from reel_modal.media.pyav import frame_side_data
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+__all__ = ["HdrMetadata", "tone_map_filters"]
+
+# ITU-R BT.2408-7: reference white of HDR, a sheet of white paper or a caption.
+_WHITE_NITS: Final = 203
+# The peak of HLG's reference display, and of most PQ masters; of a display that says something else, within bounds.
+_USUAL_PEAK_NITS: Final = 1000
+_LEAST_PEAK_NITS: Final = 400
+_PQ_PEAK_NITS: Final = 10_000
+# Light up to half of white stays as it is; what is above is bent so that the peak becomes SDR's white.
+_KNEE: Final = 0.5
+# Of AVMasteringDisplayMetadata (libavutil/mastering_display_metadata.h): ten ratios and two flags, or integers.
+_MASTERING: Final = struct.Struct("=22i")
+_LIGHT: Final = struct.Struct("=2I")
+# SMPTE ST 2086 counts chromaticities and candelas in these units.
+_CHROMATICITY: Final = 50_000
+_CANDELA: Final = 10_000
+_ZSCALE_RANGES: Final[Mapping[str | None, str]] = {"pc": "full", "tv": "limited", None: "limited"}
+
+
+@dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """What a video says of the display that it was made on, and of its light; None is "not said".
+
+    Attributes:
+        primaries: Chromaticities (x, y) of red, green, blue and white (SMPTE ST 2086).
+        luminance: Least and most light of the display, in candelas per square metre.
+        content_light: MaxCLL and MaxFALL (CTA-861.3), in candelas per square metre.
+    """
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    content_light: tuple[int, int] | None = None
+
+    @classmethod
+    def of_frame(cls, frame: VideoFrame) -> Self | None:
+        """Return what comes with a decoded frame, None if it is nothing."""
+        primaries = luminance = light = None
+        said = frame_side_data(frame, "MASTERING_DISPLAY_METADATA")
+        if said is not None and len(said) >= _MASTERING.size:
+            *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(said)
+            ratios = [Fraction(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair[1]]
+            if len(ratios) == len(numbers) // 2:
+                primaries = tuple(zip(ratios[:8:2], ratios[1:8:2], strict=True)) if has_primaries else None
+                luminance = (ratios[8], ratios[9]) if has_luminance else None
+        said = frame_side_data(frame, "CONTENT_LIGHT_LEVEL")
+        if said is not None and len(said) >= _LIGHT.size:
+            light = _LIGHT.unpack_from(said)
+        return cls(primaries, luminance, light) if primaries or luminance or light else None
+
+    @property
+    def mastering_display(self) -> str | None:
+        """The display in the words of x264 and x265; None if not all of it is known."""
+        if self.primaries is None or self.luminance is None:
+            return None
+        red, green, blue, white = (f"({_units(x)},{_units(y)})" for x, y in self.primaries)
+        least, most = (round(light * _CANDELA) for light in self.luminance)
+        return f"G{green}B{blue}R{red}WP{white}L({most},{least})"
+
+    def parameters(self, encoder: str) -> tuple[str, Mapping[str, str]] | None:
+        """Return the option of `encoder` that takes its parameters, and those that say this; None if it has none."""
+        names = _PARAMETERS.get(encoder)
+        if names is None:
+            return None
+        option, display, light = names
+        said = {}
+        if self.mastering_display is not None:
+            said[display] = self.mastering_display
+        if self.content_light is not None:
+            said[light] = ",".join(map(str, self.content_light))
+        return option, said
+
+
+_PARAMETERS: Final = {
+    "libx264": ("x264-params", "mastering-display", "cll"),
+    "libx265": ("x265-params", "master-display", "max-cll"),
+}
+
+
+def _units(chromaticity: Fraction) -> int:
+    return round(chromaticity * _CHROMATICITY)
+
+
+def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator[str]:
+    """Yield the filters from PQ or HLG to SDR: BT.709, 8 bits, limited range, chroma on the left.
+
+    Light is made linear, with graphics white at 1; up to half of that it stays as it is. What is brighter is bent to
+    reach white at the peak of the source. A source without a matrix or primaries is taken for BT.2020.
+
+    Args:
+        color: The tags of the source.
+        metadata: What it says of its light.
+    """
+    matrix, primaries = color.matrix or "bt2020nc", color.primaries or "bt2020"
+    tags = f"min={matrix}:pin={primaries}:tin={color.transfer}:rin={_ZSCALE_RANGES[color.range]}"
+    yield f"zscale={tags}:t=linear:npl={_WHITE_NITS}"
+    yield "format=gbrpf32le"
+    yield "zscale=p=bt709"
+    yield f"tonemap=tonemap=mobius:param={_KNEE}:desat=0:peak={float(_peak(color, metadata) / _WHITE_NITS)!r}"
+    # Whole numbers cut off what is brighter than the peak, or a color that BT.709 does not have.
+    yield "zscale=t=bt709:r=full"
+    yield "format=gbrp16le"
+    yield "zscale=m=bt709:r=limited:c=left"
+    yield "format=yuv420p"
+
+
+def _peak(color: ColorTags, metadata: HdrMetadata | None) -> Fraction:
+    """Return the light of the brightest pixel that counts, in candelas per square metre."""
+    peak = Fraction(_USUAL_PEAK_NITS)
+    if color.transfer == "smpte2084" and metadata is not None:
+        if metadata.content_light is not None and metadata.content_light[0]:
+            peak = Fraction(metadata.content_light[0])
+        elif metadata.luminance is not None and metadata.luminance[1]:
+            peak = metadata.luminance[1]
+    return min(max(peak, Fraction(_LEAST_PEAK_NITS)), Fraction(_PQ_PEAK_NITS))
