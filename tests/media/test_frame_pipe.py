@@ -570,16 +570,15 @@ def test_memory_with_gaps_is_written_as_it_looks(tmp_path: Path) -> None:
     ],
 )
 def test_colour_tags_arrive_and_yuv_samples_are_not_touched(tmp_path: Path, tags: ColorTags) -> None:
-    flat = np.random.default_rng(5).integers(16, 236, 64 * 48 * 3 // 2, np.uint8)
-    with FramePipe(
-        tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="yuv420p", encoder="ffv1", color=tags
-    ) as pipe:
+    layout: PixelFormat = "yuv420p10le" if tags.is_hdr else "yuv420p"
+    flat = np.random.default_rng(5).integers(16, 236, 64 * 48 * 3 // 2, np.uint16 if tags.is_hdr else np.uint8)
+    with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format=layout, encoder="ffv1", color=tags) as pipe:
         pipe.write(flat)
     found = probe(tmp_path / "out.mkv").color
     assert (found.matrix, found.primaries, found.transfer) == (tags.matrix, tags.primaries, tags.transfer)
     assert found.range in {tags.range, "tv"} if tags.range is None else found.range == tags.range
-    with FrameReader(tmp_path / "out.mkv", pixel_format="yuv420p") as reader:
-        assert np.array_equal(next(iter(reader)).data, flat)
+    with FrameReader(tmp_path / "out.mkv", pixel_format=layout) as reader:
+        assert np.array_equal(next(iter(reader)).data, flat.view(np.uint8))
 
 
 def test_bgr_is_encoded_as_bt709_and_says_so(tmp_path: Path) -> None:
