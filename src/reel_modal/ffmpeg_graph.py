@@ -134,6 +134,7 @@ def encode_graph(
         "-progress",
         "pipe:2",
         "-y",
+        *("-max_error_rate", "1"),  # as for a `FrameReader`
         *threads,
         *arguments,
         *ending,

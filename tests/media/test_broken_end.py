@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import av
 import pytest
@@ -69,3 +70,10 @@ def test_broken_last_packet_but_one_is_counted_once(decoder: Decoder, tmp_path: 
     with FrameReader(clip, decoder=decoder, settings=Settings.from_env(cpu=4)) as reader:
         assert sum(1 for _ in reader) == 59
     assert reader.broken_packets == 1
+
+
+def test_clip_of_which_most_is_broken_is_read(whole: Path, tmp_path: Path) -> None:
+    clip = broken(whole, tmp_path / whole.name, *range(4, 30))
+    made = [times(clip, 2, decoder) for decoder in get_args(Decoder)[:2]]
+    assert made[0] == made[1]
+    assert made[0][0] == times(whole, 2)[0]

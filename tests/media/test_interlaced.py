@@ -203,6 +203,21 @@ def test_late_fields_are_found(tmp_path: Path) -> None:
     assert probe(clip).interlaced
 
 
+@pytest.mark.parametrize("name", ["mpeg2.ts", "ffv1.mkv"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_interlaced_clip_that_breaks_off_is_read(name: str, share: float, tmp_path: Path) -> None:
+    data = bytearray(woven(tmp_path / f"whole.{name}", "tff", *KINDS[name]).read_bytes())
+    at = int(len(data) * share)
+    data[at : at + 300] = bytes(300)
+    clip = tmp_path / name
+    clip.write_bytes(data[: int(len(data) * (share + 0.1))])
+    assert probe(clip).interlaced
+    # What is concealed of a broken picture may differ; which pictures there are may not.
+    decoders: tuple[Decoder, ...] = ("in_process", "process")
+    made = [[time for time, _ in pictures(clip, decoder, deinterlace="field")] for decoder in decoders]
+    assert made[0] == made[1]
+
+
 def test_progressive_clip_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("it was decoded once more")

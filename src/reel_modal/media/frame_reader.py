@@ -261,7 +261,8 @@ class FrameReader:
         graph = ",".join([*decoded, *self._filters(), *self._times.filters])
         return (
             *(ffmpeg.path, *QUIET, "-filter_complex_threads", str(self._settings.cores)),
-            *("-threads", str(self._settings.decoder_threads)),
+            # However many packets are broken, the rest is read; ffmpeg would call it an error if two thirds are.
+            *("-max_error_rate", "1", "-threads", str(self._settings.decoder_threads)),
             *("-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
             *input_arguments(self.path, self._settings.limits),
             *("-filter_complex", f"[0:{self.media.stream_index}]{graph}[frames]", "-map", "[frames]"),

@@ -141,15 +141,23 @@ def _gone_to(container: InputContainer, seconds: Fraction) -> bool:
 def _decoded(
     container: InputContainer, stream: VideoStream, guard: CodedSizeGuard, after: Fraction
 ) -> Iterator[VideoFrame]:
-    """Yield the pictures from `after` on, in seconds on the file's clock, or those that are found near it."""
+    """Yield the pictures from `after` on, in seconds on the file's clock, up to where the file breaks off."""
     from av.error import FFmpegError
 
     first = int(after / seconds_per_tick(stream))
     stream.codec_context.flush_buffers()
-    for packet in islice(packets_of(container, stream), _MOST_PACKETS):
+    packets = islice(packets_of(container, stream), _MOST_PACKETS)
+    while True:
+        packet = None
+        frames: list[VideoFrame] = []
+        with suppress(FFmpegError):
+            packet = next(packets, None)
+        if packet is None:
+            return
         guard.check(packet)
         with suppress(FFmpegError, ValueError):
-            yield from (frame for frame in packet.decode() if frame.pts is None or frame.pts >= first)
+            frames = packet.decode()
+        yield from (frame for frame in frames if frame.pts is None or frame.pts >= first)
 
 
 def _luma(frame: VideoFrame) -> _Luma:
