@@ -13,20 +13,22 @@ from tests.media.rendered import rendered
 from reel_modal.config import Settings
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import probe
+from reel_modal.media.frame_reader import Decoder
 from reel_modal.media.picture_sizes import changes_size
 from reel_modal.schema import EncodeOptions, OverlayRequest, UpscaleRequest
 
 FIRST = (128, 96)
+ODD = (127, 95)
 CHANGES = {"smaller": (64, 48), "turned": (96, 128), "larger": (256, 192)}
 CONTAINERS = {".webm": ("libvpx", "-deadline", "realtime"), ".ts": ("libx264", "-bf", "0")}
 
 
-def call(clips: Clips, change: str, suffix: str) -> Path:
-    """A second of FIRST in white, then a second of another size in white."""
-    path = clips.folder / f"call_{change}{suffix}"
+def call(clips: Clips, change: str, suffix: str, first: tuple[int, int] = FIRST) -> Path:
+    """A second of the size `first` in white, then a second of another size in white."""
+    path = clips.folder / f"call_{first[0]}_{change}{suffix}"
     if not path.exists():
         parts = []
-        for number, (width, height) in enumerate((FIRST, CHANGES[change])):
+        for number, (width, height) in enumerate((first, CHANGES[change])):
             part = path.with_name(f"{path.stem}_{number}{suffix}")
             source = f"color=white:s={width}x{height}:r=25:d=1"
             offset = ("-output_ts_offset", str(number)) if suffix == ".ts" else ()
@@ -51,10 +53,12 @@ def white_share(change: str) -> float:
 
 
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
-@pytest.mark.parametrize("suffix", [".webm", ".ts"])
+@pytest.mark.parametrize(("suffix", "first"), [(".webm", FIRST), (".ts", FIRST), (".webm", ODD)])
 @pytest.mark.parametrize("change", CHANGES)
-def test_reader_fits_pictures_of_another_size(clips: Clips, change: str, suffix: str, decoder: str) -> None:
-    with FrameReader(call(clips, change, suffix), pixel_format="gray8", decoder=decoder) as reader:  # type: ignore[arg-type]
+def test_reader_fits_pictures_of_another_size(
+    clips: Clips, change: str, suffix: str, first: tuple[int, int], decoder: Decoder
+) -> None:
+    with FrameReader(call(clips, change, suffix, first), pixel_format="gray8", decoder=decoder) as reader:
         shares = [float(np.mean(frame.image > 128)) for frame in reader]
     assert len(shares) == 50
     assert min(shares[:25]) > 0.99

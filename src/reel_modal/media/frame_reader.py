@@ -35,7 +35,7 @@ from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.hdr import tone_map_filters
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.picture_end import picture_end
-from reel_modal.media.picture_sizes import fitting_filters
+from reel_modal.media.picture_sizes import changes_size, fitting_filters, has_even_size
 from reel_modal.media.untrusted import input_arguments
 from reel_modal.schema.encoding import Deinterlace
 
@@ -257,7 +257,9 @@ class FrameReader:
         ffmpeg = on_gpu or find_ffmpeg(self._settings)
         if self.media.hdr_color is not None:
             check_tone_mapping(ffmpeg)
-        decoded = (*(DOWNLOAD if self._nvdec else ()), *fitting_filters(self.media.coded_size))
+        size = self.media.coded_size
+        fits = has_even_size(size) or changes_size(self.media, self._settings)
+        decoded = (*(DOWNLOAD if self._nvdec else ()), *(fitting_filters(size) if fits else ()))
         graph = ",".join([*decoded, *self._filters(), *self._times.filters])
         return (
             *(ffmpeg.path, *QUIET, "-filter_complex_threads", str(self._settings.cores)),

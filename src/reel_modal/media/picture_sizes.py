@@ -9,7 +9,7 @@ from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.probing import MediaInfo
 from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
 
-__all__ = ["changes_size", "fitting_filters"]
+__all__ = ["changes_size", "fitting_filters", "has_even_size"]
 
 # These describe a size once for all of a stream's pictures.
 _ONE_SIZE: Final = frozenset({"mov"})
@@ -18,13 +18,18 @@ _ONE_SIZE: Final = frozenset({"mov"})
 def fitting_filters(size: tuple[int, int]) -> tuple[str, ...]:
     """Return the filters that fit a picture into `size` (width, height), with black borders if its shape is another.
 
-    A picture of that size passes through as it is.
+    A picture of that size passes through as it is, if the size is even.
     """
     width, height = size
-    return (
-        f"scale={width}:{height}:force_original_aspect_ratio=decrease:flags=bicubic",
-        f"pad={width}:{height}:(ow-iw)/2:(oh-ih)/2",
-    )
+    # Borders in a format with less chroma than luma have even sizes.
+    full = [] if has_even_size(size) else ["format=yuv444p"]
+    scaled = f"scale={width}:{height}:force_original_aspect_ratio=decrease:flags=bicubic"
+    return (scaled, *full, f"pad={width}:{height}:(ow-iw)/2:(oh-ih)/2")
+
+
+def has_even_size(size: tuple[int, int]) -> bool:
+    """Return whether width and height are even."""
+    return size[0] % 2 == size[1] % 2 == 0
 
 
 def changes_size(media: MediaInfo, settings: Settings) -> bool:
