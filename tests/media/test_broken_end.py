@@ -53,6 +53,8 @@ def times(path: Path, cores: int, decoder: Decoder = "process") -> list[float]:
 
 @pytest.mark.parametrize("cores", [1, 2, 4])
 def test_both_decoders_give_the_same_pictures_of_a_broken_end(whole: Path, cores: int, tmp_path: Path) -> None:
+    if Settings.from_env().ffmpeg is not None and not whole.stem.startswith(("h264", "vp9")):
+        pytest.skip("other versions of libavcodec give other pictures after a broken one of HEVC and MPEG-4")
     count = len(times(whole, cores))
     for numbers in ((-1,), (-2,), (-3, -2), (-5,), (-7, -4)):
         clip = broken(whole, tmp_path / whole.name, *numbers)
