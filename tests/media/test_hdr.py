@@ -17,7 +17,9 @@ from reel_modal.errors import ConfigError, EncoderUnavailableError, FFmpegUnsupp
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import ColorTags
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.encoders import try_encoder
 from reel_modal.media.frame_reader import Decoder
+from reel_modal.media.hdr import HdrMetadata
 from reel_modal.schema import (
     CropKeyframe,
     EncodeOptions,
@@ -262,6 +264,32 @@ def test_named_encoder_keeps_hdr(encoder: str, clip: Path, transfer: str, tmp_pa
     assert (result.encoder, result.degraded) == (encoder, ())
     check_tags(probe(tmp_path / "out.mp4"), transfer)
     assert probe(tmp_path / "out.mp4").hdr == probe(clip).hdr
+
+
+def test_av1_keeps_hdr(clip: Path, transfer: str, tmp_path: Path) -> None:
+    """Its numbers are rounded to other units."""
+    encode = dataclasses.replace(KEEP, encoder="libsvtav1")
+    if Settings.from_env().ffmpeg is not None:  # another build than the pinned one is tested
+        try:
+            try_encoder(Settings.from_env(), "libsvtav1")
+        except EncoderUnavailableError as error:
+            pytest.skip(f"this ffmpeg does not encode so: {error}")
+    result = rendered(OverlayRequest, clip, tmp_path / "out.webm", encode=encode, regions=())
+    assert result.degraded == ()
+    made, source = probe(tmp_path / "out.webm"), probe(clip).hdr
+    check_tags(made, transfer)
+    assert made.hdr is not None
+    assert source is not None
+    assert made.hdr.content_light == source.content_light
+    for one, other in zip(chromaticities(made.hdr), chromaticities(source), strict=True):
+        assert one == pytest.approx(other, abs=2e-4)
+
+
+def chromaticities(hdr: HdrMetadata) -> list[list[float]]:
+    """All numbers of a display, its light among them."""
+    assert hdr.primaries is not None
+    assert hdr.luminance is not None
+    return [[float(value) for value in pair] for pair in (*hdr.primaries, hdr.luminance)]
 
 
 def test_encoder_of_eight_bits_is_refused(clip: Path, tmp_path: Path) -> None:

@@ -63,15 +63,6 @@ class HdrMetadata:
             light = _LIGHT.unpack_from(said)
         return cls(primaries, luminance, light) if primaries or luminance or light else None
 
-    @property
-    def mastering_display(self) -> str | None:
-        """The display in the words of x264 and x265; None if not all of it is known."""
-        if self.primaries is None or self.luminance is None:
-            return None
-        red, green, blue, white = (f"({_units(x)},{_units(y)})" for x, y in self.primaries)
-        least, most = (round(light * _CANDELA) for light in self.luminance)
-        return f"G{green}B{blue}R{red}WP{white}L({most},{least})"
-
     def parameters(self, encoder: str) -> tuple[str, Mapping[str, str]] | None:
         """Return the option of `encoder` that takes its parameters, and those that say this; None if it has none."""
         names = _PARAMETERS.get(encoder)
@@ -79,8 +70,8 @@ class HdrMetadata:
             return None
         option, display, light = names
         said = {}
-        if self.mastering_display is not None:
-            said[display] = self.mastering_display
+        if self.primaries is not None and self.luminance is not None:
+            said[display] = _in_units(self.primaries, self.luminance, whole=encoder != _IN_DECIMALS)
         if self.content_light is not None:
             said[light] = ",".join(map(str, self.content_light))
         return option, said
@@ -89,11 +80,22 @@ class HdrMetadata:
 _PARAMETERS: Final = {
     "libx264": ("x264-params", "mastering-display", "cll"),
     "libx265": ("x265-params", "master-display", "max-cll"),
+    "libsvtav1": ("svtav1-params", "mastering-display", "content-light"),
 }
+_IN_DECIMALS: Final = "libsvtav1"
 
 
-def _units(chromaticity: Fraction) -> int:
-    return round(chromaticity * _CHROMATICITY)
+def _in_units(
+    primaries: tuple[tuple[Fraction, Fraction], ...], luminance: tuple[Fraction, Fraction], *, whole: bool
+) -> str:
+    """Return a display in the words that the encoders share, in units of SMPTE ST 2086 or as decimals."""
+
+    def number(value: Fraction, unit: int) -> str:
+        return str(round(value * unit)) if whole else f"{float(value):.6f}"
+
+    red, green, blue, white = (f"({number(x, _CHROMATICITY)},{number(y, _CHROMATICITY)})" for x, y in primaries)
+    least, most = (number(light, _CANDELA) for light in luminance)
+    return f"G{green}B{blue}R{red}WP{white}L({most},{least})"
 
 
 def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator[str]:
