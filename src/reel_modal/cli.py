@@ -184,6 +184,7 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
     parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
     parser.add_argument("--preset", help="x264's word, ultrafast to veryslow, default fast")
     parser.add_argument("--threads", type=int, help="threads of the encoder, 1 to 64, default 4; part of the request")
+    parser.add_argument("--rate", help="constant, source or frames a second; the default is in docs/frame-rates.md")
     parser.add_argument(
         "--deinterlace",
         choices=("frame", "field"),
@@ -252,6 +253,8 @@ def _render(
     from reel_modal.run_here import run_here
 
     request = dataclasses.replace(request, encode=_encode(arguments, request))
+    if arguments.rate is not None:
+        request = dataclasses.replace(request, rate=arguments.rate)
     result, speed = run_here(run, request, arguments.input, arguments.output, settings)
     if arguments.json:
         print(json.dumps(result.to_dict()))

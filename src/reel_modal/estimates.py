@@ -25,6 +25,7 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.output_rate import refuses_copying
 from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.requests import Request, function_of
 from reel_modal.functions.smart import frames_expected
@@ -283,6 +284,8 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
 def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> int | None:
     """Return how many frames are rendered and not copied, as far as can be told from here; None is all."""
     if isinstance(request, OverlayRequest):
+        if refuses_copying(request, media):
+            return None
         changed = OverlayRenderer(request, media.size, media.color).changed_intervals
         return frames_expected(media, changed, Path(request.output_key), request.encode, on_gpu=on_gpu)
     if not isinstance(request, FramingRequest):
@@ -298,12 +301,14 @@ def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu:
 
 def _output(request: Request, media: MediaInfo) -> tuple[tuple[int, int], int, Fraction]:
     """Return size, frames and rate of what the request makes of the clip, by its headers."""
-    whole = media.expected_frames or 1
+    asked = request.output_rate
+    fps = asked if isinstance(asked, Fraction) else media.fps
+    whole = media.frames_at(fps) or 1
     if isinstance(request, FramingRequest):
-        fps = request.fps or media.fps
-        frames = request.timeline(media.duration_seconds or whole / media.fps).frame_count(fps)
+        frames = request.timeline(media.duration_seconds or whole / fps).frame_count(fps)
         upright = media.size if request.rotation_degrees % 180 == 0 else media.size[::-1]
         return output_size(request, CropTrack(request, upright), media.sample_aspect_ratio), frames, fps
     if isinstance(request, UpscaleRequest):
-        return request.target_size(media.size), whole, media.fps
-    return media.size, whole, media.fps
+        keeps = asked == "source" and not media.constant_rate
+        return request.target_size(media.size), (media.expected_pictures or whole) if keeps else whole, fps
+    return media.size, whole, fps

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 from typing_extensions import Buffer
 
@@ -35,7 +35,7 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
+from reel_modal.media import MediaInfo, MediaScan, find_ffmpeg, scan_packets
 from reel_modal.media.encoders import choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import (
@@ -48,7 +48,7 @@ from reel_modal.media.filters import (
 from reel_modal.media.frame_reader import FrameReader
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_options
-from reel_modal.media.packet_times import set_times
+from reel_modal.media.packet_times import check_times, set_times
 from reel_modal.media.sound import Sound, SoundSource
 from reel_modal.media.untrusted import COPIED, file_url
 from reel_modal.schema.degradation import Degradation
@@ -56,6 +56,8 @@ from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
 from reel_modal.storage import publish_file, staging_name
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
+
+_ROUNDED_SECONDS: Final = 0.0006  # Matroska keeps milliseconds
 
 Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
 """What `FramePipe.write` takes: see there."""
@@ -70,7 +72,7 @@ class PipeResult:
         frames: Frames in it, as counted in the file.
         size: (width, height) of the encoded picture in pixels.
         fps: Exact frame rate.
-        duration_seconds: frames / fps, or where frames had times, the last of them and one frame.
+        duration_seconds: frames / fps; if frames had times, from the first one to the end of the last in the file.
         bytes: Size of the file.
         encoder: ffmpeg's name of the encoder that was used.
         ffmpeg: Version, build and origin of the ffmpeg that ran it: for a hardware encoder it may be another one than
@@ -102,8 +104,8 @@ class FramePipe:
     Args:
         path: The final name; its suffix chooses the container. An existing file is replaced at the end.
         size: (width, height) of the frames in pixels.
-        fps: Frames a second; 29.97 and its like mean NTSC rates, see `frame_rate`. Where frames are
-            written with times, what the encoder takes for the rate, and how long the last frame is shown.
+        fps: Frames a second; 29.97 and its like mean NTSC rates, see `frame_rate`. If frames are written with times,
+            what the encoder takes for the rate.
         pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
             colour conversion. Planar frames are encoded as they are, others in 4:2:0.
         encoder: `auto` (NVENC where it starts, else libx264, said in the result; VP9 for WebM) or ffmpeg's name of
@@ -212,6 +214,7 @@ class FramePipe:
         _check_words(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
         self._seconds: list[Fraction] = []
+        self._last_seconds = 1 / self.fps
         self._process: FFmpegProcess | None = None
         self._ended: bool = False
         self._failure: FFmpegError | None = None
@@ -277,7 +280,9 @@ class FramePipe:
             raise
         return self
 
-    def write(self, frame: Writable, *, seconds: Fraction | None = None) -> None:
+    def write(
+        self, frame: Writable, *, seconds: Fraction | None = None, duration_seconds: Fraction | None = None
+    ) -> None:
         """Write one frame.
 
         Args:
@@ -287,7 +292,9 @@ class FramePipe:
                 C-contiguous memory is written without a copy, and can be changed as soon as this returns, but for
                 that of a `FrameReader` with `handed_on`.
             seconds: When the frame is shown, from the first one on, for a video of a variable rate; either all
-                frames have a time, which rises, or none.
+                frames have a time, which rises, or none. The finished file is checked against them.
+            duration_seconds: How long a frame with a time is shown if it is the last one; every other is shown until
+                the next. None is one frame of `fps`.
 
         Raises:
             FrameError: The shape or length is another, or the time is not behind the last one's; nothing of the
@@ -307,6 +314,9 @@ class FramePipe:
             raise FrameError(
                 f"frame {self.frames_written} is at {float(seconds):g} s, not behind {float(self._seconds[-1]):g} s"
             )
+        if duration_seconds is not None and (seconds is None or duration_seconds <= 0):
+            lack = "has no time" if seconds is None else f"lasts {float(duration_seconds):g} s"
+            raise FrameError(f"frame {self.frames_written} {lack}; give a duration above 0 beside a time")
         chunks = self._chunks(frame)
         try:
             for chunk in chunks:
@@ -325,6 +335,7 @@ class FramePipe:
         self.frames_written += 1
         if seconds is not None:
             self._seconds.append(seconds)
+            self._last_seconds = duration_seconds or 1 / self.fps
 
     def _chunks(self, frame: Writable) -> Sequence[memoryview | SharedBuffer]:
         """Return what goes into the pipe for `frame`, once it has been checked."""
@@ -362,23 +373,26 @@ class FramePipe:
         self._end(process, self._video_path, "ffmpeg failed while it finished the video")
         if self._seconds:
             timed = self._stage()
-            set_times(self._video_path, timed, self._seconds, 1 / self.fps, muxer_options(self.path, self._metadata))
+            options = muxer_options(self.path, self._metadata)
+            set_times(self._video_path, timed, self._seconds, self._last_seconds, options)
             self._video_path = timed
         lacks_sound = self._sound is not None and (self._seconds or self.frames_written != self._expected_frames)
         finished = self._add_sound(self._sound) if self._sound is not None and lacks_sound else self._video_path
-        frames = scan_packets(finished).frame_count
+        scan = scan_packets(finished)
+        frames = scan.frame_count
         if frames != self.frames_written:
             raise OutputMismatchError(
                 f"{self.frames_written} frames were written to ffmpeg but {frames} are in the file;"
                 f" nothing is kept. ffmpeg's last words: {process.tail or '(none)'}"
             )
+        length = self._checked_length(scan) if self._seconds else frames / self.fps
         size_bytes = publish_file(finished, self.path)
         self._result = PipeResult(
             path=self.path,
             frames=frames,
             size=self._encoded_size,
             fps=self.fps,
-            duration_seconds=self._length_seconds,
+            duration_seconds=length,
             bytes=size_bytes,
             encoder=self._choice.name,
             ffmpeg=str(self._choice.ffmpeg),
@@ -387,9 +401,15 @@ class FramePipe:
             constant_rate=not self._seconds,
         )
 
+    def _checked_length(self, scan: MediaScan) -> Fraction:
+        """Return the seconds of a file whose frames are shown when they were to be."""
+        return check_times(scan.times, self._seconds, self._last_seconds, frame_seconds=1 / self.fps)
+
     @property
     def _length_seconds(self) -> Fraction:
-        return self._seconds[-1] + 1 / self.fps if self._seconds else self.frames_written / self.fps
+        if not self._seconds:
+            return self.frames_written / self.fps
+        return self._seconds[-1] + self._last_seconds
 
     def _end(self, process: FFmpegProcess, output: Path, message: str) -> None:
         """Wait for a process that has all its input, and raise unless it succeeded."""
@@ -441,7 +461,7 @@ class FramePipe:
         command = (
             *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
-            *("-c:v", "copy", *self._joining(sound), file_url(target)),
+            *("-c:v", "copy", *self._keeping_last(), *self._joining(sound), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
@@ -449,6 +469,18 @@ class FramePipe:
         finally:
             process.kill()
         return target
+
+    def _keeping_last(self) -> tuple[str, ...]:
+        """Return the options of an output that keep how long the last frame lasts, which ffmpeg before 6 forgets."""
+        if not self._seconds:
+            return ()
+        # See `packet_times`: MP4 has it in the packet that is decoded last, others in the one that is shown last.
+        last = f"PTS*TB,{float(self._seconds[-1] - self._seconds[0]) - _ROUNDED_SECONDS!r}"
+        last = f"N,{len(self._seconds) - 1}" if is_mp4_like(self._video_path) else last
+        return (
+            "-bsf:v",
+            f"setts=pts=PTS:dts=DTS:duration='if(gte({last}),round({float(self._last_seconds)!r}/TB),DURATION)'",
+        )
 
     def _joining(self, sound: Sound) -> tuple[str, ...]:
         """Return the options of the output where the first input is the picture and the second is `sound`."""

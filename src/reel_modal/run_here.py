@@ -19,6 +19,7 @@ from reel_modal.errors import MediaError, RequestError
 from reel_modal.functions import render_overlay
 from reel_modal.functions.bodies import check_encoder
 from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.functions.output_rate import rendered_rate
 from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.requests import function_of
 from reel_modal.media import probe
@@ -133,5 +134,6 @@ def _plan(history: TimingHistory, request: Request, source: Path, settings: Sett
         except (MediaError, OSError):
             return history.plan(name, gpu=HERE, cold=False)  # the function itself raises the error
         media = as_rendered(media, request.encode)
-        size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.expected_frames
+        rate = rendered_rate(request, media) or media.fps
+        size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.frames_at(rate)
     return history.plan(name, gpu=HERE, size=size, frames=frames, cold=False)

@@ -179,6 +179,29 @@ def test_an_interval_is_inclusive_at_both_ends() -> None:
     assert plan.windows == ()
 
 
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=30), st.tuples(MOMENTS, MOMENTS).map(sorted))
+def test_a_highlight_on_a_standing_picture_is_never_copied(frames: list[int], interval: list[Fraction]) -> None:
+    """Each picture lasts for so many frames of 25 a second, and begins anew."""
+    starts = [sum(frames[:number]) * STEP for number in range(len(frames))]
+    table = PacketTable(starts, starts, [1] * len(starts), [0] * len(starts), TICK, frames[-1] * STEP)
+    times = PictureTimes.of(table, FPS)
+    start, end = interval
+    spans = [(at * TICK, (at + count * STEP) * TICK) for at, count in zip(starts, frames, strict=True)]
+    standing = [first for first, last in spans if last - first > Fraction(1, 10) and first <= end and start < last]
+    within = [rank for rank, (first, _) in enumerate(spans) if start <= first <= end]
+    if standing and not times.constant:
+        with pytest.raises(SpliceError, match="which stands for"):
+            plan_packets(table, times, [(start, end)])
+        return
+    try:
+        plan = plan_packets(table, times, [(start, end)])
+    except SpliceError:  # every picture of it changes
+        return
+    rendered = {rank for window in plan.windows for rank in range(*window.kept)}
+    assert rendered >= set(within)
+    assert rendered >= {rank for rank, (first, _) in enumerate(spans) if first in standing}
+
+
 def test_a_window_of_an_open_group_goes_on_to_the_next_picture_that_begins_anew() -> None:
     of = stream([(True, [0, 2, 2]), (False, [2, 2, 2]), (True, [0, 2, 2])])
     plan = planned(of, (Fraction(4, 25), Fraction(4, 25)))

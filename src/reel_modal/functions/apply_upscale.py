@@ -15,11 +15,12 @@ from typing import Final
 from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
+from reel_modal.functions.output_rate import PictureTimes, rendered_rate
 from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
-from reel_modal.media import probe, scan_packets
+from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.upscale import SamplePlanes
@@ -28,7 +29,6 @@ from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
 __all__ = ["NAME", "StageSeconds", "run", "upscale"]
 
 NAME: Final = "apply_upscale"
-_TICK_SECONDS: Final = Fraction(1, 90_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         registered = registered_model(request, settings)  # before the input, which may be large
         source = context.storage.fetch(context.places_of(request)[0], context.workdir)
-        media = as_rendered(probe(source, settings=settings), request.encode)
+        media = as_rendered(rated(probe(source, settings=settings), settings.limits), request.encode)
         plan = UpscalePlan.of(request, media, settings, registered)
     made, notes, _ = upscale(plan, request, context)
-    result = result_of(made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     file = verified(made, context, NAME)
+    result = result_of(file.made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
     decoder = "" if plan.nvdec is None else str(plan.nvdec)
     return publish_result(
         result, file, request, context, model=plan.session.model.manifest.name, decoder_ffmpeg=decoder
@@ -99,7 +99,10 @@ def upscale(
     media = plan.media
     # Evenly spaced frames are read on the grid of their rate, which fills what does not decode. Others are each
     # enlarged once, and keep their times.
-    fps = media.fps if media.constant_rate else None
+    fps = rendered_rate(request, media)
+    if request.output_rate == "source" and _last_stands(media):
+        fps = None
+    frames = media.expected_pictures if fps is None else media.frames_at(fps)
     reader = FrameReader(
         media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
     )
@@ -107,53 +110,64 @@ def upscale(
         request,
         context,
         size=plan.target,
-        fps=media.fps,
+        fps=fps or media.fps,
         sound=media,
-        expected_frames=media.expected_frames if media.constant_rate else None,
+        expected_frames=None if fps is None else frames,
         color=plan.color,
         hdr=media.hdr,
         sample_aspect_ratio=plan.sample_aspect_ratio,
         pixel_format=plan.pixel_format,
     )
-    decoding = Ahead(_frames(reader, plan), depth=2 * plan.at_once, name="decode")
+    times = None if fps is not None else PictureTimes(media, context.settings)
+    decoding = Ahead(_frames(reader, plan, times), depth=2 * plan.at_once, name="decode")
     inferring = Ahead(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
     encoding = 0.0
-    frames = media.expected_frames if fps is not None else scan_packets(media.path).frame_count
     with pipe, context.reporter.phase("render", frames) as advance, reader, decoding, inferring:
         started = time.monotonic()
         for number, (detail, frame) in enumerate(inferring, 1):
             context.raise_if_cancelled(NAME)
             begun = time.monotonic()
-            pipe.write(plan.renderer.finished(detail, frame.planes), seconds=frame.seconds)
+            shown = plan.renderer.finished(detail, frame.planes)
+            pipe.write(shown, seconds=frame.seconds, duration_seconds=frame.left_seconds)
             encoding += time.monotonic() - begun
             advance(number)
     wall = time.monotonic() - started
-    notes = not_kept(media, DecodingReport.of(reader), fps=None, bits=plan.bits)
+    notes = rate_notes(
+        media,
+        fps,
+        asked=fps == request.output_rate,
+        dropped=0 if fps is None or media.scan is None else media.scan.grid(fps).dropped,
+        pictures=media.expected_pictures or frames or 0,
+    )
+    notes += not_kept(media, DecodingReport.of(reader), bits=plan.bits)
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
+
+
+def _last_stands(media: MediaInfo) -> bool:
+    """Whether the last of evenly spaced pictures is shown for longer than the others: it is then enlarged once."""
+    pictures, frames = media.expected_pictures, media.frames_at(media.stored_fps)
+    return pictures is not None and frames is not None and frames > pictures + 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """The planes of a frame, and its time from the first one on where times are kept one by one."""
+    """The planes of a frame; if times are kept, its own from the first frame on, and what is left until the end."""
 
     planes: SamplePlanes
-    seconds: Fraction | None
+    seconds: Fraction | None = None
+    left_seconds: Fraction | None = None
 
 
-def _frames(reader: FrameReader, plan: UpscalePlan) -> Iterator[_Timed]:
+def _frames(reader: FrameReader, plan: UpscalePlan, times: PictureTimes | None) -> Iterator[_Timed]:
     """Yield each frame, in memory of its own."""
-    first = latest = None
     for frame in reader:
         copy = frame.copy()
         y, u, v = copy.planes if plan.bits == 8 else copy.deep_planes
-        seconds = None
-        if reader.fps is None:
-            first = frame.pts_seconds if first is None else first
-            seconds = frame.pts_seconds - first
-            if latest is not None:  # a careless muxer may write two frames at one time
-                seconds = max(seconds, latest + _TICK_SECONDS)
-            latest = seconds
-        yield _Timed((y, u, v), seconds)
+        if times is None:
+            yield _Timed((y, u, v))
+        else:
+            seconds, _, left = times.of(frame)
+            yield _Timed((y, u, v), seconds, left)
 
 
 def _enlarged(frames: Iterable[_Timed], plan: UpscalePlan) -> Iterator[tuple[Samples, _Timed]]:

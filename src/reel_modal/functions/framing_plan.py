@@ -14,10 +14,12 @@ from reel_modal.config import Settings
 from reel_modal.errors import RequestError
 from reel_modal.ffmpeg_graph import suits
 from reel_modal.frames import ColorTags
+from reel_modal.functions.output_rate import rendered_rate
 from reel_modal.functions.pictures import RenderedFormat, rendered_format
-from reel_modal.media import MediaInfo, picture_shown_at, scan_packets
+from reel_modal.media import MediaInfo, picture_shown_at
 from reel_modal.media.orientation import Orientation
-from reel_modal.media.untrusted import check_length
+from reel_modal.media.output_rate import MOST_LATE_FRAMES
+from reel_modal.media.probing import scanned
 from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
 from reel_modal.rendering.resampling import Window
 from reel_modal.schema import Degradation, FramingRequest, Timeline
@@ -58,6 +60,7 @@ class FramingPlan:
         in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
         fps_asked: Whether the request says at which rate.
         pixel_format: Of rendered frames.
+        keeps_times: Whether each picture keeps its own time, since the rate varies and the request asks for that.
     """
 
     media: MediaInfo
@@ -74,10 +77,19 @@ class FramingPlan:
     in_part: bool = False
     fps_asked: bool = False
     pixel_format: RenderedFormat = "yuv420p"
+    keeps_times: bool = False
 
     @classmethod
-    def of(cls, request: FramingRequest, media: MediaInfo, settings: Settings) -> Self:
+    def of(
+        cls, request: FramingRequest, media: MediaInfo, settings: Settings, *, fetched_in_part: bool = False
+    ) -> Self:
         """Plan `request` for the clip `media`.
+
+        Args:
+            request: What is kept.
+            media: The clip.
+            settings: How long it may be.
+            fetched_in_part: Whether only the part that is kept is here: then the first pictures name the rate.
 
         Raises:
             RequestError: The request does not fit the clip.
@@ -86,9 +98,10 @@ class FramingPlan:
         media = _turned(media, request.rotation_degrees)
         if request.outside == "refuse":
             request.check_crops(media.size)
-        media, length = _measured(request, media, settings)
+        media, length = _measured(request, media, settings, fetched_in_part=fetched_in_part)
         timeline = request.timeline(length)
-        fps = request.fps or media.fps
+        rate = rendered_rate(request, media)
+        fps = rate or media.fps
         track = CropTrack(request, media.size)
         size = output_size(request, track, media.sample_aspect_ratio)
         layout = Layout(media.sample_aspect_ratio, size, request.fit)
@@ -112,8 +125,19 @@ class FramingPlan:
             pixel_format=samples,
             still=still,
             notes=tuple(_moved_inside(request, media, length)),
-            fps_asked=request.fps is not None,
+            fps_asked=isinstance(request.output_rate, Fraction),
+            keeps_times=rate is None,
         )
+
+    @property
+    def length_seconds(self) -> Fraction:
+        """Seconds of the output."""
+        return self.timeline.duration_seconds if self.keeps_times else self.frame_count / self.fps
+
+    @property
+    def most_late_frames(self) -> float:
+        """How late a picture may be shown; see `FrameGrid`."""
+        return 0 if self.media.constant_rate or self.fps != self.media.fps else MOST_LATE_FRAMES
 
     @property
     def trim(self) -> Trim:
@@ -161,19 +185,19 @@ def _turned(media: MediaInfo, degrees: int) -> MediaInfo:
     )
 
 
-def _measured(request: FramingRequest, media: MediaInfo, settings: Settings) -> tuple[MediaInfo, Fraction]:
+def _measured(
+    request: FramingRequest, media: MediaInfo, settings: Settings, *, fetched_in_part: bool
+) -> tuple[MediaInfo, Fraction]:
     """Return the clip and how long its picture lasts, as exactly as the request needs it.
 
     A trim that ends well within what the headers say makes it needless to read the whole file.
     """
     said, end = media.duration_seconds, request.trim_end_seconds
-    if said is not None and end is not None and end <= said - 1 / media.fps:
+    known = media.constant_rate or media.rate_by_all or fetched_in_part
+    if known and said is not None and end is not None and end <= said - 1 / media.fps:
         return media, said
-    scan = media.scan or scan_packets(media.path, start_seconds=media.start_seconds)
-    check_length(scan.duration_seconds, media.path, settings.limits)
-    # A rate may change later than a probe has looked.
-    steady = media.constant_rate and scan.constant_rate
-    return replace(media, scan=scan, constant_rate=steady), scan.duration_seconds
+    media = scanned(media, settings.limits)
+    return media, media.scan.duration_seconds if media.scan else Fraction(0)
 
 
 def _first_seconds(media: MediaInfo, timeline: Timeline) -> Fraction:

@@ -11,7 +11,7 @@ from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation
 
-__all__ = ["DecodingReport", "not_kept"]
+__all__ = ["DecodingReport", "not_kept", "rate_notes"]
 
 _BITS: Final = 8
 _SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray", "yuv420p10le", "p010le", "gray10le"})
@@ -60,21 +60,39 @@ def _packets(count: int) -> str:
     return f"{count} packet{'s' if count > 1 else ''} of the source"
 
 
-def not_kept(
-    media: MediaInfo, decoding: DecodingReport, *, fps: Fraction | None, bits: int = _BITS
+def rate_notes(
+    media: MediaInfo, rate: Fraction | None, *, asked: bool, dropped: int, pictures: int
 ) -> list[Degradation]:
+    """Return what a constant rate changes about pictures that are not evenly spaced.
+
+    Args:
+        media: The source, with the rate of the whole clip.
+        rate: Of the output; None if it keeps the time of each picture.
+        asked: Whether the request says which rate: what that drops is as asked.
+        dropped: Pictures that no frame shows.
+        pictures: Those that could be shown.
+    """
+    if rate is None or asked or media.constant_rate:
+        return []
+    message = f"the variable frame rate was resampled to {float(rate):g} frames a second"
+    notes = [Degradation("frame_rate_changed", message)]
+    if dropped:
+        message = (
+            f"{dropped} of {pictures} pictures were dropped, since they come faster than {float(rate):g} a second"
+        )
+        notes.append(Degradation("pictures_dropped", message))
+    return notes
+
+
+def not_kept(media: MediaInfo, decoding: DecodingReport, *, bits: int = _BITS) -> list[Degradation]:
     """Return the notes.
 
     Args:
         media: The source.
         decoding: What the decoder met.
-        fps: The rate that was chosen for the output; None where somebody asked for one.
         bits: Of a sample of the output.
     """
     notes: list[Degradation] = []
-    if fps is not None and not media.constant_rate:
-        message = f"the variable frame rate was resampled to {float(fps):g} frames a second"
-        notes.append(Degradation("frame_rate_changed", message))
     notes += decoding.notes()
     if media.deinterlace is not None:
         made = (

@@ -15,12 +15,12 @@ import numpy as np
 
 from reel_modal.errors import FrameError, InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
-from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.frame_memory import FrameMemory
 from reel_modal.frames import PLANAR, Frame, U8Array, frame_bytes
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
-from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
 from reel_modal.functions.pictures import as_rendered, planes_of
 from reel_modal.functions.publishing import (
     VerifiedFile,
@@ -37,7 +37,9 @@ from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
 from reel_modal.rendering.opencv import load_cv2
+from reel_modal.rendering.resampling import Window
 from reel_modal.rendering.schedule import Schedule, Shown
+from reel_modal.rendering.timeline import STANDING_SECONDS
 from reel_modal.schema import Degradation, FramingRequest, RenderResult
 from reel_modal.smart_render import RenderPlan
 
@@ -111,7 +113,7 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     if reach != "index":
         start = media.start_seconds + request.trim_start_seconds
         media = fetch_part(source, media, reach, start, on_clock(request.trim_end_seconds))
-    plan = FramingPlan.of(request, media, context.settings)
+    plan = FramingPlan.of(request, media, context.settings, fetched_in_part=reach in {"cues", "stream"})
     if reach == "cues" and request.encode.smart and not plan.remakes:
         # Copying wants to know all packets.
         if source.info.bytes > _WHOLE_BYTES:
@@ -127,8 +129,6 @@ def _copy(
     request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
 ) -> tuple[RenderPlan, VerifiedFile | None]:
     """Copy what a trim keeps, where nothing else is asked for; return how, and what was made."""
-    if plan.remakes:
-        return RenderPlan.full(plan.remakes), None
     return render_smart(
         plan.media,
         (),
@@ -138,6 +138,7 @@ def _copy(
         context=context,
         function=NAME,
         trim=replace(plan.trim, sound=request.audio),
+        refused=plan.remakes,
     )
 
 
@@ -152,7 +153,7 @@ def _render(
                 plan.media,
                 plan.timeline,
                 output,
-                length_seconds=plan.frame_count / plan.fps,
+                length_seconds=plan.length_seconds,
                 settings=context.settings,
                 check=lambda: context.raise_if_cancelled(NAME),
             )
@@ -162,9 +163,8 @@ def _render(
         finally:
             if sound is not None:
                 sound.discard()
-    chosen = plan.fps if request.fps is None else None
     bits = PLANAR[plan.pixel_format].bits
-    return made, [*not_kept(plan.media, decoding, fps=chosen, bits=bits), *notes]
+    return made, [*not_kept(plan.media, decoding, bits=bits), *notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,47 +211,97 @@ def _frame_by_frame(
     job: _Job, advance: Callable[[int], None]
 ) -> tuple[PipeResult, DecodingReport, list[Degradation]]:
     """Cut every picture out of the source and write the frames that show it."""
-    reader = _reader(job.plan, job.context)
+    plan = job.plan
+    reader = _reader(plan, job.context)
     pipe = output_pipe(
         job.request,
         job.context,
-        size=job.plan.layout.size,
-        fps=job.plan.fps,
+        size=plan.layout.size,
+        fps=plan.fps,
         sound=job.sound,
-        expected_frames=job.plan.frame_count,
-        color=job.plan.color,
-        hdr=job.plan.media.hdr,
-        pixel_format=job.plan.pixel_format,
+        expected_frames=None if plan.keeps_times else plan.frame_count,
+        color=plan.color,
+        hdr=plan.media.hdr,
+        pixel_format=plan.pixel_format,
     )
     framing = FramingRenderer(
-        job.plan.track,
-        job.plan.layout,
+        plan.track,
+        plan.layout,
         job.request.background,
-        job.plan.color,
-        job.plan.media.chroma_origin,
-        pixel_format=job.plan.pixel_format,
+        plan.color,
+        plan.media.chroma_origin,
+        pixel_format=plan.pixel_format,
     )
-    schedule = Schedule(job.plan.timeline, job.plan.fps, job.request.slow_motion)
-    older, newer = (_Picture(framing, job.plan) for _ in range(2))
+    pictures = [_Picture(framing, plan) for _ in range(2)]
     with reader, pipe:
-
-        def write(shown: Iterable[Shown]) -> None:
-            for frame in shown:
-                job.context.raise_if_cancelled(NAME)
-                pipe.write(older.mixed(newer, frame.share))
-                advance(frame.index + 1)
-
-        for frame in reader:
-            newer.take(frame)
-            write(schedule.picture(newer.seconds))
-            older, newer = newer, older
-            if schedule.complete:
-                break
+        write = _write_pictures if plan.keeps_times else _write_frames
+        notes = write(job, reader, pipe, pictures, advance)
         if reader.frames_read == 0:
-            raise InvalidMediaError(f"{job.plan.media.path.name!r} has no picture in the part that is kept")
-        last, filled = older.seconds, schedule.next_index
-        write(schedule.rest())
-    return pipe.result, DecodingReport.of(reader), _ends_early(job.plan, last, filled)
+            raise InvalidMediaError(f"{plan.media.path.name!r} has no picture in the part that is kept")
+    return pipe.result, DecodingReport.of(reader), notes
+
+
+def _write_frames(
+    job: _Job, reader: FrameReader, pipe: FramePipe, pictures: list[_Picture], advance: Callable[[int], None]
+) -> list[Degradation]:
+    """Write frames of a constant rate; return what that changes."""
+    plan, (older, newer) = job.plan, pictures
+    schedule = Schedule(plan.timeline, plan.fps, job.request.slow_motion, most_late_frames=plan.most_late_frames)
+
+    def write(shown: Iterable[Shown]) -> None:
+        for frame in shown:
+            job.context.raise_if_cancelled(NAME)
+            pipe.write(older.mixed(newer, frame.share, plan.timeline.to_source(frame.index / plan.fps)))
+            advance(frame.index + 1)
+
+    for frame in reader:
+        newer.take(frame)
+        write(schedule.picture(newer.seconds))
+        older, newer = newer, older
+        if schedule.complete:
+            break
+    if reader.frames_read == 0:
+        return []
+    last, filled = older.seconds, schedule.next_index
+    write(schedule.rest())
+    faster = any(piece.speed > 1 for piece in plan.timeline.pieces)
+    notes = rate_notes(
+        plan.media,
+        plan.fps,
+        asked=plan.fps_asked,
+        dropped=0 if faster else schedule.dropped,
+        pictures=reader.frames_read,
+    )
+    return [*notes, *_ends_early(plan, last, filled)]
+
+
+def _write_pictures(
+    job: _Job, reader: FrameReader, pipe: FramePipe, pictures: list[_Picture], advance: Callable[[int], None]
+) -> list[Degradation]:
+    """Write each picture once, at its own time in the output; return what that changes."""
+    line, (older, newer) = job.plan.timeline, pictures
+    length = line.duration_seconds
+    written = 0
+
+    def write(until: Fraction | None) -> None:
+        nonlocal written
+        job.context.raise_if_cancelled(NAME)
+        start = max(Fraction(0), line.to_output(older.seconds))
+        end = length if until is None else min(length, line.to_output(until))
+        if start < end:
+            moment = max(older.seconds, line.source_start)
+            pipe.write(older.mixed(newer, 0, moment), seconds=start, duration_seconds=length - start)
+            written += 1
+            advance(written)
+
+    for frame in reader:
+        newer.take(frame)
+        if frame.index:
+            write(newer.seconds)
+        older, newer = newer, older
+    if reader.frames_read:
+        write(None)
+    return []
 
 
 def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
@@ -289,7 +339,9 @@ class _Picture:
     def __init__(self, framing: FramingRenderer, plan: FramingPlan) -> None:
         self.seconds = Fraction(0)
         self._framing = framing
+        self._plan = plan
         self._media = plan.media
+        self._crop: Window | None = None
         self._size = plan.layout.size
         self._frame: Frame | None = None
         self._made: Frame | None = None
@@ -309,19 +361,28 @@ class _Picture:
             if abs(self.seconds * self._media.fps - number) < ROUNDED_FRAMES:
                 self.seconds = number / self._media.fps
 
-    def mixed(self, newer: _Picture, share: float) -> Frame:
-        """Return this picture in the output's size, with `share` of the newer one in it."""
+    def mixed(self, newer: _Picture, share: float, moment: Fraction) -> Frame:
+        """Return this picture in the output's size, with `share` of the newer one in it.
+
+        Args:
+            newer: The picture after this one.
+            share: 0..1.
+            moment: Of the source: the crop of a picture that stands goes on moving.
+        """
+        stands = moment - self.seconds > STANDING_SECONDS
         if share <= 0:
-            return self._shown()
-        mix(self._shown().data, newer._shown().data, share, self._mixture, self._format)
+            return self._shown(moment if stands else self.seconds)
+        mix(self._shown(self.seconds).data, newer._shown(newer.seconds).data, share, self._mixture, self._format)
         return Frame(self._mixture, self._size, self._format, self.seconds, 0)
 
-    def _shown(self) -> Frame:
+    def _shown(self, moment: Fraction) -> Frame:
         if self._frame is None:
             raise FrameError("no picture was read that could be shown")
-        if self._made is None:
+        crop = self._plan.track.at(moment)
+        if self._made is None or crop != self._crop:
+            self._crop = crop
             shared = None if self._memory is None else self._memory.take()
             data = self._output if shared is None else shared.data
-            self._framing.render(planes_of(self._frame), self.seconds, data)
+            self._framing.render(planes_of(self._frame), moment, data)
             self._made = Frame(data, self._size, self._format, self.seconds, self._frame.index, shared)
         return self._made

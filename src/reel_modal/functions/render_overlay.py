@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from reel_modal import smart_render
-from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
-from reel_modal.frames import PLANAR, AnyPlanes, PixelFormat
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.frames import PLANAR, AnyPlanes, Frame, PixelFormat
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import DecodingReport, not_kept
+from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
+from reel_modal.functions.output_rate import PictureTimes, refuses_copying, rendered_rate
 from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
 from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
 from reel_modal.functions.smart import render_smart
-from reel_modal.media import MediaInfo, probe
+from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import Degradation, OverlayRequest, RenderResult
@@ -53,10 +54,12 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         source = context.storage.fetch(context.places_of(request)[0], context.workdir)
         media = probe(source, settings=context.settings)
+        if isinstance(request.output_rate, Fraction):
+            media = rated(media, context.settings.limits)
     overlay = OverlayRenderer(request, media.size, media.color)
 
     def painter(pixel_format: PixelFormat) -> Draw:
-        return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format))
+        return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format), 1 / media.fps)
 
     plan, file = render_smart(
         media,
@@ -66,10 +69,12 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         painter=painter,
         context=context,
         function=NAME,
+        refused=refuses_copying(request, media),
     )
     degraded: list[Degradation] = []
     if file is None:
-        made, degraded = _render(request, context, as_rendered(media, request.encode))
+        whole = rated(media, context.settings.limits)
+        made, degraded = _render(request, context, as_rendered(whole, request.encode))
         file = verified(made, context, NAME)
     drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
@@ -91,6 +96,8 @@ def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
         InvalidMediaError: The file cannot be read.
     """
     overlay = OverlayRenderer(request, media.size, media.color)
+    if reason := refuses_copying(request, media):
+        return RenderPlan.full(reason)
     return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
 
 
@@ -107,37 +114,61 @@ def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[
     return [Degradation("regions_not_drawn", message)]
 
 
-def _draw(overlay: OverlayRenderer, planes: AnyPlanes, seconds: Fraction) -> None:
-    if overlay.active(seconds):
-        overlay.render(planes, seconds)
+def _draw(overlay: OverlayRenderer, frame_seconds: Fraction, planes: AnyPlanes, seconds: Fraction) -> None:
+    moment = overlay.moment(seconds, seconds + frame_seconds)
+    if moment is not None:
+        overlay.render(planes, moment)
 
 
 def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
     """Draw on every frame that a region changes; the others go through as they are."""
-    # The constant rate is the source's own: where its frames are not evenly spaced, or some do not decode,
-    # repeating and dropping keeps the picture in step with the sound.
-    # A render function has a process of its own, so it may decode in it.
+    # At a constant rate, repeating and dropping keeps the picture in step with the sound if pictures come unevenly or
+    # do not decode. A render function has a process of its own, so it may decode in it.
+    rate = rendered_rate(request, media)
+    frames = media.expected_pictures if rate is None else media.frames_at(rate)
     layout = rendered_format(media, request.encode)
     overlay = OverlayRenderer(request, media.size, media.color, layout)
     reader = FrameReader(
-        media, pixel_format=layout, fps=media.fps, decoder="in_process", handed_on=True, settings=context.settings
+        media, pixel_format=layout, fps=rate, decoder="in_process", handed_on=True, settings=context.settings
     )
     pipe = output_pipe(
         request,
         context,
         size=media.size,
-        fps=media.fps,
+        fps=rate or media.fps,
         sound=media,
-        expected_frames=media.expected_frames,
+        expected_frames=None if rate is None else frames,
         color=media.color,
         hdr=media.hdr,
         sample_aspect_ratio=media.sample_aspect_ratio,
         pixel_format=layout,
     )
-    with reader, pipe, context.reporter.phase("render", media.expected_frames) as advance:
+    times = PictureTimes(media, context.settings) if rate is None else None
+    with reader, pipe, context.reporter.phase("render", frames) as advance:
         for frame in reader:
             context.raise_if_cancelled(NAME)
-            _draw(overlay, planes_of(frame), frame.pts_seconds - media.start_seconds)
-            pipe.write(frame)
+            if times is not None:
+                _write_picture(pipe, frame, overlay, times)
+            else:
+                _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
+                pipe.write(frame)
             advance(frame.index + 1)
-    return pipe.result, not_kept(media, DecodingReport.of(reader), fps=media.fps, bits=PLANAR[layout].bits)
+    notes = rate_notes(
+        media,
+        rate,
+        asked=rate == request.output_rate,
+        dropped=0 if rate is None or media.scan is None else media.scan.grid(rate).dropped,
+        pictures=media.expected_pictures or frames or 0,
+    )
+    return pipe.result, [*notes, *not_kept(media, DecodingReport.of(reader), bits=PLANAR[layout].bits)]
+
+
+def _write_picture(pipe: FramePipe, frame: Frame, overlay: OverlayRenderer, times: PictureTimes) -> None:
+    """Write a picture at its own time; one that stands while highlights change on it becomes several frames."""
+    start, end, left = times.of(frame)
+    moments = list(overlay.moments(start, end, 1 / pipe.fps))
+    for moment in moments:
+        shown = frame if moment == moments[-1] else frame.copy()
+        if overlay.active(moment):
+            overlay.render(planes_of(shown), moment)
+        pipe.write(shown, seconds=moment, duration_seconds=left - (moment - start))

@@ -43,6 +43,7 @@ def render_smart(
     context: JobContext,
     function: str,
     trim: Trim | None = None,
+    refused: str = "",
 ) -> tuple[RenderPlan, VerifiedFile | None]:
     """Render what changes and copy the rest; return the plan and what was made, None where all must be rendered.
 
@@ -57,6 +58,7 @@ def render_smart(
         context: Reporter, settings and cancellation.
         function: Who asks, for the message of a cancellation.
         trim: See `smart_render.plan`.
+        refused: Why nothing can be copied, if that is known already.
 
     Raises:
         InvalidMediaError: The source cannot be read.
@@ -65,6 +67,8 @@ def render_smart(
     Cancellation:
         Raises JobCancelledError between two frames, or two packets of what was made; nothing is left.
     """
+    if refused:
+        return RenderPlan.full(refused), None
     plan = smart_render.plan(media, changed, output=output, encode=encode, trim=trim)
     if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
         plan = RenderPlan.full(reason)

@@ -4,14 +4,9 @@ It must not know what is done with frames; `ffmpeg_pipe` and `rendering` do.
 """
 
 from reel_modal.media.ffmpeg_binary import FFmpeg, find_ffmpeg
-from reel_modal.media.probing import (
-    AudioStream,
-    MediaInfo,
-    MediaScan,
-    picture_shown_at,
-    probe,
-    scan_packets,
-)
+from reel_modal.media.headers import AudioStream
+from reel_modal.media.probing import MediaInfo, picture_shown_at, probe, rated
+from reel_modal.media.scanning import MediaScan, scan_packets
 
 __all__ = [
     "AudioStream",
@@ -21,5 +16,6 @@ __all__ = [
     "find_ffmpeg",
     "picture_shown_at",
     "probe",
+    "rated",
     "scan_packets",
 ]

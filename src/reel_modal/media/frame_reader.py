@@ -34,6 +34,7 @@ from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.hdr import tone_map_filters
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
+from reel_modal.media.output_rate import MOST_LATE_FRAMES, TIE_FRAMES
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import changes_size, fitting_filters, has_even_size
 from reel_modal.media.untrusted import input_arguments
@@ -54,7 +55,7 @@ _AHEAD_FRAMES: Final = 2
 # Times are resampled in ticks so fine that no slot of a rate depends on their rounding; one that is due halfway
 # between two slots goes to the later one.
 _TICKS: Final = "settb=1/100000000"
-_HALF_A_SLOT: Final = Fraction(1, 2) + Fraction(1, 10_000)
+_HALF_A_SLOT: Final = Fraction(1, 2) + Fraction(TIE_FRAMES)
 
 
 class FrameReader:
@@ -69,7 +70,8 @@ class FrameReader:
         start: First time that is read, in seconds on the source's own clock, inclusive; None is the beginning.
         end: End of what is read, exclusive; None is the end of the file.
         fps: Resample to this constant rate by repeating and dropping frames; None keeps every frame at its
-            own time, whatever the rate does.
+            own time, whatever the rate does. At the rate that a probe names for a variable source, frames may be a
+            little late so that fewer are dropped: see `FrameGrid`.
         size: (width, height) to resize to, in pixels; None keeps the upright size.
         decoder: Where libav decodes. An ffmpeg `process` of its own may die of a hostile file, and nothing else
             does. `in_process` takes a third less CPU, since no frame goes through a pipe: for a process that
@@ -303,7 +305,7 @@ class FrameReader:
         is repeated without end and cut at `picture_end`.
         """
         slots = f"fps=fps={fps.numerator}/{fps.denominator}:round=down"
-        moved = (_TICKS, f"setpts=PTS+({float(_HALF_A_SLOT / fps - self._origin)!r})/TB")
+        moved = (_TICKS, f"setpts='{self._moved(fps)}'")
         if not self.media.keeps_presentation_times:
             return (*moved, slots)
         end = picture_end(self.media, self._settings.limits)
@@ -311,6 +313,16 @@ class FrameReader:
         if self._end is not None:
             count = min(count, math.ceil((self._end - self._origin) * fps))
         return (*moved, f"{slots}:eof_action=pass", "tpad=stop=-1:stop_mode=clone", f"trim=end_pts={count}")
+
+    def _moved(self, fps: Fraction) -> str:
+        """Return the expression of a frame's time by which `fps` puts it into its slot: that of `FrameGrid`."""
+        if self.media.constant_rate or fps != self.media.fps:
+            return f"PTS+({float(_HALF_A_SLOT / fps - self._origin)!r})/TB"
+        # Variable 0 is when the frame is due, in slots; 1 is the slot it takes; 2 is the slot that the last one took.
+        due = f"st(0,(PTS*TB-({float(self._origin)!r}))*{float(fps)!r})*0"
+        nearest = f"st(1,floor(ld(0)+{float(_HALF_A_SLOT)!r}))*0"
+        next_free = f"if(eq(N,0),0,if(gt(ld(1),ld(2)),0,st(1,ld(2)+lte(ld(2)+1-ld(0),{MOST_LATE_FRAMES!r}))*0))"
+        return f"({due}+{nearest}+{next_free}+st(2,ld(1))*0+ld(1)+0.5)/{float(fps)!r}/TB"
 
     def _seek(self) -> tuple[str, ...]:
         seconds = self._seek_seconds()

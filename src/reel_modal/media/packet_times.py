@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import OutputMismatchError
+from reel_modal.media.muxing import is_mp4_like
 from reel_modal.media.pyav import open_output
+from reel_modal.media.timestamps import PacketTimes
 from reel_modal.media.untrusted import file_url, opened, packets_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["set_times"]
+__all__ = ["check_times", "set_times"]
 
 # MPEG's clock; times that need a finer one than containers keep are rounded to it.
 _MPEG_HZ: Final = 90_000
@@ -48,7 +50,7 @@ def set_times(
         OutputMismatchError: The video has another number of frames.
         InvalidMediaError: The file cannot be read or written.
     """
-    hertz = math.lcm(*(moment.denominator for moment in seconds))
+    hertz = math.lcm(*(moment.denominator for moment in (*seconds, last_seconds)))
     hertz = hertz if hertz <= _FINEST_HZ else _MPEG_HZ
     ticks = [round(moment * hertz) for moment in seconds]
     with opened(source) as video:
@@ -68,9 +70,45 @@ def set_times(
             frame = rank[packet.pts or 0]
             packet.dts = ticks[number - delay] if number >= delay else ticks[0] - (delay - number)
             packet.pts, packet.duration = ticks[frame], lengths[frame]
+            if number == len(ticks) - 1 and is_mp4_like(target):  # it says there how long the last picture lasts
+                packet.duration = lengths[-1]
             packet.time_base = Fraction(1, hertz)
             packet.stream = written
             output.mux(packet)
+
+
+def check_times(
+    found: PacketTimes, seconds: Sequence[Fraction], last_seconds: Fraction, *, frame_seconds: Fraction
+) -> Fraction:
+    """Check that frames are shown when they were to be, as exactly as the file keeps times.
+
+    Args:
+        found: Times in the finished file.
+        seconds: Of each frame, as they were asked for.
+        last_seconds: How long the last frame is shown.
+        frame_seconds: The usual length of a frame, which a container may write for a shorter last one.
+
+    Returns:
+        Seconds from the first frame to the end of the last, by the file.
+
+    Raises:
+        OutputMismatchError: A frame is shown at another time, or the last one for another time.
+    """
+    allowed = found.tick_seconds + Fraction(1, _MPEG_HZ)
+    starts = [(tick - found.ticks[0]) * found.tick_seconds for tick in found.ticks]
+    for number, (start, asked) in enumerate(zip(starts, seconds, strict=True)):
+        if abs(start - (asked - seconds[0])) > allowed:
+            raise OutputMismatchError(
+                f"frame {number} is shown at {float(start):g} s of the file, not at {float(asked - seconds[0]):g} s;"
+                " nothing is kept"
+            )
+    lasts = found.last_duration_ticks * found.tick_seconds
+    if abs(lasts - last_seconds) > allowed and not last_seconds < lasts <= frame_seconds + allowed:
+        raise OutputMismatchError(
+            f"the last frame is shown for {float(lasts):g} s in the file, not for {float(last_seconds):g} s;"
+            " nothing is kept"
+        )
+    return starts[-1] + lasts
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

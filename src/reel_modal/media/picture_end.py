@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.config import MediaLimits
 from reel_modal.media.probing import MediaInfo
+from reel_modal.media.scanning import readable_packets
 from reel_modal.media.timestamps import PacketTimes
-from reel_modal.media.untrusted import opened, packets_of
+from reel_modal.media.untrusted import opened
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
-    from av.video.stream import VideoStream
 
 __all__ = ["picture_end"]
 
@@ -36,12 +33,14 @@ def picture_end(media: MediaInfo, limits: MediaLimits) -> Fraction:
     Raises:
         InvalidMediaError: The file cannot be read.
     """
+    if media.scan is not None:
+        return media.start_seconds + media.scan.duration_seconds
     for seeks in (True, False):
         with opened(media.path, packets_only=media.keeps_decoding_times, limits=limits) as container:
             stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
             if seeks and not _seek_to_end(container, media):
                 continue
-            times = PacketTimes.of(_readable(container, stream), stream)
+            times = PacketTimes.of(readable_packets(container, stream), stream)
         if times.ticks:
             return times.end_seconds(media.stored_fps)
     return media.start_seconds + times.span_seconds(media.stored_fps)
@@ -59,11 +58,3 @@ def _seek_to_end(container: InputContainer, media: MediaInfo) -> bool:
     except FFmpegError:
         return False
     return True
-
-
-def _readable(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of `stream` up to the end or to the place at which the file breaks off."""
-    from av.error import FFmpegError
-
-    with suppress(FFmpegError):
-        yield from packets_of(container, stream)

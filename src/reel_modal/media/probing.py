@@ -5,8 +5,7 @@ It must not decode more than one frame, and must not write anything.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
@@ -19,10 +18,23 @@ from reel_modal.errors import InvalidMediaError
 from reel_modal.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.color_names import color_tags
 from reel_modal.media.hdr import HdrMetadata
+from reel_modal.media.headers import (
+    AudioStream,
+    audio_streams,
+    claimed_rates,
+    container_length,
+    header_duration,
+    picture_of,
+    plausible_count,
+    seconds_of,
+)
+from reel_modal.media.index import index_times
 from reel_modal.media.interlacing import FieldOrder, look_at_fields, may_have_fields
 from reel_modal.media.orientation import Orientation
+from reel_modal.media.output_rate import output_rate
 from reel_modal.media.parameter_sets import CodedSizeGuard
-from reel_modal.media.pyav import fraction, readable_tags, seconds_per_tick
+from reel_modal.media.pyav import fraction, seconds_per_tick
+from reel_modal.media.scanning import MediaScan, scan_packets
 from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
 from reel_modal.media.untrusted import (
     WITHOUT_HEADER,
@@ -35,26 +47,16 @@ from reel_modal.media.untrusted import (
 from reel_modal.schema.encoding import Deinterlace
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream as AvAudioStream
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = [
-    "AudioStream",
-    "MediaInfo",
-    "MediaScan",
-    "picture_shown_at",
-    "probe",
-    "scan_packets",
-    "title_of",
-]
+__all__ = ["MediaInfo", "picture_shown_at", "probe", "rated", "scanned"]
 
 _INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _WITHOUT_PRESENTATION_TIMES: Final = frozenset({"avi", "h264", "hevc"})
 _MICROSECONDS: Final = 1_000_000
-_DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 # Enough to see a rhythm; a rate that changes later shows in a scan.
 _LOOK_PACKETS: Final = 120
 # A recording that was cut out of a stream begins anywhere; x264 sets keyframes at most 250 frames apart.
@@ -64,36 +66,12 @@ _GUARDED_PACKETS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class AudioStream:
-    """One audio stream, by its header. Times in seconds on the file's clock; the rest in ffmpeg's words."""
+class _Rate:
+    """A frame rate, and what it was found by."""
 
-    index: int
-    codec: str
-    sample_rate_hz: int
-    channels: int
-    layout: str
-    start_seconds: Fraction
-    duration_seconds: Fraction | None
-    language: str | None
-    title: str | None
-    dispositions: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MediaScan:
-    """What the packets of the picture say, all of them.
-
-    Attributes:
-        frame_count: Packets that are shown, edit lists honored.
-        duration_seconds: From the first picture to the end of the last.
-        fps: The rate by the whole file.
-        constant_rate: Whether they are evenly spaced, all through.
-    """
-
-    frame_count: int
-    duration_seconds: Fraction
     fps: Fraction
-    constant_rate: bool
+    constant: bool
+    by_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +88,9 @@ class MediaInfo:
         display_size: As a player shows it: upright, with square pixels.
         sample_aspect_ratio: Width / height of one upright pixel.
         orientation: What makes stored frames upright.
-        fps: Exact frame rate, checked against the first timestamps: headers lie.
-        constant_rate: Whether the frames that were looked at are evenly spaced.
+        fps: Exact frame rate, checked against the timestamps: headers lie. If the rate varies, the standard rate at
+            which the pictures are shown; see `rate_by_all`.
+        constant_rate: Whether the frames are evenly spaced.
         pixel_format: ffmpeg's name.
         bit_depth: Bits of a sample.
         color: Tags of the stream.
@@ -125,6 +104,8 @@ class MediaInfo:
         scan: What the packets say; None unless it was asked for.
         unmarked_order: Which field of interlaced pictures comes first, if their frames do not say so.
         deinterlace: How pictures are made of fields where frames are read; None reads them as they are stored.
+        rate_by_all: Whether rate and even spacing were found by all packets, or by an index of them; otherwise by the
+            first ones alone.
         hdr: What an HDR video says of its light.
         hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
     """
@@ -151,6 +132,7 @@ class MediaInfo:
     frame_count_header: int | None
     audio: tuple[AudioStream, ...]
     scan: MediaScan | None = None
+    rate_by_all: bool = False
     unmarked_order: FieldOrder | None = None
     deinterlace: Deinterlace | None = None
     hdr: HdrMetadata | None = None
@@ -185,9 +167,17 @@ class MediaInfo:
     @property
     def expected_frames(self) -> int | None:
         """Frames at the constant rate `fps`, as far as the headers let us know."""
-        if self.scan is not None:
-            return round(self.scan.duration_seconds * self.fps)
-        return None if self.duration_seconds is None else max(1, round(self.duration_seconds * self.fps))
+        return self.frames_at(self.fps)
+
+    def frames_at(self, rate: Fraction) -> int | None:
+        """Return how many frames there are at the constant `rate`, as far as the headers let us know."""
+        length = self.duration_seconds if self.scan is None else self.scan.duration_seconds
+        return None if length is None else max(1, round(length * rate))
+
+    @property
+    def expected_pictures(self) -> int | None:
+        """Pictures that the file holds, as far as the headers let us know."""
+        return self.frame_count_header if self.scan is None else self.scan.frame_count
 
     @property
     def has_index(self) -> bool:
@@ -218,7 +208,8 @@ class MediaInfo:
 
     def to_dict(self) -> dict[str, object]:
         """Return the same for JSON: fractions as `n/d` text, sizes as lists."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        whole = _plain(self)
+        return whole if isinstance(whole, dict) else {}
 
 
 def probe(
@@ -258,63 +249,33 @@ def probe(
             data.seek(0)
         found = look_at_fields(path, info.stream_index, info.duration_seconds, limits, data)
         info = replace(info, interlaced=found.interlaced, unmarked_order=found.unmarked_order)
-    if scan:
-        info = replace(info, scan=scan_packets(path, start_seconds=info.start_seconds))
-        check_length(info.scan.duration_seconds if info.scan else Fraction(0), path, limits)
-    return info
+    return scanned(info, limits) if scan else info
 
 
-def _check_header(container: InputContainer, path: Path, limits: MediaLimits) -> None:
-    stream = _picture(container, path)
-    check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
-    check_length(Fraction(container.duration or 0, _MICROSECONDS), path, limits)
-    guard = CodedSizeGuard(stream, path, limits)
-    if _decodes_for_times(container):
-        for packet in islice(packets_of(container, stream), _GUARDED_PACKETS):
-            guard.check(packet)
+def rated(media: MediaInfo, limits: MediaLimits) -> MediaInfo:
+    """Return `media` with the rate of the whole clip, for which its packets are read unless an index has shown it.
 
-
-def _decodes_for_times(container: InputContainer) -> bool:
-    """Whether libav has to decode pictures to know when each packet is decoded."""
-    formats = set(container.format.name.split(","))
-    return "mov" not in formats and not formats & set(WITHOUT_HEADER)
-
-
-def _looked_at(container: InputContainer, path: Path, limits: MediaLimits) -> MediaInfo:
-    stream = _picture(container, path)
-    frame, look = _first_look(container, stream, path, limits)
-    check_size((frame.width, frame.height), path, limits)
-    return _info(path, container, stream, frame, look)
-
-
-def scan_packets(
-    path: Path, *, start_seconds: Fraction | None = None, check: Callable[[], None] | None = None
-) -> MediaScan:
-    """Read every packet of the picture, without decoding, and say what they say.
+    A clip whose index says that it is evenly spaced is not read.
 
     Args:
-        path: The file.
-        start_seconds: Time of the first picture that decodes: what is before it does not count.
-        check: Called at each packet; may raise to stop.
+        media: The video; all of the file is here.
+        limits: Longer clips are refused.
 
     Raises:
-        InvalidMediaError: The file cannot be read, or has no picture.
+        InvalidMediaError: It cannot be read, or is longer than the limits allow.
     """
-    with opened(path, packets_only=True) as container:
-        stream = _picture(container, path)
-        packets = packets_of(container, stream)
-        times = PacketTimes.of(packets if check is None else _checked(packets, check), stream)
-        claims = _claimed_rates(stream)
-    if start_seconds is not None:
-        times = times.since(start_seconds)
-    rate = choose_rate(times, claims)
-    return MediaScan(times.count, times.span_seconds(rate), rate, times.evenly_spaced)
+    return media if media.rate_by_all and media.constant_rate else scanned(media, limits)
 
 
-def _checked(packets: Iterator[Packet[VideoStream]], check: Callable[[], None]) -> Iterator[Packet[VideoStream]]:
-    for packet in packets:
-        check()
-        yield packet
+def scanned(media: MediaInfo, limits: MediaLimits) -> MediaInfo:
+    """Return `media` with what all its packets say; see `rated`."""
+    if media.scan is not None:
+        return media
+    scan = scan_packets(media.path, start_seconds=media.start_seconds, to_break=True)
+    check_length(scan.duration_seconds, media.path, limits)
+    # The first packets have named the rate of evenly spaced ones as well as all of them do.
+    fps = media.fps if media.constant_rate and scan.constant_rate else scan.fps * media.fps / media.stored_fps
+    return replace(media, scan=scan, fps=fps, constant_rate=scan.constant_rate, rate_by_all=True)
 
 
 def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
@@ -326,7 +287,7 @@ def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
         InvalidMediaError: The file cannot be read.
     """
     with opened(media.path, packets_only=media.keeps_decoding_times) as container:
-        stream = _picture(container, media.path)
+        stream = picture_of(container, media.path)
         time_base = seconds_per_tick(stream)
         if media.has_index:
             container.seek(int(seconds * _MICROSECONDS))
@@ -334,26 +295,30 @@ def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
     return None if last is None else last * time_base
 
 
-def _picture(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream that is the picture."""
-    from av.stream import Disposition
-
-    no_picture = Disposition.attached_pic | Disposition.timed_thumbnails
-    candidates = [stream for stream in container.streams.video if not stream.disposition & no_picture]
-    known = [stream for stream in candidates if _is_known(stream)]
-    if not known:
-        cover = any(stream.disposition & no_picture for stream in container.streams.video)
-        lack = "no video stream but cover art" if cover else "no video stream"
-        lack = "no video stream of a codec that is known here" if candidates else lack
-        raise InvalidMediaError(f"{str(path)!r} has no picture: {lack}; give a file with a video track")
-    best = container.streams.best("video")
-    return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
+def _check_header(container: InputContainer, path: Path, limits: MediaLimits) -> None:
+    stream = picture_of(container, path)
+    check_size((stream.codec_context.width, stream.codec_context.height), path, limits)
+    guard = CodedSizeGuard(stream, path, limits)
+    start: Fraction | None = None
+    if _decodes_for_times(container):
+        for packet in islice(packets_of(container, stream), _GUARDED_PACKETS):
+            guard.check(packet)
+            if start is None and packet.pts is not None:
+                start = packet.pts * seconds_per_tick(packet)
+    check_length(container_length(container, start), path, limits)
 
 
-def _is_known(stream: VideoStream | AvAudioStream) -> bool:
-    """Whether libav knows the codec: for one that it does not, PyAV has no context, whatever its types say."""
-    context: object = stream.codec_context
-    return context is not None
+def _decodes_for_times(container: InputContainer) -> bool:
+    """Whether libav has to decode pictures to know when each packet is decoded."""
+    formats = set(container.format.name.split(","))
+    return "mov" not in formats and not formats & set(WITHOUT_HEADER)
+
+
+def _looked_at(container: InputContainer, path: Path, limits: MediaLimits) -> MediaInfo:
+    stream = picture_of(container, path)
+    frame, look = _first_look(container, stream, path, limits)
+    check_size((frame.width, frame.height), path, limits)
+    return _info(path, container, stream, frame, look)
 
 
 def _first_look(
@@ -402,11 +367,11 @@ def _info(
     ratio = fraction(stream.sample_aspect_ratio) or Fraction(1)
     if orientation.turned:
         ratio = 1 / ratio
-    shown_at = _seconds(frame.pts, frame)
+    shown_at = seconds_of(frame.pts, frame)
     start = look.first_seconds if shown_at is None else shown_at
     times = look.since(start)
-    fps = choose_rate(times, _claimed_rates(stream))
-    duration = _header_duration(container, stream, start)
+    rate = _rate_of(container, stream, times)
+    duration = header_duration(container, stream, start)
     return MediaInfo(
         path=path,
         format=container.format.name,
@@ -417,8 +382,9 @@ def _info(
         display_size=(max(1, round(size[0] * ratio)), size[1]),
         sample_aspect_ratio=ratio,
         orientation=orientation,
-        fps=fps,
-        constant_rate=times.evenly_spaced,
+        fps=rate.fps,
+        constant_rate=rate.constant,
+        rate_by_all=rate.by_all,
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
         color=color_tags(stream.codec_context, frame.format.name),
@@ -427,67 +393,21 @@ def _info(
         container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
         time_base=seconds_per_tick(stream),
         duration_seconds=duration,
-        frame_count_header=_plausible(stream.frames, duration, fps),
-        audio=tuple(_audio_streams(container)),
+        frame_count_header=plausible_count(stream.frames, duration, rate.fps),
+        audio=tuple(audio_streams(container)),
         hdr=HdrMetadata.of_frame(frame),
     )
 
 
-def _claimed_rates(stream: VideoStream) -> tuple[Fraction | None, ...]:
-    return (fraction(stream.guessed_rate), fraction(stream.average_rate), fraction(stream.base_rate))
-
-
-def _header_duration(container: InputContainer, stream: VideoStream, start: Fraction) -> Fraction | None:
-    """Return how long the picture lasts from `start` on, as far as the headers say."""
-    if (told := _seconds(stream.duration, stream)) is not None:
-        ends = [(_seconds(stream.start_time, stream) or Fraction(0)) + told]
-    else:
-        # The container lasts as long as its longest stream. Matroska keeps no length of a track at all; its
-        # writers put the end of each into a tag.
-        ends = (
-            [Fraction((container.start_time or 0) + container.duration, _MICROSECONDS)] if container.duration else []
-        )
-        if (tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))) is not None:
-            ends.append(int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]))
-    return min((end - start for end in ends if end > start), default=None)
-
-
-def _audio_streams(container: InputContainer) -> Iterator[AudioStream]:
-    from av.stream import Disposition
-
-    for stream in container.streams.audio:
-        if not _is_known(stream):
-            continue
-        tags = readable_tags(stream.metadata)
-        yield AudioStream(
-            index=stream.index,
-            codec=stream.codec_context.codec.canonical_name,
-            sample_rate_hz=stream.codec_context.sample_rate or 0,
-            channels=stream.codec_context.channels,
-            layout=stream.codec_context.layout.name,
-            start_seconds=_seconds(stream.start_time, stream) or Fraction(0),
-            duration_seconds=_seconds(stream.duration, stream),
-            language=tags.get("language"),
-            title=title_of(tags),
-            dispositions=tuple(kind.name or "" for kind in Disposition if kind in stream.disposition),
-        )
-
-
-def title_of(tags: Mapping[str, str]) -> str | None:
-    """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
-    return tags.get("title") or tags.get("name")
-
-
-def _plausible(count: int, duration: Fraction | None, fps: Fraction) -> int | None:
-    """Drop a claim that is no count, or far from what length and rate allow."""
-    if count <= 0 or (duration is not None and count > 4 * duration * fps + 10):
-        return None
-    return count
-
-
-def _seconds(ticks: int | None, timed: VideoFrame | VideoStream | AvAudioStream) -> Fraction | None:
-    time_base = fraction(timed.time_base)
-    return None if ticks is None or time_base is None else ticks * time_base
+def _rate_of(container: InputContainer, stream: VideoStream, look: PacketTimes) -> _Rate:
+    """Return the rate by the first packets and, if the file keeps an index of all packets, by that."""
+    claims = claimed_rates(stream)
+    index = index_times(stream) if "mov" in container.format.name.split(",") else None
+    if index is None:
+        return _Rate(choose_rate(look, claims), look.evenly_spaced, by_all=False)
+    if look.evenly_spaced and index.evenly_spaced:
+        return _Rate(choose_rate(look, claims), constant=True, by_all=True)
+    return _Rate(output_rate(index, claims), constant=False, by_all=True)
 
 
 def _plain(value: object) -> object:
@@ -499,5 +419,5 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.repr}
     return value

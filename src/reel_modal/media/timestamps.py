@@ -5,7 +5,8 @@ Pure; it must not open files.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["PacketTimes", "choose_rate", "last_shown", "same_rate"]
+__all__ = ["PacketTimes", "choose_rate", "last_shown", "same_rate", "tagged_end"]
 
 # 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
@@ -30,6 +31,7 @@ _STANDARD_RATES: Final = tuple(
         + [Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120, 240)]
     )
 )
+_DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 _VP8: Final = frozenset({"vp8", "libvpx"})
 _FALLBACK: Final = Fraction(25)
 _SLOWEST: Final = Fraction(1, 60)
@@ -40,11 +42,12 @@ _JITTER_SECONDS: Final = Fraction(15, 10000)
 
 @dataclass(frozen=True, slots=True)
 class PacketTimes:
-    """The presentation times of the packets that are shown, in order.
+    """The presentation times of the packets that are shown, in order: each picture lasts until the next one begins.
 
     Attributes:
-        ticks: Times in units of `tick_seconds`; empty where the container keeps none.
-        count: Packets that are shown, with or without a time.
+        ticks: Times in units of `tick_seconds`; empty where the container keeps none. Those of empty packets count:
+            they repeat the picture before.
+        count: Packets that hold a picture, with or without a time.
         last_duration_ticks: Of the last one, 0 where it is not said.
         tick_seconds: The time base: no time is more exact.
     """
@@ -64,26 +67,39 @@ class PacketTimes:
             stream: Whose packets they are.
         """
         shown: list[tuple[int | None, int]] = []
+        count = newest_duration = 0
         newest_dts: int | None = None
         marked = _marks_shown(stream)
         ended = False
         for packet in packets:
             ended = packet.dts is None and not packet.size  # PyAV's own last packet, which flushes a decoder
             newest_dts = newest_dts if packet.dts is None else packet.dts
+            if packet.size:
+                newest_duration = packet.duration or 0
             if _is_shown(packet, marked=marked):
                 shown.append((packet.pts, packet.duration or 0))
+                count += packet.size > 0
         timed = sorted((pts, duration) for pts, duration in shown if pts is not None)
         if not ended and newest_dts is not None:
             # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
             timed = [item for item in timed if item[0] <= newest_dts]
         last_duration = timed[-1][1] if timed else 0
-        return cls(tuple(pts for pts, _ in timed), len(shown), last_duration, seconds_per_tick(stream))
+        if ended and timed:
+            last_duration = newest_duration if _counts_by_decoding(stream) else last_duration
+            if (end_seconds := tagged_end(stream)) is not None:  # Matroska's packets may have no duration
+                last_duration = max(last_duration, round(end_seconds / seconds_per_tick(stream)) - timed[-1][0])
+        return cls(tuple(pts for pts, _ in timed), count, last_duration, seconds_per_tick(stream))
 
     def since(self, seconds: Fraction) -> Self:
         """Return the times from `seconds` on: what is before the first frame that decodes is never seen."""
         kept = self.ticks[bisect_left(self.ticks, seconds / self.tick_seconds) :]
         count = self.count - (len(self.ticks) - len(kept))
         return replace(self, ticks=kept, count=count)
+
+    def after(self, seconds: Fraction) -> Fraction | None:
+        """Return when the first picture after `seconds` is shown; None if there is none."""
+        place = bisect_right(self.ticks, seconds / self.tick_seconds)
+        return self.ticks[place] * self.tick_seconds if place < len(self.ticks) else None
 
     @property
     def first_seconds(self) -> Fraction:
@@ -112,6 +128,11 @@ class PacketTimes:
         if not self.ticks:
             return self.count / rate
         return self.end_seconds(rate) - self.first_seconds
+
+    @property
+    def stated_seconds(self) -> Fraction:
+        """Seconds from the first picture to the end of the last, as the file says it, however short that one is."""
+        return (self.ticks[-1] + self.last_duration_ticks) * self.tick_seconds - self.first_seconds
 
     def end_seconds(self, rate: Fraction) -> Fraction:
         """Return the time at which the last picture ends.
@@ -174,6 +195,20 @@ def same_rate(one: Fraction, other: Fraction) -> bool:
     return abs(one / other - 1) <= _NOT_NTSC
 
 
+def tagged_end(stream: VideoStream) -> Fraction | None:
+    """Return when the picture ends by the tag that writers of Matroska put into a file; None if there is none."""
+    tag = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
+    return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+
+
+def _counts_by_decoding(stream: VideoStream) -> bool:
+    """Return whether a packet's duration is the time until the next one is decoded, as it is in MP4 and MOV.
+
+    Only the last one of these is free: it says how long the picture that is shown last lasts.
+    """
+    return "mov" in stream.container.format.name.split(",")
+
+
 def _marks_shown(stream: VideoStream) -> bool:
     """Return whether packets say themselves if they are shown, as those of VP8 do.
 
@@ -185,8 +220,9 @@ def _marks_shown(stream: VideoStream) -> bool:
 def _is_shown(packet: Packet[VideoStream], *, marked: bool) -> bool:
     """Return whether a player shows the picture: not if an edit list hides it, or it is a reference frame of VP8.
 
-    VP8 keeps such a frame in a packet of its own; the packet's fifth bit is `show_frame` (RFC 6386, 9.1).
+    VP8 keeps such a frame in a packet of its own; the packet's fifth bit is `show_frame` (RFC 6386, 9.1). An empty
+    packet with a time shows the picture before it once more, as Theora has it.
     """
-    if not packet.size or packet.is_discard:
+    if packet.is_discard or (not packet.size and packet.pts is None):
         return False
-    return not marked or bool(memoryview(packet)[0] & 0x10)
+    return not packet.size or not marked or bool(memoryview(packet)[0] & 0x10)

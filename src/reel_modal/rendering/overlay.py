@@ -5,7 +5,7 @@ Pure work on arrays; it must not know files, clocks or jobs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -20,7 +20,7 @@ from reel_modal.rendering.ellipse import LUMA, Box, Ellipse, Grid, Mask, ellipse
 from reel_modal.rendering.hdr_light import chroma_factor, luma_table
 from reel_modal.rendering.opencv import exact_factor, load_cv2
 from reel_modal.rendering.tiles import Samples
-from reel_modal.rendering.timeline import EllipseState, RegionTrack
+from reel_modal.rendering.timeline import STANDING_SECONDS, EllipseState, RegionTrack
 from reel_modal.rendering.yuv_color import yuv_of
 from reel_modal.schema import OverlayRequest
 
@@ -106,6 +106,37 @@ class OverlayRenderer:
     def active(self, seconds: Fraction) -> bool:
         """Whether anything is drawn at `seconds`; when not, the frame is to go through as it is."""
         return any(track.at(seconds) is not None for track in self._tracks)
+
+    def moment(self, start: Fraction, end: Fraction) -> Fraction | None:
+        """Return the moment whose highlights a frame gets that is shown from `start` to `end`; None if it gets none.
+
+        That is its start. If nothing is drawn then but the frame stands, it is the middle of a region's time in it.
+        """
+        if self.active(start):
+            return start
+        for track in self._tracks if end - start > STANDING_SECONDS else ():
+            first, last = track.interval
+            if track.enabled and start < first < end:
+                return (first + min(last, end)) / 2
+        return None
+
+    def moments(self, start: Fraction, end: Fraction, step: Fraction) -> Iterator[Fraction]:
+        """Yield when a picture that is shown from `start` to `end` looks different: at its start, and while drawn on.
+
+        Args:
+            start: In seconds from the first picture on.
+            end: When the next picture is shown.
+            step: Seconds between two moments at which highlights move.
+        """
+        yield start
+        if end - start <= STANDING_SECONDS:
+            return
+        drawn, moment = self.active(start), start + step
+        while moment < end:
+            before, drawn = drawn, self.active(moment)
+            if before or drawn:
+                yield moment
+            moment += step
 
     def render(self, planes: AnyPlanes, seconds: Fraction) -> None:
         """Draw what is to be seen at `seconds` on `planes`, in place.

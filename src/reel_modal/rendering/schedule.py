@@ -30,22 +30,28 @@ class Shown:
 class Schedule:
     """Fills the frames of the output, in order, each exactly once.
 
-    A frame shows the picture whose moment is nearest, so that none is more than half a frame early or late. In
-    slowed stretches `blend` mixes the two pictures around it.
+    A frame shows the picture whose moment is nearest, so that none is more than half a frame early or late, unless
+    pictures may wait. In slowed stretches `blend` mixes the two pictures around it.
 
     Args:
         timeline: Source time to output time.
         fps: Of the output.
         slow_motion: What fills the time between two pictures of a slowed stretch.
+        most_late_frames: How late a picture may be shown so that the one before it, whose frame it would take, is not
+            dropped. 0 shows the nearest picture at each frame.
     """
 
-    def __init__(self, timeline: Timeline, fps: Fraction, slow_motion: SlowMotion) -> None:
+    def __init__(
+        self, timeline: Timeline, fps: Fraction, slow_motion: SlowMotion, *, most_late_frames: float = 0
+    ) -> None:
         self._timeline = timeline
         self._fps = fps
         self._blend = slow_motion == "blend"
+        self._most_late_frames = most_late_frames
         self._older: Fraction | None = None
         self.count: int = timeline.frame_count(fps)
         self.next_index: int = 0
+        self.dropped: int = 0
 
     @property
     def complete(self) -> bool:
@@ -60,12 +66,21 @@ class Schedule:
         older, self._older = self._older, source_seconds
         if older is None:
             return
+        first = self.next_index
         while not self.complete:
             share = self._share(older, source_seconds)
             if share is None:
-                return
+                break
             yield Shown(self.next_index, share)
             self.next_index += 1
+        if self.next_index > first or self.complete or self._timeline.first_frame(older, self._fps) < 0:
+            return
+        due = self._timeline.to_output(source_seconds) * self._fps
+        if self.next_index + 1 - due <= self._most_late_frames:
+            yield Shown(self.next_index)
+            self.next_index += 1
+        else:
+            self.dropped += 1
 
     def rest(self) -> Iterator[Shown]:
         """Yield the frames that the last picture fills, after all have been taken."""

@@ -12,7 +12,11 @@ from typing import Final
 from reel_modal.interpolation import Point, Track
 from reel_modal.schema import HighlightKeyframe, HighlightRegion, OverlayStyle, Timeline
 
-__all__ = ["EllipseState", "RegionTrack", "Timeline"]
+__all__ = ["STANDING_SECONDS", "EllipseState", "RegionTrack", "Timeline"]
+
+STANDING_SECONDS: Final = Fraction(1, 10)
+"""A picture that is shown for longer than this stands: one can see if a highlight on it begins late or does not move.
+"""
 
 _SMALLEST_RADIUS_PX: Final = 1e-3
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from reel_modal.errors import ConfigError, InvalidKeyError, RequestError
 from reel_modal.schema._fields import Kind, Record, join
@@ -21,10 +21,12 @@ __all__ = [
     "JOB_ID",
     "KEY",
     "MOST_SECONDS",
+    "OUTPUT_RATE",
     "RATE",
     "RATIO",
     "SECONDS",
     "USER_ID",
+    "Rate",
     "Size",
     "boolean",
     "choice",
@@ -44,6 +46,9 @@ __all__ = [
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+
+Rate: TypeAlias = Literal["constant", "source"] | Fraction
+"""The frame rate of an output: constant, the source's own times, or a number of frames a second."""
 
 Size: TypeAlias = Sequence[int] | Mapping[str, object] | str
 """What a (width, height) may be given as: also `{"width": 1920, "height": 1080}` and `1920x1080`."""
@@ -373,6 +378,19 @@ def _convert_rate(value: object) -> Fraction:
     return read
 
 
+def _convert_output_rate(value: object) -> Rate:
+    if isinstance(value, str) and value in {"constant", "source"}:
+        return "source" if value == "source" else "constant"
+    try:
+        return _convert_rate(value)
+    except RequestError as error:
+        raise RequestError("", f"{error.problem}; or write constant or source") from error
+
+
+def _written_rate(value: Rate) -> str:
+    return str(value)
+
+
 def _convert_key(value: object) -> str:
     read = string(LONGEST_KEY_BYTES, lines=True).convert(value)
     try:
@@ -408,6 +426,12 @@ RATE: Final[Kind[Number, Fraction]] = Kind(
     {"anyOf": [{"type": "number", **_limits(1, 240, None)}, {"type": "string", "pattern": _EXACT}]},
     "frames a second, 1 to 240; 29.97 is 30000/1001",
     str,
+)
+OUTPUT_RATE: Final[Kind[Number, Rate]] = Kind(
+    _convert_output_rate,
+    {"anyOf": [{"enum": ["constant", "source"]}, *RATE.schema["anyOf"]]},
+    f"`constant`, `source`, or {RATE.says}",
+    _written_rate,
 )
 JOB_ID: Final = identifier(_LONGEST_ID)
 KEY: Final[Kind[str, str]] = Kind(

@@ -13,6 +13,7 @@ from reel_modal.schema._kinds import (
     RATE,
     RATIO,
     SECONDS,
+    Rate,
     boolean,
     choice,
     decimal,
@@ -130,6 +131,9 @@ class FramingRequest(Request):
         output_key: Where the result goes; its suffix chooses the container.
         encode: How the output is encoded.
         store: Whose the two keys are, and what becomes of an output that is there.
+        rate: `constant` renders a clip whose frame rate varies at the smallest standard rate that keeps its pictures;
+            `source` keeps the time of each picture; a number of frames a second is that rate, by repeating and
+            dropping. A clip of a constant rate keeps it unless a number is given.
         crop: What is kept of the picture, in order of the times; before the first and behind the last it
             stands still. Empty keeps all of it.
         interpolation: How the crop moves between its keyframes.
@@ -139,7 +143,7 @@ class FramingRequest(Request):
         segments: Stretches of other speeds, in order, in the time of the untrimmed source.
         output_size: (width, height) in pixels, even; None is 810 x 1440, or what `aspect` gives.
         aspect: Width / height of the output, at the source's own resolution; instead of `output_size`.
-        fps: Frames a second of the output; None is the source's rate.
+        fps: The same as a number in `rate`; None leaves it to `rate`.
         rotation_degrees: 0, 90, 180 or 270 clockwise, on top of what the file says; the crop is in pixels of
             the turned picture.
         audio: Whether the sound goes along.
@@ -226,7 +230,14 @@ class FramingRequest(Request):
             except RequestError as error:
                 raise RequestError(join(join("crop", index), error.path), error.problem) from error
 
+    @property
+    def output_rate(self) -> Rate:
+        """The frame rate that is asked for, by `rate` or by `fps`."""
+        return self.rate if self.fps is None else self.fps
+
     def _check_edit(self) -> None:
+        if self.fps is not None and self.rate not in {"constant", self.fps}:
+            raise RequestError("rate", f"is {self.rate}, but fps is {self.fps}; send one of them")
         if self.output_size is not None and self.aspect is not None:
             raise RequestError("aspect", f"is given beside the output size {self.output_size}; send one of them")
         check_order("crop", [keyframe.time_seconds for keyframe in self.crop])

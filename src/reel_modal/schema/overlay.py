@@ -182,6 +182,9 @@ class OverlayRequest(Request):
         output_key: Where the result goes; its suffix chooses the container.
         encode: How the output is encoded.
         store: Whose the two keys are, and what becomes of an output that is there.
+        rate: `constant` renders a clip whose frame rate varies at the smallest standard rate that keeps its pictures;
+            `source` keeps the time of each picture; a number of frames a second is that rate, by repeating and
+            dropping. A clip of a constant rate keeps it unless a number is given.
         regions: The highlights.
         effect: What they do.
         style: How they look.

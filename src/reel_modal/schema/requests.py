@@ -8,7 +8,7 @@ from typing import Self, TypedDict, Unpack
 
 from reel_modal.errors import InvalidKeyError, RequestError
 from reel_modal.schema._fields import Raw, Record, declared, decode, record
-from reel_modal.schema._kinds import JOB_ID, KEY, USER_ID, nested
+from reel_modal.schema._kinds import JOB_ID, KEY, OUTPUT_RATE, USER_ID, Rate, nested
 from reel_modal.schema.containers import container_problem
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.keys import is_below, receipt_key, same_object, store_key
@@ -38,6 +38,9 @@ class Request(Record):
         output_key: Where the result goes; its suffix chooses the container.
         encode: How the output is encoded.
         store: Whose the two keys are, and what becomes of an output that is there.
+        rate: `constant` renders a clip whose frame rate varies at the smallest standard rate that keeps its pictures;
+            `source` keeps the time of each picture; a number of frames a second is that rate, by repeating and
+            dropping. A clip of a constant rate keeps it unless a number is given.
     """
 
     job_id: str = declared(converter=JOB_ID)
@@ -46,6 +49,7 @@ class Request(Record):
     output_key: str = declared(converter=KEY)
     encode: EncodeOptions = declared(converter=nested(EncodeOptions), default=EncodeOptions())
     store: StoreOptions = declared(converter=nested(StoreOptions), default=StoreOptions())
+    rate: Rate = declared(converter=OUTPUT_RATE, default="constant", added_later=True)
 
     @classmethod
     def parse(cls, raw: Raw, **given: Unpack[SetByServer]) -> Self:
@@ -59,6 +63,11 @@ class Request(Record):
             RequestError: A field is wrong, unknown, missing, or given twice with different values; `path` names it.
         """
         return cls.from_mapping(decode(raw, cls._noun), **given)
+
+    @property
+    def output_rate(self) -> Rate:
+        """The frame rate that is asked for."""
+        return self.rate
 
     def places(self) -> tuple[str, str]:
         """Return the input's and the output's key as the store knows them, below a user's folder or not."""

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from reel_modal.errors import RequestError
 from reel_modal.schema._fields import Kind, declared, record
-from reel_modal.schema._kinds import boolean, choice, matching, optional, size
+from reel_modal.schema._kinds import OUTPUT_RATE, Rate, boolean, choice, matching, optional, size
 from reel_modal.schema.requests import Request
 
 __all__ = ["Device", "UpscaleRequest"]
@@ -42,6 +42,9 @@ class UpscaleRequest(Request):
         output_key: Where the result goes; its suffix chooses the container.
         encode: How the output is encoded.
         store: Whose the two keys are, and what becomes of an output that is there.
+        rate: `source` keeps the time of each picture; `constant` makes a varying frame rate constant, at the smallest
+            standard rate that keeps the pictures; a number of frames a second is that rate, by repeating and
+            dropping. A clip of a constant rate keeps it unless a number is given.
         scale: 2 or 4; None where `output_size` says it.
         output_size: (width, height) in pixels, even, at least the clip's own; instead of `scale`. A shape that is
             not the clip's is reached by pixels that are not square: a player shows no distortion.
@@ -61,6 +64,7 @@ class UpscaleRequest(Request):
         True
     """
 
+    rate: Rate = declared(converter=OUTPUT_RATE, default="source", added_later=True)
     scale: int | None = declared(converter=optional(_SCALE), default=None, aliases=("scale_factor",))
     output_size: tuple[int, int] | None = declared(
         converter=optional(size(_SIDES, 16, _LARGEST_SIDE_PX, even=True)),

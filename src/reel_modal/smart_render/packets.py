@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 from reel_modal.errors import SpliceError
 from reel_modal.frames import PixelFormat
 from reel_modal.media import MediaInfo
+from reel_modal.media.output_rate import output_rate
 from reel_modal.media.pyav import seconds_per_tick
+from reel_modal.media.timestamps import PacketTimes
 from reel_modal.media.untrusted import opened, packets_of
 from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps
@@ -103,7 +105,8 @@ def read_picture(
     if all(reading.hidden):
         raise SpliceError("no picture of it is shown")
     dts = reading.dts if reading.dts_known else decoding_times(reading.pts)
-    table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds)
+    last_ticks = reading.last_ticks if media.keeps_decoding_times else reading.latest_ticks
+    table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds, last_ticks)
     pixels = media.coded_size[0] * media.coded_size[1] * len(table)
     sps, pixel_format = _common([Sps.parse(unit) for unit in reading.sets.sps], media)
     times = PictureTimes.of(table, media.fps)
@@ -111,10 +114,14 @@ def read_picture(
         media.start_seconds
     ):
         raise SpliceError("its first picture does not decode")
+    shown_pts = array("q", sorted(table.pts))
+    if not times.constant and not media.rate_by_all:
+        found = PacketTimes(tuple(shown_pts), len(shown_pts), last_ticks, tick_seconds)
+        media = replace(media, fps=output_rate(found, [media.fps]), constant_rate=False, rate_by_all=True)
     return Picture(
         media,
         table,
-        array("q", sorted(table.pts)),
+        shown_pts,
         times,
         reading.sets,
         sps,
@@ -139,6 +146,9 @@ class _Reading:
         self.hidden = bytearray()
         self.size_bytes = 0
         self.dts_known = True
+        # Of the packet that is decoded last, and of the one that is shown last.
+        self.last_ticks = self.latest_ticks = 0
+        self.latest: int | None = None
 
     def take_sets(self, sets: ParameterSets) -> None:
         """Go by `sets` from here on."""
@@ -165,6 +175,9 @@ class _Reading:
                 self.orders.add(self.headers.order(data, self.sets.length_size))
         else:
             unit = PictureUnit(self.keyframes[len(self.pts)], ())
+        self.last_ticks = packet.duration or 0
+        if self.latest is None or packet.pts > self.latest:
+            self.latest, self.latest_ticks = packet.pts, self.last_ticks
         self.pts.append(packet.pts)
         self.dts.append(packet.pts if packet.dts is None else packet.dts)
         self.dts_known = self.dts_known and packet.dts is not None

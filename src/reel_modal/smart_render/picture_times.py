@@ -33,6 +33,7 @@ class PacketTable:
         idr: 1 where it begins anew, and nothing behind it refers to anything before it; else 0.
         hidden: 1 where it is decoded but not shown, by an edit list; else 0.
         tick_seconds: The time base.
+        last_ticks: How long the picture that is shown last lasts; 0 if the file does not say.
     """
 
     pts: Sequence[int]
@@ -40,6 +41,7 @@ class PacketTable:
     idr: Sequence[int]
     hidden: Sequence[int]
     tick_seconds: Fraction
+    last_ticks: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -83,10 +85,13 @@ class PictureTimes:
         pts = [table.pts[place] for place in order]
         first = next(rank for rank, place in enumerate(order) if not table.hidden[place])
         tick = table.tick_seconds
+        stands = table.last_ticks * tick
         if _even(pts) and _even(table.dts):
             exact = 1 / fps if len(pts) > 1 and abs((pts[1] - pts[0]) * tick * fps - 1) < _SAME else None
             step = exact or (pts[1] - pts[0] if len(pts) > 1 else 1) * tick
-            return cls(pts, table.dts, [(rank - first) * step for rank in range(len(pts))], tick, constant=True)
+            seconds = [(rank - first) * step for rank in range(len(pts))]
+            ends = seconds[-1] + stands if 2 * stands > 3 * step else None
+            return cls(pts, table.dts, seconds, tick, constant=True, ends_seconds=ends)
         shown = PacketTimes(tuple(pts), len(pts), 0, tick)
         rate = choose_rate(shown, [fps])
         start = pts[first] * tick
@@ -94,8 +99,10 @@ class PictureTimes:
         late = max(abs(at * tick - start - (rank - first) / rate) for rank, at in enumerate(pts))
         if not shown.evenly_spaced or late > allowed:
             seconds = [(at - pts[first]) * tick for at in pts]
-            return cls(pts, table.dts, seconds, tick, constant=False)
-        return cls._on_grid(start, rate, first, len(pts), _reorder_depth(order))
+            ends = seconds[-1] + stands if 2 * stands * fps >= 1 else None
+            return cls(pts, table.dts, seconds, tick, constant=False, ends_seconds=ends)
+        made = cls._on_grid(start, rate, first, len(pts), _reorder_depth(order))
+        return replace(made, ends_seconds=made.seconds[-1] + stands) if 2 * stands * rate > 3 else made
 
     def cut(self, table: PacketTable, start: Fraction, end: Fraction) -> Self:
         """Return the times of a trim at any two moments: the picture that is on the screen at `start` begins there.
@@ -134,6 +141,13 @@ class PictureTimes:
         if end < len(self.seconds):
             return self.seconds[end]
         return self.ends_seconds or self.seconds[-1] + 1 / fps
+
+    def until(self, rank: int) -> Fraction:
+        """Return when the picture of `rank` is no longer shown, as far as the times say."""
+        if rank + 1 < len(self.seconds):
+            return self.seconds[rank + 1]
+        before = self.seconds[rank] - self.seconds[rank - 1] if rank else self.tick_seconds
+        return self.ends_seconds or self.seconds[rank] + before
 
     @classmethod
     def _on_grid(cls, start: Fraction, rate: Fraction, first: int, count: int, depth: int) -> Self:

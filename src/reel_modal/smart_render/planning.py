@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import Final, Literal, Self, TypeAlias
 
 from reel_modal.errors import SpliceError
+from reel_modal.rendering.timeline import STANDING_SECONDS
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.picture_times import PacketTable, PictureTimes, ranks_of
 
@@ -144,10 +145,10 @@ def plan_packets(
     clean = [True, *(highest == place for place, highest in enumerate(accumulate(ranks, max)))]
     hidden = _hidden_ranks(table, order)
     kept = (0, count) if trim is None else _kept(times, trim, hidden)
-    spans = [
-        (max(bisect_left(times.seconds, start), hidden, kept[0]), min(bisect_right(times.seconds, end), kept[1]))
-        for start, end in changed
-    ]
+    spans = []
+    for interval in changed:
+        first, last = _touched(times, interval)
+        spans.append((max(first, hidden, kept[0]), min(last, kept[1])))
     if trim is not None:
         if not (clean[kept[0]] and table.idr[kept[0]]):
             spans.append((kept[0], kept[0] + 1))
@@ -159,6 +160,32 @@ def plan_packets(
     if not plan.copied:
         raise SpliceError("every picture of it changes, or depends on one that does")
     return plan
+
+
+def _touched(times: PictureTimes, interval: Interval) -> tuple[int, int]:
+    """Return (first, end) of the ranks whose pictures are drawn on.
+
+    Those are the pictures that appear within the interval, and the one that stands on the screen when it begins.
+
+    Raises:
+        SpliceError: A picture of a variable rate stands while something is drawn on it: it takes more than one frame.
+    """
+    start, end = interval
+    first, last = bisect_left(times.seconds, start), bisect_right(times.seconds, end)
+
+    def lasts(rank: int) -> Fraction:
+        return times.until(rank) - times.seconds[rank]
+
+    if first and start < times.until(first - 1) and lasts(first - 1) > STANDING_SECONDS:
+        first -= 1
+    if not times.constant:
+        for rank in range(first, last):
+            if lasts(rank) > STANDING_SECONDS:
+                raise SpliceError(
+                    f"a highlight changes its picture at {float(times.seconds[rank]):g} s, which stands for"
+                    f" {float(lasts(rank)):g} s and becomes several frames"
+                )
+    return first, last
 
 
 def refuse_most(rendered: int, frames: int) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.media.headers import title_of
 from reel_modal.media.muxing import muxer_options
-from reel_modal.media.probing import title_of
 from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.sound import is_taken
 from reel_modal.media.untrusted import file_url, opened, packets_of
@@ -194,7 +194,7 @@ class _Splice:
         return self._origin * times.tick_seconds, length
 
     def _lasts(self, rank: int) -> int:
-        """How long a picture of a trim of a variable rate is shown, in ticks."""
+        """How long a picture is shown, in ticks, by the times of the output."""
         times = self._picture.times
         return round((times.end_of(rank + 1, self._picture.media.fps) - times.seconds[rank]) / times.tick_seconds)
 
@@ -217,7 +217,9 @@ class _Splice:
             packet.duration, packet.is_keyframe = duration, new.idr
         times = self._picture.times
         packet.pts, packet.dts = times.pts[rank] - self._origin, times.dts[place] - self._origin
-        if self._step is not None:
+        if place == self._plan.kept[1] - 1:  # in MP4 it is this one that says how long the last picture lasts
+            packet.duration = self._lasts(place)
+        elif self._step is not None:
             packet.duration = self._step
         elif self._plan.trim:
             packet.duration = self._lasts(rank)
