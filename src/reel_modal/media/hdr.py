@@ -49,18 +49,21 @@ class HdrMetadata:
 
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> Self | None:
-        """Return what comes with a decoded frame, None if it is nothing."""
+        """Return what comes with a decoded frame, None if it is nothing that can be true."""
         primaries = luminance = light = None
         said = frame_side_data(frame, "MASTERING_DISPLAY_METADATA")
         if said is not None and len(said) >= _MASTERING.size:
             *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(said)
             ratios = [Fraction(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair[1]]
-            if len(ratios) == len(numbers) // 2:
-                primaries = tuple(zip(ratios[:8:2], ratios[1:8:2], strict=True)) if has_primaries else None
-                luminance = (ratios[8], ratios[9]) if has_luminance else None
+            known = len(ratios) == len(numbers) // 2
+            if known and has_primaries and all(0 <= ratio <= 1 for ratio in ratios[:8]):
+                primaries = tuple(zip(ratios[:8:2], ratios[1:8:2], strict=True))
+            if known and has_luminance and 0 <= ratios[8] < ratios[9] <= _PQ_PEAK_NITS:
+                luminance = (ratios[8], ratios[9])
         said = frame_side_data(frame, "CONTENT_LIGHT_LEVEL")
         if said is not None and len(said) >= _LIGHT.size:
-            light = _LIGHT.unpack_from(said)
+            most, mean = _LIGHT.unpack_from(said)
+            light = (most, mean) if max(most, mean) <= _PQ_PEAK_NITS else None
         return cls(primaries, luminance, light) if primaries or luminance or light else None
 
     def parameters(self, encoder: str) -> tuple[str, Mapping[str, str]] | None:

@@ -100,6 +100,7 @@ def look_at_fields(
     with opened(path, data, limits=limits) as container:
         stream = next(stream for stream in container.streams.video if stream.index == stream_index)
         stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+        stream.thread_type = "AUTO"  # a place may be many pictures after a keyframe
         guard = CodedSizeGuard(stream, path, limits)
         begins = Fraction(container.start_time or 0, _MICROSECONDS)
         for place in _PLACES if duration_seconds is not None else _PLACES[:1]:
