@@ -142,6 +142,27 @@ def test_rendered_pictures_are_progressive(name: str, deinterlace: Literal["fram
     assert teeth(tmp_path / "out.mp4") < 0.3 * teeth(clip)
 
 
+@pytest.mark.parametrize("rate", ["constant", "source"])
+@pytest.mark.parametrize("deinterlace", ["frame", "field"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_variable_rate_keeps_its_length(name: str, deinterlace: str, rate: str, tmp_path: Path) -> None:
+    """After a second, one picture of three is left, the last of which stands for three."""
+    gaps = r"select='lt(t\,1)+not(mod(n\,3))'"
+    source = f"{BAR.replace('duration=1', 'duration=2')},{WEAVE['tff']},{gaps}"
+    clip = tmp_path / "clip.mkv"
+    ffmpeg("-f", "lavfi", "-i", source, "-fps_mode", "passthrough", *KINDS["h264.mp4"], clip)
+    kind, fields = FUNCTIONS[name]
+    encode = EncodeOptions(**(FAITHFUL.to_dict() | {"deinterlace": deinterlace}))  # type: ignore[arg-type]
+    result = rendered(kind, clip, tmp_path / "out.mp4", encode=encode, rate=rate, **fields)
+    made = probe(tmp_path / "out.mp4", scan=True)
+    assert made.scan is not None
+    assert abs(made.scan.duration_seconds - 2) <= Fraction(1, 20)
+    assert (made.scan.frame_count, made.interlaced) == (result.frames, False)
+    if rate == "source":
+        stored = len(pictures(clip, "in_process"))
+        assert result.frames == stored if deinterlace == "frame" else 2 * stored - 1 <= result.frames <= 2 * stored
+
+
 def test_copied_pictures_keep_their_fields(tmp_path: Path) -> None:
     clip = woven(tmp_path / "clip.mp4", "tff", *KINDS["h264.mp4"], "-g", "5")
     encode = EncodeOptions(encoder="libx264")

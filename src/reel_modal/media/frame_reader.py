@@ -281,6 +281,9 @@ class FrameReader:
             filters.append("trim=" + ":".join(said))
         if self.media.deinterlace is not None:
             filters.append(deinterlace_filter(self.media.deinterlace, self.media.unmarked_order))
+        if self.media.deinterlace == "field" and self.fps is None and self.media.keeps_presentation_times:
+            # The filter takes the last picture to last as long as the one before, and shows its second field at half.
+            filters.append(f"trim=end={seconds_text(picture_end(self.media, self._settings.limits))}")
         filters += self.media.orientation.filters()
         if self.media.hdr_color is not None:
             filters += tone_map_filters(self.media.hdr_color, self.media.hdr)
