@@ -1,4 +1,4 @@
-"""Real files that PyAV 17, 18 and 19 read differently."""
+"""Real files that PyAV 18 and 19 read differently."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def motion_jpeg(path: Path, exif_orientation: int) -> Path:
 def test_probe_unknown_side_data_leaves_the_orientation(
     tmp_path: Path, exif_orientation: int, expected: Orientation
 ) -> None:
-    """PyAV 17 and 18 have no name for EXIF, type 31: "31 is not a valid Type"."""
+    """PyAV 18 has no name for EXIF, type 31: "31 is not a valid Type"."""
     assert probe(motion_jpeg(tmp_path / "camera.avi", exif_orientation)).orientation == expected
 
 
@@ -77,6 +77,6 @@ def test_fraction_of_an_unset_ratio_is_none() -> None:
 
 
 def test_fraction_of_an_infinite_ratio_is_none() -> None:
-    av = pytest.importorskip("av.rational", reason="PyAV 17 has Fractions alone", exc_type=ImportError)
+    av = pytest.importorskip("av.rational", reason="PyAV 18 has Fractions alone", exc_type=ImportError)
     assert fraction(av.AVRational(1, 0)) is None
     assert fraction(av.AVRational(2, 60)) == Fraction(1, 30)

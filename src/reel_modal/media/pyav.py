@@ -1,4 +1,4 @@
-"""Everything that differs between PyAV 17, 18 and 19, in one place: tags, exact ratios, side data of frames."""
+"""Everything that differs between PyAV 18 and 19, in one place: tags, exact ratios, side data of frames."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def _open(file: str | BinaryIO, mode: str, **arguments: object) -> object:
 
 
 def _accept_unknown_side_data() -> None:
-    """Let earlier versions read the side data of a frame that has a type which they have no name for.
+    """Let earlier versions read the side data of a frame that has a type which it has no name for.
 
-    PyAV 17 and 18 build all of it at once, so that one such type (29, views of MV-HEVC; 31, EXIF) hides the display
+    PyAV 18 builds all of it at once, so that one such type (29, views of MV-HEVC; 31, EXIF) hides the display
     matrix with "29 is not a valid Type". This is the hook with which PyAV 19 names them.
     """
     if _major() >= _NAMES_ANY_SIDE_DATA_SINCE:
