@@ -263,7 +263,8 @@ def choose_encoder(
                 _check_ten_bits(ffmpeg, candidate)
         except EncoderUnavailableError as error:
             last = error
-            message = f"{candidate} does not start here ({first_reason(error.stderr_tail)})"
+            reason = first_reason(error.stderr_tail) if error.stderr_tail else error.message
+            message = f"{candidate} does not start here ({reason})"
             passed_over.append(Degradation("encoder_unavailable", message))
         else:
             return EncoderChoice(candidate, arguments, ffmpeg, tuple(passed_over))
