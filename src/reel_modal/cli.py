@@ -194,6 +194,9 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
         "--hdr", choices=("sdr", "keep"), help="make SDR of an HDR clip, the default, or keep it in 10 bits"
     )
     parser.add_argument(
+        "--metadata", choices=("keep", "strip"), help="keep all tags of the clip; the default strips place and device"
+    )
+    parser.add_argument(
         "--smart",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -306,7 +309,7 @@ def _encode(arguments: argparse.Namespace, request: Request) -> Any:
     """Return the fields of `encode` of the request with those of the command line in their place."""
     chosen = {
         name: getattr(arguments, name)
-        for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace", "hdr")
+        for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace", "hdr", "metadata")
     }
     return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
 

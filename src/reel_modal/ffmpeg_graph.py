@@ -20,6 +20,7 @@ from reel_modal.media import MediaInfo, scan_packets
 from reel_modal.media.encoders import EncoderChoice, choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import (
+    ON_BLACK,
     chroma_options,
     clock_arguments,
     from_yuv_filters,
@@ -211,6 +212,7 @@ def _arguments(
     read_from = max(container_start, edit.first_seconds - _SEEK_MARGIN_SECONDS)
     graph = _graph(edit, origin=edit.media.start_seconds - read_from)
     arguments = ["-noautorotate", *clock_arguments(read_from, first_seconds=container_start)]
+    arguments += () if edit.media.contents.alpha_decoder is None else ("-c:v", edit.media.contents.alpha_decoder)
     arguments += input_arguments(edit.media.path, settings.limits)
     if sound is not None:
         arguments += sound.input_arguments(edit.frame_count / edit.fps)
@@ -239,6 +241,7 @@ def _graph(edit: GraphEdit, origin: Fraction) -> list[str]:
     frames = [f"fps=fps={edit.fps.numerator}/{edit.fps.denominator}:start_time=0:round=near:eof_action=pass"]
     # Whatever turns the picture is done here; players would do it again.
     picture = [*media.orientation.filters(), "sidedata=mode=delete:type=DISPLAYMATRIX"]
+    picture += [ON_BLACK] if media.contents.alpha else []
     if (left, top, width, height) != (0, 0, *media.size):
         picture.append(f"crop={width}:{height}:{left}:{top}:exact=1")
     place = media.chroma_origin if is_420(media.pixel_format) else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from typing_extensions import Buffer
 
@@ -48,16 +48,15 @@ from reel_modal.media.filters import (
 from reel_modal.media.frame_reader import FrameReader
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_options
-from reel_modal.media.packet_times import check_times, set_times
+from reel_modal.media.packet_times import check_times, keeping_last, set_times
 from reel_modal.media.sound import Sound, SoundSource
+from reel_modal.media.sound_files import probe_sound, unheard
 from reel_modal.media.untrusted import COPIED, file_url
 from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
 from reel_modal.storage import publish_file, staging_name
 
 __all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
-
-_ROUNDED_SECONDS: Final = 0.0006  # Matroska keeps milliseconds
 
 Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
 """What `FramePipe.write` takes: see there."""
@@ -115,11 +114,11 @@ class FramePipe:
         threads: Threads of the encoder and its filters, 1 to 64. The default is a constant, not the cores of this
             machine: x264 writes other bytes for another number.
         encoder_options: More options of the encoder, such as `{"g": "48"}`.
-        audio_from: A file, or what `probe` has found out about it, whose audio streams go along: copied where the
-            container takes them, at most as long as the picture. A file without audio is no error. A `Sound` says
-            itself how.
+        audio_from: A file, or what `probe` has found out about it, whose audio streams go along: copied if the
+            container takes them, at most as long as the picture. It may be a video, whose lack of sound is no error,
+            or sound alone, such as `music.m4a`. A `Sound` says itself how.
         audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
-            time of its own first picture.
+            time of its own first picture, or of its first sound if it has none.
         expected_frames: How many will be written, where that is known: then the sound need not wait for the last of
             them. Where it was wrong, the sound is put in anew.
         color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
@@ -213,6 +212,7 @@ class FramePipe:
         named = {**self._encoder_options, **self._metadata}
         _check_words(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
+        self._unheard: list[Degradation] = []
         self._seconds: list[Fraction] = []
         self._last_seconds = 1 / self.fps
         self._process: FFmpegProcess | None = None
@@ -449,19 +449,22 @@ class FramePipe:
     def _find_sound(self) -> Sound | None:
         if not isinstance(self._audio_from, Path | MediaInfo):
             return self._audio_from
-        return SoundSource.of(
-            self._audio_from, start_seconds=self._audio_start_seconds, settings=self._settings, stage=self._stage
-        )
+        media = self._audio_from
+        if not isinstance(media, MediaInfo):
+            media = probe_sound(media, self._settings)
+            self._unheard += unheard(media)
+        return SoundSource.of(media, start_seconds=self._audio_start_seconds, stage=self._stage)
 
     def _add_sound(self, sound: Sound) -> Path:
         """Put the finished picture and the sound that belongs to it together."""
         target = self._stage()
         # Matroska keeps no decoding times: ffmpeg guesses them, once it has decoded some pictures.
         look = COPIED if is_mp4_like(self._video_path) else ()
+        last = keeping_last(self._video_path, self._seconds, self._last_seconds)
         command = (
             *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
-            *("-c:v", "copy", *self._keeping_last(), *self._joining(sound), file_url(target)),
+            *("-c:v", "copy", *last, *self._joining(sound), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
@@ -470,25 +473,13 @@ class FramePipe:
             process.kill()
         return target
 
-    def _keeping_last(self) -> tuple[str, ...]:
-        """Return the options of an output that keep how long the last frame lasts, which ffmpeg before 6 forgets."""
-        if not self._seconds:
-            return ()
-        # See `packet_times`: MP4 has it in the packet that is decoded last, others in the one that is shown last.
-        last = f"PTS*TB,{float(self._seconds[-1] - self._seconds[0]) - _ROUNDED_SECONDS!r}"
-        last = f"N,{len(self._seconds) - 1}" if is_mp4_like(self._video_path) else last
-        return (
-            "-bsf:v",
-            f"setts=pts=PTS:dts=DTS:duration='if(gte({last}),round({float(self._last_seconds)!r}/TB),DURATION)'",
-        )
-
     def _joining(self, sound: Sound) -> tuple[str, ...]:
         """Return the options of the output where the first input is the picture and the second is `sound`."""
-        streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1")
+        streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1", "-map_chapters", "-1")
         return (*streams, *finishing_arguments(self.path, self._metadata))
 
     def _degraded(self) -> tuple[Degradation, ...]:
-        notes = list(self._choice.passed_over)
+        notes = [*self._choice.passed_over, *self._unheard]
         if self._encoded_size != self.size:
             message = (
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"

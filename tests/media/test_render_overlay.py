@@ -180,7 +180,10 @@ EXPECTED_NOTES = {
     "stream.ts": ("the mp2 sound was encoded again: .mp4 does not take it",),
     "vorbis.mkv": ("the vorbis sound was encoded again: .mp4 does not take it",),
     "10bit.mp4": ("the 10-bit source was rendered in 8 bits",),
-    "444.mp4": ("the yuv444p source was rendered in 4:2:0 chroma",),
+    "444.mp4": ("the yuv444p source was rendered as yuv420p, which has less color detail",),
+    "long_sound.mp4": ("the output ends with the last picture; 1.00 s of sound after it are not in it",),
+    "late_video.mkv": ("the output begins with the first picture; 0.50 s of sound before it are not in it",),
+    "cover_art.mp4": ("stream 2 of the source (cover art, mjpeg) is not in the output",),
     "odd.webm": ("the odd size 161x121 was encoded as 162x122, since its chroma wants an even one",),
     "vfr.mp4": ("the variable frame rate was resampled to 25 frames a second",),
     "broken_packets.mp4": (

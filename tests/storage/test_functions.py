@@ -209,6 +209,37 @@ def test_framing_a_part_of_a_long_clip_without_an_index_reads_that_part(
         assert (read < long.stat().st_size * 0.45) == (kind != "no cues")
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_subtitles_of_a_part_are_fetched_with_it(
+    s3: ObjectStore, long_clip: Path, tmp_path: Path, suffix: str
+) -> None:
+    lines, long = tmp_path / "lines.srt", tmp_path / f"long.{suffix}"
+    lines.write_text(
+        "".join(
+            f"{n}\n00:{at // 60:02}:{at % 60:02},000 --> 00:{at // 60:02}:{at % 60:02},900\nSecond {at}\n\n"
+            for n, at in enumerate(range(0, 120, 2), 1)
+        )
+    )
+    codec = "mov_text" if suffix == "mp4" else "srt"
+    ffmpeg("-i", long_clip, "-i", lines, "-map", "0", "-map", "1", "-c", "copy", "-c:s", codec, long)
+    (tmp_path / "folder").mkdir()
+    made = []
+    for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url(f"subtitles-{suffix}"))):
+        put(storage, long.name, long, tmp_path)
+        request = part(long.name, 100, 103, size=(320, 180))
+        workdir = tmp_path / f"work-{len(made)}"
+        workdir.mkdir()
+        before = storage.traffic.bytes_in
+        process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+        read = storage.traffic.bytes_in - before
+        made.append(storage.fetch("out.mp4", tmp_path).read_bytes())
+    assert read < long.stat().st_size * 0.45
+    assert made[0] == made[1]
+    assert b"Second 100" in made[0]
+    assert b"Second 102" in made[0]
+    assert b"Second 104" not in made[0]
+
+
 def test_a_matroska_is_copied_where_it_is_small_enough_to_be_fetched_whole(
     s3: ObjectStore, long_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

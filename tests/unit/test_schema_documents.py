@@ -124,7 +124,7 @@ const requests: Request[] = [overlay, framing];
 function keys() { return { job_id: "j", user_id: "u", input_key: "in.mp4", output_key: "out.mp4" }; }
 export function seconds(result: RenderResult): number { return result.seconds_by_phase["render"] ?? 0; }
 export function lost(result: RenderResult): boolean {
-  return result.degraded.some((note) => note.code === "stream_dropped" && note.message !== "");
+  return result.degraded.some((note) => note.code === "sound_dropped" && note.message !== "");
 }
 // @ts-expect-error there is no such code
 export function wrong(result: RenderResult): boolean { return result.degraded[0].code === "lost_sound"; }

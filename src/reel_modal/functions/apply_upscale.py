@@ -14,13 +14,15 @@ from typing import Final
 
 from reel_modal.ahead import Ahead
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
+from reel_modal.functions.comparing import Made, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
 from reel_modal.functions.output_rate import PictureTimes, rendered_rate
 from reel_modal.functions.pictures import as_rendered
-from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified
+from reel_modal.functions.publishing import output_pipe, publish_result, result_of, verified, with_extras
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import MediaInfo, probe, rated
+from reel_modal.media.extras import Extras
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.tiles import Samples
 from reel_modal.rendering.upscale import SamplePlanes
@@ -80,8 +82,11 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         media = as_rendered(rated(probe(source, settings=settings), settings.limits), request.encode)
         plan = UpscalePlan.of(request, media, settings, registered)
     made, notes, _ = upscale(plan, request, context)
-    file = verified(made, context, NAME)
-    result = result_of(file.made, request, function=NAME, engine=plan.engine, degraded=(*plan.notes, *notes))
+    extras = Extras.of(plan.media, made.path, request.encode.metadata)
+    file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
+    finished = Made(file.media, extras, request.encode.metadata)
+    degraded = (*plan.notes, *notes, *losses(plan.media, finished))
+    result = result_of(file.made, request, function=NAME, engine=plan.engine, degraded=degraded)
     decoder = "" if plan.nvdec is None else str(plan.nvdec)
     return publish_result(
         result, file, request, context, model=plan.session.model.manifest.name, decoder_ffmpeg=decoder
@@ -111,6 +116,7 @@ def upscale(
         context,
         size=plan.target,
         fps=fps or media.fps,
+        source=media,
         sound=media,
         expected_frames=None if fps is None else frames,
         color=plan.color,
@@ -139,7 +145,7 @@ def upscale(
         dropped=0 if fps is None or media.scan is None else media.scan.grid(fps).dropped,
         pictures=media.expected_pictures or frames or 0,
     )
-    notes += not_kept(media, DecodingReport.of(reader), bits=plan.bits)
+    notes += not_kept(media, DecodingReport.of(reader))
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
 
 

@@ -1,20 +1,17 @@
-"""What of a source is not in the output."""
+"""What of a source is not in the output and shows in no look at the finished file: `comparing` finds the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Self
+from typing import Self
 
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation
 
 __all__ = ["DecodingReport", "not_kept", "rate_notes"]
-
-_BITS: Final = 8
-_SAME_CHROMA: Final = frozenset({"yuv420p", "yuvj420p", "nv12", "gray", "yuv420p10le", "p010le", "gray10le"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +81,12 @@ def rate_notes(
     return notes
 
 
-def not_kept(media: MediaInfo, decoding: DecodingReport, *, bits: int = _BITS) -> list[Degradation]:
+def not_kept(media: MediaInfo, decoding: DecodingReport) -> list[Degradation]:
     """Return the notes.
 
     Args:
         media: The source.
         decoding: What the decoder met.
-        bits: Of a sample of the output.
     """
     notes: list[Degradation] = []
     notes += decoding.notes()
@@ -106,10 +102,4 @@ def not_kept(media: MediaInfo, decoding: DecodingReport, *, bits: int = _BITS) -
         kind = "PQ" if media.hdr_color.transfer == "smpte2084" else "HLG"
         message = f"the source is HDR ({kind}); SDR was made of it (BT.709), which encode.hdr decides"
         notes.append(Degradation("tone_mapped", message))
-    if media.bit_depth > bits:
-        message = f"the {media.bit_depth}-bit source was rendered in {bits} bits"
-        notes.append(Degradation("bit_depth_reduced", message))
-    if media.pixel_format not in _SAME_CHROMA and media.bit_depth <= bits:
-        message = f"the {media.pixel_format} source was rendered in 4:2:0 chroma"
-        notes.append(Degradation("chroma_reduced", message))
     return notes

@@ -17,7 +17,8 @@ from reel_modal.errors import FrameError, InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.frame_memory import FrameMemory
-from reel_modal.frames import PLANAR, Frame, U8Array, frame_bytes
+from reel_modal.frames import Frame, U8Array, frame_bytes
+from reel_modal.functions.comparing import Made, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
@@ -28,10 +29,13 @@ from reel_modal.functions.publishing import (
     output_pipe,
     publish_result,
     result_of,
+    tags_for,
     verified,
+    with_extras,
 )
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
+from reel_modal.media.extras import Extras
 from reel_modal.media.picture_sizes import changes_size
 from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import Sound
@@ -84,15 +88,24 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         plan = _fetch(request, context)
     output = output_path(request, context)
     try:
-        smart, file = _copy(request, context, plan, output)
+        extras = Extras.of(
+            plan.media,
+            output,
+            request.encode.metadata,
+            timeline=plan.timeline,
+            length_seconds=plan.frame_count / plan.fps,
+        )
+        smart, file = _copy(request, context, plan, extras)
         notes: list[Degradation] = []
         if file is None:
             if plan.engine == "ffmpeg-graph" and changes_size(plan.media, context.settings):
                 plan = replace(plan, engine="opencv-yuv420p")  # the crop may lie outside of a smaller picture
             made, notes = _render(request, context, plan, output)
-            file = verified(made, context, NAME)
+            file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
+        finished = Made(file.media, extras, request.encode.metadata, sound=request.audio)
         engine = _COPY if smart.kind == "smart" else plan.engine
-        result = result_of(file.made, request, function=NAME, engine=engine, degraded=(*plan.notes, *notes))
+        degraded = (*plan.notes, *notes, *losses(plan.media, finished))
+        result = result_of(file.made, request, function=NAME, engine=engine, degraded=degraded)
         result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
         return publish_result(result, file, request, context)
     finally:
@@ -126,14 +139,15 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
 
 
 def _copy(
-    request: FramingRequest, context: JobContext, plan: FramingPlan, output: Path
+    request: FramingRequest, context: JobContext, plan: FramingPlan, extras: Extras
 ) -> tuple[RenderPlan, VerifiedFile | None]:
     """Copy what a trim keeps, where nothing else is asked for; return how, and what was made."""
     return render_smart(
         plan.media,
         (),
-        output,
-        request.encode,
+        extras.target,
+        request,
+        extras=extras,
         painter=None,
         context=context,
         function=NAME,
@@ -163,8 +177,7 @@ def _render(
         finally:
             if sound is not None:
                 sound.discard()
-    bits = PLANAR[plan.pixel_format].bits
-    return made, [*not_kept(plan.media, decoding, bits=bits), *notes]
+    return made, [*not_kept(plan.media, decoding), *notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +215,7 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
         sound=job.sound,
         settings=job.context.settings,
         advance=looked,
-        metadata=job.context.output_tags,
+        metadata=tags_for(job.plan.media, job.request, job.context),
     )
     return made, DecodingReport(broken_later=broken_packets), []
 
@@ -218,6 +231,7 @@ def _frame_by_frame(
         job.context,
         size=plan.layout.size,
         fps=plan.fps,
+        source=plan.media,
         sound=job.sound,
         expected_frames=None if plan.keeps_times else plan.frame_count,
         color=plan.color,

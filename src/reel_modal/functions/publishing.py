@@ -5,28 +5,43 @@ It must not know what was drawn.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from reel_modal.errors import OutputMismatchError
+from reel_modal.errors import MediaError, OutputMismatchError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.frames import ColorTags, PixelFormat
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe, scan_packets
+from reel_modal.media.extras import Extras, kept_tags
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.sound import Sound
 from reel_modal.media.timestamps import same_rate
 from reel_modal.schema import Degradation, RenderResult
 from reel_modal.schema.requests import Request
+from reel_modal.storage import publish_file, staging_name
 
-__all__ = ["VerifiedFile", "output_path", "output_pipe", "publish_result", "result_of", "verified"]
+__all__ = [
+    "VerifiedFile",
+    "output_path",
+    "output_pipe",
+    "publish_result",
+    "result_of",
+    "tags_for",
+    "verified",
+    "with_extras",
+]
 
 
 _COPIED: Final = "copy"
 _HDR_BITS: Final = 10
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +50,11 @@ class VerifiedFile:
 
     Attributes:
         made: The file, which is what it claims to be.
+        media: What a look at it has found.
     """
 
     made: PipeResult
+    media: MediaInfo
 
 
 def output_path(request: Request, context: JobContext) -> Path:
@@ -51,6 +68,7 @@ def output_pipe(
     *,
     size: tuple[int, int],
     fps: Fraction,
+    source: MediaInfo,
     sound: MediaInfo | Sound | None,
     expected_frames: int | None,
     color: ColorTags,
@@ -65,6 +83,7 @@ def output_pipe(
         context: Of the job, with the tags of the output.
         size: (width, height) of the frames in pixels.
         fps: Frames a second.
+        source: Whose tags the output has.
         sound: What goes along; of a source all of its sound.
         expected_frames: How many there will probably be.
         color: Tags of the frames.
@@ -86,9 +105,45 @@ def output_pipe(
         color=color,
         hdr=hdr,
         sample_aspect_ratio=sample_aspect_ratio,
-        metadata=context.output_tags,
+        metadata=tags_for(source, request, context),
         settings=context.settings,
     )
+
+
+def tags_for(source: MediaInfo, request: Request, context: JobContext) -> dict[str, str]:
+    """Return the tags of the output: those of the source that are kept, and those of the job."""
+    return {**kept_tags(source, request.encode.metadata), **context.output_tags}
+
+
+def with_extras(made: PipeResult, extras: Extras, request: Request, context: JobContext, function: str) -> PipeResult:
+    """Put what goes along with picture and sound into the finished file.
+
+    If that fails, the file stays as it is; a comparison with the source then names what it lacks.
+
+    Args:
+        made: The file.
+        extras: What goes along.
+        request: What was asked for.
+        context: Of the job.
+        function: Who asks, for the message of a cancellation.
+
+    Cancellation:
+        Raises JobCancelledError between two packets.
+    """
+    if made.fps != extras.media.stored_fps:
+        extras = replace(extras, timecode=None)  # it counts by the frame rate
+    if extras.empty:
+        return made
+    staged = staging_name(made.path)
+    tags = tags_for(extras.media, request, context)
+    try:
+        extras.add_to(made.path, staged, tags, context.settings, lambda: context.raise_if_cancelled(function))
+        return replace(made, bytes=publish_file(staged, made.path))
+    except MediaError as error:
+        _log.warning("%s: subtitles, data, chapters and the timecode are left out: %s", made.path.name, error)
+        return made
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def result_of(
@@ -189,7 +244,9 @@ def verified(made: PipeResult, context: JobContext, function: str) -> VerifiedFi
         if seconds is not None and abs(seconds - made.duration_seconds) > 1 / made.fps:
             _expect("seconds", float(made.duration_seconds), float(seconds))
     check()
-    return VerifiedFile(made if made.constant_rate else replace(made, duration_seconds=scan.times.stated_seconds))
+    return VerifiedFile(
+        made if made.constant_rate else replace(made, duration_seconds=scan.times.stated_seconds), found
+    )
 
 
 def _expect(what: str, asked: object, found: object) -> None:

@@ -10,14 +10,23 @@ from typing import Final
 
 from reel_modal import smart_render
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
-from reel_modal.frames import PLANAR, AnyPlanes, Frame, PixelFormat
+from reel_modal.frames import AnyPlanes, Frame, PixelFormat
+from reel_modal.functions.comparing import Made, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
 from reel_modal.functions.output_rate import PictureTimes, refuses_copying, rendered_rate
 from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
-from reel_modal.functions.publishing import output_path, output_pipe, publish_result, result_of, verified
+from reel_modal.functions.publishing import (
+    output_path,
+    output_pipe,
+    publish_result,
+    result_of,
+    verified,
+    with_extras,
+)
 from reel_modal.functions.smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
+from reel_modal.media.extras import Extras
 from reel_modal.rendering.opencv import load_cv2
 from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import Degradation, OverlayRequest, RenderResult
@@ -61,21 +70,25 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     def painter(pixel_format: PixelFormat) -> Draw:
         return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format), 1 / media.fps)
 
+    extras = Extras.of(media, output_path(request, context), request.encode.metadata)
     plan, file = render_smart(
         media,
         overlay.changed_intervals,
-        output_path(request, context),
-        request.encode,
+        extras.target,
+        request,
+        extras=extras,
         painter=painter,
         context=context,
         function=NAME,
         refused=refuses_copying(request, media),
     )
-    degraded: list[Degradation] = []
+    notes: list[Degradation] = []
     if file is None:
         whole = rated(media, context.settings.limits)
-        made, degraded = _render(request, context, as_rendered(whole, request.encode))
-        file = verified(made, context, NAME)
+        made, notes = _render(request, context, as_rendered(whole, request.encode))
+        file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
+    finished = Made(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
+    degraded = [*notes, *losses(media, finished)]
     drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
@@ -136,6 +149,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
         context,
         size=media.size,
         fps=rate or media.fps,
+        source=media,
         sound=media,
         expected_frames=None if rate is None else frames,
         color=media.color,
@@ -160,7 +174,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
         dropped=0 if rate is None or media.scan is None else media.scan.grid(rate).dropped,
         pictures=media.expected_pictures or frames or 0,
     )
-    return pipe.result, [*notes, *not_kept(media, DecodingReport.of(reader), bits=PLANAR[layout].bits)]
+    return pipe.result, [*notes, *not_kept(media, DecodingReport.of(reader))]
 
 
 def _write_picture(pipe: FramePipe, frame: Frame, overlay: OverlayRenderer, times: PictureTimes) -> None:

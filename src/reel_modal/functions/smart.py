@@ -15,10 +15,12 @@ from reel_modal import smart_render
 from reel_modal.config import Settings
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.publishing import VerifiedFile, verified
+from reel_modal.functions.publishing import VerifiedFile, tags_for, verified
 from reel_modal.media import MediaInfo
 from reel_modal.media.encoders import try_encoder
+from reel_modal.media.extras import Extras
 from reel_modal.schema import EncodeOptions
+from reel_modal.schema.requests import Request
 from reel_modal.smart_render import Interval, Painter, RenderPlan, Trim
 from reel_modal.smart_render.expecting import frames_guessed
 
@@ -37,8 +39,9 @@ def render_smart(
     media: MediaInfo,
     changed: Iterable[Interval],
     output: Path,
-    encode: EncodeOptions,
+    request: Request,
     *,
+    extras: Extras,
     painter: Painter | None,
     context: JobContext,
     function: str,
@@ -53,7 +56,8 @@ def render_smart(
         media: The source.
         changed: See `smart_render.plan`.
         output: The file to make.
-        encode: What the request wants of the encoder.
+        request: What is asked for.
+        extras: What goes along with picture and sound.
         painter: Says who draws on each picture that is made anew.
         context: Reporter, settings and cancellation.
         function: Who asks, for the message of a cancellation.
@@ -69,6 +73,7 @@ def render_smart(
     """
     if refused:
         return RenderPlan.full(refused), None
+    encode = request.encode
     plan = smart_render.plan(media, changed, output=output, encode=encode, trim=trim)
     if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
         plan = RenderPlan.full(reason)
@@ -88,7 +93,9 @@ def render_smart(
                 painter=painter,
                 settings=context.settings,
                 advance=looked,
-                metadata=context.output_tags,
+                metadata=tags_for(media, request, context),
+                extras=extras,
+                check=lambda: context.raise_if_cancelled(function),
             )
         return plan, verified(made, context, function)
     except (MediaError, EncoderUnavailableError) as error:

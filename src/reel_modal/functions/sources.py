@@ -22,6 +22,7 @@ from reel_modal.storage.faults import disk_error
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 __all__ = ["Reach", "fetch_part", "look_at", "reach_of"]
@@ -128,7 +129,8 @@ def _parts_of(media: MediaInfo, start: Fraction, end: Fraction | None) -> Ranges
     with opened(media.path, packets_only=True) as container:
         streams = _streams(container)
         begin = _keyframe_before(container, media, start - _BEFORE_SECONDS)
-        kept = [part for stream in streams for part in _within(stream, begin, behind)]
+        along = [*streams, *container.streams.subtitles, *container.streams.data]
+        kept = [part for stream in along for part in _within(stream, begin, behind)]
         first = min(stream.index_entries[0].pos for stream in streams)
     return [*kept, (first, first + _FIRST_BYTES)]
 
@@ -223,7 +225,7 @@ def _keyframe_before(container: InputContainer, media: MediaInfo, seconds: Fract
     return max((time for time in times if time <= seconds), default=Fraction(-(10**9)))
 
 
-def _within(stream: VideoStream | AudioStream, begin: Fraction, end: Fraction | None) -> Iterator[tuple[int, int]]:
+def _within(stream: Stream, begin: Fraction, end: Fraction | None) -> Iterator[tuple[int, int]]:
     """Yield where the packets of a stream from `begin` to `end` lie, one part for all of them."""
     base = seconds_per_tick(stream)
     low, high = begin / base, inf if end is None else end / base

@@ -15,6 +15,7 @@ from reel_modal.frames import PLANAR, ColorTags, PixelFormat, matrix_or_assumed,
 from reel_modal.schema.encoding import Deinterlace
 
 __all__ = [
+    "ON_BLACK",
     "chroma_options",
     "clock_arguments",
     "deinterlace_filter",
@@ -26,6 +27,9 @@ __all__ = [
     "tag_filters",
     "to_yuv_filters",
 ]
+
+ON_BLACK: Final = "premultiply=inplace=1"
+"""The filter that lays a transparent picture on black; without it, the color below its transparent parts shows."""
 
 # swscale has its own names for some matrices.
 _SWS_MATRIX: Final = {"bt2020nc": "bt2020", "bt2020c": "bt2020"}

@@ -24,6 +24,7 @@ from reel_modal.media import MediaInfo, find_ffmpeg, probe
 from reel_modal.media.ffmpeg_binary import check_tone_mapping
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
 from reel_modal.media.filters import (
+    ON_BLACK,
     chroma_options,
     deinterlace_filter,
     exact_fraction,
@@ -139,7 +140,7 @@ class FrameReader:
         tick = self.media.time_base / (2 if self.media.deinterlace == "field" else 1)
         self._times = FrameTimes(self._origin, tick if self.fps is None else 1 / self.fps)
         maps = self.media.hdr_color is not None
-        self._in_process = decoder == "in_process" and not maps
+        self._in_process = decoder == "in_process" and not maps and self.media.contents.alpha_decoder is None
         self._nvdec = decoder == "nvdec" and not maps
         self._decoder: InProcessDecoder | None = None
         self._pictures: Ahead[tuple[VideoFrame, Fraction]] | None = None
@@ -268,6 +269,7 @@ class FrameReader:
             # However many packets are broken, the rest is read; ffmpeg would call it an error if two thirds are.
             *("-max_error_rate", "1", "-threads", str(self._settings.decoder_threads)),
             *("-copyts", "-noautorotate", *(NVDEC if self._nvdec else ()), *self._seek()),
+            *(() if self.media.contents.alpha_decoder is None else ("-c:v", self.media.contents.alpha_decoder)),
             *input_arguments(self.path, self._settings.limits),
             *("-filter_complex", f"[0:{self.media.stream_index}]{graph}[frames]", "-map", "[frames]"),
             *("-c:v", "rawvideo", "-threads:v", "1", "-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
@@ -285,6 +287,7 @@ class FrameReader:
             # The filter takes the last picture to last as long as the one before, and shows its second field at half.
             filters.append(f"trim=end={seconds_text(picture_end(self.media, self._settings.limits))}")
         filters += self.media.orientation.filters()
+        filters += [ON_BLACK] if self.media.contents.alpha else []
         if self.media.hdr_color is not None:
             filters += tone_map_filters(self.media.hdr_color, self.media.hdr)
         if self.fps is not None:

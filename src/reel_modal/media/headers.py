@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import InvalidMediaError
 from reel_modal.media.pyav import fraction, readable_tags
+from reel_modal.media.streams import title_of
 from reel_modal.media.timestamps import tagged_end
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ __all__ = [
     "picture_of",
     "plausible_count",
     "seconds_of",
-    "title_of",
 ]
 
 _MICROSECONDS: Final = 1_000_000
@@ -131,11 +131,6 @@ def audio_streams(container: InputContainer) -> Iterator[AudioStream]:
             title=title_of(tags),
             dispositions=tuple(kind.name or "" for kind in Disposition if kind in stream.disposition),
         )
-
-
-def title_of(tags: Mapping[str, str]) -> str | None:
-    """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
-    return tags.get("title") or tags.get("name")
 
 
 def plausible_count(count: int, duration: Fraction | None, fps: Fraction) -> int | None:

@@ -1,15 +1,25 @@
-"""What every finished file is muxed with: an index in front, and its tags.
-
-It must not know who encodes what is in it.
-"""
+"""What every finished file is muxed with: an index in front, and its tags; and which streams a muxer takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-__all__ = ["finishing_arguments", "is_mp4_like", "muxer_options"]
+from reel_modal.media.pyav import open_output
+from reel_modal.media.untrusted import opened
+
+__all__ = ["finishing_arguments", "is_mp4_like", "muxer_options", "muxer_takes"]
+
+_MUXERS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "ipod",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+}
 
 _MP4_LIKE: Final = frozenset({".mp4", ".m4v", ".mov"})
 # Matroska has random ids otherwise, and every container the version of its muxer: one request makes the same bytes.
@@ -35,3 +45,25 @@ def finishing_arguments(path: Path, metadata: Mapping[str, str]) -> tuple[str, .
     for key, value in metadata.items():
         arguments += ["-metadata", f"{key}={value}"]
     return tuple(arguments)
+
+
+def muxer_takes(source: Path, index: int, target: Path) -> bool:
+    """Whether the muxer of `target` takes a stream of `source` as it is: it is asked to write its headers.
+
+    MPEG-TS takes anything as private data, which no player reads; it is not asked.
+
+    Raises:
+        InvalidMediaError: The source cannot be read.
+    """
+    from av.error import FFmpegError
+
+    if (muxer := _MUXERS.get(target.suffix.lower())) is None:
+        return False
+    with opened(source, packets_only=True, sound=True) as container:
+        try:
+            with open_output(BytesIO(), container_format=muxer, options={}) as output:
+                output.add_stream_from_template(container.streams[index], opaque=True)
+                output.start_encoding()
+        except (FFmpegError, ValueError):
+            return False
+    return True

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["check_times", "set_times"]
+__all__ = ["check_times", "keeping_last", "set_times"]
 
 # MPEG's clock; times that need a finer one than containers keep are rounded to it.
 _MPEG_HZ: Final = 90_000
 _FINEST_HZ: Final = 1_000_000
+_ROUNDED_SECONDS: Final = 0.0006  # Matroska keeps milliseconds
 
 
 def set_times(
@@ -109,6 +110,23 @@ def check_times(
             " nothing is kept"
         )
     return starts[-1] + lasts
+
+
+def keeping_last(video: Path, seconds: Sequence[Fraction], last_seconds: Fraction) -> tuple[str, ...]:
+    """Return ffmpeg's options that keep how long the last frame lasts, which ffmpeg before 6 forgets in a copy.
+
+    Args:
+        video: What is copied.
+        seconds: Of each of its frames; empty if it has a constant rate, which needs no option.
+        last_seconds: How long the last one lasts.
+    """
+    if not seconds:
+        return ()
+    # MP4 has it in the packet that is decoded last, others in the one that is shown last.
+    last = f"PTS*TB,{float(seconds[-1] - seconds[0]) - _ROUNDED_SECONDS!r}"
+    last = f"N,{len(seconds) - 1}" if is_mp4_like(video) else last
+    duration = f"if(gte({last}),round({float(last_seconds)!r}/TB),DURATION)"
+    return ("-bsf:v", f"setts=pts=PTS:dts=DTS:duration='{duration}'")
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

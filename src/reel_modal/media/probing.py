@@ -35,6 +35,7 @@ from reel_modal.media.output_rate import output_rate
 from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.scanning import MediaScan, scan_packets
+from reel_modal.media.streams import NOTHING, Contents, contents_of
 from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
 from reel_modal.media.untrusted import (
     WITHOUT_HEADER,
@@ -108,6 +109,7 @@ class MediaInfo:
             first ones alone.
         hdr: What an HDR video says of its light.
         hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
+        contents: All streams, chapters and tags.
     """
 
     path: Path
@@ -137,6 +139,7 @@ class MediaInfo:
     deinterlace: Deinterlace | None = None
     hdr: HdrMetadata | None = None
     hdr_color: ColorTags | None = None
+    contents: Contents = NOTHING
 
     def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
         """Return the same video with pictures made of its fields; itself if it is progressive.
@@ -396,6 +399,7 @@ def _info(
         frame_count_header=plausible_count(stream.frames, duration, rate.fps),
         audio=tuple(audio_streams(container)),
         hdr=HdrMetadata.of_frame(frame),
+        contents=contents_of(container, stream.index, frame),
     )
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "display_matrix",
     "fraction",
     "frame_side_data",
+    "has_closed_captions",
     "open_input",
     "open_output",
     "readable_tags",
@@ -57,11 +58,13 @@ def open_input(
     return cast("InputContainer", container)
 
 
-def open_output(target: str, *, container_format: str | None = None, options: Mapping[str, str]) -> OutputContainer:
+def open_output(
+    target: str | BinaryIO, *, container_format: str | None = None, options: Mapping[str, str]
+) -> OutputContainer:
     """Open a file for writing.
 
     Args:
-        target: A URL; its suffix chooses the container if `container_format` is None.
+        target: A URL, whose suffix chooses the container if `container_format` is None; or a binary stream.
         container_format: ffmpeg's name of the muxer.
         options: Of the muxer.
 
@@ -102,6 +105,11 @@ def frame_side_data(frame: VideoFrame, name: str) -> bytes | None:
     side_data = cast("Mapping[str, Any]", frame.side_data)
     found = side_data.get(name)
     return None if found is None else bytes(found)
+
+
+def has_closed_captions(frame: VideoFrame) -> bool:
+    """Whether a decoded frame carries captions (ATSC A/53)."""
+    return frame_side_data(frame, "A53_CC") is not None
 
 
 def _open(file: str | BinaryIO, mode: str, **arguments: object) -> object:

@@ -67,9 +67,7 @@ def sound_for(
     if not media.audio:
         return None
     if timeline.untouched:
-        return SoundSource.of(
-            media, start_seconds=None, settings=settings, stage=lambda: target.with_name(f"{target.stem}.sound.nut")
-        )
+        return SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
     files = tuple(target.with_name(f"{target.stem}.sound{number}{suffix}") for number in range(len(media.audio)))
     made = FinishedSound(files, media.audio)

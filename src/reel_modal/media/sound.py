@@ -11,15 +11,25 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
-from reel_modal.config import Settings
-from reel_modal.media import AudioStream, MediaInfo, probe
+from reel_modal.media import AudioStream, MediaInfo
 from reel_modal.media.filters import clock_arguments, seconds_text
+from reel_modal.media.muxing import muxer_takes
+from reel_modal.media.sound_files import SoundFile
 from reel_modal.media.tempo import ChannelLayout
 from reel_modal.media.unindexed_sound import SoundFormat, copy_sound
-from reel_modal.media.untrusted import COPIED, file_url, input_arguments
+from reel_modal.media.untrusted import COPIED, SOUND_WHITELIST, file_url, input_arguments
 from reel_modal.schema.degradation import Degradation
 
-__all__ = ["FinishedSound", "Sound", "SoundSource", "encoded_as", "is_taken", "kept_layout"]
+__all__ = [
+    "HEARD_SECONDS",
+    "FinishedSound",
+    "Sound",
+    "SoundSource",
+    "encoded_as",
+    "is_taken",
+    "kept_layout",
+    "seconds_before_picture",
+]
 
 _MP4: Final = frozenset({"aac", "ac3", "alac", "eac3", "mp3", "opus"})
 # What a container takes as it is. Anything else becomes AAC, or Opus in WebM.
@@ -30,6 +40,8 @@ _TAKES: Final = {
     ".mkv": _MP4 | {"flac", "pcm_s16le", "pcm_s24le", "vorbis"},
     ".webm": frozenset({"opus", "vorbis"}),
 }
+# Their muxers are asked about any other codec. Those of MP4 would take more than players of MP4 play.
+_ASKED: Final = frozenset({".mov", ".mkv", ".webm"})
 
 
 # Layouts that the encoders take and name as they were.
@@ -45,6 +57,9 @@ _SAME_SPEAKERS: Final = {
     "6 channels": "5.1",
     "8 channels": "7.1",
 }
+HEARD_SECONDS: Final = Fraction(1, 10)
+"""Sound before the picture that is longer is no matter of how a codec counts: it is left out, and named."""
+
 _BITRATE_KBPS: Final = 192
 _CHANNEL_KBPS: Final = 64
 
@@ -54,14 +69,14 @@ class SoundSource:
     """The audio streams of a file, from the moment of the first picture on.
 
     Attributes:
-        media: The file.
+        media: The file, a video or sound alone.
         start_seconds: The time on the file's clock that belongs to the first frame of the picture.
         name: Of the source, for messages.
         formats: The formats of each stream that changes on the way, by its index; it is encoded again.
         temporary: Whether the file is a copy of the source's sound, to be removed.
     """
 
-    media: MediaInfo
+    media: MediaInfo | SoundFile
     start_seconds: Fraction
     name: str
     formats: Mapping[int, tuple[SoundFormat, ...]] = field(default_factory=dict)
@@ -69,30 +84,24 @@ class SoundSource:
 
     @classmethod
     def of(
-        cls,
-        source: Path | MediaInfo,
-        *,
-        start_seconds: Fraction | None,
-        settings: Settings,
-        stage: Callable[[], Path],
+        cls, media: MediaInfo | SoundFile, *, start_seconds: Fraction | None, stage: Callable[[], Path]
     ) -> Self | None:
-        """Return the sound of `source`, or None if it has none.
+        """Return the sound of `media`, or None if it has none.
 
         Args:
-            source: The file, or what `probe` has found out about it.
-            start_seconds: The time on its clock that belongs to the first frame; None is that of its first picture.
-            settings: Its limits say what is refused.
-            stage: Returns the path of a temporary file: the sound of a source without an index is copied there.
+            media: The file.
+            start_seconds: The time on its clock that belongs to the first frame; None is that of its first picture,
+                or of its first sound if it has none.
+            stage: Returns the path of a temporary file: the sound of a video without an index is copied there.
 
         Raises:
             InvalidMediaError: The file cannot be read.
         """
-        media = source if isinstance(source, MediaInfo) else probe(source, settings=settings)
         if not media.audio:
             return None
         start = media.start_seconds if start_seconds is None else start_seconds
         name = media.path.name
-        if media.has_index:
+        if isinstance(media, SoundFile) or media.has_index:
             return cls(media, start, name)
         copied, formats = copy_sound(media, stage(), start_seconds=start)
         audio = tuple(_widest(stream, formats.get(stream.index, ())) for stream in copied.audio)
@@ -104,15 +113,17 @@ class SoundSource:
         It is bounded by `length_seconds`; `-shortest` would instead cut the picture to a shorter sound.
         """
         clock = clock_arguments(self.start_seconds, first_seconds=self.media.container_start_seconds)
-        look = () if self.temporary else COPIED  # an option for pictures is refused if there are none
-        return (*clock, "-t", seconds_text(length_seconds), *look, *input_arguments(self.media.path))
+        # An option for pictures is refused if there are none.
+        look = () if self.temporary or isinstance(self.media, SoundFile) else COPIED
+        source = input_arguments(self.media.path, formats=SOUND_WHITELIST)
+        return (*clock, "-t", seconds_text(length_seconds), *look, *source)
 
     def output_arguments(self, target: Path) -> tuple[str, ...]:
         """Return the options that put the second input's sound into `target`, stream by stream, with its tags."""
         arguments: tuple[str, ...] = ()
         for number, stream in enumerate(self.media.audio):
             changes = stream.index in self.formats
-            copied = is_taken(stream, target) and not changes
+            copied = not changes and is_taken(stream, target, self.media.path)
             rate = stream.sample_rate_hz if changes else None
             codec = (f"-c:a:{number}", "copy") if copied else encoded_as(stream, target, number, rate_hz=rate)
             arguments += ("-map", f"1:{stream.index}", *codec, *_tags(stream, number))
@@ -125,7 +136,7 @@ class SoundSource:
         for stream in self.media.audio:
             if formats := self.formats.get(stream.index):
                 reason = f"it changes on the way ({', then '.join(map(_described, formats))})"
-            elif not is_taken(stream, target):
+            elif not is_taken(stream, target, self.media.path):
                 reason = f"{target.suffix} does not take it"
             else:
                 continue
@@ -184,9 +195,18 @@ Sound: TypeAlias = SoundSource | FinishedSound
 """What goes along with a picture."""
 
 
-def is_taken(stream: AudioStream, target: Path) -> bool:
-    """Whether the container of `target` takes the stream as it is."""
-    return stream.codec in _TAKES.get(target.suffix.lower(), frozenset())
+def seconds_before_picture(media: MediaInfo) -> Fraction:
+    """Return how much sound comes before the first picture; every output begins with that. 0 if it is not heard."""
+    before = media.start_seconds - min((stream.start_seconds for stream in media.audio), default=media.start_seconds)
+    return before if before >= HEARD_SECONDS else Fraction(0)
+
+
+def is_taken(stream: AudioStream, target: Path, source: Path) -> bool:
+    """Whether the container of `target` takes the stream of the file `source` as it is."""
+    suffix = target.suffix.lower()
+    if stream.codec in _TAKES.get(suffix, frozenset()):
+        return True
+    return suffix in _ASKED and muxer_takes(source, stream.index, target)
 
 
 def kept_layout(stream: AudioStream, target: Path) -> ChannelLayout:

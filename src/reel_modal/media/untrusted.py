@@ -24,6 +24,7 @@ __all__ = [
     "COPIED",
     "FORMAT_WHITELIST",
     "PROTOCOL_WHITELIST",
+    "SOUND_WHITELIST",
     "WITHOUT_HEADER",
     "check_length",
     "check_size",
@@ -56,6 +57,9 @@ FORMAT_WHITELIST: Final = ",".join((_WITH_HEADER, *WITHOUT_HEADER))
 COPIED: Final = ("-skip_frame:v", "all")
 """Options in front of an input whose picture is not decoded: then ffmpeg decodes none to learn about it either."""
 
+SOUND_WHITELIST: Final = f"{FORMAT_WHITELIST},aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,tta,w64,wav,wv"
+"""Containers that hold sound."""
+
 _DEFAULT_LIMITS: Final = MediaLimits()
 _PADDING_PX: Final = 64
 _MOST_PIXELS: Final = (1 << 31) - 1  # libav's option takes no more
@@ -66,17 +70,20 @@ def file_url(path: Path) -> str:
     return f"file:{path}"
 
 
-def input_arguments(path: Path, limits: MediaLimits = _DEFAULT_LIMITS) -> tuple[str, ...]:
+def input_arguments(
+    path: Path, limits: MediaLimits = _DEFAULT_LIMITS, *, formats: str = FORMAT_WHITELIST
+) -> tuple[str, ...]:
     """Return the options that make ffmpeg read the untrusted file `path` and nothing else.
 
     Args:
         path: The file, whatever its name.
         limits: A stream whose pictures grow beyond them in mid-stream is not decoded there.
+        formats: Containers that are accepted.
     """
     return (
         *("-max_pixels", str(decoder_pixels(limits))),
         *("-protocol_whitelist", PROTOCOL_WHITELIST),
-        *("-format_whitelist", FORMAT_WHITELIST),
+        *("-format_whitelist", formats),
         *("-i", file_url(path)),
     )
 
@@ -87,6 +94,7 @@ def opened(
     data: BinaryIO | None = None,
     *,
     packets_only: bool = False,
+    sound: bool = False,
     limits: MediaLimits = _DEFAULT_LIMITS,
 ) -> Iterator[InputContainer]:
     """Open `path` as a file of a known container; libav's errors, also those in the block, become ours.
@@ -100,6 +108,7 @@ def opened(
         packets_only: Whether nothing but packets of the picture is wanted, which takes a tenth of the time. What only
             a decoder of pictures knows is then unknown: the pixel format, and the decoding times of a container that
             does not keep them.
+        sound: Whether files of sound alone are accepted as well.
         limits: Larger pictures are not decoded.
 
     Raises:
@@ -111,25 +120,26 @@ def opened(
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for without end
             raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is not a regular file")
         source = file_url(path) if data is None else data
-        with _container(source, limits, decode=not packets_only) as container:
+        with _container(source, limits, decode=not packets_only, sound=sound) as container:
             yield container
     except StorageError:  # of the source of the bytes; it may be an OSError too
         raise
     except FileNotFoundError as error:
         raise InvalidMediaError(f"there is no file {str(path)!r}") from error
     except (FFmpegError, OSError, ValueError) as error:
+        what, kinds = ("sound", f"M4A, MP3, WAV, FLAC, {TAKEN}") if sound else ("a video", TAKEN)
         raise InvalidMediaError(
-            f"{str(path)!r} cannot be read as a video: {_reason(error)}; give a whole {TAKEN} file"
+            f"{str(path)!r} cannot be read as {what}: {_reason(error)}; give a whole {kinds} file"
             " (playlists, scripts and still images are not opened)"
         ) from error
 
 
-def _container(source: str | BinaryIO, limits: MediaLimits, *, decode: bool) -> InputContainer:
+def _container(source: str | BinaryIO, limits: MediaLimits, *, decode: bool, sound: bool) -> InputContainer:
     """Open a container with a header, or else one without."""
     from av.error import ArgumentError
 
     try:
-        return _opened_as(_WITH_HEADER, source, limits, decode=decode)
+        return _opened_as(SOUND_WHITELIST if sound else _WITH_HEADER, source, limits, decode=decode)
     except ArgumentError:  # which libav says of a format that is not on the list, before it looks for streams
         if not isinstance(source, str):
             source.seek(0)

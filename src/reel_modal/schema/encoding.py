@@ -8,7 +8,7 @@ from reel_modal.errors import RequestError
 from reel_modal.schema._fields import Kind, Record, declared, record
 from reel_modal.schema._kinds import boolean, choice, integer, matching
 
-__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions", "Hdr"]
+__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions", "Hdr", "MetadataPolicy"]
 
 Deinterlace: TypeAlias = Literal["frame", "field"]
 """What becomes of an interlaced picture: one picture, or one of each of its two fields at twice the rate."""
@@ -22,6 +22,10 @@ MOST_THREADS: Final = 64
 Hdr: TypeAlias = Literal["sdr", "keep"]
 """What becomes of an HDR picture: SDR, which plays everywhere, or HDR in 10 bits."""
 
+MetadataPolicy: TypeAlias = Literal["keep", "strip"]
+"""Which tags of a source an output has."""
+
+_METADATA: Final[Kind[MetadataPolicy, MetadataPolicy]] = choice(MetadataPolicy)
 _PRESETS: Final = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"),
 )
@@ -52,6 +56,8 @@ class EncodeOptions(Record):
             field at twice the rate. What is copied keeps its fields.
         hdr: What is rendered of an HDR clip: `sdr` makes SDR of it, BT.709 in 8 bits; `keep` renders in 10 bits what
             has more than 8, with its light. What is copied stays as it is.
+        metadata: `strip` keeps the title and the creation time of the source and removes all other tags, such as the
+            place and the device, and streams of data; `keep` keeps what the container takes.
     """
 
     encoder: str = declared(converter=_ENCODER, default="auto")
@@ -61,6 +67,7 @@ class EncodeOptions(Record):
     threads: int = declared(converter=integer(1, MOST_THREADS), default=ENCODER_THREADS)
     deinterlace: Deinterlace = declared(converter=_DEINTERLACE, default="frame", added_later=True)
     hdr: Hdr = declared(converter=_HDR, default="sdr", added_later=True)
+    metadata: MetadataPolicy = declared(converter=_METADATA, default="strip", added_later=True)
 
     def _check(self) -> None:
         if self.preset not in _PRESETS and not self.encoder.endswith("_nvenc"):

@@ -13,6 +13,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media import MediaInfo
+from reel_modal.media.extras import Extras
 from reel_modal.media.unindexed_sound import sound_formats
 from reel_modal.schema import EncodeOptions
 from reel_modal.smart_render.checking import check_splice
@@ -86,7 +87,9 @@ def splice(
     painter: Painter | None,
     settings: Settings,
     advance: Callable[[int], None],
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str],
+    extras: Extras,
+    check: Callable[[], None],
 ) -> PipeResult:
     """Make `output` as planned: whole and looked at, or not at all.
 
@@ -98,6 +101,8 @@ def splice(
         settings: Which ffmpeg, limits, and how long it may stall.
         advance: Called after each new frame with the frames done; may raise to stop.
         metadata: Tags of the file.
+        extras: What goes along with picture and sound.
+        check: Called while that is read; may raise to stop.
 
     Raises:
         SpliceError: The plan is none for a splice, or what came of it is not right; nothing is left.
@@ -113,7 +118,8 @@ def splice(
             windows = encode_windows(
                 made, picture, output.parent, encode=encode, painter=painter, settings=settings, advance=advance
             )
-        spliced = splice_packets(made, picture, windows, staged, metadata or {})
+        with extras.tracks(settings, check) as tracks:
+            spliced = splice_packets(made, picture, windows, staged, metadata=metadata, extras=extras, tracks=tracks)
         check_splice(made, picture, spliced, settings)
         size_bytes = publish_file(staged, output)
     finally:
@@ -132,7 +138,6 @@ def splice(
         encoder="libx264" if windows is not None else "copy",
         ffmpeg="" if windows is None else windows.ffmpeg,
         command=() if windows is None else windows.command,
-        degraded=spliced.left_out,
         constant_rate=times.constant,
     )
 

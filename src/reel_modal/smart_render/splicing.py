@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
-from reel_modal.media.headers import title_of
+from reel_modal.media.extras import Extras, Track, put
 from reel_modal.media.muxing import muxer_options
 from reel_modal.media.pyav import open_output, seconds_per_tick
-from reel_modal.media.sound import is_taken
+from reel_modal.media.sound import is_taken, seconds_before_picture
+from reel_modal.media.streams import title_of
 from reel_modal.media.untrusted import file_url, opened, packets_of
-from reel_modal.schema.degradation import Degradation
 from reel_modal.smart_render.h264 import ParameterSets, PictureUnit, Sps, with_length_size
 from reel_modal.smart_render.packets import Picture
 from reel_modal.smart_render.planning import RenderPlan
@@ -42,7 +42,6 @@ SUFFIXES: Final = frozenset(_FORMATS)
 _SAME_BYTES: Final = {"fflags": "+bitexact", "movie_timescale": "1000"}
 _NEW_LENGTH_SIZE: Final = 4
 _ROUNDED_SECONDS: Final = Fraction(2, 1000)
-_TEXT: Final = frozenset({"mov_text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +53,12 @@ class Spliced:
         origin_ticks: The time of the source's picture that is time 0 here, in ticks of its `PictureTimes`.
         sets: The parameter sets of its picture.
         others: Packets of each further stream, in the order of the streams.
-        left_out: Streams of the source that are not in it.
     """
 
     path: Path
     origin_ticks: int
     sets: ParameterSets
     others: tuple[int, ...]
-    left_out: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,14 @@ class NewPacket:
 
 
 def splice_packets(
-    plan: RenderPlan, picture: Picture, made: PipeResult | None, target: Path, metadata: Mapping[str, str]
+    plan: RenderPlan,
+    picture: Picture,
+    made: PipeResult | None,
+    target: Path,
+    *,
+    metadata: Mapping[str, str],
+    extras: Extras,
+    tracks: Sequence[Track],
 ) -> Spliced:
     """Write `target`: the packets that `plan` copies, and between them those of the new pictures.
 
@@ -90,6 +94,8 @@ def splice_packets(
         made: The file of new pictures, None where there are none.
         target: The file that is written.
         metadata: Its tags.
+        extras: Its chapters and its timecode.
+        tracks: Its further streams.
 
     Raises:
         SpliceError: The new packets are not what the plan wants, or the container does not take it all.
@@ -105,7 +111,7 @@ def splice_packets(
             options = _SAME_BYTES | muxer_options(target, metadata)
             with open_output(file_url(target), container_format=kind, options=options) as output:
                 output.metadata.update(metadata)
-                return splice.written(source, output, target)
+                return splice.written(source, output, target, extras, tracks)
         except (FFmpegError, ValueError) as error:
             raise SpliceError(f"{target.suffix} does not take it: {error}") from error
 
@@ -152,7 +158,9 @@ class _Splice:
         self._fresh = fresh
         self._sets = sets
         times, (first, _) = picture.times, plan.kept
-        begins = max(Fraction(0), picture.media.container_start_seconds)
+        media = picture.media
+        self._cuts_before = plan.trim is not None or seconds_before_picture(media) > 0
+        begins = media.start_seconds if self._cuts_before else max(Fraction(0), media.container_start_seconds)
         self._origin = times.pts[first] if plan.trim else round(begins / times.tick_seconds)
         self._step = times.pts[1] - times.pts[0] if times.constant and len(times.pts) > 1 else None
         self._windows = deque(plan.windows)
@@ -160,15 +168,24 @@ class _Splice:
         if plan.hidden and times.pts[first + plan.hidden] != self._origin:
             raise SpliceError("its edit list hides pictures behind a gap")
 
-    def written(self, source: InputContainer, output: OutputContainer, target: Path) -> Spliced:
+    def written(
+        self,
+        source: InputContainer,
+        output: OutputContainer,
+        target: Path,
+        extras: Extras,
+        tracks: Sequence[Track],
+    ) -> Spliced:
         """Write all packets of `source` that are kept to `output`."""
         picture = next(s for s in source.streams.video if s.index == self._picture.media.stream_index)
         silent = self._plan.trim is not None and not self._plan.trim.sound
-        copied, left_out = ([], ()) if silent else _others(self._picture, source, target)
+        copied = [] if silent else _sounds(self._picture, source, target)
         video = output.add_stream_from_template(picture, opaque=True)
         video.codec_context.extradata = self._sets.record()
         video.time_base = self._picture.times.tick_seconds
         others = {stream.index: _OtherStream(stream, output) for stream in copied}
+        extras.mark(output, video)
+        put(tracks, output)
         place = 0
         for packet in source.demux(picture, *copied):
             if not packet.size:
@@ -178,11 +195,14 @@ class _Splice:
                     new.stream = video
                     output.mux_one(new)
                 place += 1
-            elif (moved := others[packet.stream_index].moved(packet, *self._bounds)) is not None:
+            elif (
+                moved := others[packet.stream_index].moved(packet, *self._bounds, cuts_before=self._cuts_before)
+            ) is not None:
                 output.mux_one(moved)
         if place != len(self._picture.table) or next(self._fresh, None) is not None:
             raise SpliceError("the source and the new pictures do not have the packets that were planned")
-        return Spliced(target, self._origin, self._sets, tuple(other.count for other in others.values()), left_out)
+        counts = (*(other.count for other in others.values()), *(len(track.packets) for track in tracks))
+        return Spliced(target, self._origin, self._sets, counts)
 
     @property
     def _bounds(self) -> tuple[Fraction, Fraction | None]:
@@ -251,7 +271,7 @@ class _OtherStream:
             self._clock = _SampleClock(*sound)
 
     def moved(
-        self, packet: Packet[Stream], origin_seconds: Fraction, length_seconds: Fraction | None
+        self, packet: Packet[Stream], origin_seconds: Fraction, length_seconds: Fraction | None, *, cuts_before: bool
     ) -> Packet[Stream] | None:
         """Return `packet` at its time in the output, None where it is not in it."""
         if packet.pts is None or packet.dts is None:
@@ -259,7 +279,9 @@ class _OtherStream:
         begins = packet.pts * self._tick_seconds - origin_seconds
         lasts = (packet.duration or 0) * self._tick_seconds
         # One packet earlier, since sound is decoded with the help of the one before; it is not heard.
-        if length_seconds is not None and not (begins + 2 * lasts > 0 and begins < length_seconds):
+        if cuts_before and begins + 2 * lasts <= 0:
+            return None
+        if length_seconds is not None and begins >= length_seconds:
             return None
         if self._clock is not None:
             self._clock.set(packet, begins)
@@ -304,26 +326,14 @@ def _samples_of(stream: Stream) -> tuple[int, int] | None:
     return (rate, samples) if rate and samples else None
 
 
-def _others(picture: Picture, source: InputContainer, target: Path) -> tuple[list[Stream], tuple[Degradation, ...]]:
-    """Return the streams beside the picture that the container takes as they are, and words for those it does not.
+def _sounds(picture: Picture, source: InputContainer, target: Path) -> list[Stream]:
+    """Return the sounds, all of which the container takes as they are.
 
     Raises:
-        SpliceError: It does not take one of its sounds, which a full render encodes anew.
+        SpliceError: It does not take one of them, which a full render encodes anew.
     """
     sounds = {sound.index: sound for sound in picture.media.audio}
-    copied: list[Stream] = []
-    left_out = []
-    for stream in source.streams:
-        sound = sounds.get(stream.index)
-        if stream.index == picture.media.stream_index:
-            continue
-        if (sound is not None and is_taken(sound, target)) or (
-            stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.name in _TEXT
-        ):
-            copied.append(stream)
-        elif sound is not None:
+    for sound in sounds.values():
+        if not is_taken(sound, target, picture.media.path):
             raise SpliceError(f"{target.suffix} does not take its {sound.codec} sound as it is")
-        else:
-            message = f"stream {stream.index} of the source ({stream.type}) is not in the output"
-            left_out.append(Degradation("stream_dropped", message))
-    return copied, tuple(left_out)
+    return [stream for stream in source.streams if stream.index in sounds]

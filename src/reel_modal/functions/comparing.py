@@ -1,0 +1,171 @@
+"""What an output lacks of its source: computed from a look at both files, the same for every way of making one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from reel_modal.media import MediaInfo
+from reel_modal.media.extras import Extras, kept_tags
+from reel_modal.media.sound import HEARD_SECONDS, seconds_before_picture
+from reel_modal.media.streams import StreamInfo, StreamKind, chroma_samples
+from reel_modal.schema import Degradation, DegradationCode
+from reel_modal.schema.encoding import MetadataPolicy
+
+__all__ = ["Made", "losses"]
+
+_CODES: Final[dict[StreamKind, DegradationCode]] = {
+    "picture": "video_dropped",
+    "sound": "sound_dropped",
+    "subtitles": "subtitles_dropped",
+    "data": "data_dropped",
+    "attachment": "attachment_dropped",
+    "cover": "cover_dropped",
+}
+_NOUNS: Final[dict[StreamKind, str]] = {
+    "picture": "another video track",
+    "sound": "sound",
+    "subtitles": "subtitles",
+    "data": "data",
+    "attachment": "an attachment",
+    "cover": "cover art",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished file, and what was asked of it.
+
+    Attributes:
+        media: The file.
+        extras: What was to go along with picture and sound.
+        policy: Which tags were to be kept.
+        sound: Whether the sound was to be kept.
+        pictures_remade: Whether some of its pictures were made anew and others copied.
+    """
+
+    media: MediaInfo
+    extras: Extras
+    policy: MetadataPolicy
+    sound: bool = True
+    pictures_remade: bool = False
+
+
+def losses(source: MediaInfo, made: Made) -> list[Degradation]:
+    """Return what `source` has and the finished file lacks."""
+    return [*_pictures(source, made), *_streams(source, made), *_sound_ends(source, made), *_words(source, made)]
+
+
+def _pictures(source: MediaInfo, made: Made) -> Iterator[Degradation]:
+    output = made.media
+    if source.bit_depth > output.bit_depth:
+        message = f"the {source.bit_depth}-bit source was rendered in {output.bit_depth} bits"
+        yield Degradation("bit_depth_reduced", message)
+    if chroma_samples(source.pixel_format) > chroma_samples(output.pixel_format):
+        message = (
+            f"the {source.pixel_format} source was rendered as {output.pixel_format}, which has less color detail"
+        )
+        yield Degradation("chroma_reduced", message)
+    if source.contents.alpha and not output.contents.alpha:
+        yield Degradation(
+            "alpha_dropped", "the transparency of the source is not in the output: it was laid on black"
+        )
+    if source.contents.closed_captions and (made.pictures_remade or not output.contents.closed_captions):
+        which = "the pictures that were made anew" if made.pictures_remade else "the output"
+        yield Degradation("captions_dropped", f"the closed captions of the source are not in {which}")
+
+
+def _streams(source: MediaInfo, made: Made) -> Iterator[Degradation]:
+    left = list(made.media.contents.streams)
+    for kind, code in _CODES.items():
+        if kind == "sound" and not made.sound:
+            continue
+        there = [stream for stream in source.contents.streams if stream.kind == kind]
+        kept = _kept(there, [stream for stream in left if stream.kind == kind], source.stream_index)
+        for stream in there:
+            if stream.index not in kept:
+                alone = ", the only one," if kind == "sound" and len(there) == 1 else ""
+                message = f"stream {stream.index} of the source ({_described(stream)}){alone} is not in the output"
+                yield Degradation(code, message + _reason(stream, made))
+    timecode = next((stream.timecode for stream in source.contents.streams if stream.timecode), None)
+    if timecode is not None and not any(stream.timecode for stream in left):
+        yield Degradation("timecode_dropped", f"the timecode {timecode} of the source is not in the output")
+
+
+def _kept(there: list[StreamInfo], output: list[StreamInfo], picture_index: int) -> set[int]:
+    """Return the numbers of the streams `there` that are in the `output`, whose streams have the same order."""
+    kept: set[int] = set()
+    for found in output:
+        open_ = [each for each in there if each.index not in kept and each.codec is not None]
+        alike = [each for each in open_ if (each.language, each.title) == (found.language, found.title)]
+        picture = [each for each in open_ if each.index == picture_index]
+        kept.update(each.index for each in (picture or alike or open_)[:1])
+    return kept
+
+
+def _described(stream: StreamInfo) -> str:
+    codec = stream.codec or ("an unknown codec" if stream.kind in {"picture", "sound", "subtitles"} else None)
+    parts = [_NOUNS[stream.kind], codec, stream.language, None if stream.title is None else repr(stream.title)]
+    return ", ".join(part for part in parts if part is not None)
+
+
+def _reason(stream: StreamInfo, made: Made) -> str:
+    """Return why a stream is not in the output, as the end of a sentence; empty if that is clear."""
+    suffix = made.extras.target.suffix.lower()
+    if stream.kind == "sound" and stream.codec is None:
+        return ": nothing here decodes it"
+    if stream in made.extras.streams:
+        return ": it has nothing in the part that is kept, or could not be written"
+    if stream.kind == "data" and made.policy == "strip":
+        return ": data may hold places and is stripped"
+    return f": {suffix} does not take it" if stream.kind in {"subtitles", "data"} else ""
+
+
+def _sound_ends(source: MediaInfo, made: Made) -> Iterator[Degradation]:
+    """Yield the sound before the first picture and after the last one that no part of the output has."""
+    line = made.extras.timeline
+    if not made.sound or not source.audio:
+        return
+    if line.source_start == 0 and (before := seconds_before_picture(source)):
+        message = f"the output begins with the first picture; {float(before):.2f} s of sound before it are not in it"
+        yield Degradation("sound_trimmed", message)
+    after = _seconds_after_picture(source)
+    if line.source_end is not None and line.source_end < _length(source) - 1 / source.fps:
+        return  # the request cuts the end off
+    if after - _seconds_after_picture(made.media) >= HEARD_SECONDS:
+        message = f"the output ends with the last picture; {float(after):.2f} s of sound after it are not in it"
+        yield Degradation("sound_trimmed", message)
+
+
+def _seconds_after_picture(media: MediaInfo) -> Fraction:
+    """Return how much sound comes after the last picture, as far as the headers say."""
+    ends = [each.start_seconds + each.duration_seconds for each in media.audio if each.duration_seconds is not None]
+    end = media.start_seconds + _length(media)
+    return max([end, *ends]) - end if _length(media) else Fraction(0)
+
+
+def _length(media: MediaInfo) -> Fraction:
+    """Return the seconds of the picture; 0 if they are not known."""
+    return (media.duration_seconds if media.scan is None else media.scan.duration_seconds) or Fraction(0)
+
+
+def _words(source: MediaInfo, made: Made) -> Iterator[Degradation]:
+    """Yield what is lost of chapters and tags."""
+    suffix = made.extras.target.suffix.lower()
+    if made.extras.chapters and not made.media.contents.chapters:
+        message = f"the {len(made.extras.chapters)} chapters of the source are not in the output"
+        yield Degradation("chapters_dropped", message)
+    there = {name for name, _ in made.media.contents.tags}
+    wanted = kept_tags(source, made.policy)
+    lost = [name for name, _ in source.contents.tags if name not in there]
+    if stripped := [name for name in lost if name not in wanted]:
+        yield Degradation("metadata_stripped", f"tags of the source that were stripped: {_listed(stripped)}")
+    if dropped := [name for name in lost if name in wanted]:
+        message = f"tags of the source that {suffix} does not keep: {_listed(dropped)}"
+        yield Degradation("metadata_dropped", message)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,189 @@
+"""What a file holds besides its picture: every stream, chapters, tags, captions and transparency."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from reel_modal.media.pyav import has_closed_captions, readable_tags
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.frame import VideoFrame
+
+__all__ = ["NOTHING", "Chapter", "Contents", "StreamInfo", "StreamKind", "chroma_samples", "contents_of", "title_of"]
+
+StreamKind: TypeAlias = Literal["picture", "sound", "subtitles", "timecode", "data", "attachment", "cover"]
+"""What a stream is for."""
+
+_KINDS: Final[Mapping[str, StreamKind]] = {
+    "video": "picture",
+    "audio": "sound",
+    "subtitle": "subtitles",
+    "attachment": "attachment",
+}
+# What a muxer writes of itself, and what a job of this package has written.
+_TECHNICAL_TAGS: Final = re.compile(r"major_brand|minor_version|compatible_brands|encoder|timecode|reel_modal_.*")
+# The alpha channel of VP8 and VP9 is a second picture beside each, which libav's own decoders pass over.
+_ALPHA_TAG: Final = "alpha_mode"
+_ALPHA_DECODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """One stream of a file.
+
+    Attributes:
+        index: Its number in the file.
+        kind: What it is for; `cover` is a still picture beside the clip, such as cover art.
+        codec: ffmpeg's name of its codec; None if it is not known.
+        language: Three letters; None if the file does not say.
+        title: Its own title.
+        timecode: Of the first picture, `hh:mm:ss:ff`.
+        is_text: Whether it is subtitles of letters, not of pictures.
+    """
+
+    index: int
+    kind: StreamKind
+    codec: str | None = None
+    language: str | None = None
+    title: str | None = None
+    timecode: str | None = None
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A chapter; times are seconds on the file's clock."""
+
+    start_seconds: Fraction
+    end_seconds: Fraction
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        streams: All of them, the picture among them. The track in which MP4 and MOV keep titles of chapters is none.
+        chapters: In order.
+        tags: Names in lower case and values of what is said of the whole file.
+        closed_captions: Whether the first picture carries captions (CEA-608 or CEA-708).
+        alpha: Whether its pictures are transparent in part.
+        alpha_decoder: The decoder without which that is lost; None if any will do.
+    """
+
+    streams: tuple[StreamInfo, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    closed_captions: bool = False
+    alpha: bool = False
+    alpha_decoder: str | None = None
+
+    @property
+    def unknown_sounds(self) -> tuple[int, ...]:
+        """Numbers of the streams of sound whose codec is not known here."""
+        return tuple(each.index for each in self.streams if each.kind == "sound" and each.codec is None)
+
+
+NOTHING: Final = Contents()
+"""What an empty file holds."""
+
+
+def contents_of(container: InputContainer, picture_index: int, frame: VideoFrame) -> Contents:
+    """Return what the open file holds.
+
+    Args:
+        container: The file.
+        picture_index: Number of the stream that is the picture.
+        frame: The first picture that decodes.
+    """
+    chapters = tuple(_chapters(container))
+    streams = tuple(_streams(container, has_chapters=bool(chapters)))
+    tags = {key.lower(): value for key, value in readable_tags(container.metadata).items()}
+    picture = container.streams[picture_index]
+    said = {key.lower(): value for key, value in picture.metadata.items()}
+    beside = said.get(_ALPHA_TAG) == "1"
+    return Contents(
+        streams=streams,
+        chapters=chapters,
+        tags=tuple((key, value) for key, value in tags.items() if value and not _TECHNICAL_TAGS.fullmatch(key)),
+        closed_captions=has_closed_captions(frame),
+        alpha=beside or _is_transparent(frame, picture),
+        alpha_decoder=_ALPHA_DECODERS.get(_codec(picture) or "") if beside else None,
+    )
+
+
+def chroma_samples(pixel_format: str) -> int:
+    """Return the color samples of 16 x 16 pixels: 0 of gray, 64 of 4:2:0, 256 of 4:4:4 and of RGB."""
+    from av.video.format import VideoFormat
+
+    described = VideoFormat(pixel_format, 16, 16)
+    if described.is_rgb or described.has_palette:
+        return 256
+    colors = [part for part in described.components if not part.is_alpha and not part.is_luma]
+    return colors[0].width * colors[0].height if colors else 0
+
+
+def title_of(tags: Mapping[str, str]) -> str | None:
+    """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
+    return tags.get("title") or tags.get("name")
+
+
+def _streams(container: InputContainer, *, has_chapters: bool) -> Iterator[StreamInfo]:
+    indexed = "mov" in container.format.name.split(",")
+    for stream in container.streams:
+        kind, codec = _kind(stream), _codec(stream)
+        if indexed and has_chapters and kind == "data" and codec == "bin_data":
+            continue  # the titles of the chapters
+        tags = readable_tags(stream.metadata)
+        context: object = stream.codec_context
+        yield StreamInfo(
+            index=stream.index,
+            kind=kind,
+            codec=codec,
+            language=None if tags.get("language") == "und" else tags.get("language"),
+            title=title_of(tags),
+            timecode=tags.get("timecode"),
+            is_text=kind == "subtitles" and context is not None and stream.codec_context.codec.text_sub,
+        )
+
+
+def _kind(stream: Stream) -> StreamKind:
+    from av.stream import Disposition
+
+    if stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+        return "cover"
+    if stream.type == "data" and "timecode" in stream.metadata:
+        return "timecode"
+    return _KINDS.get(stream.type, "data")
+
+
+def _codec(stream: Stream) -> str | None:
+    """Return the name of a codec; for one that libav does not know, PyAV has no context, whatever its types say."""
+    context: object = stream.codec_context
+    if context is not None:
+        return stream.codec_context.codec.canonical_name
+    return stream.name if stream.type == "data" else None
+
+
+def _chapters(container: InputContainer) -> Iterator[Chapter]:
+    for number, chapter in enumerate(container.chapters(), 1):
+        base = chapter["time_base"] or Fraction(1)
+        title = readable_tags(chapter["metadata"]).get("title") or f"Chapter {number}"
+        tick = Fraction(base.numerator, base.denominator)
+        yield Chapter(chapter["start"] * tick, chapter["end"] * tick, title)
+
+
+def _is_transparent(frame: VideoFrame, stream: Stream) -> bool:
+    """Whether pictures are transparent in part; a decoder of GIF gives all of them an alpha channel."""
+    if not any(part.is_alpha for part in frame.format.components):
+        return False
+    if stream.codec_context.name != "gif":
+        return True
+    return bool((frame.to_ndarray(format="rgba")[:, :, 3] < 255).any())

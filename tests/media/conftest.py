@@ -1,0 +1,5 @@
+"""What every test of files has at hand."""
+
+from tests.lost import every_loss_is_named
+
+__all__ = ["every_loss_is_named"]
