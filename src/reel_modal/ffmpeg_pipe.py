@@ -447,12 +447,11 @@ class FramePipe:
         return (*threads, "-vf", ",".join(filters), *range_arguments(self._color))
 
     def _find_sound(self) -> Sound | None:
-        if not isinstance(self._audio_from, Path | MediaInfo):
-            return self._audio_from
-        media = self._audio_from
-        if not isinstance(media, MediaInfo):
-            media = probe_sound(media, self._settings)
-            self._unheard += unheard(media)
+        given = self._audio_from
+        if not isinstance(given, Path | MediaInfo):
+            return given
+        media = given if isinstance(given, MediaInfo) else probe_sound(given, self._settings)
+        self._unheard += unheard(media) if isinstance(given, Path) else []
         return SoundSource.of(media, start_seconds=self._audio_start_seconds, stage=self._stage)
 
     def _add_sound(self, sound: Sound) -> Path:
