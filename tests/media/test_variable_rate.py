@@ -444,3 +444,23 @@ def test_a_constant_clip_with_an_index_is_not_scanned(
     work(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
     work(apply_upscale, UpscaleRequest.parse({**keys(source, tmp_path / "up.mp4"), "scale": 2}), tmp_path / "work")
     assert scans == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("rate", ["constant", "30"])
+def test_a_single_picture_beside_a_longer_sound_is_one_frame(tmp_path: Path, suffix: str, rate: str) -> None:
+    source, target = (
+        make_clip(tmp_path / "in.mp4", fps=25, seconds=0.04, audio_seconds=1),
+        tmp_path / f"out{suffix}",
+    )
+    request = OverlayRequest.parse({**keys(source, target), "regions": [], "encode": FULL, "rate": rate})
+    result = work(render_overlay, request, tmp_path / "work")
+    assert (result.frames, probe(target, scan=True).scan.frame_count) == (1, 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("decoder", ["process", "in_process"])
+def test_pictures_shorter_than_half_a_frame_are_one_frame(tmp_path: Path, decoder: Any) -> None:
+    source = tmp_path / "in.flv"
+    shaded(240, 1 / 120, "1")(source)
+    with FrameReader(source, fps=24, pixel_format="gray8", decoder=decoder) as reader:
+        assert len(list(reader)) == 1

@@ -59,6 +59,8 @@ class PictureTimes:
         Args:
             frame: The picture, each in its turn.
         """
+        if self._latest is None:  # containers that keep no times may have another one for it than the probe
+            self._start = frame.pts_seconds
         seconds = frame.pts_seconds - self._start
         if self._latest is not None:  # a careless muxer may write two pictures at one time
             seconds = max(seconds, self._latest + _TICK_SECONDS)

@@ -295,14 +295,15 @@ def _write_pictures(
     """Write each picture once, at its own time in the output; return what that changes."""
     line, (older, newer) = job.plan.timeline, pictures
     length = line.duration_seconds
-    written = 0
+    written, latest = 0, Fraction(-1)
 
     def write(until: Fraction | None) -> None:
-        nonlocal written
+        nonlocal written, latest
         job.context.raise_if_cancelled(NAME)
         start = max(Fraction(0), line.to_output(older.seconds))
         end = length if until is None else min(length, line.to_output(until))
-        if start < end:
+        if max(start, latest) < end and start > latest:  # a careless muxer may write two pictures at one time
+            latest = start
             moment = max(older.seconds, line.source_start)
             pipe.write(older.mixed(newer, 0, moment), seconds=start, duration_seconds=length - start)
             written += 1

@@ -316,6 +316,7 @@ class FrameReader:
             return (*moved, slots)
         end = picture_end(self.media, self._settings.limits)
         count = math.floor((end - self._origin) * fps + Fraction(1, 2))
+        count = max(count, int(end > self._origin))
         if self._end is not None:
             count = min(count, math.ceil((self._end - self._origin) * fps))
         return (*moved, f"{slots}:eof_action=pass", "tpad=stop=-1:stop_mode=clone", f"trim=end_pts={count}")

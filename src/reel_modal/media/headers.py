@@ -106,8 +106,8 @@ def header_duration(container: InputContainer, stream: VideoStream, start: Fract
         # writers put the end of each into a tag.
         length = container_length(container)
         ends = [Fraction(container.start_time or 0, _MICROSECONDS) + length] if length else []
-        if (end := tagged_end(stream)) is not None:
-            ends.append(end)
+    if (end := tagged_end(stream)) is not None:
+        ends.append(end)
     return min((end - start for end in ends if end > start), default=None)
 
 
