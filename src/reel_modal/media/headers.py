@@ -119,14 +119,16 @@ def audio_streams(container: InputContainer) -> Iterator[AudioStream]:
         if not _is_known(stream):
             continue
         tags = readable_tags(stream.metadata)
+        start = seconds_of(stream.start_time, stream) or Fraction(0)
+        end = tagged_end(stream)
         yield AudioStream(
             index=stream.index,
             codec=stream.codec_context.codec.canonical_name,
             sample_rate_hz=stream.codec_context.sample_rate or 0,
             channels=stream.codec_context.channels,
             layout=stream.codec_context.layout.name,
-            start_seconds=seconds_of(stream.start_time, stream) or Fraction(0),
-            duration_seconds=seconds_of(stream.duration, stream),
+            start_seconds=start,
+            duration_seconds=seconds_of(stream.duration, stream) or (None if end is None else end - start),
             language=tags.get("language"),
             title=title_of(tags),
             dispositions=tuple(kind.name or "" for kind in Disposition if kind in stream.disposition),

@@ -18,6 +18,7 @@ from reel_modal.media.pyav import seconds_per_tick
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 __all__ = ["PacketTimes", "choose_rate", "last_shown", "same_rate", "tagged_end"]
@@ -195,8 +196,8 @@ def same_rate(one: Fraction, other: Fraction) -> bool:
     return abs(one / other - 1) <= _NOT_NTSC
 
 
-def tagged_end(stream: VideoStream) -> Fraction | None:
-    """Return when the picture ends by the tag that writers of Matroska put into a file; None if there is none."""
+def tagged_end(stream: Stream) -> Fraction | None:
+    """Return when a stream ends by the tag that writers of Matroska put into a file; None if there is none."""
     tag = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
     return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
 
