@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
 from tests.media.beats import beeps, flashes, make_beats, samples_of
+from tests.media.framed import speeds
 from tests.media.rendered import rendered
 
 from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.media import probe
 from reel_modal.media.unindexed_sound import sound_formats
-from reel_modal.schema import EncodeOptions, OverlayRequest
+from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest
 
 F = Fraction
 NEAR_SECONDS = 0.025
@@ -91,6 +92,19 @@ def test_sound_that_changes_is_heard_to_its_end(clips: Clips, tmp_path: Path, co
         spectrum = np.abs(np.fft.rfft(part))
         assert spectrum.argmax() * 2 == pytest.approx(pitch, abs=4)
         assert np.abs(part).max() > 0.02
+
+
+@pytest.mark.parametrize("codec", CHANGES)
+def test_retimed_sound_that_changes_is_heard_to_its_end(clips: Clips, tmp_path: Path, codec: str) -> None:
+    made = tmp_path / "out.mp4"
+    rendered(FramingRequest, broadcast(clips, codec), made, segments=speeds((0, 4, 2)))
+    samples = samples_of(made, channels=1)[:, 0]
+    for pitch, begin in ((400, 24000), (1200, 72000)):
+        part = samples[begin : begin + 12000]
+        assert np.abs(np.fft.rfft(part)).argmax() * 4 == pytest.approx(pitch, abs=8)
+        assert np.abs(part).max() > 0.02
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "work-out.mp4"}
+    assert not list((tmp_path / "work-out.mp4").iterdir())
 
 
 def test_pipe_with_sound_of_unreadable_recording_leaves_nothing(clips: Clips, tmp_path: Path) -> None:

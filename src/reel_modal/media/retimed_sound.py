@@ -6,7 +6,8 @@ It must not know frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Final, Self
 import numpy as np
 
 from reel_modal.config import Settings
+from reel_modal.errors import InvalidMediaError
 from reel_modal.media import AudioStream, MediaInfo, find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import seconds_text
 from reel_modal.media.sound import FinishedSound, Sound, SoundSource, encoded_as, kept_layout
 from reel_modal.media.tempo import ChannelLayout, Samples, Tempo
+from reel_modal.media.unindexed_sound import sound_formats
 from reel_modal.media.untrusted import file_url, input_arguments
 from reel_modal.schema import Piece, Timeline
 
@@ -68,6 +71,20 @@ def sound_for(
         return None
     if timeline.untouched:
         return SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
+    with _steady(media, target, settings) as steady:
+        return _remade(steady, timeline, target, length_seconds=length_seconds, settings=settings, check=check)
+
+
+def _remade(
+    media: MediaInfo,
+    timeline: Timeline,
+    target: Path,
+    *,
+    length_seconds: Fraction,
+    settings: Settings,
+    check: Callable[[], None],
+) -> FinishedSound:
+    """Return the sound of `media` on `timeline`, decoded and encoded again beside `target`."""
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
     files = tuple(target.with_name(f"{target.stem}.sound{number}{suffix}") for number in range(len(media.audio)))
     made = FinishedSound(files, media.audio)
@@ -84,6 +101,47 @@ def sound_for(
         if not finished:
             made.discard()
     return made
+
+
+@contextmanager
+def _steady(media: MediaInfo, target: Path, settings: Settings) -> Iterator[MediaInfo]:
+    """Give `media` with sound that has one format from its start to its end.
+
+    Sound that changes on the way is decoded into a file beside `target` first: at each change, ffmpeg sets up its
+    filters again, and those that fill holes would start at zero.
+    """
+    if not sound_formats(media):
+        yield media
+        return
+    source = SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
+    path = target.with_name(f"{target.stem}.steady.nut")
+    try:
+        if source is None:
+            raise InvalidMediaError(f"{media.path.name!r} has no sound any more")
+        _decode_into(path, source, settings)
+        zero, audio = Fraction(0), source.media.audio
+        yield replace(media, path=path, format="nut", audio=audio, start_seconds=zero, container_start_seconds=zero)
+    finally:
+        path.unlink(missing_ok=True)
+        if source is not None:
+            source.discard()
+
+
+def _decode_into(path: Path, source: SoundSource, settings: Settings) -> None:
+    """Write the streams of `source` into `path` as samples, each in the widest of its formats."""
+    arguments: list[str] = []
+    for number, stream in enumerate(source.media.audio):
+        layout, rate = kept_layout(stream, path), _rate_of(stream, path.suffix)
+        one_format = f"aformat=sample_fmts=flt:channel_layouts={layout.name}:sample_rates={rate}"
+        arguments += ["-map", f"0:{stream.index}", f"-filter:a:{number}", one_format]
+    given = ("-copyts", *input_arguments(source.media.path, settings.limits))
+    command = (find_ffmpeg(settings).path, *QUIET, "-y", *given, *arguments, "-c:a", "pcm_f32le", file_url(path))
+    process = FFmpegProcess(command, stall_seconds=settings.stall_seconds)
+    try:
+        if process.finish(lambda: output_size(path)) != 0:
+            raise process.error(f"the sound of {source.name!r} could not be decoded")
+    finally:
+        process.kill()
 
 
 def _encode(
