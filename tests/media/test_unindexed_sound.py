@@ -26,16 +26,26 @@ CHANGES = {
     "mp2": ((48000, 1), (48000, 2)),
 }
 
+# Sound whose packets have no headers, or that no other container describes.
+UNLIKE_OTHERS = {
+    "pcm.avi": ("mjpeg", "pcm_s16le"),
+    "adpcm.avi": ("mpeg4", "adpcm_ms"),
+    "windows.wmv": ("wmv2", "wmav2"),
+    "old.flv": ("flv", "nellymoser"),
+    "disc.m2ts": ("libx264", "pcm_bluray"),
+}
+
 
 def recording(clips: Clips, name: str) -> Path:
     """Beats in a container without an index, whose sound begins before its picture."""
     path = clips.folder / name
     if not path.exists():
         beats = make_beats(clips.folder / f"{name}.mp4", F(25), seconds=4)
-        codecs = {".avi": ("mpeg4", "mp3"), ".mpg": ("mpeg2video", "mp2")}
-        picture, sound = codecs.get(path.suffix, ("libx264", "aac"))
-        reordered = "0" if path.suffix == ".avi" else "2"
+        codecs = {".avi": ("mpeg4", "mp3"), ".mpg": ("mpeg2video", "mp2"), **UNLIKE_OTHERS}
+        picture, sound = codecs.get(name) or codecs.get(path.suffix, ("libx264", "aac"))
+        reordered = "2" if picture in {"libx264", "mpeg2video"} else "0"
         codec = ("-c:v", picture, "-g", "50", "-bf", reordered, "-c:a", sound)
+        codec += ("-ar", "44100", "-ac", "1") if sound == "nellymoser" else ()
         offset = ("-output_ts_offset", "1000") if name.startswith("late") else ()
         ffmpeg("-i", beats, *codec, *offset, path)
     return path
@@ -58,7 +68,7 @@ def broadcast(clips: Clips, codec: str) -> Path:
 
 
 @pytest.mark.parametrize("smart", [True, False])
-@pytest.mark.parametrize("name", ["beats.flv", "beats.ts", "late.ts", "beats.avi", "beats.mpg"])
+@pytest.mark.parametrize("name", ["beats.flv", "beats.ts", "late.ts", "beats.avi", "beats.mpg", *UNLIKE_OTHERS])
 def test_recording_without_index_keeps_all_sound_in_step(
     clips: Clips, tmp_path: Path, name: str, smart: bool
 ) -> None:

@@ -72,7 +72,8 @@ class SoundSource:
         media: The file, a video or sound alone.
         start_seconds: The time on the file's clock that belongs to the first frame of the picture.
         name: Of the source, for messages.
-        formats: The formats of each stream that changes on the way, by its index; it is encoded again.
+        formats: The formats of each stream that changes on the way, by its index, and none for one that was decoded
+            as it was read; both are encoded again.
         temporary: Whether the file is a copy of the source's sound, to be removed.
     """
 
@@ -138,6 +139,8 @@ class SoundSource:
                 reason = f"it changes on the way ({', then '.join(map(_described, formats))})"
             elif not is_taken(stream, target, self.media.path):
                 reason = f"{target.suffix} does not take it"
+            elif stream.index in self.formats:
+                reason = "its packets can be read in their own container alone"
             else:
                 continue
             encoded.append(stream)

@@ -2,10 +2,12 @@
 
 ffmpeg seeks in such a file to a keyframe of the picture and misses sound that is stored before it. Sound that changes
 its sample rate or its channels it copies under one header. So the packets are read here, from the start of the file.
+Packets that another container cannot describe, such as those of Windows Media, are decoded.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -20,10 +22,12 @@ from reel_modal.media.untrusted import file_url, opened, packets_of
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.codec.context import CodecContext
-    from av.container import InputContainer
+    from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
 __all__ = ["SoundFormat", "copy_sound", "sound_formats"]
+
+_log = logging.getLogger(__name__)
 
 # In these one stream goes on while its sound changes; others describe a stream once for all of its packets.
 _MAY_CHANGE: Final = frozenset({"mpegts", "mpeg", "flv"})
@@ -60,11 +64,12 @@ def copy_sound(
 
     Args:
         media: A file without an index.
-        target: The file to write, as NUT, which keeps every codec and exact times.
+        target: The file to write, as NUT, which keeps exact times.
         start_seconds: On the clock of `media`.
 
     Returns:
-        `media` as far as its sound goes, in the new file; and `sound_formats` of that.
+        `media` as far as its sound goes, in the new file; and `sound_formats` of that, which are empty for a stream
+        that had to be decoded.
 
     Raises:
         InvalidMediaError: The file cannot be read or written.
@@ -75,11 +80,20 @@ def copy_sound(
     ):
         streams = _streams(source, media)
         numbers = {stream.index: number for number, stream in enumerate(streams)}
-        copies = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in streams}
+        copies: dict[int, AudioStream] = {}
+        decoded: dict[int, _Decoded] = {}
+        for stream in streams:
+            if (copy := _copy_of(stream, output)) is None:
+                decoded[stream.index] = _Decoded(stream, output)
+            else:
+                copies[stream.index] = copy
         next_ticks = dict.fromkeys(numbers, 0)
 
         def copied() -> Iterator[Packet[AudioStream]]:
             for packet in packets_of(source, *streams):
+                if packet.stream_index in decoded:
+                    decoded[packet.stream_index].add(packet, start_seconds)
+                    continue
                 yield packet
                 if not packet.size:
                     continue
@@ -104,7 +118,57 @@ def copy_sound(
     )
     zero = Fraction(0)
     made = replace(media, path=target, format="nut", audio=audio, start_seconds=zero, container_start_seconds=zero)
-    return made, {numbers[index]: found for index, found in formats.items()}
+    return made, {numbers[index]: found for index, found in (formats | dict.fromkeys(decoded, ())).items()}
+
+
+class _Decoded:
+    """A stream that is written as PCM."""
+
+    def __init__(self, stream: AudioStream, output: OutputContainer) -> None:
+        from av.audio.resampler import AudioResampler
+
+        self._output = output
+        # Of a layout without a name libav takes the usual one of so many channels.
+        layout = f"{stream.channels}c" if stream.layout.name.endswith(" channels") else stream.layout.name
+        self._copy = output.add_stream("pcm_f32le", rate=stream.sample_rate, layout=layout)
+        self._tick_seconds = Fraction(1, stream.sample_rate)
+        self._copy.time_base = self._tick_seconds
+        self._resampler = AudioResampler(format="flt", layout=layout, rate=stream.sample_rate)
+        self._next_ticks = 0
+
+    def add(self, packet: Packet[AudioStream], start_seconds: Fraction) -> None:
+        """Decode a packet, or the rest if it is the empty one at the end, and write what is not before the start."""
+        from av.error import FFmpegError
+
+        try:
+            frames = packet.decode()
+        except FFmpegError as error:  # silence takes its place
+            _log.debug("a packet of sound does not decode: %s", error)
+            return
+        for frame in frames:
+            if frame.pts is None:
+                continue
+            ticks = round((frame.pts * seconds_per_tick(frame) - start_seconds) / self._tick_seconds)
+            if ticks < 0:
+                continue
+            for made in self._resampler.resample(frame):
+                made.pts, made.time_base = max(ticks, self._next_ticks), self._tick_seconds
+                self._next_ticks = made.pts + made.samples
+                self._output.mux(self._copy.encode(made))
+
+
+def _copy_of(stream: AudioStream, output: OutputContainer) -> AudioStream | None:
+    """Return a stream of `output` for the packets of `stream`; None if NUT cannot describe them.
+
+    It keeps no size of blocks, without which only PCM and packets with headers of their own can be decoded.
+    """
+    codec = stream.codec_context.name
+    if not codec.startswith("pcm_") and not _has_headers(_parser(codec)):
+        return None
+    try:
+        return output.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        return None
 
 
 def _streams(container: InputContainer, media: MediaInfo) -> list[AudioStream]:
@@ -135,10 +199,21 @@ def _parser(codec: str) -> CodecContext:
     return CodecContext.create(codec, "r")
 
 
+def _has_headers(parser: CodecContext) -> bool:
+    """Whether packets have headers that a parser reads; those of PCM and of Windows Media have none."""
+    try:
+        parser.parse(b"")
+    except ValueError:
+        return False
+    return True
+
+
 def _format(data: bytes, parser: CodecContext) -> SoundFormat | None:
     """Return the format that the header of a packet states, or None if it states none."""
     if parser.name == "aac":  # its parser does not keep what it reads
         return _adts_format(data)
+    if not _has_headers(parser):
+        return None
     parser.parse(data)
     rate, channels = getattr(parser, "sample_rate", 0), getattr(parser, "channels", 0)
     return (rate, channels) if rate and channels else None
