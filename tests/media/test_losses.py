@@ -297,6 +297,14 @@ def test_sound_after_the_last_picture_is_kept_or_named(tmp_path: Path, mode: Mod
     assert codes(result) == (set() if mode == "smart" else {"sound_trimmed"})
 
 
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts"])
+def test_sound_after_the_last_picture_is_named_for_any_container(tmp_path: Path, suffix: str) -> None:
+    clip, source = make(tmp_path / "clip.mp4"), tmp_path / f"in{suffix}"
+    later = ("-itsoffset", "0.8", "-i", clip)
+    ffmpeg("-i", clip, *later, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
+    assert "sound_trimmed" in codes(render(source, "full", tmp_path / "out.mp4"))
+
+
 def captioned(source: Path, target: Path) -> Path:
     """Put closed captions before the slices of every picture (ATSC A/53, part 4, 6.2.3)."""
     raw = source.with_suffix(".h264")

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.clips import Clips, ffmpeg
 from tests.local_files import key_of, root_storage
+from tests.media.rendered import rendered
 from tests.processes import children
 
 from reel_modal.config import MediaLimits, Settings
@@ -464,3 +465,13 @@ def test_pictures_shorter_than_half_a_frame_are_one_frame(tmp_path: Path, decode
     shaded(240, 1 / 120, "1")(source)
     with FrameReader(source, fps=24, pixel_format="gray8", decoder=decoder) as reader:
         assert len(list(reader)) == 1
+
+
+def test_trim_within_a_long_last_picture_says_nothing_of_broken_ones(tmp_path: Path) -> None:
+    source = tmp_path / "in.gif"
+    shaded(10, 2, "1", encoder=("-c:v", "gif", "-final_delay", "300"))(source)
+    result = rendered(
+        FramingRequest, source, tmp_path / "out.mp4", trim_start_seconds=1, trim_end_seconds=4, output_size=SIZE
+    )
+    assert "pictures_undecodable" not in {note.code for note in result.degraded}
+    assert probe(tmp_path / "out.mp4").duration_seconds == 3

@@ -140,8 +140,9 @@ def _sound_ends(source: MediaInfo, made: Made) -> Iterator[Degradation]:
 
 
 def _seconds_after_picture(media: MediaInfo) -> Fraction:
-    """Return how much sound comes after the last picture, as far as the headers say."""
+    """Return how much sound comes after the last picture, as far as headers and packets say."""
     ends = [each.start_seconds + each.duration_seconds for each in media.audio if each.duration_seconds is not None]
+    ends += [] if media.scan is None else media.scan.sound_ends.values()
     end = media.start_seconds + _length(media)
     return max([end, *ends]) - end if _length(media) else Fraction(0)
 

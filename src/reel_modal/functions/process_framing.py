@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from reel_modal.config import MediaLimits
 from reel_modal.errors import FrameError, InvalidMediaError
 from reel_modal.ffmpeg_graph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
@@ -35,8 +36,11 @@ from reel_modal.functions.publishing import (
 )
 from reel_modal.functions.smart import render_smart
 from reel_modal.functions.sources import Reach, fetch_part, look_at, reach_of
+from reel_modal.media import MediaInfo
 from reel_modal.media.extras import Extras
+from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import changes_size
+from reel_modal.media.probing import picture_shown_at
 from reel_modal.media.retimed_sound import sound_for
 from reel_modal.media.sound import Sound
 from reel_modal.rendering.framing import FramingRenderer, mix
@@ -286,7 +290,7 @@ def _write_frames(
         dropped=0 if faster else schedule.dropped,
         pictures=reader.frames_read,
     )
-    return [*notes, *_ends_early(plan, last, filled)]
+    return [*notes, *_ends_early(plan, last, filled, job.context.settings.limits)]
 
 
 def _write_pictures(
@@ -336,16 +340,24 @@ def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     )
 
 
-def _ends_early(plan: FramingPlan, last: Fraction, filled: int) -> list[Degradation]:
+def _ends_early(plan: FramingPlan, last: Fraction, filled: int, limits: MediaLimits) -> list[Degradation]:
     """Say so where the pictures end well before they should."""
     end = plan.timeline.source_end
     if filled >= plan.frame_count or end is None or not plan.media.constant_rate:
         return []
     missing = end - last - 1 / plan.media.fps
-    if missing <= _LATER_FRAMES / plan.media.fps:
+    if missing <= _LATER_FRAMES / plan.media.fps or _stands(plan.media, last, end, limits):
         return []
     message = f"the last picture of the source was shown for its last {float(missing):.2f} s, which do not decode"
     return [Degradation("pictures_undecodable", message)]
+
+
+def _stands(media: MediaInfo, last: Fraction, end: Fraction, limits: MediaLimits) -> bool:
+    """Return whether the picture that begins at `last` is shown until `end` by what the file says."""
+    shown = picture_shown_at(media, media.start_seconds + end)
+    if shown is None or shown - media.start_seconds > last + 1 / (2 * media.fps):
+        return False
+    return picture_end(media, limits) - media.start_seconds >= end
 
 
 class _Picture:

@@ -84,8 +84,8 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     )
     notes: list[Degradation] = []
     if file is None:
-        whole = rated(media, context.settings.limits)
-        made, notes = _render(request, context, as_rendered(whole, request.encode))
+        media = rated(media, context.settings.limits)
+        made, notes = _render(request, context, as_rendered(media, request.encode))
         file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
     finished = Made(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
     degraded = [*notes, *losses(media, finished)]
