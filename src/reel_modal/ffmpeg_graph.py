@@ -221,7 +221,7 @@ def _arguments(
     arguments += ["-filter_complex", f"{source}{','.join(graph)}[picture];{source}nullsink"]
     arguments += ["-map", "[picture]", *range_arguments(edit.color), *choice.arguments]
     if sound is not None:
-        arguments += sound.output_arguments(output)
+        arguments += sound.output_arguments(output, edit.frame_count / edit.fps)
     return (*arguments, "-map_metadata", "-1", "-map_chapters", "-1")
 
 

@@ -262,8 +262,9 @@ class FramePipe:
             if self._sound is None:
                 ending = finishing_arguments(self.path, self._metadata)
             elif self._expected_frames is not None:
-                inputs = (*raw, *self._sound.input_arguments(self._expected_frames / self.fps))
-                ending = self._joining(self._sound)
+                length = self._expected_frames / self.fps
+                inputs = (*raw, *self._sound.input_arguments(length))
+                ending = self._joining(self._sound, length)
             encoding = (*filters, *self._choice.arguments)
             command = (
                 self._choice.ffmpeg.path,
@@ -463,7 +464,7 @@ class FramePipe:
         command = (
             *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
-            *("-c:v", "copy", *last, *self._joining(sound), file_url(target)),
+            *("-c:v", "copy", *last, *self._joining(sound, self._length_seconds), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
@@ -472,10 +473,17 @@ class FramePipe:
             process.kill()
         return target
 
-    def _joining(self, sound: Sound) -> tuple[str, ...]:
+    def _joining(self, sound: Sound, length: Fraction) -> tuple[str, ...]:
         """Return the options of the output where the first input is the picture and the second is `sound`."""
-        streams = ("-map", "0:v:0", *sound.output_arguments(self.path), "-map_metadata", "-1", "-map_chapters", "-1")
-        return (*streams, *finishing_arguments(self.path, self._metadata))
+        streams = ("-map", "0:v:0", *sound.output_arguments(self.path, length))
+        return (
+            *streams,
+            "-map_metadata",
+            "-1",
+            "-map_chapters",
+            "-1",
+            *finishing_arguments(self.path, self._metadata),
+        )
 
     def _degraded(self) -> tuple[Degradation, ...]:
         notes = [*self._choice.passed_over, *self._unheard]

@@ -82,6 +82,32 @@ def test_recording_without_index_keeps_all_sound_in_step(
     assert first - probe(made).start_seconds < NEAR_SECONDS
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".ts", ".avi"])
+def test_late_sound_that_is_encoded_is_in_step_and_ends_with_the_picture(tmp_path: Path, suffix: str) -> None:
+    beats, source = make_beats(tmp_path / "beats.mp4", F(25), seconds=4), tmp_path / "in.mkv"
+    ffmpeg("-i", beats, "-c:v", "copy", "-af", "atrim=start=1.2,apad=pad_dur=1.5", "-c:a", "flac", source)
+    made = tmp_path / f"out{suffix}"
+    result = rendered(OverlayRequest, source, made, regions=[])
+    assert "sound_trimmed" in {note.code for note in result.degraded}
+    shown, heard = flashes(made), beeps(made)
+    assert len(shown) == 4
+    assert 1 <= len(heard) < 4
+    assert all(
+        abs(float(flash) - beep) < NEAR_SECONDS for flash, beep in zip(shown[-len(heard) :], heard, strict=True)
+    )
+    assert len(samples_of(made)) / 48000 < 4.1
+
+
+@pytest.mark.parametrize("codec", CHANGES)
+def test_sound_of_a_broadcast_is_copied_into_one(clips: Clips, tmp_path: Path, codec: str) -> None:
+    source, made = tmp_path / f"in.{codec}.ts", tmp_path / "out.ts"
+    ffmpeg("-i", recording(clips, "beats.ts"), "-c:v", "copy", "-c:a", codec, source)
+    result = rendered(OverlayRequest, source, made, regions=[])
+    assert "sound_reencoded" not in {note.code for note in result.degraded}
+    assert [stream.codec for stream in probe(made).audio] == [codec]
+    assert len(beeps(made)) == 4
+
+
 @pytest.mark.parametrize("codec", CHANGES)
 def test_sound_formats_change_in_broadcast_are_found(clips: Clips, codec: str) -> None:
     assert list(sound_formats(probe(broadcast(clips, codec))).values()) == [CHANGES[codec]]

@@ -247,6 +247,8 @@ def choose_encoder(
     passed_over: list[Degradation] = []
     last: EncoderUnavailableError | None = None
     candidates = auto_encoders(suffix, hdr=for_hdr) if name == "auto" else (name,)
+    if suffix.lower() == ".avi":  # it keeps no times: pictures that are stored out of order would be shown late
+        options = {"bf": "0", **(options or {})}
     for candidate in candidates:
         arguments = encoder_arguments(
             candidate, quality=quality, preset=preset, threads=threads, options=options, hdr=hdr

@@ -33,6 +33,8 @@ def is_mp4_like(path: Path) -> bool:
 
 def muxer_options(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the options of the muxer that writes `path` with the tags `metadata`."""
+    if path.suffix.lower() == ".avi":  # which counts pictures: if the first one is late, another is put before it
+        return {**_REPEATABLE, "avoid_negative_ts": "disabled"}
     if not is_mp4_like(path):
         return dict(_REPEATABLE)
     # Without use_metadata_tags the muxer drops every key that it has no box for.

@@ -39,6 +39,7 @@ _TAKES: Final = {
     ".mov": frozenset({"aac", "ac3", "alac", "eac3", "mp3", "pcm_s16le", "pcm_s24le"}),
     ".mkv": _MP4 | {"flac", "pcm_s16le", "pcm_s24le", "vorbis"},
     ".webm": frozenset({"opus", "vorbis"}),
+    **dict.fromkeys((".ts", ".mts", ".m2ts"), frozenset({"aac", "ac3", "eac3", "mp2", "mp3"})),
 }
 # Their muxers are asked about any other codec. Those of MP4 would take more than players of MP4 play.
 _ASKED: Final = frozenset({".mov", ".mkv", ".webm"})
@@ -119,14 +120,23 @@ class SoundSource:
         source = input_arguments(self.media.path, formats=SOUND_WHITELIST)
         return (*clock, "-t", seconds_text(length_seconds), *look, *source)
 
-    def output_arguments(self, target: Path) -> tuple[str, ...]:
-        """Return the options that put the second input's sound into `target`, stream by stream, with its tags."""
+    def output_arguments(self, target: Path, length_seconds: Fraction) -> tuple[str, ...]:
+        """Return the options that put the second input's sound into `target`, stream by stream, with its tags.
+
+        Args:
+            target: Its suffix says what is copied.
+            length_seconds: Where the sound ends. What is decoded would end that long after its own first sample.
+        """
         arguments: tuple[str, ...] = ()
         for number, stream in enumerate(self.media.audio):
             changes = stream.index in self.formats
             copied = not changes and is_taken(stream, target, self.media.path)
             rate = stream.sample_rate_hz if changes else None
-            codec = (f"-c:a:{number}", "copy") if copied else encoded_as(stream, target, number, rate_hz=rate)
+            codec = (
+                (f"-c:a:{number}", "copy")
+                if copied
+                else encoded_as(stream, target, number, rate_hz=rate, end=length_seconds)
+            )
             arguments += ("-map", f"1:{stream.index}", *codec, *_tags(stream, number))
         return arguments
 
@@ -176,9 +186,9 @@ class FinishedSound:
         del length_seconds
         return tuple(word for path in self.files for word in ("-i", file_url(path)))
 
-    def output_arguments(self, target: Path) -> tuple[str, ...]:
+    def output_arguments(self, target: Path, length_seconds: Fraction) -> tuple[str, ...]:
         """Return the options that put them into `target` as they are, with the tags of the source."""
-        del target
+        del target, length_seconds
         arguments: tuple[str, ...] = ("-c:a", "copy")
         for number, stream in enumerate(self.streams):
             arguments += ("-map", f"{number + 1}:a:0", *_tags(stream, number))
@@ -220,7 +230,14 @@ def kept_layout(stream: AudioStream, target: Path) -> ChannelLayout:
     return ChannelLayout("mono", 1) if stream.channels == 1 else ChannelLayout("stereo", 2)
 
 
-def encoded_as(stream: AudioStream, target: Path, number: int = 0, *, rate_hz: int | None = None) -> tuple[str, ...]:
+def encoded_as(
+    stream: AudioStream,
+    target: Path,
+    number: int = 0,
+    *,
+    rate_hz: int | None = None,
+    end: Fraction | None = None,
+) -> tuple[str, ...]:
     """Return the options that encode the stream for `target`.
 
     Args:
@@ -228,13 +245,18 @@ def encoded_as(stream: AudioStream, target: Path, number: int = 0, *, rate_hz: i
         target: Its suffix chooses the codec.
         number: Of the sound in `target`, counted from 0.
         rate_hz: Sample rate of the output if the source has more than one. Opus is always 48 kHz.
+        end: Seconds at which the sound is cut off.
     """
     layout = kept_layout(stream, target)
     rate = f":sample_rates={rate_hz}" if rate_hz and not _is_webm(target) else ""
+    # AVI keeps no times: silence is put before sound that begins late, and into its gaps.
+    filters = [] if end is None else [f"atrim=end={seconds_text(end)}"]
+    filters += ["aresample=async=1:first_pts=0"] if target.suffix.lower() == ".avi" else []
+    filters += [f"aformat=channel_layouts={layout.name}{rate}"]
     return (
         *(f"-c:a:{number}", "libopus" if _is_webm(target) else "aac"),
         *(f"-b:a:{number}", f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"),
-        *(f"-filter:a:{number}", f"aformat=channel_layouts={layout.name}{rate}"),
+        *(f"-filter:a:{number}", ",".join(filters)),
     )
 
 

@@ -163,7 +163,7 @@ def _copy_of(stream: AudioStream, output: OutputContainer) -> AudioStream | None
     It keeps no size of blocks, without which only PCM and packets with headers of their own can be decoded.
     """
     codec = stream.codec_context.name
-    if not codec.startswith("pcm_") and not _has_headers(_parser(codec)):
+    if not codec.startswith("pcm_") and _parser(codec) is None:
         return None
     try:
         return output.add_stream_from_template(stream, opaque=True)
@@ -192,28 +192,26 @@ def _changed(
     return {index: tuple(seen) for index, seen in formats.items() if len(seen) > 1}
 
 
-def _parser(codec: str) -> CodecContext:
-    """Return a context whose parser reads the headers of packets; its decoder is never opened."""
+def _parser(codec: str) -> CodecContext | None:
+    """Return a context whose parser reads the headers of packets; its decoder is never opened.
+
+    None if they have none, as those of PCM and of Windows Media.
+    """
     from av import CodecContext
 
+    try:
+        CodecContext.create(codec, "r").parse(b"")  # after which that one reads no more
+    except ValueError:
+        return None
     return CodecContext.create(codec, "r")
 
 
-def _has_headers(parser: CodecContext) -> bool:
-    """Whether packets have headers that a parser reads; those of PCM and of Windows Media have none."""
-    try:
-        parser.parse(b"")
-    except ValueError:
-        return False
-    return True
-
-
-def _format(data: bytes, parser: CodecContext) -> SoundFormat | None:
+def _format(data: bytes, parser: CodecContext | None) -> SoundFormat | None:
     """Return the format that the header of a packet states, or None if it states none."""
+    if parser is None:
+        return None
     if parser.name == "aac":  # its parser does not keep what it reads
         return _adts_format(data)
-    if not _has_headers(parser):
-        return None
     parser.parse(data)
     rate, channels = getattr(parser, "sample_rate", 0), getattr(parser, "channels", 0)
     return (rate, channels) if rate and channels else None
