@@ -8,9 +8,12 @@ from typing import get_args
 import av
 import pytest
 from tests.clips import ffmpeg
+from tests.media.rendered import rendered
 
 from reel_modal import FrameReader, Settings
+from reel_modal.media import probe
 from reel_modal.media.frame_reader import Decoder
+from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest
 
 CLIPS = {
     "h264.mp4": ("-c:v", "libx264", "-preset", "veryfast", "-g", "300"),
@@ -79,3 +82,23 @@ def test_clip_of_which_most_is_broken_is_read(whole: Path, tmp_path: Path) -> No
     made = [times(clip, 2, decoder) for decoder in get_args(Decoder)[:2]]
     assert made[0] == made[1]
     assert made[0][0] == times(whole, 2)[0]
+
+
+@pytest.mark.parametrize("kind", [OverlayRequest, FramingRequest])
+@pytest.mark.parametrize("smart", [True, False])
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+def test_output_of_a_file_that_breaks_off_ends_there(suffix: str, smart: bool, kind: type, tmp_path: Path) -> None:
+    whole, source = tmp_path / f"whole{suffix}", tmp_path / f"in{suffix}"
+    codec = CLIPS["vp9.webm"] if suffix == ".webm" else CLIPS["h264.mkv"]
+    first = ("-movflags", "+faststart") if suffix == ".mp4" else ()
+    picture = "testsrc2=size=160x96:rate=25:duration=4"
+    ffmpeg("-f", "lavfi", "-i", picture, *codec, "-pix_fmt", "yuv420p", *first, whole)
+    source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    kept = {"trim_end_seconds": 3.8, "output_size": (160, 96)} if kind is FramingRequest else {"regions": []}
+    result = rendered(kind, source, tmp_path / "out.mp4", encode=EncodeOptions(smart=smart), **kept)
+    there = len(times(source, 1))
+    assert there < 80
+    made = probe(tmp_path / "out.mp4", scan=True).expected_pictures
+    assert made is not None
+    assert there <= made <= there + 4  # those between the last ones, which are stored later, are not there
+    assert ("trim_shortened" in {note.code for note in result.degraded}) == (kind is FramingRequest)

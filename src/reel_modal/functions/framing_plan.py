@@ -39,6 +39,8 @@ _ENGINES: Final[dict[RenderedFormat, Engine]] = {
 _MOST_GRAPH_PIECES: Final = 50
 # In fewer there may be no picture whose time is one of a frame, and ffmpeg makes none then.
 _FEWEST_GRAPH_FRAMES: Final = 3
+# The picture at a moment began at most this long before it if pictures come evenly: one frame, and rounded times.
+_LATE_FRAMES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,19 @@ def _measured(
     """
     said, end = media.duration_seconds, request.trim_end_seconds
     known = media.constant_rate or media.rate_by_all or fetched_in_part
-    if known and said is not None and end is not None and end <= said - 1 / media.fps:
+    within = known and said is not None and end is not None and end <= said - 1 / media.fps
+    if said is not None and within and (fetched_in_part or _reaches(media, end or said)):
         return media, said
     media = scanned(media, settings.limits)
     return media, media.scan.duration_seconds if media.scan else Fraction(0)
+
+
+def _reaches(media: MediaInfo, end: Fraction) -> bool:
+    """Return whether there are pictures up to `end`: a file that breaks off has the headers of the whole one."""
+    if not media.has_index:
+        return True
+    shown = picture_shown_at(media, media.start_seconds + end)
+    return shown is not None and shown - media.start_seconds > end - _LATE_FRAMES / media.fps
 
 
 def _first_seconds(media: MediaInfo, timeline: Timeline) -> Fraction:

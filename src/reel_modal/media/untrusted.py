@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
 from reel_modal.config import MediaLimits
 from reel_modal.errors import InvalidMediaError, StorageError
+from reel_modal.media.matroska import is_cut_off
 from reel_modal.media.pyav import open_input
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ def opened(
             raise InvalidMediaError(f"{str(path)!r} cannot be read as a video: it is not a regular file")
         source = file_url(path) if data is None else data
         with _container(source, limits, decode=not packets_only, sound=sound) as container:
+            if data is None and "matroska" in container.format.name.split(",") and is_cut_off(path):
+                for stream in container.streams:
+                    stream.metadata.pop("DURATION", None)  # the end of the whole file, which is not here
             yield container
     except StorageError:  # of the source of the bytes; it may be an OSError too
         raise
