@@ -305,6 +305,16 @@ def test_sound_after_the_last_picture_is_named_for_any_container(tmp_path: Path,
     assert "sound_trimmed" in codes(render(source, "full", tmp_path / "out.mp4"))
 
 
+def test_sound_that_is_all_there_is_not_named(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    slides = "testsrc2=size=64x48:rate=30:duration=6,select='not(mod(n,150))'"
+    inputs = ("-f", "lavfi", "-i", slides, "-f", "lavfi", "-i", "sine=duration=10")
+    ffmpeg(*inputs, "-fps_mode", "vfr", "-c:v", "libx264", "-c:a", "aac", source)
+    result, made = render(source, "full", tmp_path / "out.mp4"), probe(tmp_path / "out.mp4")
+    whole = (made.audio[0].duration_seconds or 0) > 9.9
+    assert ("sound_trimmed" in codes(result)) == (not whole)
+
+
 def captioned(source: Path, target: Path) -> Path:
     """Put closed captions before the slices of every picture (ATSC A/53, part 4, 6.2.3)."""
     raw = source.with_suffix(".h264")

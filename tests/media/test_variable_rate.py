@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -475,3 +476,20 @@ def test_trim_within_a_long_last_picture_says_nothing_of_broken_ones(tmp_path: P
     )
     assert "pictures_undecodable" not in {note.code for note in result.degraded}
     assert probe(tmp_path / "out.mp4").duration_seconds == 3
+
+
+def movie_seconds(path: Path) -> float:
+    """How long an MP4 is by its movie header (ISO/IEC 14496-12, 8.2.2), which players show."""
+    data = path.read_bytes()
+    ticks_per_second, ticks = struct.unpack_from(">II", data, data.index(b"mvhd") + 16)
+    return float(ticks / ticks_per_second)
+
+
+def test_copy_around_a_gap_ends_when_its_pictures_do(tmp_path: Path) -> None:
+    source, made = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    moving = "testsrc2=size=64x48:rate=30:duration=9,select='lt(t,2)+eq(n,60)+gte(t,8)'"
+    ffmpeg("-f", "lavfi", "-i", moving, "-fps_mode", "vfr", *X264, source)
+    encode = {"encoder": "libx264", "preset": "fast"}  # which stores pictures out of order
+    fields = {**keys(source, made), "regions": highlight("0.5", "1"), "encode": encode}
+    assert work(render_overlay, OverlayRequest.parse(fields), tmp_path / "work").plan == "smart"
+    assert movie_seconds(made) == pytest.approx(movie_seconds(source), abs=0.05)

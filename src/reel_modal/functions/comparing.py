@@ -132,6 +132,8 @@ def _sound_ends(source: MediaInfo, made: Made) -> Iterator[Degradation]:
         message = f"the output begins with the first picture; {float(before):.2f} s of sound before it are not in it"
         yield Degradation("sound_trimmed", message)
     after = _seconds_after_picture(source)
+    if line.untouched and _sound_end(made.media) > _sound_end(source) - HEARD_SECONDS:
+        return  # all of it is there, whatever the headers say of the picture
     if line.source_end is not None and line.source_end < _length(source) - 1 / source.fps:
         return  # the request cuts the end off
     if after - _seconds_after_picture(made.media) >= HEARD_SECONDS:
@@ -141,10 +143,14 @@ def _sound_ends(source: MediaInfo, made: Made) -> Iterator[Degradation]:
 
 def _seconds_after_picture(media: MediaInfo) -> Fraction:
     """Return how much sound comes after the last picture, as far as headers and packets say."""
+    return max(Fraction(0), _sound_end(media) - _length(media)) if _length(media) else Fraction(0)
+
+
+def _sound_end(media: MediaInfo) -> Fraction:
+    """Return how long after the first picture the last sound ends, as far as headers and packets say."""
     ends = [each.start_seconds + each.duration_seconds for each in media.audio if each.duration_seconds is not None]
     ends += [] if media.scan is None else media.scan.sound_ends.values()
-    end = media.start_seconds + _length(media)
-    return max([end, *ends]) - end if _length(media) else Fraction(0)
+    return max(ends, default=media.start_seconds) - media.start_seconds
 
 
 def _length(media: MediaInfo) -> Fraction:

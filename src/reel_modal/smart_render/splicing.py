@@ -233,15 +233,15 @@ class _Splice:
             if new is None or not 0 <= new.rank - self._written < end - start or (place == start and not new.idr):
                 raise SpliceError("the new pictures do not come in the order that was planned")
             rank = start + new.rank - self._written
-            duration, packet = packet.duration, packet_of(new.data)
-            packet.duration, packet.is_keyframe = duration, new.idr
+            packet = packet_of(new.data)
+            packet.is_keyframe = new.idr
         times = self._picture.times
         packet.pts, packet.dts = times.pts[rank] - self._origin, times.dts[place] - self._origin
         if place == self._plan.kept[1] - 1:  # in MP4 it is this one that says how long the last picture lasts
             packet.duration = self._lasts(place)
         elif self._step is not None:
             packet.duration = self._step
-        elif self._plan.trim:
+        else:  # a demuxer says the time until the next one is decoded: with it a file ends long after a gap
             packet.duration = self._lasts(rank)
         packet.time_base = times.tick_seconds
         return packet
