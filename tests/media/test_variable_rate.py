@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -25,7 +26,7 @@ from reel_modal.estimates import estimate
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
-from reel_modal.media import MediaInfo, probe, rated
+from reel_modal.media import MediaInfo, find_ffmpeg, probe, rated
 from reel_modal.media import probing as probing_module
 from reel_modal.media.packet_times import check_times
 from reel_modal.media.timestamps import PacketTimes
@@ -263,6 +264,8 @@ def test_framing_at_the_rate_of_the_source_keeps_times(clips: Clips, tmp_path: P
     old, new = shown(source), shown(target)
     assert result.duration_seconds == 2 / F(speed)
     assert result.degraded == ()
+    command = [find_ffmpeg(Settings(ffmpeg=None)).path, "-v", "error", "-i", target, "-f", "null", "-"]
+    assert not subprocess.run(command, check=True, capture_output=True).stderr
     wanted = [(max(F(0), (at - 1) / F(speed)), gray) for at, gray in old if 1 <= at < 3]
     assert len(new) == len(wanted)
     for (at, gray), (due, level) in zip(new, wanted, strict=True):

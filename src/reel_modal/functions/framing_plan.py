@@ -39,6 +39,7 @@ _ENGINES: Final[dict[RenderedFormat, Engine]] = {
 _MOST_GRAPH_PIECES: Final = 50
 # In fewer there may be no picture whose time is one of a frame, and ffmpeg makes none then.
 _FEWEST_GRAPH_FRAMES: Final = 3
+_MOST_FPS: Final = Fraction(240)
 # The picture at a moment began at most this long before it if pictures come evenly: one frame, and rounded times.
 _LATE_FRAMES: Final = 2
 
@@ -135,6 +136,17 @@ class FramingPlan:
     def length_seconds(self) -> Fraction:
         """Seconds of the output."""
         return self.timeline.duration_seconds if self.keeps_times else self.frame_count / self.fps
+
+    @property
+    def encoded_fps(self) -> Fraction:
+        """The rate that the encoder is told: pictures that keep their times come as much faster as the fastest piece.
+
+        A player or tool that goes by a lower rate would find two pictures at one time.
+        """
+        fastest = max(piece.speed for piece in self.timeline.pieces)
+        if not self.keeps_times or fastest <= 1:
+            return self.fps
+        return max(self.fps, min(self.fps * fastest, _MOST_FPS))
 
     @property
     def most_late_frames(self) -> float:

@@ -234,7 +234,7 @@ def _frame_by_frame(
         job.request,
         job.context,
         size=plan.layout.size,
-        fps=plan.fps,
+        fps=plan.encoded_fps,
         source=plan.media,
         sound=job.sound,
         expected_frames=None if plan.keeps_times else plan.frame_count,
