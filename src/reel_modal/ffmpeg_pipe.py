@@ -35,7 +35,7 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import MediaInfo, MediaScan, find_ffmpeg, scan_packets
+from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
 from reel_modal.media.encoders import choose_encoder
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import (
@@ -386,7 +386,9 @@ class FramePipe:
                 f"{self.frames_written} frames were written to ffmpeg but {frames} are in the file;"
                 f" nothing is kept. ffmpeg's last words: {process.tail or '(none)'}"
             )
-        length = self._checked_length(scan) if self._seconds else frames / self.fps
+        length = frames / self.fps
+        if self._seconds:
+            length = check_times(scan.times, self._seconds, self._last_seconds, frame_seconds=1 / self.fps)
         size_bytes = publish_file(finished, self.path)
         self._result = PipeResult(
             path=self.path,
@@ -401,10 +403,6 @@ class FramePipe:
             degraded=self._degraded(),
             constant_rate=not self._seconds,
         )
-
-    def _checked_length(self, scan: MediaScan) -> Fraction:
-        """Return the seconds of a file whose frames are shown when they were to be."""
-        return check_times(scan.times, self._seconds, self._last_seconds, frame_seconds=1 / self.fps)
 
     @property
     def _length_seconds(self) -> Fraction:
@@ -476,14 +474,8 @@ class FramePipe:
     def _joining(self, sound: Sound, length: Fraction) -> tuple[str, ...]:
         """Return the options of the output where the first input is the picture and the second is `sound`."""
         streams = ("-map", "0:v:0", *sound.output_arguments(self.path, length))
-        return (
-            *streams,
-            "-map_metadata",
-            "-1",
-            "-map_chapters",
-            "-1",
-            *finishing_arguments(self.path, self._metadata),
-        )
+        alone = ("-map_metadata", "-1", "-map_chapters", "-1")
+        return (*streams, *alone, *finishing_arguments(self.path, self._metadata))
 
     def _degraded(self) -> tuple[Degradation, ...]:
         notes = [*self._choice.passed_over, *self._unheard]
