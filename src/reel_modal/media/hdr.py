@@ -113,12 +113,13 @@ def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator
     """
     matrix, primaries = color.matrix or "bt2020nc", color.primaries or "bt2020"
     tags = f"min={matrix}:pin={primaries}:tin={color.transfer}:rin={_ZSCALE_RANGES[color.range]}"
-    yield f"zscale={tags}:t=linear:npl={_WHITE_NITS}"
+    # Approximate curves, zscale's default, are other ones on each processor: up to 49 levels apart.
+    yield f"zscale={tags}:t=linear:npl={_WHITE_NITS}:agamma=0"
     yield "format=gbrpf32le"
     yield "zscale=p=bt709"
     yield f"tonemap=tonemap=mobius:param={_KNEE}:desat=0:peak={float(_peak(color, metadata) / _WHITE_NITS)!r}"
     # Whole numbers cut off what is brighter than the peak, or a color that BT.709 does not have.
-    yield "zscale=t=bt709:r=full"
+    yield "zscale=t=bt709:r=full:agamma=0"
     yield "format=gbrp16le"
     yield "zscale=m=bt709:r=limited:c=left"
     yield "format=yuv420p"
