@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeAlias, cast
 
@@ -198,8 +198,17 @@ def _flat_values(message: Message, kind: np.dtype[np.generic]) -> Tensor:
         packed = b"".join(message.all_bytes(4 if kind == np.float32 else 10))
         return np.frombuffer(packed, kind.newbyteorder("<")).astype(kind)
     if kind == np.float16:  # its bits, as whole numbers
-        return np.array(message.integers(5), np.uint16).view(kind)
-    return np.array(message.integers(7 if kind == np.int64 else 5), kind)
+        return _whole_values(message.integers(5), np.dtype(np.uint16)).view(kind)
+    return _whole_values(message.integers(7 if kind == np.int64 else 5), kind)
+
+
+def _whole_values(numbers: Sequence[int], kind: np.dtype[np.generic]) -> Tensor:
+    """Return whole numbers as `kind`; numpy before 2 wraps those that it does not hold."""
+    exact = np.array(numbers, np.int64)
+    values = exact.astype(kind)
+    if not np.array_equal(values.astype(np.int64), exact):
+        raise ValueError(f"a value that {kind} does not hold")
+    return values
 
 
 def _type_name(number: int) -> str:
