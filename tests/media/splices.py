@@ -154,8 +154,8 @@ STRUCTURES: dict[str, Callable[[Clips, Path], None]] = {
         pixel_format="yuv422p",
     ),
     "hlg10.mp4": x264(
+        *("-vf", "setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc"),
         pixel_format="yuv420p10le",
-        options=("-color_primaries", "bt2020", "-color_trc", "arib-std-b67", "-colorspace", "bt2020nc"),
     ),
     "lossless.mp4": x264("-qp", "0"),
     "rgb.mp4": x264("-c:v", "libx264rgb", pixel_format="rgb24"),
