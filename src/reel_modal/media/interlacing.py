@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal.config import MediaLimits
-from reel_modal.media.parameter_sets import CodedSizeGuard, allows_fields
+from reel_modal.media.parameter_sets import CodedSizeGuard, allows_fields, opened_picture
 from reel_modal.media.pyav import seconds_per_tick
-from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
+from reel_modal.media.untrusted import packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -97,11 +97,8 @@ def look_at_fields(
     """
     votes: Counter[_Vote] = Counter()
     marked = 0
-    with opened(path, data, limits=limits) as container:
-        stream = next(stream for stream in container.streams.video if stream.index == stream_index)
-        stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+    with opened_picture(path, stream_index, limits, data) as (container, stream, guard):
         stream.thread_type = "AUTO"  # a place may be many pictures after a keyframe
-        guard = CodedSizeGuard(stream, path, limits)
         begins = Fraction(container.start_time or 0, _MICROSECONDS)
         for place in _PLACES if duration_seconds is not None else _PLACES[:1]:
             after = begins + place * (duration_seconds or 0)

@@ -7,17 +7,19 @@ looks at what is left after cropping. The syntax is that of ITU-T H.264 7.3.2.1.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.config import MediaLimits
-from reel_modal.media.untrusted import decoder_pixels, oversized
+from reel_modal.media.untrusted import decoder_pixels, opened, oversized
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["CodedSizeGuard", "allows_fields"]
+__all__ = ["CodedSizeGuard", "allows_fields", "opened_picture"]
 
 _H264_HIGH: Final = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _START_CODE: Final = b"\0\0\1"
@@ -85,6 +87,27 @@ def allows_fields(record: bytes) -> bool:
         return any(not _h264_frame(_Bits(unit.replace(b"\0\0\3", b"\0\0")))[2] for unit in found)
     except (ValueError, IndexError):  # it is damaged, or none
         return False
+
+
+@contextmanager
+def opened_picture(
+    path: Path, stream_index: int, limits: MediaLimits, data: BinaryIO | None = None
+) -> Iterator[tuple[InputContainer, VideoStream, CodedSizeGuard]]:
+    """Open a file so that its pictures can be decoded within the limits; each packet is to be checked by the guard.
+
+    Args:
+        path: The file.
+        stream_index: Of the picture.
+        limits: Larger pictures are not decoded.
+        data: Where the bytes of the file are read from instead.
+
+    Raises:
+        InvalidMediaError: The file cannot be read, or its header declares more than the limits.
+    """
+    with opened(path, data, limits=limits) as container:
+        stream = next(stream for stream in container.streams.video if stream.index == stream_index)
+        stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+        yield container, stream, CodedSizeGuard(stream, path, limits)
 
 
 def _units(data: bytes, codec: str) -> Iterator[bytes]:

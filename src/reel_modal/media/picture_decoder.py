@@ -10,10 +10,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from reel_modal.config import Settings
-from reel_modal.media.parameter_sets import CodedSizeGuard
+from reel_modal.media.parameter_sets import CodedSizeGuard, opened_picture
 from reel_modal.media.probing import MediaInfo
 from reel_modal.media.pyav import seconds_per_tick
-from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
+from reel_modal.media.untrusted import packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -116,13 +116,11 @@ class PictureDecoder:
 
     @contextmanager
     def _opened(self, threads: int) -> Iterator[tuple[InputContainer, VideoStream, CodedSizeGuard]]:
-        limits = self._settings.limits
-        with opened(self._media.path, limits=limits) as container:
-            stream = next(s for s in container.streams.video if s.index == self._media.stream_index)
-            stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+        media = self._media
+        with opened_picture(media.path, media.stream_index, self._settings.limits) as (container, stream, guard):
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
-            yield container, stream, CodedSizeGuard(stream, self._media.path, limits)
+            yield container, stream, guard
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         """Yield the packets that hold a picture, up to the end or to the place at which the file breaks off."""

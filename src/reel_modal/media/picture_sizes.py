@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from reel_modal.config import Settings
-from reel_modal.media.parameter_sets import CodedSizeGuard
+from reel_modal.media.parameter_sets import opened_picture
 from reel_modal.media.probing import MediaInfo
-from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
+from reel_modal.media.untrusted import packets_of
 
 __all__ = ["changes_size", "fitting_filters", "has_even_size"]
 
@@ -46,13 +46,9 @@ def changes_size(media: MediaInfo, settings: Settings) -> bool:
 
     if _ONE_SIZE & set(media.format.split(",")):
         return False
-    limits = settings.limits
-    with opened(media.path, limits=limits) as container:
-        stream = next(s for s in container.streams.video if s.index == media.stream_index)
-        stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
+    with opened_picture(media.path, media.stream_index, settings.limits) as (container, stream, guard):
         stream.codec_context.skip_frame = "NONKEY"
         stream.codec_context.thread_count = 1
-        guard = CodedSizeGuard(stream, media.path, limits)
         for packet in packets_of(container, stream):
             guard.check(packet)
             if packet.size and not packet.is_keyframe:
