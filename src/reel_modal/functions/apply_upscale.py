@@ -138,13 +138,7 @@ def upscale(
             encoding += time.monotonic() - begun
             advance(number)
     wall = time.monotonic() - started
-    notes = rate_notes(
-        media,
-        fps,
-        asked=fps == request.output_rate,
-        dropped=0 if fps is None or media.scan is None else media.scan.grid(fps).dropped,
-        pictures=media.expected_pictures or frames or 0,
-    )
+    notes = rate_notes(media, fps, asked=fps == request.output_rate)
     notes += not_kept(media, DecodingReport.of(reader))
     return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
 

@@ -58,7 +58,7 @@ def _packets(count: int) -> str:
 
 
 def rate_notes(
-    media: MediaInfo, rate: Fraction | None, *, asked: bool, dropped: int, pictures: int
+    media: MediaInfo, rate: Fraction | None, *, asked: bool, dropped: int | None = None, pictures: int | None = None
 ) -> list[Degradation]:
     """Return what a constant rate changes about pictures that are not evenly spaced.
 
@@ -66,16 +66,19 @@ def rate_notes(
         media: The source, with the rate of the whole clip.
         rate: Of the output; None if it keeps the time of each picture.
         asked: Whether the request says which rate: what that drops is as asked.
-        dropped: Pictures that no frame shows.
-        pictures: Those that could be shown.
+        dropped: Pictures that no frame shows; None counts those of the whole clip, as far as its packets were read.
+        pictures: Those that could be shown; None is all of the clip.
     """
     if rate is None or asked or media.constant_rate:
         return []
+    if dropped is None:
+        dropped = 0 if media.scan is None else media.scan.grid(rate).dropped
     message = f"the variable frame rate was resampled to {float(rate):g} frames a second"
     notes = [Degradation("frame_rate_changed", message)]
     if dropped:
         message = (
-            f"{dropped} of {pictures} pictures were dropped, since they come faster than {float(rate):g} a second"
+            f"{dropped} of {pictures or media.expected_pictures} pictures were dropped,"
+            f" since they come faster than {float(rate):g} a second"
         )
         notes.append(Degradation("pictures_dropped", message))
     return notes
@@ -88,8 +91,7 @@ def not_kept(media: MediaInfo, decoding: DecodingReport) -> list[Degradation]:
         media: The source.
         decoding: What the decoder met.
     """
-    notes: list[Degradation] = []
-    notes += decoding.notes()
+    notes = [*decoding.notes()]
     if media.deinterlace is not None:
         made = (
             "a picture was made of each field"

@@ -167,13 +167,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
                 _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
                 pipe.write(frame)
             advance(frame.index + 1)
-    notes = rate_notes(
-        media,
-        rate,
-        asked=rate == request.output_rate,
-        dropped=0 if rate is None or media.scan is None else media.scan.grid(rate).dropped,
-        pictures=media.expected_pictures or frames or 0,
-    )
+    notes = rate_notes(media, rate, asked=rate == request.output_rate)
     return pipe.result, [*notes, *not_kept(media, DecodingReport.of(reader))]
 
 
