@@ -29,6 +29,7 @@ from reel_modal.media.filters import (
     tag_filters,
 )
 from reel_modal.media.frame_times import reports_broken_packet
+from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.muxing import finishing_arguments
 from reel_modal.media.sound import Sound
 from reel_modal.media.untrusted import file_url, input_arguments
@@ -37,7 +38,6 @@ from reel_modal.storage import publish_file, staging_name
 
 __all__ = ["LEEWAY_SECONDS", "ROUNDED_FRAMES", "GraphEdit", "encode_graph", "suits", "time_expression"]
 
-_SEEK_MARGIN_SECONDS: Final = 15
 LEEWAY_SECONDS: Final = Fraction(1, 1000)
 """By how much earlier than a picture reading begins, since ffmpeg rounds times."""
 
@@ -209,7 +209,7 @@ def _arguments(
 ) -> tuple[str, ...]:
     """Return the command line between ffmpeg's own options and the name of the output."""
     container_start = edit.media.container_start_seconds
-    read_from = max(container_start, edit.first_seconds - _SEEK_MARGIN_SECONDS)
+    read_from = max(container_start, edit.first_seconds - SEEK_MARGIN_SECONDS)
     graph = _graph(edit, origin=edit.media.start_seconds - read_from)
     arguments = ["-noautorotate", *clock_arguments(read_from, first_seconds=container_start)]
     arguments += () if edit.media.contents.alpha_decoder is None else ("-c:v", edit.media.contents.alpha_decoder)

@@ -15,6 +15,7 @@ from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import clock_arguments, seconds_text
+from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.muxing import is_mp4_like, muxer_options, muxer_takes
 from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.streams import Chapter, StreamInfo
@@ -40,8 +41,6 @@ _TEXT: Final = {
 }
 _WITH_TIMECODE: Final = frozenset({".mp4", ".mov"})
 _KEPT_TAGS: Final = frozenset({"title", "creation_time"})
-# A line of text that began earlier than this before a cut is not found.
-_MARGIN_SECONDS: Final = 15
 _MOST_BYTES: Final = 64 << 20
 _MILLISECONDS: Final = 1000
 _MICROSECONDS: Final = 1_000_000
@@ -223,11 +222,11 @@ class Extras:
 
     @property
     def _begin(self) -> Fraction:
-        """When reading begins, on the file's clock."""
+        """When reading begins, on the file's clock: a line of text that began earlier is not found."""
         first = self.media.container_start_seconds
         if not self.media.has_index:
             return first
-        return max(first, self.media.start_seconds + self.timeline.source_start - _MARGIN_SECONDS)
+        return max(first, self.media.start_seconds + self.timeline.source_start - SEEK_MARGIN_SECONDS)
 
     @property
     def _end(self) -> Fraction | None:

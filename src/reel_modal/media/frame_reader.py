@@ -34,6 +34,7 @@ from reel_modal.media.filters import (
 from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal.media.hdr import tone_map_filters
+from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.in_process import InProcessDecoder, copy_planes
 from reel_modal.media.output_rate import MOST_LATE_FRAMES, TIE_FRAMES
 from reel_modal.media.picture_end import picture_end
@@ -49,9 +50,6 @@ __all__ = ["Decoder", "FrameReader"]
 Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
 """Where a video is decoded."""
 
-# A seek goes to a keyframe well before the wanted time; frames are then dropped by their timestamps, so that it can
-# be too early but never wrong.
-_SEEK_MARGIN_SECONDS: Final = 15
 _AHEAD_FRAMES: Final = 2
 # Times are resampled in ticks so fine that no slot of a rate depends on their rounding; one that is due halfway
 # between two slots goes to the later one.
@@ -339,5 +337,5 @@ class FrameReader:
         """Return where reading may begin, on the source's own clock; None is the beginning of the file."""
         if self.start_seconds is None or not self.media.has_index:
             return None
-        target = self.start_seconds - _SEEK_MARGIN_SECONDS
+        target = self.start_seconds - SEEK_MARGIN_SECONDS
         return target if target > self.media.container_start_seconds else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal.errors import InvalidMediaError
 from reel_modal.media.pyav import fraction, readable_tags
-from reel_modal.media.streams import title_of
+from reel_modal.media.streams import is_cover, title_of
 from reel_modal.media.timestamps import tagged_end
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = [
+    "SEEK_MARGIN_SECONDS",
     "AudioStream",
     "audio_streams",
     "claimed_rates",
@@ -29,6 +30,10 @@ __all__ = [
     "plausible_count",
     "seconds_of",
 ]
+
+SEEK_MARGIN_SECONDS: Final = 15
+"""Readers seek to this long before the time that is wanted and then go by timestamps, so that a seek can be too early
+but never wrong."""
 
 _MICROSECONDS: Final = 1_000_000
 # Their headers say when the last stream ends, counted from 0, which is not always when the first one begins.
@@ -57,14 +62,10 @@ def picture_of(container: InputContainer, path: Path) -> VideoStream:
     Raises:
         InvalidMediaError: There is none.
     """
-    from av.stream import Disposition
-
-    no_picture = Disposition.attached_pic | Disposition.timed_thumbnails
-    candidates = [stream for stream in container.streams.video if not stream.disposition & no_picture]
+    candidates = [stream for stream in container.streams.video if not is_cover(stream)]
     known = [stream for stream in candidates if _is_known(stream)]
     if not known:
-        cover = any(stream.disposition & no_picture for stream in container.streams.video)
-        lack = "no video stream but cover art" if cover else "no video stream"
+        lack = "no video stream but cover art" if container.streams.video else "no video stream"
         lack = "no video stream of a codec that is known here" if candidates else lack
         raise InvalidMediaError(f"{str(path)!r} has no picture: {lack}; give a file with a video track")
     best = container.streams.best("video")

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from reel_modal.config import Settings
+from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.parameter_sets import CodedSizeGuard, opened_picture
 from reel_modal.media.probing import MediaInfo
 from reel_modal.media.pyav import seconds_per_tick
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["PictureDecoder"]
 
 _MICROSECONDS: Final = 1_000_000
-# A container without an index may be read from a place between two keyframes on.
-_SEEK_MARGIN_SECONDS: Final = 15
 
 
 @dataclass(slots=True)
@@ -165,7 +164,8 @@ class PictureDecoder:
 
         latest, counted = given.latest, self.broken_packets
         with self._opened(1) as (container, stream, guard):
-            margin = 0 if self._media.has_index else _SEEK_MARGIN_SECONDS
+            # A container without an index may be read from a place between two keyframes on.
+            margin = 0 if self._media.has_index else SEEK_MARGIN_SECONDS
             try:
                 container.seek(int(((latest or 0) * seconds_per_tick(stream) - margin) * _MICROSECONDS))
             except FFmpegError:

@@ -21,6 +21,7 @@ from reel_modal.errors import InvalidMediaError
 from reel_modal.media import AudioStream, MediaInfo, find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import seconds_text
+from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.sound import FinishedSound, Sound, SoundSource, encoded_as, kept_layout
 from reel_modal.media.tempo import ChannelLayout, Samples, Tempo
 from reel_modal.media.unindexed_sound import sound_formats
@@ -34,7 +35,6 @@ _BLOCK: Final = 8192
 _JOIN_SECONDS: Final = Fraction(5, 1000)
 # What a stretched piece hears before it begins, so that its first window is whole.
 _RUN_UP_SECONDS: Final = Fraction(1, 10)
-_SEEK_MARGIN_SECONDS: Final = 15
 _USUAL_RATE_HZ: Final = 48000
 _HIGHEST_RATE_HZ: Final = 96000
 _SAMPLE_BYTES: Final = 4
@@ -263,7 +263,7 @@ class SoundReader:
             f"aformat=sample_fmts=flt:channel_layouts={self.layout.name}",
         )
         seek: tuple[str, ...] = ()
-        target = origin - _SEEK_MARGIN_SECONDS - self._media.container_start_seconds
+        target = origin - SEEK_MARGIN_SECONDS - self._media.container_start_seconds
         if target > 0 and self._media.has_index:
             seek = ("-ss", seconds_text(target))
         return (

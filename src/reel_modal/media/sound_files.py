@@ -11,6 +11,7 @@ from reel_modal.config import Settings
 from reel_modal.errors import InvalidMediaError
 from reel_modal.media.headers import AudioStream, audio_streams
 from reel_modal.media.probing import MediaInfo, probe
+from reel_modal.media.streams import is_cover
 from reel_modal.media.untrusted import check_length, opened
 from reel_modal.schema.degradation import Degradation
 
@@ -47,11 +48,8 @@ def probe_sound(path: Path, settings: Settings) -> MediaInfo | SoundFile:
     Raises:
         InvalidMediaError: It is missing, unreadable, beyond the limits, or has neither picture nor sound.
     """
-    from av.stream import Disposition
-
-    no_picture = Disposition.attached_pic | Disposition.timed_thumbnails
     with opened(path, packets_only=True, sound=True) as container:
-        alone = all(stream.disposition & no_picture for stream in container.streams.video)
+        alone = all(map(is_cover, container.streams.video))
         audio = tuple(audio_streams(container))
         unknown = tuple({stream.index for stream in container.streams.audio} - {each.index for each in audio})
         start = Fraction(container.start_time or 0, _MICROSECONDS)

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.frame import VideoFrame
 
-__all__ = ["NOTHING", "Chapter", "Contents", "StreamInfo", "StreamKind", "chroma_samples", "contents_of", "title_of"]
+__all__ = [
+    "NOTHING",
+    "Chapter",
+    "Contents",
+    "StreamInfo",
+    "StreamKind",
+    "chroma_samples",
+    "contents_of",
+    "is_cover",
+    "title_of",
+]
 
 StreamKind: TypeAlias = Literal["picture", "sound", "subtitles", "timecode", "data", "attachment", "cover"]
 """What a stream is for."""
@@ -130,6 +140,13 @@ def chroma_samples(pixel_format: str) -> int:
     return colors[0].width * colors[0].height if colors else 0
 
 
+def is_cover(stream: Stream) -> bool:
+    """Return whether a stream is still pictures beside the clip, such as cover art."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
 def title_of(tags: Mapping[str, str]) -> str | None:
     """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
     return tags.get("title") or tags.get("name")
@@ -155,9 +172,7 @@ def _streams(container: InputContainer, *, has_chapters: bool) -> Iterator[Strea
 
 
 def _kind(stream: Stream) -> StreamKind:
-    from av.stream import Disposition
-
-    if stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+    if is_cover(stream):
         return "cover"
     if stream.type == "data" and "timecode" in stream.metadata:
         return "timecode"

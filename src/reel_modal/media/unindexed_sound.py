@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from reel_modal.errors import InvalidMediaError
 from reel_modal.media import MediaInfo
 from reel_modal.media.pyav import open_output, seconds_per_tick
-from reel_modal.media.untrusted import file_url, opened, packets_of
+from reel_modal.media.untrusted import WITHOUT_HEADER, file_url, opened, packets_of
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["SoundFormat", "copy_sound", "sound_formats"]
 
 _log = logging.getLogger(__name__)
-
-# In these one stream goes on while its sound changes; others describe a stream once for all of its packets.
-_MAY_CHANGE: Final = frozenset({"mpegts", "mpeg", "flv"})
 
 # Sampling frequencies and channels by their numbers in an ADTS header: ISO/IEC 14496-3, 1.6.3.3 and 1.6.3.4.
 _ADTS_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
@@ -45,12 +42,13 @@ def sound_formats(media: MediaInfo) -> Mapping[int, tuple[SoundFormat, ...]]:
     """Return the formats of each audio stream that changes on the way, by its index, in the order of the file.
 
     Args:
-        media: The file. All of its packets are read if it is of a container in which sound may change, else nothing.
+        media: The file. All of its packets are read if its container has no header: sound may change in it. Others
+            describe a stream once for all of its packets, and nothing is read.
 
     Raises:
         InvalidMediaError: The file cannot be read.
     """
-    if not media.audio or not _MAY_CHANGE & set(media.format.split(",")):
+    if not media.audio or not set(WITHOUT_HEADER) & set(media.format.split(",")):
         return {}
     with opened(media.path, packets_only=True) as container:
         streams = _streams(container, media)
