@@ -5,10 +5,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from reel_modal.config import Settings
+from reel_modal.errors import EncoderUnavailableError
 from reel_modal.media import find_ffmpeg
+from reel_modal.media.encoders import try_encoder
 
 REAL = find_ffmpeg(Settings(ffmpeg=None)).path
+
+
+def skip_without_encoder(encoder: str) -> None:
+    """Skip the test if another build than the pinned one is tested, and it cannot encode so."""
+    settings = Settings.from_env()
+    if settings.ffmpeg is None:
+        return
+    try:
+        try_encoder(settings, encoder)
+    except EncoderUnavailableError as error:
+        pytest.skip(f"this ffmpeg does not encode so: {error}")
 
 
 def executable(path: Path, body: str) -> str:

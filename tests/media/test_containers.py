@@ -9,14 +9,13 @@ from typing import Any
 import av
 import pytest
 from tests.clips import Clips, ffmpeg
+from tests.ffmpegs import skip_without_encoder
 from tests.media.rendered import rendered
 from tests.media.test_render_overlay import spotlight
 
-from reel_modal.config import Settings
-from reel_modal.errors import ConfigError, EncoderUnavailableError, InvalidMediaError
+from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.media import probe
-from reel_modal.media.encoders import try_encoder
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
 from reel_modal.schema.containers import CONTAINERS
 
@@ -59,12 +58,7 @@ def test_auto_upscales_into_webm(clips: Clips, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoder", ["libvpx-vp9", "libsvtav1"])
 def test_quality_and_preset_reach_the_encoder(encoder: str, clips: Clips, tmp_path: Path) -> None:
-    settings = Settings.from_env()
-    if settings.ffmpeg is not None:  # another build than the pinned one is tested
-        try:
-            try_encoder(settings, encoder)
-        except EncoderUnavailableError as error:
-            pytest.skip(f"this ffmpeg does not encode so: {error}")
+    skip_without_encoder(encoder)
     sizes = {}
     for quality in (5, 45):
         encode = EncodeOptions(encoder=encoder, preset="ultrafast", quality=quality)

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import Clips
+from tests.ffmpegs import skip_without_encoder
 from tests.media.framed import crops, framed
 from tests.processes import ffmpegs
 from tests.visible_cpus import VisibleCpus
 
 from reel_modal import FramePipe, FrameReader
 from reel_modal.config import Settings
-from reel_modal.errors import ConfigError, EncoderUnavailableError
+from reel_modal.errors import ConfigError
 from reel_modal.functions.specs import SPECS
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe
-from reel_modal.media.encoders import try_encoder
 from reel_modal.schema import EncodeOptions, UpscaleRequest
 from reel_modal.schema.encoding import ENCODER_THREADS
 
@@ -51,12 +51,7 @@ def piped(path: Path, encoder: str, **options: object) -> FramePipe:
 def test_pipe_bytes_equal_on_other_cpu_counts(
     encoder: str, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings.from_env()
-    if settings.ffmpeg is not None:  # another build than the pinned one is tested
-        try:
-            try_encoder(settings, encoder)
-        except EncoderUnavailableError as error:
-            pytest.skip(f"this ffmpeg does not encode so: {error}")
+    skip_without_encoder(encoder)
     made = set()
     for count in (1, 2, 16):
         for name, value in visible_cpus.environment(count).items():
