@@ -6,7 +6,7 @@ It must not know frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -17,7 +17,6 @@ from typing import Final, Self
 import numpy as np
 
 from reel_modal.config import Settings
-from reel_modal.errors import InvalidMediaError
 from reel_modal.media import AudioStream, MediaInfo, find_ffmpeg
 from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
 from reel_modal.media.filters import seconds_text
@@ -70,37 +69,25 @@ def sound_for(
     if not media.audio:
         return None
     if timeline.untouched:
-        return SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
-    with _steady(media, target, settings) as steady:
-        return _remade(steady, timeline, target, length_seconds=length_seconds, settings=settings, check=check)
-
-
-def _remade(
-    media: MediaInfo,
-    timeline: Timeline,
-    target: Path,
-    *,
-    length_seconds: Fraction,
-    settings: Settings,
-    check: Callable[[], None],
-) -> FinishedSound:
-    """Return the sound of `media` on `timeline`, decoded and encoded again beside `target`."""
+        return _source(media, target)
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
-    files = tuple(target.with_name(f"{target.stem}.sound{number}{suffix}") for number in range(len(media.audio)))
-    made = FinishedSound(files, media.audio)
-    finished = False
-    try:
-        for path, stream in zip(files, media.audio, strict=True):
+    with _steady(media, target, settings) as steady, ExitStack() as undo:
+        names = (f"{target.stem}.sound{number}{suffix}" for number in range(len(steady.audio)))
+        made = FinishedSound(tuple(map(target.with_name, names)), steady.audio)
+        undo.callback(made.discard)
+        for path, stream in zip(made.files, made.streams, strict=True):
             rate, layout = _rate_of(stream, suffix), kept_layout(stream, path)
             reader = SoundReader(
-                media, stream, timeline.source_start, sample_rate_hz=rate, layout=layout, settings=settings
+                steady, stream, timeline.source_start, sample_rate_hz=rate, layout=layout, settings=settings
             )
             _encode(retimed(reader, timeline, length_seconds), reader, path, settings, check)
-        finished = True
-    finally:
-        if not finished:
-            made.discard()
-    return made
+        undo.pop_all()
+        return made
+
+
+def _source(media: MediaInfo, target: Path) -> SoundSource | None:
+    """Return the sound of `media` as it is; a copy of it, if one is needed, is made beside `target`."""
+    return SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
 
 
 @contextmanager
@@ -110,21 +97,18 @@ def _steady(media: MediaInfo, target: Path, settings: Settings) -> Iterator[Medi
     Sound that changes on the way is decoded into a file beside `target` first: at each change, ffmpeg sets up its
     filters again, and those that fill holes would start at zero.
     """
-    if not sound_formats(media):
+    source = _source(media, target) if sound_formats(media) else None
+    if source is None:
         yield media
         return
-    source = SoundSource.of(media, start_seconds=None, stage=lambda: target.with_name(f"{target.stem}.sound.nut"))
     path = target.with_name(f"{target.stem}.steady.nut")
     try:
-        if source is None:
-            raise InvalidMediaError(f"{media.path.name!r} has no sound any more")
         _decode_into(path, source, settings)
         zero, audio = Fraction(0), source.media.audio
         yield replace(media, path=path, format="nut", audio=audio, start_seconds=zero, container_start_seconds=zero)
     finally:
         path.unlink(missing_ok=True)
-        if source is not None:
-            source.discard()
+        source.discard()
 
 
 def _decode_into(path: Path, source: SoundSource, settings: Settings) -> None:
