@@ -189,13 +189,17 @@ def check_tone_mapping(ffmpeg: FFmpeg) -> None:
     Raises:
         FFmpegUnsupportedError: It was built without one of them.
     """
-    missing = sorted({"zscale", "tonemap"} - _listed(ffmpeg.path, "-filters"))
-    if missing:
+    if missing := _missing_for_tone_mapping(ffmpeg):
         raise FFmpegUnsupportedError(
-            f"ffmpeg {ffmpeg} ({ffmpeg.path}) cannot make SDR of HDR: it lacks the filter {', '.join(missing)}; name"
+            f"ffmpeg {ffmpeg} ({ffmpeg.path}) cannot make SDR of HDR: it lacks the filter {missing}; name"
             " one that was built with libzimg in REEL_MODAL_FFMPEG, unset it to use the one of imageio-ffmpeg, or"
             ' keep the HDR with encode.hdr="keep"'
         )
+
+
+@lru_cache(maxsize=8)
+def _missing_for_tone_mapping(ffmpeg: FFmpeg) -> str:
+    return ", ".join(sorted({"zscale", "tonemap"} - _listed(Binary(ffmpeg.path, ffmpeg.origin), "-filters")))
 
 
 def takes_ten_bits(ffmpeg: FFmpeg, encoder: str) -> bool:
@@ -205,10 +209,9 @@ def takes_ten_bits(ffmpeg: FFmpeg, encoder: str) -> bool:
     return formats is None or re.search(rb"p010|p10le|p210|x2rgb10", formats[1]) is not None
 
 
-@lru_cache(maxsize=8)
-def _listed(path: str, listing: str) -> frozenset[str]:
-    """Return the names in a listing of the ffmpeg at `path`, such as `-filters`."""
-    lines = _run(Binary(path, "settings"), ("-hide_banner", listing)).stdout.decode("utf-8", "replace").splitlines()
+def _listed(binary: Binary, listing: str) -> frozenset[str]:
+    """Return the names in a listing of `binary`, such as `-filters`."""
+    lines = _run(binary, ("-hide_banner", listing)).stdout.decode("utf-8", "replace").splitlines()
     return frozenset(words[1] for words in map(str.split, lines) if len(words) > 1)
 
 
@@ -261,7 +264,7 @@ def _lacks(binary: Binary) -> str:
     parts = []
     wanted = {word.partition("=")[0] for word in (*_FILTERS, *_SOUND_FILTERS)}
     for kind, listing, names in (("filter", "-filters", wanted), ("encoder", "-encoders", set(_ENCODERS))):
-        missing = names - _listed(binary.path, listing)
+        missing = names - _listed(binary, listing)
         parts += [f"the {kind} {name}" for name in sorted(missing)]
     if not parts:
         words = _run(binary, ("-hide_banner", "-loglevel", "error", *_CHECK)).stderr.decode("utf-8", "replace")
