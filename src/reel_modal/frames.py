@@ -23,6 +23,7 @@ from reel_modal.schema.rates import frame_rate
 __all__ = [
     "BT709",
     "CHROMA_ORIGIN",
+    "GRAPHICS_WHITE_NITS",
     "PLANAR",
     "AnyPlanes",
     "ColorTags",
@@ -137,6 +138,10 @@ CHROMA_ORIGIN: Final = {
     "bottom": (1.0, 1.5),
 }
 """Where the first chroma sample of a 4:2:0 picture lies, in luma pixels from the left and from the top."""
+
+
+GRAPHICS_WHITE_NITS: Final = 203
+"""Reference white of HDR in candelas per square metre, a sheet of white paper or a caption (ITU-R BT.2408-7)."""
 
 
 def is_420(pixel_format: str) -> bool:

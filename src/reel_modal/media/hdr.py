@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Self
 
-from reel_modal.frames import ColorTags
+from reel_modal.frames import GRAPHICS_WHITE_NITS, ColorTags
 from reel_modal.media.pyav import frame_side_data
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HdrMetadata", "tone_map_filters"]
 
-# ITU-R BT.2408-7: reference white of HDR, a sheet of white paper or a caption.
-_WHITE_NITS: Final = 203
 # The peak of HLG's reference display, and of most PQ masters; of a display that says something else, within bounds.
 _USUAL_PEAK_NITS: Final = 1000
 _LEAST_PEAK_NITS: Final = 400
@@ -114,10 +112,10 @@ def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator
     matrix, primaries = color.matrix or "bt2020nc", color.primaries or "bt2020"
     tags = f"min={matrix}:pin={primaries}:tin={color.transfer}:rin={_ZSCALE_RANGES[color.range]}"
     # Approximate curves, zscale's default, are other ones on each processor: up to 49 levels apart.
-    yield f"zscale={tags}:t=linear:npl={_WHITE_NITS}:agamma=0"
+    yield f"zscale={tags}:t=linear:npl={GRAPHICS_WHITE_NITS}:agamma=0"
     yield "format=gbrpf32le"
     yield "zscale=p=bt709"
-    yield f"tonemap=tonemap=mobius:param={_KNEE}:desat=0:peak={float(_peak(color, metadata) / _WHITE_NITS)!r}"
+    yield f"tonemap=tonemap=mobius:param={_KNEE}:desat=0:peak={float(_peak(color, metadata) / GRAPHICS_WHITE_NITS)!r}"
     # Whole numbers cut off what is brighter than the peak, or a color that BT.709 does not have.
     yield "zscale=t=bt709:r=full:agamma=0"
     yield "format=gbrp16le"

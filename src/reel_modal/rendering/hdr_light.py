@@ -12,13 +12,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from reel_modal.frames import ColorTags
+from reel_modal.frames import GRAPHICS_WHITE_NITS, ColorTags
 from reel_modal.rendering.tiles import Samples
 
 __all__ = ["chroma_factor", "luma_table", "signal_of"]
 
-# SDR's white in HDR: graphics white of ITU-R BT.2408-7, which is PQ's code 0.58 and HLG's 0.75.
-_WHITE_NITS: Final = 203.0
 _SDR_GAMMA: Final = 2.4  # ITU-R BT.1886
 # Nothing is made brighter than this, the peak of HLG's reference display, unless it was.
 _BRIGHTEST_NITS: Final = 1000.0
@@ -45,7 +43,7 @@ def signal_of(rgb: tuple[float, ...], tags: ColorTags) -> tuple[float, ...]:
     light = np.power(np.array(rgb), _SDR_GAMMA)
     if tags.primaries in {None, "bt2020"}:
         light = _TO_BT2020 @ light
-    nits = _WHITE_NITS * light
+    nits = GRAPHICS_WHITE_NITS * light
     if tags.transfer == "smpte2084":
         return tuple(_pq(nits).tolist())
     # What the display's own curve adds, which goes by the luminance of the scene, is taken away.
@@ -76,8 +74,8 @@ def luma_table(gain: float, tags: ColorTags, bits: int) -> Samples:
 @lru_cache(maxsize=64)
 def chroma_factor(gain: float, tags: ColorTags) -> float:
     """Return by what the distance of chroma from gray is multiplied: the slope of luma between white and a tenth."""
-    before = _signal(np.array((_WHITE_NITS, _WHITE_NITS / 10)), tags)
-    after = _signal(np.array((_WHITE_NITS, _WHITE_NITS / 10)) * gain**_SDR_GAMMA, tags)
+    before = _signal(np.array((GRAPHICS_WHITE_NITS, GRAPHICS_WHITE_NITS / 10)), tags)
+    after = _signal(np.array((GRAPHICS_WHITE_NITS, GRAPHICS_WHITE_NITS / 10)) * gain**_SDR_GAMMA, tags)
     return float((after[0] - after[1]) / (before[0] - before[1]))
 
 
