@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
+.PHONY: setup demo example test test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
 
 setup: $(READY)
 
@@ -20,6 +20,10 @@ example: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# The tests that failed in the last run, alone. It fails if that run ended without naming any.
+test-failed: $(READY)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 
 # Unit tests and the demo on each Python of this machine, with the newest packages that pip finds for it.
 test-pythons:
