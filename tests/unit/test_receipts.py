@@ -1,0 +1,62 @@
+"""Receipts as they have always been stored: outputs that hosts made earlier are found by them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from fractions import Fraction
+from pathlib import Path
+
+from tests.jobs import overlay
+
+from reel_modal.records import OutputRecord
+from reel_modal.schema import Degradation, RenderResult, Usage
+from reel_modal.storage import FolderStorage
+
+GOLDEN = json.loads(Path(__file__).with_name("golden_receipt.json").read_text(encoding="utf-8"))
+KEY = "users/user/out/job.mp4"
+VERSION = "input version"
+OUTPUT = b"a video" * 20_000
+RESULT = RenderResult(
+    job_id="job",
+    function="render_overlay",
+    output_key=KEY,
+    frames=300,
+    size=(1280, 720),
+    fps=Fraction(30000, 1001),
+    duration_seconds=Fraction(1001, 100),
+    bytes=len(OUTPUT),
+    engine="opencv-yuv420p",
+    encoder="libx264",
+    plan="smart",
+    frames_copied=210,
+    seconds_by_phase={"fetch": 0.25, "render": 1.5, "verify": 0.125, "publish": 0.5},
+    degraded=(Degradation("subtitles_dropped", "a subtitle stream is left out"),),
+    cold_start=True,
+    usage=Usage.parse(GOLDEN["receipt"]["result"]["usage"]),
+)
+
+
+def test_stored_receipt_is_found_for_its_output(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    request = overlay()
+    storage.write_bytes(KEY, OUTPUT)
+    storage.write_bytes(GOLDEN["key"], json.dumps(GOLDEN["receipt"]).encode())
+    found = OutputRecord(storage, KEY, request.request_hash()).find()
+    assert found is not None
+    assert found.result == RESULT
+    assert found.source_version == VERSION
+
+
+def test_receipt_is_written_as_stored(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    made = tmp_path / "made.mp4"
+    made.write_bytes(OUTPUT)
+    OutputRecord(storage, KEY, overlay().request_hash()).write(RESULT, made, VERSION)
+    assert json.loads(storage.read_bytes(GOLDEN["key"])) == GOLDEN["receipt"]
+
+
+def test_tag_of_an_output_names_the_request_and_the_input(tmp_path: Path) -> None:
+    request_hash = overlay().request_hash()
+    tags = OutputRecord(FolderStorage(tmp_path), KEY, request_hash).tags(VERSION)
+    assert tags == {"reel_modal_request": f"{request_hash} {hashlib.sha256(VERSION.encode()).hexdigest()}"}
