@@ -24,7 +24,7 @@ from reel_modal.errors import (
     OutputMismatchError,
     RequestError,
 )
-from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.frames import frame_rate
 from reel_modal.functions import publishing, render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
@@ -344,3 +344,15 @@ def test_an_output_that_is_not_what_was_asked_for_is_not_published(
     with pytest.raises(OutputMismatchError, match=r"another size than was asked for: \(2, 2\), not \(320, 180\)"):
         render(clips.get("25.mp4"), store)
     assert nothing_made(store)
+
+
+def test_verification_refuses_another_frame_rate(tmp_path: Path) -> None:
+    with FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=25) as pipe:
+        for _ in range(25):
+            pipe.write(np.zeros((48, 64, 3), np.uint8))
+    storage = FolderStorage(tmp_path)
+    context = JobContext(storage=storage, workdir=tmp_path, settings=Settings.from_env())
+    assert publishing.verified(pipe.result, context, "render_overlay").made.fps == 25
+    labelled = dataclasses.replace(pipe.result, fps=Fraction(24))
+    with pytest.raises(OutputMismatchError, match="another frame rate than was asked for: 25, not 24"):
+        publishing.verified(labelled, context, "render_overlay")

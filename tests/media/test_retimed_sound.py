@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.clips import ffmpeg
 
@@ -75,3 +77,16 @@ def test_a_part_of_a_long_file_is_read_from_near_it(minute: MediaInfo) -> None:
         assert float(abs(found).max()) > 0.05
         # What lies behind the end is silence.
         assert float(abs(reader.read(70 * RATE, RATE, keep_from=70 * RATE)).max()) == 0
+
+
+@pytest.mark.parametrize(("milliseconds", "heard"), [(4.5, True), (5.5, False)])
+def test_piece_goes_on_for_5_ms_under_the_next_one(tmp_path: Path, milliseconds: float, heard: bool) -> None:
+    """A click in the source shortly after the end of a piece, at whose place the next, slower piece is still silent."""
+    click = RATE + round(milliseconds * RATE / 1000)
+    picture = ("-f", "lavfi", "-i", "color=gray:size=32x32:rate=10:duration=3")
+    sound = ("-f", "lavfi", "-i", f"aevalsrc=eq(n\\,{click}):sample_rate={RATE}:duration=3")
+    ffmpeg(*picture, *sound, "-c:v", "libx264", "-c:a", "pcm_f32le", tmp_path / "click.mkv")
+    line = Timeline.of(F(0), F(3), [(F(1), F(3), F(1, 4))])
+    reader = reading(probe(tmp_path / "click.mkv"), line.source_start, MONO)
+    made = np.concatenate(list(retimed(reader, line, line.duration_seconds)))
+    assert (abs(made[click, 0]) > 0.05) == heard

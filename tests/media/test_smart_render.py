@@ -27,7 +27,7 @@ from reel_modal.functions.context import CancellationToken
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions
-from reel_modal.smart_render import splicing, windows
+from reel_modal.smart_render import checking, splicing, windows
 from reel_modal.smart_render.h264 import ParameterSets
 from reel_modal.smart_render.matching import Matching
 from reel_modal.smart_render.packets import read_picture
@@ -275,6 +275,16 @@ def test_a_splice_that_is_not_right_is_not_published(
     assert quiet(made.path) == ""
     events = [event for event in made.events if event.phase == "render"]
     assert (events[-1].done, events[-1].total) == (100, 100)
+
+
+def test_splice_whose_joint_decodes_to_fewer_pictures_is_rendered_in_full(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Decoding begins at a picture that refers to earlier ones, so that what comes out at first is not whole.
+    monkeypatch.setattr(checking, "_around_joints", lambda *_: [(60, 70)])
+    made = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
+    assert made.result.plan == "full"
+    assert "packets 60 to 70 around a joint give" in made.result.reason
 
 
 def test_a_track_without_its_new_parameter_sets_is_not_published(
