@@ -275,6 +275,9 @@ class FrameReader:
 
     def _filters(self) -> list[str]:
         filters = []
+        if (untimed := self.media.untimed_start) is not None and not self._in_process:
+            first, interval = float(self.media.start_seconds), float(untimed.interval_seconds)
+            filters.append(f"setpts='if(lt(N,{untimed.count}),({first!r}+N*{interval!r})/TB,PTS)'")
         if self.start_seconds is not None or self._end is not None:
             bounds = {"start": self.start_seconds, "end": self._end}
             said = [f"{name}={seconds_text(value)}" for name, value in bounds.items() if value is not None]

@@ -93,14 +93,21 @@ def container_length(container: InputContainer, start: Fraction | None = None) -
     length = Fraction(container.duration or 0, _MICROSECONDS)
     if container.start_time is not None:
         start = Fraction(container.start_time, _MICROSECONDS)
-    if start is not None and set(container.format.name.split(",")) & _COUNTED_FROM_ZERO and length > start > 0:
+    if start is not None and _counts_from_zero(container) and length > max(Fraction(0), start):
         length -= start
     return length
 
 
+def _counts_from_zero(container: InputContainer) -> bool:
+    return bool(_COUNTED_FROM_ZERO & set(container.format.name.split(",")))
+
+
 def header_duration(container: InputContainer, stream: VideoStream, start: Fraction) -> Fraction | None:
     """Return how long the picture lasts from `start` on, as far as the headers say."""
-    if (told := seconds_of(stream.duration, stream)) is not None:
+    # libav copies the length of a container that counts from 0 to its streams, also if they begin before that.
+    copied = _counts_from_zero(container) and (container.start_time or 0) < 0
+    told = None if copied else seconds_of(stream.duration, stream)
+    if told is not None:
         ends = [(seconds_of(stream.start_time, stream) or Fraction(0)) + told]
     else:
         # The container lasts as long as its longest stream. Matroska keeps no length of a track at all; its

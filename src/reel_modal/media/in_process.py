@@ -97,14 +97,17 @@ class InProcessDecoder:
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield `frames`, each with a time, as ffmpeg guesses those that the container does not keep.
 
-        Frames of AVI get them in the order of decoding, those of raw H.264 by the rate of the video.
+        Frames of AVI get them in the order of decoding, those of raw H.264 by the rate of the video, those before the
+        zero of Matroska by the interval at which they are counted back.
         """
+        untimed = self._media.untimed_start
+        interval = 1 / self._media.stored_fps if untimed is None else untimed.interval_seconds
         next_seconds = self._media.start_seconds
         for frame in frames:
             time_base = seconds_per_tick(frame)
             known = frame.pts if self._media.keeps_presentation_times else frame.dts
             frame.pts = round(next_seconds / time_base) if known is None else known
-            next_seconds = frame.pts * time_base + 1 / self._media.stored_fps
+            next_seconds = (next_seconds if known is None else known * time_base) + interval
             yield frame
 
 

@@ -36,7 +36,7 @@ from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.scanning import MediaScan, scan_packets
 from reel_modal.media.streams import NOTHING, Contents, contents_of
-from reel_modal.media.timestamps import PacketTimes, choose_rate, last_shown
+from reel_modal.media.timestamps import PacketTimes, UntimedStart, choose_rate, last_shown
 from reel_modal.media.untrusted import (
     WITHOUT_HEADER,
     check_length,
@@ -60,6 +60,8 @@ _WITHOUT_PRESENTATION_TIMES: Final = frozenset({"avi", "h264", "hevc"})
 _MICROSECONDS: Final = 1_000_000
 # Enough to see a rhythm; a rate that changes later shows in a scan.
 _LOOK_PACKETS: Final = 120
+# Matroska keeps times down to 33 s before its zero, of which libav reads none.
+_MOST_UNTIMED_PACKETS: Final = 33 * 120
 # A recording that was cut out of a stream begins anywhere; x264 sets keyframes at most 250 frames apart.
 _FIRST_FRAME_PACKETS: Final = 300
 # To learn about a stream, libav decodes about twenty pictures.
@@ -110,6 +112,7 @@ class MediaInfo:
         hdr: What an HDR video says of its light.
         hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
         contents: All streams, chapters and tags.
+        untimed_start: Pictures at the start that have no times in the file; these are counted back.
     """
 
     path: Path
@@ -140,6 +143,7 @@ class MediaInfo:
     hdr: HdrMetadata | None = None
     hdr_color: ColorTags | None = None
     contents: Contents = NOTHING
+    untimed_start: UntimedStart | None = None
 
     def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
         """Return the same video with pictures made of its fields; itself if it is progressive.
@@ -185,7 +189,7 @@ class MediaInfo:
     @property
     def has_index(self) -> bool:
         """Whether the container has an index of times that can be trusted, for seeks."""
-        return bool(_INDEXED & set(self.format.split(",")))
+        return self.untimed_start is None and bool(_INDEXED & set(self.format.split(",")))
 
     @property
     def keeps_presentation_times(self) -> bool:
@@ -333,7 +337,8 @@ def _first_look(
     sized = stream.codec_context.width > 0
     guard = CodedSizeGuard(stream, path, limits)
     frames: list[VideoFrame] = []
-    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames, guard), stream)
+    most = _MOST_UNTIMED_PACKETS if "matroska" in container.format.name.split(",") else _LOOK_PACKETS
+    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames, guard, most), stream)
     if not frames:
         lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
         lack += ", or one larger than Settings.limits accepts"
@@ -342,9 +347,12 @@ def _first_look(
 
 
 def _decoding_first(
-    packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame], guard: CodedSizeGuard
+    packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame], guard: CodedSizeGuard, most: int
 ) -> Iterator[Packet[VideoStream]]:
-    """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes."""
+    """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes.
+
+    Up to `most` are passed on after it if some of them have no time.
+    """
     from av.error import FFmpegError
 
     for packet in islice(packets, _FIRST_FRAME_PACKETS):
@@ -356,9 +364,13 @@ def _decoding_first(
         yield packet
         if frames:
             break
-    for packet in islice(packets, _LOOK_PACKETS):
+    timed = 0
+    for packet in islice(packets, most):
         guard.check(packet)
         yield packet
+        timed += packet.pts is not None or packet.dts is not None
+        if timed == _LOOK_PACKETS:
+            break
 
 
 def _info(
@@ -400,6 +412,7 @@ def _info(
         audio=tuple(audio_streams(container)),
         hdr=HdrMetadata.of_frame(frame),
         contents=contents_of(container, stream.index, frame),
+        untimed_start=look.untimed_start if shown_at is None else None,
     )
 
 

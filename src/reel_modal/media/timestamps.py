@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["PacketTimes", "choose_rate", "last_shown", "same_rate", "tagged_end"]
+__all__ = ["PacketTimes", "UntimedStart", "choose_rate", "last_shown", "same_rate", "tagged_end"]
 
 # 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
@@ -42,6 +42,19 @@ _JITTER_SECONDS: Final = Fraction(15, 10000)
 
 
 @dataclass(frozen=True, slots=True)
+class UntimedStart:
+    """Pictures at the start of a file that have no times, since Matroska cannot say those before its zero.
+
+    Attributes:
+        count: How many.
+        interval_seconds: From each to the next, and from the last one to the first picture that has a time.
+    """
+
+    count: int
+    interval_seconds: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class PacketTimes:
     """The presentation times of the packets that are shown, in order: each picture lasts until the next one begins.
 
@@ -51,12 +64,14 @@ class PacketTimes:
         count: Packets that hold a picture, with or without a time.
         last_duration_ticks: Of the last one, 0 where it is not said.
         tick_seconds: The time base: no time is more exact.
+        untimed_start: Pictures at the start whose times were counted back from the first one that has a time.
     """
 
     ticks: tuple[int, ...]
     count: int
     last_duration_ticks: int
     tick_seconds: Fraction
+    untimed_start: UntimedStart | None = None
 
     @classmethod
     def of(cls, packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Self:
@@ -68,7 +83,7 @@ class PacketTimes:
             stream: Whose packets they are.
         """
         shown: list[tuple[int | None, int]] = []
-        count = newest_duration = 0
+        count = newest_duration = untimed = 0
         newest_dts: int | None = None
         marked = _marks_shown(stream)
         ended = False
@@ -80,6 +95,7 @@ class PacketTimes:
             if _is_shown(packet, marked=marked):
                 shown.append((packet.pts, packet.duration or 0))
                 count += packet.size > 0
+                untimed += packet.pts is None and packet.dts is None
         timed = sorted((pts, duration) for pts, duration in shown if pts is not None)
         if not ended and newest_dts is not None:
             # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
@@ -89,7 +105,19 @@ class PacketTimes:
             last_duration = newest_duration if _counts_by_decoding(stream) else last_duration
             if (end_seconds := tagged_end(stream)) is not None:  # Matroska's packets may have no duration
                 last_duration = max(last_duration, round(end_seconds / seconds_per_tick(stream)) - timed[-1][0])
-        return cls(tuple(pts for pts, _ in timed), count, last_duration, seconds_per_tick(stream))
+        times = cls(tuple(pts for pts, _ in timed), count, last_duration, seconds_per_tick(stream))
+        return times._counted_back(untimed) if untimed and timed and _is_matroska(stream) else times
+
+    def _counted_back(self, count: int) -> Self:
+        """Return the times with those of `count` pictures before them."""
+        intervals = [interval for interval in self.intervals if interval > 0]
+        if not intervals:
+            return self
+        mean = Fraction(self.ticks[-1] - self.ticks[0], len(self.intervals))
+        interval = mean if self.evenly_spaced else Fraction(median_low(intervals))
+        before = tuple(self.ticks[0] - round(number * interval) for number in range(count, 0, -1))
+        start = UntimedStart(count, interval * self.tick_seconds)
+        return replace(self, ticks=before + self.ticks, untimed_start=start)
 
     def since(self, seconds: Fraction) -> Self:
         """Return the times from `seconds` on: what is before the first frame that decodes is never seen."""
@@ -208,6 +236,10 @@ def _counts_by_decoding(stream: VideoStream) -> bool:
     Only the last one of these is free: it says how long the picture that is shown last lasts.
     """
     return "mov" in stream.container.format.name.split(",")
+
+
+def _is_matroska(stream: VideoStream) -> bool:
+    return "matroska" in stream.container.format.name.split(",")
 
 
 def _marks_shown(stream: VideoStream) -> bool:
