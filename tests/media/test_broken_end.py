@@ -13,7 +13,7 @@ from tests.media.rendered import rendered
 from reel_modal import FrameReader, Settings
 from reel_modal.media import probe
 from reel_modal.media.frame_reader import Decoder
-from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest
+from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
 
 CLIPS = {
     "h264.mp4": ("-c:v", "libx264", "-preset", "veryfast", "-g", "300"),
@@ -101,4 +101,80 @@ def test_output_of_a_file_that_breaks_off_ends_there(suffix: str, smart: bool, k
     made = probe(tmp_path / "out.mp4", scan=True).expected_pictures
     assert made is not None
     assert there <= made <= there + 4  # those between the last ones, which are stored later, are not there
-    assert ("trim_shortened" in {note.code for note in result.degraded}) == (kind is FramingRequest)
+    codes = {note.code for note in result.degraded}
+    assert "source_breaks_off" in codes
+    assert ("trim_shortened" in codes) == (kind is FramingRequest)
+
+
+CUT = {
+    ".mp4": ("-c:v", "libx264", "-c:a", "aac", "-movflags", "+faststart"),
+    ".mov": ("-c:v", "libx264", "-c:a", "aac", "-movflags", "+frag_keyframe", "-g", "60"),
+    ".mkv": ("-c:v", "libx264", "-c:a", "aac"),
+    ".avi": ("-c:v", "mpeg4", "-c:a", "mp3"),
+    ".wmv": ("-c:v", "wmv2", "-c:a", "wmav2"),
+    ".flv": ("-c:v", "libx264", "-c:a", "aac"),
+}
+STILL = {"output_size": (160, 96)}
+MOVING = {
+    "output_size": (80, 48),
+    "crop": [
+        {"time": 0, "x": 0, "y": 0, "width": 80, "height": 48},
+        {"time": 4, "x": 9, "y": 9, "width": 80, "height": 48},
+    ],
+}
+
+
+def cut_off(folder: Path, suffix: str) -> tuple[Path, Path]:
+    """Make a clip of 4 s, and a copy without its last two fifths."""
+    whole, source = folder / f"whole{suffix}", folder / f"in{suffix}"
+    inputs = ("-f", "lavfi", "-i", "testsrc2=size=160x96:rate=25:duration=4", "-f", "lavfi", "-i", "sine=duration=4")
+    ffmpeg(*inputs, "-pix_fmt", "yuv420p", *CUT[suffix], whole)
+    source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
+    return whole, source
+
+
+@pytest.mark.parametrize("suffix", CUT)
+def test_source_that_breaks_off_is_named(suffix: str, tmp_path: Path) -> None:
+    whole, source = cut_off(tmp_path, suffix)
+    assert (probe(whole).breaks_off, probe(source).breaks_off) == (False, True)
+    for path in (whole, source):
+        result = rendered(OverlayRequest, path, tmp_path / f"{path.stem}-out.mp4", regions=())
+        codes = [note.code for note in result.degraded]
+        assert codes.count("source_breaks_off") == (path == source)
+        assert "sound_trimmed" not in codes
+
+
+@pytest.mark.parametrize("mode", ["smart", "full", "source", "copy", "graph", "moving", "faster", "upscale"])
+def test_missing_end_is_counted_in_every_mode(mode: str, tmp_path: Path) -> None:
+    _, source = cut_off(tmp_path, ".mp4")
+    media = probe(source, scan=True)
+    assert media.scan is not None
+    edits: dict[str, tuple[type, dict[str, object]]] = {
+        "smart": (OverlayRequest, {"regions": ()}),
+        "full": (OverlayRequest, {"regions": (), "encode": EncodeOptions(smart=False)}),
+        "source": (OverlayRequest, {"regions": (), "rate": "source"}),
+        "copy": (FramingRequest, {"trim_start_seconds": 1, **STILL}),
+        "graph": (FramingRequest, {"output_size": (80, 48)}),
+        "moving": (FramingRequest, MOVING),
+        "faster": (FramingRequest, {"segments": [{"start": 0, "end": 4, "speed": 2}], **STILL}),
+        "upscale": (UpscaleRequest, {"scale": 2}),
+    }
+    kind, fields = edits[mode]
+    result = rendered(kind, source, tmp_path / "out.mp4", **fields)
+    (note,) = (note for note in result.degraded if note.code == "source_breaks_off")
+    assert f"{4 - float(media.scan.duration_seconds):.2f} s and" in note.message
+    assert f"{100 - media.scan.frame_count} of 100 pictures" in note.message
+
+
+def test_trim_before_the_broken_end_loses_nothing(tmp_path: Path) -> None:
+    for suffix in (".mp4", ".mkv"):
+        _, source = cut_off(tmp_path, suffix)
+        result = rendered(FramingRequest, source, tmp_path / f"{suffix[1:]}.mp4", trim_end_seconds=1, **STILL)
+        assert not {note.code for note in result.degraded} & {"source_breaks_off", "trim_shortened"}
+
+
+def test_file_that_ends_within_a_packet_of_sound_is_named(tmp_path: Path) -> None:
+    whole, source = cut_off(tmp_path, ".mp4")
+    source.write_bytes(whole.read_bytes()[:-5])
+    result = rendered(OverlayRequest, source, tmp_path / "out.mp4", regions=())
+    assert "source_breaks_off" in {note.code for note in result.degraded}

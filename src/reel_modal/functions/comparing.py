@@ -55,7 +55,36 @@ class Made:
 
 def losses(source: MediaInfo, made: Made) -> list[Degradation]:
     """Return what `source` has and the finished file lacks."""
-    return [*_pictures(source, made), *_streams(source, made), *_sound_ends(source, made), *_words(source, made)]
+    return [
+        *_broken_end(source, made),
+        *_pictures(source, made),
+        *_streams(source, made),
+        *_sound_ends(source, made),
+        *_words(source, made),
+    ]
+
+
+def _broken_end(source: MediaInfo, made: Made) -> Iterator[Degradation]:
+    """Yield what of a source that breaks off is not there, unless the request leaves it out."""
+    line, scan = made.extras.timeline, source.scan
+    if not source.breaks_off or (
+        line.source_end is not None and (scan is None or _is_within(line.source_end, source))
+    ):
+        return
+    # If no packets were read, the source was copied up to its end.
+    there = line.source_start + _length(made.media) if scan is None else scan.duration_seconds
+    seconds, pictures = (source.duration_seconds or Fraction(0)) - there, source.frame_count_header
+    lacking = [f"{float(seconds):.2f} s"] if seconds > 1 / source.fps else []
+    if pictures is not None and scan is not None and pictures > scan.frame_count:
+        lacking.append(f"{pictures - scan.frame_count} of {pictures} pictures")
+    named = f": {' and '.join(lacking)} are not in it" if lacking else ""
+    message = f"the source breaks off at {float(there):.2f} s, before its headers say so{named}"
+    yield Degradation("source_breaks_off", message)
+
+
+def _is_within(seconds: Fraction, media: MediaInfo) -> bool:
+    """Whether a moment is more than a frame before the end of the picture."""
+    return seconds < _length(media) - 1 / media.fps
 
 
 def _pictures(source: MediaInfo, made: Made) -> Iterator[Degradation]:
@@ -132,9 +161,11 @@ def _sound_ends(source: MediaInfo, made: Made) -> Iterator[Degradation]:
         message = f"the output begins with the first picture; {float(before):.2f} s of sound before it are not in it"
         yield Degradation("sound_trimmed", message)
     after = _seconds_after_picture(source)
+    if source.breaks_off:
+        return  # that is named, and headers say nothing of what is there
     if line.untouched and _sound_end(made.media) > _sound_end(source) - HEARD_SECONDS:
         return  # all of it is there, whatever the headers say of the picture
-    if line.source_end is not None and line.source_end < _length(source) - 1 / source.fps:
+    if line.source_end is not None and _is_within(line.source_end, source):
         return  # the request cuts the end off
     if after - _seconds_after_picture(made.media) >= HEARD_SECONDS:
         message = f"the output ends with the last picture; {float(after):.2f} s of sound after it are not in it"

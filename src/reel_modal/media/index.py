@@ -1,4 +1,4 @@
-"""The times of all packets by the index that MP4 and MOV keep in their headers: nothing of the data is read."""
+"""The index of all packets that MP4 and MOV keep in their headers: their times and places. No packet is read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["index_times"]
+__all__ = ["index_times", "leads_beyond"]
 
 
 def index_times(stream: VideoStream) -> PacketTimes | None:
@@ -24,3 +25,10 @@ def index_times(stream: VideoStream) -> PacketTimes | None:
         return None
     ticks = tuple(sorted(entry.timestamp for entry in entries))
     return PacketTimes(ticks, len(ticks), 0, seconds_per_tick(stream))
+
+
+def leads_beyond(container: InputContainer) -> bool:
+    """Return whether the index of an MP4 or MOV names packets after the end of the file."""
+    indexes = [stream.index_entries for stream in container.streams]
+    ends = (entries[-1].pos + entries[-1].size for entries in indexes if len(entries))
+    return max(ends, default=0) > container.size

@@ -28,13 +28,14 @@ from reel_modal.media.headers import (
     plausible_count,
     seconds_of,
 )
-from reel_modal.media.index import index_times
+from reel_modal.media.index import index_times, leads_beyond
 from reel_modal.media.interlacing import FieldOrder, look_at_fields, may_have_fields
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.output_rate import output_rate
 from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.scanning import MediaScan, scan_packets
+from reel_modal.media.stated_size import is_cut_off
 from reel_modal.media.streams import NOTHING, Contents, contents_of
 from reel_modal.media.timestamps import PacketTimes, UntimedStart, choose_rate, last_shown
 from reel_modal.media.untrusted import (
@@ -113,6 +114,7 @@ class MediaInfo:
         hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
         contents: All streams, chapters and tags.
         untimed_start: Pictures at the start that have no times in the file; these are counted back.
+        breaks_off: Whether the file ends before its headers say so: see `leads_beyond` and `is_cut_off`.
     """
 
     path: Path
@@ -144,6 +146,7 @@ class MediaInfo:
     hdr_color: ColorTags | None = None
     contents: Contents = NOTHING
     untimed_start: UntimedStart | None = None
+    breaks_off: bool = False
 
     def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
         """Return the same video with pictures made of its fields; itself if it is progressive.
@@ -413,7 +416,14 @@ def _info(
         hdr=HdrMetadata.of_frame(frame),
         contents=contents_of(container, stream.index, frame),
         untimed_start=look.untimed_start if shown_at is None else None,
+        breaks_off=_breaks_off(container, path),
     )
+
+
+def _breaks_off(container: InputContainer, path: Path) -> bool:
+    if "mov" in container.format.name.split(","):
+        return leads_beyond(container)
+    return is_cut_off(path)
 
 
 def _rate_of(container: InputContainer, stream: VideoStream, look: PacketTimes) -> _Rate:

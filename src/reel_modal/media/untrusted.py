@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
 from reel_modal.config import MediaLimits
 from reel_modal.errors import InvalidMediaError, StorageError
-from reel_modal.media.matroska import is_cut_off
 from reel_modal.media.pyav import open_input
+from reel_modal.media.stated_size import is_cut_off
 
 if TYPE_CHECKING:
     from av.container import InputContainer
