@@ -24,7 +24,8 @@ def index_times(stream: VideoStream) -> PacketTimes | None:
     if not stream.frames or len(entries) < stream.frames:
         return None
     ticks = tuple(sorted(entry.timestamp for entry in entries))
-    return PacketTimes(ticks, len(ticks), 0, seconds_per_tick(stream))
+    last_duration = (stream.duration or 0) - (ticks[-1] - ticks[0])
+    return PacketTimes(ticks, len(ticks), max(0, last_duration), seconds_per_tick(stream))
 
 
 def leads_beyond(container: InputContainer) -> bool:

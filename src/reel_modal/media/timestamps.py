@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["PacketTimes", "UntimedStart", "choose_rate", "last_shown", "same_rate", "tagged_end"]
+__all__ = ["PacketTimes", "UntimedStart", "choose_rate", "ends_early", "last_shown", "same_rate", "tagged_end"]
 
 # 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
@@ -39,6 +39,9 @@ _SLOWEST: Final = Fraction(1, 60)
 _FASTEST: Final = Fraction(1000)
 # A millisecond is what Matroska keeps of a time; two roundings meet in one interval.
 _JITTER_SECONDS: Final = Fraction(15, 10000)
+# A shorter duration of a last picture is one tick, or another number that a muxer writes for none.
+_LEAST_SAID_SECONDS: Final = Fraction(4, 1000)
+_SEEN_SECONDS: Final = Fraction(1, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,9 @@ class PacketTimes:
         if not ended and newest_dts is not None:
             # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
             timed = [item for item in timed if item[0] <= newest_dts]
-        last_duration = timed[-1][1] if timed else 0
+        last_duration = 0
         if ended and timed:
+            last_duration = timed[-1][1]
             last_duration = newest_duration if _counts_by_decoding(stream) else last_duration
             if (end_seconds := tagged_end(stream)) is not None:  # Matroska's packets may have no duration
                 last_duration = max(last_duration, round(end_seconds / seconds_per_tick(stream)) - timed[-1][0])
@@ -142,11 +146,16 @@ class PacketTimes:
 
     @property
     def evenly_spaced(self) -> bool:
-        """Whether every interval is the usual one, but for the rounding of times."""
+        """Whether every interval is the usual one, but for the rounding of times.
+
+        A last picture that the file shows for so much less that it would be seen makes them uneven.
+        """
         intervals = self.intervals
         if not intervals:
             return True
         usual = Fraction(self.ticks[-1] - self.ticks[0], len(intervals))
+        if ends_early(self.last_duration_ticks * self.tick_seconds, usual * self.tick_seconds):
+            return False
         allowed = max(Fraction(2), min(_JITTER_SECONDS / self.tick_seconds, usual / 8))
         # Where a tick is as long as a frame, a missing frame is no rounding.
         allowed = min(allowed, usual / 2)
@@ -174,6 +183,16 @@ class PacketTimes:
         """
         duration = self.last_duration_ticks * self.tick_seconds
         return self.ticks[-1] * self.tick_seconds + (duration if 2 * duration * rate >= 1 else 1 / rate)
+
+
+def ends_early(last_seconds: Fraction, usual_seconds: Fraction) -> bool:
+    """Return whether the last of evenly spaced pictures is shown for so much less than the others that it is seen.
+
+    Args:
+        last_seconds: How long it is shown, by the file.
+        usual_seconds: From one picture to the next.
+    """
+    return last_seconds >= _LEAST_SAID_SECONDS and usual_seconds - last_seconds > _SEEN_SECONDS
 
 
 def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick: int) -> int | None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, Self
 
 from reel_modal.errors import SpliceError
-from reel_modal.media.timestamps import PacketTimes, choose_rate
+from reel_modal.media.timestamps import PacketTimes, choose_rate, ends_early
 
 __all__ = ["PacketTable", "PictureTimes", "decoding_times", "ranks_of"]
 
@@ -90,9 +90,10 @@ class PictureTimes:
             exact = 1 / fps if len(pts) > 1 and abs((pts[1] - pts[0]) * tick * fps - 1) < _SAME else None
             step = exact or (pts[1] - pts[0] if len(pts) > 1 else 1) * tick
             seconds = [(rank - first) * step for rank in range(len(pts))]
-            ends = seconds[-1] + stands if 2 * stands > 3 * step else None
-            return cls(pts, table.dts, seconds, tick, constant=True, ends_seconds=ends)
-        shown = PacketTimes(tuple(pts), len(pts), 0, tick)
+            early = ends_early(stands, step)
+            ends = seconds[-1] + stands if early or 2 * stands > 3 * step else None
+            return cls(pts, table.dts, seconds, tick, constant=not early, ends_seconds=ends)
+        shown = PacketTimes(tuple(pts), len(pts), table.last_ticks, tick)
         rate = choose_rate(shown, [fps])
         start = pts[first] * tick
         allowed = _JITTER_SECONDS + tick
