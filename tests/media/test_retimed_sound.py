@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.clips import ffmpeg
+from tests.media.framed import speeds
+from tests.media.rendered import rendered
 
 from reel_modal.config import Settings
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.retimed_sound import SoundReader, retimed
 from reel_modal.media.tempo import ChannelLayout
-from reel_modal.schema import Timeline
+from reel_modal.schema import FramingRequest, Timeline
 
 F = Fraction
 RATE = 48000
@@ -90,3 +92,26 @@ def test_piece_goes_on_for_5_ms_under_the_next_one(tmp_path: Path, milliseconds:
     reader = reading(probe(tmp_path / "click.mkv"), line.source_start, MONO)
     made = np.concatenate(list(retimed(reader, line, line.duration_seconds)))
     assert (abs(made[click, 0]) > 0.05) == heard
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "target", "made"),
+    [
+        ("wmav2", ".wmv", ".mp4", "aac"),
+        ("flac", ".mkv", ".mkv", "aac"),
+        ("vorbis", ".mkv", ".webm", "opus"),
+        ("aac", ".mp4", ".mp4", "aac"),
+    ],
+)
+def test_retimed_sound_of_another_codec_is_named(
+    codec: str, suffix: str, target: str, made: str, tmp_path: Path
+) -> None:
+    source, output = tmp_path / f"in{suffix}", tmp_path / f"out{target}"
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=2")
+    sound = ("-f", "lavfi", "-i", "sine=duration=2", "-ac", "2", "-c:a", codec, "-strict", "experimental")
+    ffmpeg(*picture, *sound, "-c:v", "mpeg4" if suffix != ".wmv" else "wmv2", source)
+    result = rendered(FramingRequest, source, output, segments=speeds((0, 2, 2)), output_size=(64, 48))
+    assert [stream.codec for stream in probe(output).audio] == [made]
+    notes = [note.message for note in result.degraded if note.code == "sound_reencoded"]
+    changed = f"the {codec} sound was encoded as {made}, since its times change"
+    assert notes == ([] if codec == made else [changed])

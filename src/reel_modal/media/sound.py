@@ -195,8 +195,14 @@ class FinishedSound:
         return arguments
 
     def notes(self, target: Path) -> tuple[Degradation, ...]:
-        """Return what is not as it was; nothing if all channels are there."""
-        return _once(_fewer_channels(self.streams, target))
+        """Return what is not as it was; nothing if codec and channels are the same."""
+        made = _encoded_codec(target)
+        notes = [
+            Degradation("sound_reencoded", f"the {stream.codec} sound was encoded as {made}, since its times change")
+            for stream in self.streams
+            if stream.codec != made
+        ]
+        return _once([*notes, *_fewer_channels(self.streams, target)])
 
     def discard(self) -> None:
         """Remove the files."""
@@ -258,6 +264,11 @@ def encoded_as(
         *(f"-b:a:{number}", f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"),
         *(f"-filter:a:{number}", ",".join(filters)),
     )
+
+
+def _encoded_codec(target: Path) -> str:
+    """Return the codec of the sound that is encoded for `target`."""
+    return "opus" if _is_webm(target) else "aac"
 
 
 def _tags(stream: AudioStream, number: int) -> Iterator[str]:

@@ -71,7 +71,7 @@ DEGRADATION_CODES: Final[Mapping[DegradationCode, str]] = {
     "regions_not_drawn": "Regions start after the end of the clip.",
     "size_changed": "The picture has another size than was asked for.",
     "sound_dropped": "A sound is not in the output.",
-    "sound_reencoded": "A sound was encoded again, since the container does not take it as it is.",
+    "sound_reencoded": "A sound was encoded again: the container does not take it as it is, or its times change.",
     "sound_trimmed": "Sound before the first picture or after the last one is not in the output.",
     "source_breaks_off": "The source ends before its headers say so; the message says how much is not in it.",
     "subtitles_dropped": "Subtitles are not in the output.",
