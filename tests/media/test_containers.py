@@ -10,6 +10,8 @@ import av
 import pytest
 from tests.clips import Clips, ffmpeg
 from tests.ffmpegs import skip_without_encoder
+from tests.media.beats import beeps, flashes, make_beats
+from tests.media.framed import crops, speeds
 from tests.media.rendered import rendered
 from tests.media.test_render_overlay import spotlight
 
@@ -28,6 +30,7 @@ MOVING = {
         CropKeyframe(time_seconds=Fraction(1), x=9, y=9, width=160, height=90),
     ),
 }
+SOUND = {".webm": "opus", ".avi": "pcm_s16le"}
 FUNCTIONS: dict[str, tuple[type[Any], dict[str, object]]] = {
     "overlay": (OverlayRequest, {"regions": spotlight()}),
     "graph": (FramingRequest, STILL),
@@ -45,7 +48,7 @@ def test_auto_fills_every_container(clips: Clips, function: str, suffix: str, tm
     assert made.scan is not None
     assert made.scan.frame_count == result.frames
     assert made.codec == ("vp9" if suffix == ".webm" else "h264")
-    assert [sound.codec for sound in made.audio] == ["opus" if suffix == ".webm" else "aac"]
+    assert [sound.codec for sound in made.audio] == [SOUND.get(suffix, "aac")]
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == result.frames
 
@@ -93,3 +96,28 @@ def test_hint_names_what_is_taken(clips: Clips, tmp_path: Path) -> None:
     moving = tmp_path / "moving.gif"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=10:duration=1", moving)
     assert probe(moving).codec == "gif"
+
+
+@pytest.mark.parametrize("edit", ["overlay", "graph", "framing", "trimmed", "slow", "upscaled"])
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+def test_sound_of_avi_is_in_step(edit: str, codec: str, tmp_path: Path) -> None:
+    edits: dict[str, tuple[type[Any], dict[str, object]]] = {
+        "overlay": (OverlayRequest, {"regions": ()}),
+        "graph": (FramingRequest, {"output_size": (32, 24)}),
+        "framing": (
+            FramingRequest,
+            {"output_size": (32, 24), "crop": crops((0, 0, 0, 64, 48), (9, 1e-9, 0, 64, 48))},
+        ),
+        "trimmed": (FramingRequest, {"output_size": (64, 48), "trim_start_seconds": Fraction("0.2")}),
+        "slow": (FramingRequest, {"output_size": (64, 48), "segments": speeds((0, 1, 1), (1, 2, "0.5"), (2, 3, 1))}),
+        "upscaled": (UpscaleRequest, {"scale": 2}),
+    }
+    source, output = tmp_path / "in.mov", tmp_path / "out.avi"
+    ffmpeg("-i", make_beats(tmp_path / "beats.mp4", Fraction(25), seconds=3), "-c:v", "copy", "-c:a", codec, source)
+    kind, fields = edits[edit]
+    result = rendered(kind, source, output, **fields)
+    offsets = [beep - float(flash) for beep, flash in zip(beeps(output), flashes(output), strict=True)]
+    assert len(offsets) == 3
+    assert abs(offsets[0]) < 0.002
+    assert abs(offsets[2]) < 0.002
+    assert ("sound_reencoded" in {note.code for note in result.degraded}) == (codec == "aac")

@@ -37,6 +37,8 @@ _RUN_UP_SECONDS: Final = Fraction(1, 10)
 _USUAL_RATE_HZ: Final = 48000
 _HIGHEST_RATE_HZ: Final = 96000
 _SAMPLE_BYTES: Final = 4
+# Files of sound for a container; AAC for the others.
+_FILES: Final = {".webm": ".webm", ".avi": ".wav"}
 
 
 def sound_for(
@@ -70,7 +72,7 @@ def sound_for(
         return None
     if timeline.untouched:
         return _source(media, target)
-    suffix = ".webm" if target.suffix.lower() == ".webm" else ".m4a"
+    suffix = _FILES.get(target.suffix.lower(), ".m4a")
     with _steady(media, target, settings) as steady, ExitStack() as undo:
         names = (f"{target.stem}.sound{number}{suffix}" for number in range(len(steady.audio)))
         made = FinishedSound(tuple(map(target.with_name, names)), steady.audio)

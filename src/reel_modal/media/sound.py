@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _MP4: Final = frozenset({"aac", "ac3", "alac", "eac3", "mp3", "opus"})
-# What a container takes as it is. Anything else becomes AAC, or Opus in WebM.
+# What a container takes as it is. Anything else becomes AAC, Opus in WebM, or PCM in AVI.
 _TAKES: Final = {
     ".mp4": _MP4,
     ".m4v": _MP4,
@@ -45,6 +45,10 @@ _TAKES: Final = {
 _ASKED: Final = frozenset({".mov", ".mkv", ".webm"})
 
 
+# No times, so that no player leaves out what AAC puts before the first sample.
+_WITHOUT_TIMES: Final = frozenset({".avi", ".wav"})
+_PCM: Final = "pcm_s16le"
+_ENCODERS: Final = {"opus": "libopus"}
 # Layouts that the encoders take and name as they were.
 _OPUS_LAYOUTS: Final = frozenset({"mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"})
 _AAC_LAYOUTS: Final = frozenset(
@@ -147,6 +151,9 @@ class SoundSource:
         for stream in self.media.audio:
             if formats := self.formats.get(stream.index):
                 reason = f"it changes on the way ({', then '.join(map(_described, formats))})"
+            elif stream.codec == _PCM == _encoded_codec(target):
+                encoded.append(stream)  # its samples are the same
+                continue
             elif not is_taken(stream, target, self.media.path):
                 reason = f"{target.suffix} does not take it"
             elif stream.index in self.formats:
@@ -255,19 +262,23 @@ def encoded_as(
     """
     layout = kept_layout(stream, target)
     rate = f":sample_rates={rate_hz}" if rate_hz and not _is_webm(target) else ""
-    # AVI keeps no times: silence is put before sound that begins late, and into its gaps.
     filters = [] if end is None else [f"atrim=end={seconds_text(end)}"]
-    filters += ["aresample=async=1:first_pts=0"] if target.suffix.lower() == ".avi" else []
+    # Silence is put before sound that begins late, and into its gaps.
+    filters += ["aresample=async=1:first_pts=0"] if target.suffix.lower() in _WITHOUT_TIMES else []
     filters += [f"aformat=channel_layouts={layout.name}{rate}"]
+    codec = _encoded_codec(target)
+    bits = f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"
     return (
-        *(f"-c:a:{number}", "libopus" if _is_webm(target) else "aac"),
-        *(f"-b:a:{number}", f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"),
+        *(f"-c:a:{number}", _ENCODERS.get(codec, codec)),
+        *(() if codec == _PCM else (f"-b:a:{number}", bits)),
         *(f"-filter:a:{number}", ",".join(filters)),
     )
 
 
 def _encoded_codec(target: Path) -> str:
     """Return the codec of the sound that is encoded for `target`."""
+    if target.suffix.lower() in _WITHOUT_TIMES:
+        return _PCM
     return "opus" if _is_webm(target) else "aac"
 
 
