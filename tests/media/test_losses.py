@@ -377,6 +377,23 @@ def test_lost_transparency_is_named(tmp_path: Path, mode: Mode) -> None:
         assert int(next(iter(reader)).image[:, -8:].max()) <= 12
 
 
+# Green that turns transparent at the given second.
+GREEN = "color=0x00c000:size=64x48:rate=10:duration=3,format=rgba,geq=r='0':g='192':b='0':a='if(lt(T,{}),255,{})'"
+
+
+@pytest.mark.parametrize("mode", ["full", "graph", "moving", "upscale"])
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "libvpx"])
+@pytest.mark.parametrize(("begins", "alpha", "named"), [(9, 0, False), (2.5, 0, True), (2.9, 128, True)])
+def test_alpha_that_is_opaque_everywhere_is_not_named(
+    tmp_path: Path, codec: str, mode: Mode, begins: float, alpha: int, named: bool
+) -> None:
+    source = tmp_path / "in.webm"
+    options = ("-auto-alt-ref", "0") if codec == "libvpx" else ()
+    picture = GREEN.format(begins, alpha)
+    ffmpeg("-f", "lavfi", "-i", picture, "-c:v", codec, "-pix_fmt", "yuva420p", *options, source)
+    assert ("alpha_dropped" in codes(render(source, mode, tmp_path / "out.mp4"))) == named
+
+
 @pytest.mark.parametrize("codec", ["pcm_s16be", "pcm_s24be", "pcm_f32le", "pcm_mulaw", "adpcm_ima_qt", "mp2"])
 @pytest.mark.parametrize("mode", ["smart", "full"])
 def test_mov_takes_what_its_muxer_takes(tmp_path: Path, codec: str, mode: Mode) -> None:

@@ -85,7 +85,7 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     extras = Extras.of(plan.media, made.path, request.encode.metadata)
     file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
     finished = Made(file.media, extras, request.encode.metadata)
-    degraded = (*plan.notes, *notes, *losses(plan.media, finished))
+    degraded = (*plan.notes, *notes, *losses(plan.media, finished, context, NAME))
     result = result_of(file.made, request, function=NAME, engine=plan.engine, degraded=degraded)
     decoder = "" if plan.nvdec is None else str(plan.nvdec)
     return publish_result(

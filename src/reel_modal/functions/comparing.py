@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo
+from reel_modal.media.alpha import is_opaque
 from reel_modal.media.extras import Extras, kept_tags
 from reel_modal.media.sound import HEARD_SECONDS, seconds_before_picture
 from reel_modal.media.streams import StreamInfo, StreamKind, chroma_samples
@@ -53,15 +55,33 @@ class Made:
     pictures_remade: bool = False
 
 
-def losses(source: MediaInfo, made: Made) -> list[Degradation]:
-    """Return what `source` has and the finished file lacks."""
-    return [
+def losses(source: MediaInfo, made: Made, context: JobContext, function: str) -> list[Degradation]:
+    """Return what `source` has and the finished file lacks.
+
+    Args:
+        source: What was read.
+        made: What was made of it.
+        context: Of the job.
+        function: Who asks, for the message of a cancellation.
+
+    Cancellation:
+        Raises JobCancelledError between two packets, if the alpha of the source has to be looked at.
+    """
+
+    def opaque() -> bool:
+        return is_opaque(source, context.settings.limits, lambda: context.raise_if_cancelled(function))
+
+    notes = [
         *_broken_end(source, made),
         *_pictures(source, made),
         *_streams(source, made),
         *_sound_ends(source, made),
         *_words(source, made),
     ]
+    if source.contents.alpha and not made.media.contents.alpha and not opaque():
+        message = "the transparency of the source is not in the output: it was laid on black"
+        notes.append(Degradation("alpha_dropped", message))
+    return notes
 
 
 def _broken_end(source: MediaInfo, made: Made) -> Iterator[Degradation]:
@@ -97,10 +117,6 @@ def _pictures(source: MediaInfo, made: Made) -> Iterator[Degradation]:
             f"the {source.pixel_format} source was rendered as {output.pixel_format}, which has less color detail"
         )
         yield Degradation("chroma_reduced", message)
-    if source.contents.alpha and not output.contents.alpha:
-        yield Degradation(
-            "alpha_dropped", "the transparency of the source is not in the output: it was laid on black"
-        )
     if source.contents.closed_captions and (made.pictures_remade or not output.contents.closed_captions):
         which = "the pictures that were made anew" if made.pictures_remade else "the output"
         yield Degradation("captions_dropped", f"the closed captions of the source are not in {which}")

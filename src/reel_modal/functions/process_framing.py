@@ -108,7 +108,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
             file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
         finished = Made(file.media, extras, request.encode.metadata, sound=request.audio)
         engine = _COPY if smart.kind == "smart" else plan.engine
-        degraded = (*plan.notes, *notes, *losses(plan.media, finished))
+        degraded = (*plan.notes, *notes, *losses(plan.media, finished, context, NAME))
         result = result_of(file.made, request, function=NAME, engine=engine, degraded=degraded)
         result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
         return publish_result(result, file, request, context)

@@ -88,7 +88,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         made, notes = _render(request, context, as_rendered(media, request.encode))
         file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
     finished = Made(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
-    degraded = [*notes, *losses(media, finished)]
+    degraded = [*notes, *losses(media, finished, context, NAME)]
     drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
     result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
