@@ -435,7 +435,9 @@ class FramePipe:
         # Gray frames travel as luma with neutral chroma: a conversion from gray would squeeze their range.
         raw_format = "yuv420p" if self.pixel_format == "gray8" else self.pixel_format
         source = ("-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}")
-        return (*source, "-framerate", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0")
+        rate = f"{self.fps.numerator}/{self.fps.denominator}"
+        # Without `-r`, ffmpeg takes a rate near 120 for 120.
+        return (*source, "-framerate", rate, "-r", rate, "-i", "pipe:0")
 
     def _filters(self) -> tuple[str, ...]:
         """Return the options that make the raw frames what the encoder takes."""

@@ -222,7 +222,12 @@ def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fracti
     sane = [claim for claim in claims if claim is not None and _SLOWEST <= claim <= _FASTEST]
     intervals = [interval for interval in times.intervals if interval > 0]
     if not intervals:
-        return sane[0] if sane else _FALLBACK
+        lasts = times.last_duration_ticks * times.tick_seconds
+        allowed = max(times.tick_seconds, _NOT_NTSC * lasts)
+        # What is claimed of a single picture may be the rate of its fields, which is twice as high.
+        fields = [rate / 2 for rate in sane]
+        claimed = [rate for rate in (*sane, *fields) if lasts and abs(lasts - 1 / rate) <= allowed]
+        return next(iter([*claimed, *sane]), _FALLBACK)
     if times.evenly_spaced:
         interval = Fraction(times.ticks[-1] - times.ticks[0], len(times.intervals)) * times.tick_seconds
         # The mean of n intervals is off by at most two half ticks over the whole.
