@@ -143,7 +143,7 @@ def _kept(there: list[StreamInfo], output: list[StreamInfo], picture_index: int)
     """Return the numbers of the streams `there` that are in the `output`, whose streams have the same order."""
     kept: set[int] = set()
     for found in output:
-        open_ = [each for each in there if each.index not in kept and each.codec is not None]
+        open_ = [each for each in there if each.index not in kept and each.codec and not each.in_other_program]
         alike = [each for each in open_ if (each.language, each.title) == (found.language, found.title)]
         picture = [each for each in open_ if each.index == picture_index]
         kept.update(each.index for each in (picture or alike or open_)[:1])
@@ -159,6 +159,8 @@ def _described(stream: StreamInfo) -> str:
 def _reason(stream: StreamInfo, made: Made) -> str:
     """Return why a stream is not in the output, as the end of a sentence; empty if that is clear."""
     suffix = made.extras.target.suffix.lower()
+    if stream.in_other_program:
+        return ": it belongs to another program than the picture"
     if stream.kind == "sound" and stream.codec is None:
         return ": nothing here decodes it"
     if stream in made.extras.streams:
@@ -196,7 +198,8 @@ def _seconds_after_picture(media: MediaInfo) -> Fraction:
 def _sound_end(media: MediaInfo) -> Fraction:
     """Return how long after the first picture the last sound ends, as far as headers and packets say."""
     ends = [each.start_seconds + each.duration_seconds for each in media.audio if each.duration_seconds is not None]
-    ends += [] if media.scan is None else media.scan.sound_ends.values()
+    known = {each.index for each in media.audio}
+    ends += [] if media.scan is None else [end for index, end in media.scan.sound_ends.items() if index in known]
     return max(ends, default=media.start_seconds) - media.start_seconds
 
 

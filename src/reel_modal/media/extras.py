@@ -110,7 +110,9 @@ class Extras:
         timeline = timeline or Timeline.of()
         kinds = {"subtitles", "data"} if policy == "keep" else {"subtitles"}
         streams = tuple(
-            stream for stream in media.contents.streams if stream.kind in kinds and _is_taken(stream, media, target)
+            stream
+            for stream in media.contents.streams
+            if stream.kind in kinds and not stream.in_other_program and _is_taken(stream, media, target)
         )
         timecode = next((each.timecode for each in media.contents.streams if each.timecode is not None), None)
         keeps_time = timeline.untouched and target.suffix.lower() in _WITH_TIMECODE

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
+from io import SEEK_CUR
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -38,6 +39,7 @@ from reel_modal.media.scanning import MediaScan, scan_packets
 from reel_modal.media.stated_size import is_cut_off
 from reel_modal.media.streams import NOTHING, Contents, contents_of
 from reel_modal.media.timestamps import PacketTimes, UntimedStart, choose_rate, last_shown
+from reel_modal.media.ts_programs import programs_of
 from reel_modal.media.untrusted import (
     WITHOUT_HEADER,
     check_length,
@@ -248,12 +250,12 @@ def probe(
         # What the header declares is looked at before any decoder is opened.
         _check_header(container, path, limits)
         known = not _decodes_for_times(container)
-        info = _looked_at(container, path, limits) if known else None
+        info = _looked_at(container, path, limits, data) if known else None
     if info is None:
         if data is not None:
             data.seek(0)
         with opened(path, data, limits=limits) as container:
-            info = _looked_at(container, path, limits)
+            info = _looked_at(container, path, limits, data)
     if info.interlaced:
         if data is not None:
             data.seek(0)
@@ -324,11 +326,14 @@ def _decodes_for_times(container: InputContainer) -> bool:
     return "mov" not in formats and not formats & set(WITHOUT_HEADER)
 
 
-def _looked_at(container: InputContainer, path: Path, limits: MediaLimits) -> MediaInfo:
+def _looked_at(container: InputContainer, path: Path, limits: MediaLimits, data: BinaryIO | None) -> MediaInfo:
     stream = picture_of(container, path)
     frame, look = _first_look(container, stream, path, limits)
     check_size((frame.width, frame.height), path, limits)
-    return _info(path, container, stream, frame, look)
+    others = frozenset[int]()
+    if container.format.name == "mpegts":
+        others = _other_programs(container, stream, path, data)
+    return _info(path, container, stream, frame, look, other_programs=others)
 
 
 def _first_look(
@@ -377,7 +382,13 @@ def _decoding_first(
 
 
 def _info(
-    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, look: PacketTimes
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    frame: VideoFrame,
+    look: PacketTimes,
+    *,
+    other_programs: frozenset[int],
 ) -> MediaInfo:
     coded = (frame.width, frame.height)
     orientation = Orientation.of_frame(frame)
@@ -412,12 +423,29 @@ def _info(
         time_base=seconds_per_tick(stream),
         duration_seconds=duration,
         frame_count_header=plausible_count(stream.frames, duration, rate.fps),
-        audio=tuple(audio_streams(container)),
+        audio=tuple(sound for sound in audio_streams(container) if sound.index not in other_programs),
         hdr=HdrMetadata.of_frame(frame),
-        contents=contents_of(container, stream.index, frame),
+        contents=contents_of(container, stream.index, frame, other_programs),
         untimed_start=look.untimed_start if shown_at is None else None,
         breaks_off=_breaks_off(container, path),
     )
+
+
+def _other_programs(
+    container: InputContainer, picture: VideoStream, path: Path, data: BinaryIO | None
+) -> frozenset[int]:
+    """Return the numbers of the streams that are in a program of an MPEG-TS, but in none that has the picture."""
+    if data is None:
+        with path.open("rb") as file:
+            programs = programs_of(file)
+    else:
+        place = data.seek(0, SEEK_CUR)  # where libav goes on reading
+        data.seek(0)
+        programs = programs_of(data)
+        data.seek(place)
+    own = {pid for program in programs if picture.id in program for pid in program}
+    listed = {pid for program in programs for pid in program}
+    return frozenset(each.index for each in container.streams if own and each.id in listed - own)
 
 
 def _breaks_off(container: InputContainer, path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -55,6 +55,7 @@ class StreamInfo:
         title: Its own title.
         timecode: Of the first picture, `hh:mm:ss:ff`.
         is_text: Whether it is subtitles of letters, not of pictures.
+        in_other_program: Whether it belongs to another program of a broadcast than the picture; it does not go along.
     """
 
     index: int
@@ -64,6 +65,7 @@ class StreamInfo:
     title: str | None = None
     timecode: str | None = None
     is_text: bool = False
+    in_other_program: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,20 @@ NOTHING: Final = Contents()
 """What an empty file holds."""
 
 
-def contents_of(container: InputContainer, picture_index: int, frame: VideoFrame) -> Contents:
+def contents_of(
+    container: InputContainer, picture_index: int, frame: VideoFrame, other_programs: frozenset[int] = frozenset()
+) -> Contents:
     """Return what the open file holds.
 
     Args:
         container: The file.
         picture_index: Number of the stream that is the picture.
         frame: The first picture that decodes.
+        other_programs: Numbers of the streams of other programs.
     """
     chapters = tuple(_chapters(container))
-    streams = tuple(_streams(container, has_chapters=bool(chapters)))
+    found = _streams(container, has_chapters=bool(chapters))
+    streams = tuple(replace(each, in_other_program=each.index in other_programs) for each in found)
     tags = {key.lower(): value for key, value in readable_tags(container.metadata).items()}
     picture = container.streams[picture_index]
     said = {key.lower(): value for key, value in picture.metadata.items()}
