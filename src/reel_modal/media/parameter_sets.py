@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.config import MediaLimits
+from reel_modal.media.h264_headers import Bits, H264Sequence
 from reel_modal.media.untrusted import decoder_pixels, opened, oversized
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CodedSizeGuard", "allows_fields", "opened_picture"]
 
-_H264_HIGH: Final = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _START_CODE: Final = b"\0\0\1"
 _RECORD_HEADER_BYTES: Final = {"h264": 5, "hevc": 22}
 _LONGEST_SPS_BYTES: Final = 4096
@@ -84,7 +84,7 @@ def allows_fields(record: bytes) -> bool:
     """Return whether a decoder's configuration of H.264 allows fields: its `frame_mbs_only_flag` is 0."""
     found = _recorded_units(record, "h264") if record[:1] == b"\x01" else _units(record, "h264")
     try:
-        return any(not _h264_frame(_Bits(unit.replace(b"\0\0\3", b"\0\0")))[2] for unit in found)
+        return any(not H264Sequence.read(Bits.of(unit)).frames_only for unit in found)
     except (ValueError, IndexError):  # it is damaged, or none
         return False
 
@@ -153,56 +153,14 @@ def _is_sps(first: int, codec: str) -> bool:
 
 def _coded_size(unit: bytes, codec: str) -> tuple[int, int] | None:
     """Return (width, height) in pixels of a sequence parameter set; None if it cannot be read, as by a decoder."""
-    bits = _Bits(unit.replace(b"\0\0\3", b"\0\0"))
+    bits = Bits.of(unit)
     try:
-        return _h264_frame(bits)[:2] if codec == "h264" else _hevc_size(bits)
+        return H264Sequence.read(bits).size if codec == "h264" else _hevc_size(bits)
     except ValueError:
         return None
 
 
-def _h264_frame(bits: _Bits) -> tuple[int, int, bool]:
-    """Return width and height in pixels, and whether all pictures are whole frames."""
-    bits.skip(8)
-    profile = bits.take(8)
-    bits.skip(16)
-    bits.golomb()
-    if profile in _H264_HIGH:
-        chroma = bits.golomb()
-        bits.skip(1 if chroma == 3 else 0)
-        bits.golomb()
-        bits.golomb()
-        bits.skip(1)
-        if bits.take(1):
-            for number in range(8 if chroma != 3 else 12):
-                if bits.take(1):
-                    _skip_scaling_list(bits, 16 if number < 6 else 64)
-    bits.golomb()
-    order = bits.golomb()
-    if order == 0:
-        bits.golomb()
-    elif order == 1:
-        bits.skip(1)
-        bits.golomb()
-        bits.golomb()
-        for _ in range(min(bits.golomb(), 255)):
-            bits.golomb()
-    bits.golomb()
-    bits.skip(1)
-    width, height = bits.golomb() + 1, bits.golomb() + 1
-    frames_only = bool(bits.take(1))
-    return 16 * width, 16 * height * (1 if frames_only else 2), frames_only
-
-
-def _skip_scaling_list(bits: _Bits, length: int) -> None:
-    last = following = 8
-    for _ in range(length):
-        if following:
-            number = bits.golomb()
-            following = (last + (number + 1 >> 1 if number & 1 else -(number >> 1))) % 256
-        last = following or last
-
-
-def _hevc_size(bits: _Bits) -> tuple[int, int]:
+def _hevc_size(bits: Bits) -> tuple[int, int]:
     bits.skip(16 + 4)
     sublayers = bits.take(3)
     bits.skip(1 + 96)
@@ -214,28 +172,3 @@ def _hevc_size(bits: _Bits) -> tuple[int, int]:
     if bits.golomb() == 3:
         bits.skip(1)
     return bits.golomb(), bits.golomb()
-
-
-class _Bits:
-    """Reads bits from the first on; ValueError at the end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
-            raise ValueError("truncated")
-        return self._value >> self._left & (1 << count) - 1
-
-    def skip(self, count: int) -> None:
-        self.take(count)
-
-    def golomb(self) -> int:
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 32:
-                raise ValueError("not a number")
-        return (1 << zeros) - 1 + self.take(zeros)

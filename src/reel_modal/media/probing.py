@@ -422,7 +422,7 @@ def _info(
         container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
         time_base=seconds_per_tick(stream),
         duration_seconds=duration,
-        frame_count_header=plausible_count(stream.frames, duration, rate.fps),
+        frame_count_header=None if look.second_fields else plausible_count(stream.frames, duration, rate.fps),
         audio=tuple(sound for sound in audio_streams(container) if sound.index not in other_programs),
         hdr=HdrMetadata.of_frame(frame),
         contents=contents_of(container, stream.index, frame, other_programs),
@@ -457,7 +457,8 @@ def _breaks_off(container: InputContainer, path: Path) -> bool:
 def _rate_of(container: InputContainer, stream: VideoStream, look: PacketTimes) -> _Rate:
     """Return the rate by the first packets and, if the file keeps an index of all packets, by that."""
     claims = claimed_rates(stream)
-    index = index_times(stream) if "mov" in container.format.name.split(",") else None
+    indexed = "mov" in container.format.name.split(",") and not look.second_fields
+    index = index_times(stream) if indexed else None
     if index is None:
         return _Rate(choose_rate(look, claims), look.evenly_spaced, by_all=False)
     if look.evenly_spaced and index.evenly_spaced:

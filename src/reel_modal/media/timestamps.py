@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from statistics import median_low
 from typing import TYPE_CHECKING, Final, Self
 
+from reel_modal.media.h264_headers import SecondFields
 from reel_modal.media.pyav import seconds_per_tick
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _STANDARD_RATES: Final = tuple(
     )
 )
 _DURATION_TAG: Final = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
+_NEW_RECORD: Final = "new_extradata"
 _VP8: Final = frozenset({"vp8", "libvpx"})
 _FALLBACK: Final = Fraction(25)
 _SLOWEST: Final = Fraction(1, 60)
@@ -68,6 +70,7 @@ class PacketTimes:
         last_duration_ticks: Of the last one, 0 where it is not said.
         tick_seconds: The time base: no time is more exact.
         untimed_start: Pictures at the start whose times were counted back from the first one that has a time.
+        second_fields: Packets that hold no picture but the second field of one; they are not among the others.
     """
 
     ticks: tuple[int, ...]
@@ -75,6 +78,7 @@ class PacketTimes:
     last_duration_ticks: int
     tick_seconds: Fraction
     untimed_start: UntimedStart | None = None
+    second_fields: int = 0
 
     @classmethod
     def of(cls, packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Self:
@@ -86,13 +90,20 @@ class PacketTimes:
             stream: Whose packets they are.
         """
         shown: list[tuple[int | None, int]] = []
-        count = newest_duration = untimed = 0
+        count = newest_duration = untimed = paired = 0
+        is_second = _second_fields(stream)
         newest_dts: int | None = None
         marked = _marks_shown(stream)
         ended = False
         for packet in packets:
             ended = packet.dts is None and not packet.size  # PyAV's own last packet, which flushes a decoder
             newest_dts = newest_dts if packet.dts is None else packet.dts
+            if packet.size and is_second(packet):
+                paired += 1
+                newest_duration += packet.duration or 0
+                if shown and not packet.is_discard:
+                    shown[-1] = (shown[-1][0], shown[-1][1] + (packet.duration or 0))
+                continue
             if packet.size:
                 newest_duration = packet.duration or 0
             if _is_shown(packet, marked=marked):
@@ -109,7 +120,8 @@ class PacketTimes:
             last_duration = newest_duration if _counts_by_decoding(stream) else last_duration
             if (end_seconds := tagged_end(stream)) is not None:  # Matroska's packets may have no duration
                 last_duration = max(last_duration, round(end_seconds / seconds_per_tick(stream)) - timed[-1][0])
-        times = cls(tuple(pts for pts, _ in timed), count, last_duration, seconds_per_tick(stream))
+        ticks = tuple(pts for pts, _ in timed)
+        times = cls(ticks, count, last_duration, seconds_per_tick(stream), second_fields=paired)
         return times._counted_back(untimed) if untimed and timed and _is_matroska(stream) else times
 
     def _counted_back(self, count: int) -> Self:
@@ -200,9 +212,10 @@ def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick
 
     No more of them are taken than it needs: a picture is never shown before it is decoded.
     """
-    last, marked = None, _marks_shown(stream)
+    last, marked, is_second = None, _marks_shown(stream), _second_fields(stream)
     for packet in packets:
-        if packet.pts is not None and packet.pts <= tick and _is_shown(packet, marked=marked):
+        second = bool(packet.size) and is_second(packet)
+        if packet.pts is not None and packet.pts <= tick and not second and _is_shown(packet, marked=marked):
             last = packet.pts if last is None else max(last, packet.pts)
         if packet.dts is not None and packet.dts > tick:
             break
@@ -272,6 +285,23 @@ def _marks_shown(stream: VideoStream) -> bool:
     Ask before anything is decoded: PyAV 19 crashes if it is asked for the name of a codec that could not be opened.
     """
     return stream.codec_context.name in _VP8
+
+
+def _second_fields(stream: VideoStream) -> Callable[[Packet[VideoStream]], bool]:
+    """Return what says whether a packet is the second field of a picture.
+
+    All packets with data have to be given to it, in the order of the file. MPEG-2 has both fields in one packet, and
+    each field of HEVC is a picture.
+    """
+    fields = SecondFields(stream.codec_context.extradata or b"") if stream.codec_context.name == "h264" else None
+    if fields is None or not fields.possible:
+        return lambda _: False
+
+    def is_second(packet: Packet[VideoStream]) -> bool:
+        new = bytes(packet.get_sidedata(_NEW_RECORD)) if packet.has_sidedata(_NEW_RECORD) else b""
+        return fields.take(memoryview(packet), new)
+
+    return is_second
 
 
 def _is_shown(packet: Packet[VideoStream], *, marked: bool) -> bool:
