@@ -54,7 +54,7 @@ class _Sections:
         pid = (packet[1] & 0x1F) << 8 | packet[2]
         if pid != _PAT_PID and pid not in self.wanted:
             return
-        begin = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)  # behind the adaptation field
+        begin = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)  # after the adaptation field
         if not packet[3] & 0x10 or begin >= _PACKET_BYTES:
             return
         if packet[1] & 0x40:  # a section begins, at the place that the first byte says
