@@ -24,6 +24,19 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 watchdog.start()
 
 
+_ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder and by the servers that they need."""
+    for item in items:
+        path = item.path.relative_to(_ROOT).as_posix() if item.path.is_relative_to(_ROOT) else ""
+        if path.startswith(("tests/unit/", "tests/media/")):
+            item.add_marker(path.split("/")[1])
+        if "shared_plane" in getattr(item, "fixturenames", ()) or "[modal" in item.name:
+            item.add_marker("modal")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _data_directory() -> Iterator[None]:
     """Fail where a test has written into it."""

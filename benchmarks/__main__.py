@@ -22,8 +22,8 @@ from benchmarks import (
     upscale_speed,
 )
 from benchmarks.harness import OUT
-from reel_modal.config import Settings
-from reel_modal.media import find_ffmpeg
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.settings import Settings
 
 CONTESTS = {
     "render_overlay": overlay_speed,

@@ -13,15 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
-from reel_modal.config import Settings
-from reel_modal.demo import sample_clip
-from reel_modal.estimates import estimate
+from reel_modal._jobs.estimates import estimate
+from reel_modal._progress.timing_model import LOCAL
+from reel_modal.cli.demo import sample_clip
 from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.requests import Request, function_of
 from reel_modal.media import MediaInfo, probe
-from reel_modal.progress.timing_history import TimingHistory
-from reel_modal.progress.timings import HERE
+from reel_modal.progress import TimingHistory
 from reel_modal.schema import (
     CropKeyframe,
     EncodeOptions,
@@ -32,6 +31,7 @@ from reel_modal.schema import (
     RenderResult,
     UpscaleRequest,
 )
+from reel_modal.settings import Settings
 from reel_modal.storage import ExistingObject, FolderStorage
 
 __all__ = ["main"]
@@ -110,7 +110,7 @@ def _predicted(request: Request, clip: Path, folder: Path) -> Prediction:
         result, seconds = _timed(replace(request, input_key=cut.name), cut.parent, settings)
         # As a registry learns: what no phase counts is the start.
         startup = max(0.0, seconds - sum(result.seconds_by_phase.values()))
-        history.learn(result, gpu=HERE, startup_seconds=startup, cold=True)
+        history.learn(result, gpu=LOCAL, startup_seconds=startup, cold=True)
     expected = estimate(request, probe(clip), settings=settings, history=history).seconds
     _, seconds = _timed(replace(request, input_key=clip.name), clip.parent, settings)
     return Prediction(name, clip.name, expected, seconds)
@@ -121,7 +121,7 @@ def _cut(clip: Path, seconds: Fraction, target: Path) -> Path:
     if not target.exists():
         import subprocess
 
-        from reel_modal.media import find_ffmpeg
+        from reel_modal._ffmpeg.binary import find_ffmpeg
 
         command = [find_ffmpeg().path, "-loglevel", "error", "-y", "-i", clip, "-t", f"{float(seconds):.3f}"]
         subprocess.run([*command, "-c:v", "libx264", "-c:a", "aac", target], check=True)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import cv2
 
+from benchmarks.hand_loop import x264_arguments
 from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.process import QUIET
 from reel_modal.functions import process_framing
-from reel_modal.media import find_ffmpeg
-from reel_modal.media.ffmpeg_process import QUIET
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
+from reel_modal.settings import Settings
 
 PRESETS = ("fast", "ultrafast")
 TARGETS = {("ours", "moving", "limit"): 0.90, ("ours", "static", "limit"): 0.98, ("ours", "moving", "seed"): 10.0}
@@ -63,7 +64,7 @@ def limit(kind: str, preset: str, seconds: int, folder: Path) -> int:
     left = f"'{FIRST_PX}+{SPEED_PX}*t'" if kind == "moving" else str(STILL_PX)
     filters = f"crop={CROP[0]}:{CROP[1]}:{left}:0,scale={SIZE[0]}:{SIZE[1]}:flags=bicubic"
     command = [find_ffmpeg(Settings()).path, *QUIET, "-i", str(clip_1080p(seconds)), "-vf", filters]
-    command += ["-c:v", "libx264", "-preset", preset, "-crf", "23", "-c:a", "copy", "-movflags", "+faststart"]
+    command += [*x264_arguments(preset), "-c:a", "copy", "-movflags", "+faststart"]
     subprocess.run([*command, str(folder / "out.mp4")], check=True)
     return seconds * RATE
 

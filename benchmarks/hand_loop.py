@@ -9,8 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reel_modal.config import Settings
-from reel_modal.media import find_ffmpeg
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.encoders import encoder_arguments
+from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.settings import Settings
 
 RADII = (200, 260)
 ROW = 540
@@ -50,6 +52,11 @@ def hand_loop(clip: Path, output: Sequence[str], center_at: Callable[[float], in
     if process.wait() != 0:
         raise RuntimeError("ffmpeg failed")
     return frames
+
+
+def x264_arguments(preset: str) -> tuple[str, ...]:
+    """Return the encoder options of the library: as many threads, and the same bytes on every run."""
+    return encoder_arguments("libx264", quality=23, preset=preset, threads=ENCODER_THREADS)
 
 
 def encoded(clip: Path, preset: str, output: Path) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tests.clips import real
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.functions.context import JobContext
-from reel_modal.media import find_ffmpeg
+from reel_modal.settings import Settings
 from reel_modal.storage import PathStorage
 
 OUT = Path(__file__).parent / "out"

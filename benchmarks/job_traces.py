@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from reel_modal.progress import ProgressEvent
-from reel_modal.progress.timing_history import JobTiming
-from reel_modal.progress.timings import published_work, units_of
+from reel_modal._progress.timing_model import published_work, units_of
+from reel_modal.progress import JobTiming, ProgressEvent
 
 SHARES = {"fetch": 0.06, "render": 0.84, "verify": 0.02, "publish": 0.08}
 HD, PORTRAIT, QHD = (1920, 1080), (810, 1440), (2560, 1440)

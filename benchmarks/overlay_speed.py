@@ -11,15 +11,16 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-from benchmarks.hand_loop import encoded, hand_loop
+from benchmarks.hand_loop import encoded, hand_loop, x264_arguments
 from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.process import QUIET, FFmpegProcess
+from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.functions import render_overlay
-from reel_modal.media import find_ffmpeg, probe
-from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess
-from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
+from reel_modal.settings import Settings
 
 PRESETS = ("fast", "veryfast", "ultrafast", "none")
 TARGETS = {
@@ -74,8 +75,8 @@ def _ours_without_encoder(asked: OverlayRequest) -> int:
         "-i",
         "pipe:0",
     )
-    sink = FFmpegProcess((find_ffmpeg(Settings()).path, *QUIET, *raw, *NULL), feeds=True, stall_seconds=60)
-    with FrameReader(media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", handed_on=True) as reader:
+    sink = FFmpegProcess((find_ffmpeg(Settings()).path, *QUIET, *raw, *NULL), stdin=True, stall_seconds=60)
+    with FrameReader(media, pixel_format="yuv420p", fps=media.fps, decoder="in_process", zero_copy=True) as reader:
         for frame in reader:
             overlay.render(frame.planes, frame.pts_seconds)
             sink.write(frame.shared or frame.data.data)
@@ -97,7 +98,7 @@ def limit(preset: str, folder: Path) -> int:
 
 
 def _one_ffmpeg(preset: str, folder: Path, graph: str) -> int:
-    encode = NULL if preset == "none" else ("-c:v", "libx264", "-preset", preset, "-crf", "23", "-c:a", "copy")
+    encode = NULL if preset == "none" else (*x264_arguments(preset), "-c:a", "copy")
     output = () if preset == "none" else ("-movflags", "+faststart", str(folder / "out.mp4"))
     clip = str(clip_1080p(SECONDS))
     subprocess.run([find_ffmpeg(Settings()).path, *QUIET, "-i", clip, "-vf", graph, *encode, *output], check=True)

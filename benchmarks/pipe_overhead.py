@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import answer, contest, cpu_ms, fps, measured, median
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.encoders import encoder_arguments
 from reel_modal.ffmpeg_pipe import FramePipe
-from reel_modal.media import find_ffmpeg
-from reel_modal.media.encoders import encoder_arguments
 from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.settings import Settings
 
 SIZE, FRAMES, DISTINCT = (1920, 1080), 600, 16
 TARGET = 1.03

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from benchmarks.harness import OUT
 from benchmarks.job_traces import JobTrace, made, published
-from reel_modal.progress import ProgressBlender, ProgressPlan, asymptotic, linear_with_cap
-from reel_modal.progress.simulator import SimulatedProgress
-from reel_modal.progress.timing_history import TimingHistory
+from reel_modal._progress.simulation import SimulatedProgress
+from reel_modal.progress import ProgressBlender, ProgressPlan, TimingHistory, asymptotic, linear_with_cap
 
 TICK_SECONDS = 0.5
 EVENT_SECONDS = 2.0

@@ -22,14 +22,15 @@ from tests.clips import REAL, Clips
 from tests.media import splices  # noqa: F401 - its recipes
 
 from benchmarks.harness import context_for
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._smart_render import RenderSpan, plan_render
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import AnyPlanes, sample_views
 from reel_modal.functions import render_overlay
-from reel_modal.media import MediaInfo, find_ffmpeg, probe
-from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.media import MediaInfo, probe
+from reel_modal.media.frames import AnyPlanes, sample_views
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
-from reel_modal.smart_render import Window, plan
+from reel_modal.settings import Settings
 
 SOURCES = (*REAL, "rich.mp4", "main.mp4", "baseline.mp4", "high10.mp4", "high422_10.mp4", "top_first.mp4")
 PRESETS = ("ultrafast", "veryfast", "fast", "medium")
@@ -82,7 +83,7 @@ def losses(source: Path, preset: str, folder: Path) -> tuple[int, list[tuple[flo
     result = render_overlay.run(asked, context_for(source, folder, "smart.mp4"))
     media = probe(source)
     overlay = OverlayRenderer(asked, media.size, media.color, media.pixel_format.replace("yuvj", "yuv"))  # type: ignore[arg-type]
-    planned = plan(media, overlay.changed_intervals, output=folder / "smart.mp4", encode=asked.encode)
+    planned = plan_render(media, overlay.changed_intervals, output=folder / "smart.mp4", encode=asked.encode)
     if result.plan != "smart":
         raise RuntimeError(f"{source.name}: {result.reason}")
     (window,) = planned.windows
@@ -111,7 +112,7 @@ def losses(source: Path, preset: str, folder: Path) -> tuple[int, list[tuple[flo
     return window.kept[1] - window.kept[0], [(float(one), float(other)) for one, other in quality]
 
 
-def at_reference(source: Path, media: MediaInfo, window: Window, preset: str, folder: Path) -> Path:
+def at_reference(source: Path, media: MediaInfo, window: RenderSpan, preset: str, folder: Path) -> Path:
     """Encode the same pictures, untouched, at crf 18."""
     layout = media.pixel_format.replace("yuvj", "yuv")
     path = folder / "reference.mp4"

@@ -20,9 +20,9 @@ from tests.clips import real
 
 from benchmarks.hand_loop import encoded, hand_loop
 from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.functions import process_framing, render_overlay
-from reel_modal.media import find_ffmpeg, probe
+from reel_modal.media import probe
 from reel_modal.schema import (
     EncodeOptions,
     FramingRequest,
@@ -31,6 +31,7 @@ from reel_modal.schema import (
     OverlayRequest,
     RenderResult,
 )
+from reel_modal.settings import Settings
 
 SECONDS = int(os.environ.get("SMART_RENDER_SECONDS", "90"))  # a multiple of 5; less for a first look
 HIGHLIGHTED = (*(at for at in ("0", "2.5", "10", "45") if float(at) < SECONDS), str(SECONDS))

@@ -31,18 +31,18 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal import FrameReader, UpscaleRequest, probe
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._rendering.opencv import load_cv2
+from reel_modal._rendering.tiles import TilePlan, enlarged
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.onnx_graph import Graph, Node, Port
+from reel_modal._upscaling.session import Provider, UpscaleSession, load_onnxruntime
 from reel_modal.errors import ProviderUnavailableError
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.upscale_plan import UpscalePlan
-from reel_modal.media import find_ffmpeg
-from reel_modal.rendering.opencv import load_cv2
-from reel_modal.rendering.tiles import TilePlan, enlarged
 from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
-from reel_modal.upscaling.inference import Provider, UpscaleSession, load_onnxruntime
-from reel_modal.upscaling.model import UpscaleModel
-from reel_modal.upscaling.onnx_graph import Graph, Node, Port
 
 OUT = Path(__file__).parent / "out"
 SIZES = ((320, 180), (640, 360), (960, 540), (1920, 1080))

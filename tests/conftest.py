@@ -1,4 +1,4 @@
-"""What every test has at hand."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.clips import Clips
 from tests.object_store import ObjectStore
 from tests.visible_cpus import VisibleCpus
 
-# On a shared machine a slow example says nothing; the time-out of the test itself is the bound.
+# On a shared machine, a slow example proves nothing; the test's timeout is the limit.
 settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "ci", parent=settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-# A statically linked ffmpeg under test crashes in the machine's iconv modules; the library sets this for its own.
+# A statically linked ffmpeg under test crashes in the machine's iconv modules; the library sets this for its ffmpeg.
 os.environ.setdefault("GCONV_PATH", os.devnull)
 
 
@@ -30,13 +30,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 
 @pytest.fixture(scope="session")
 def visible_cpus(tmp_path_factory: pytest.TempPathFactory) -> VisibleCpus:
-    """What makes processes see another number of CPUs."""
+    """Return an object that fakes the number of CPUs that processes see."""
     return VisibleCpus(tmp_path_factory.mktemp("visible-cpus"))
 
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """The S3 server of the run. Each test takes a prefix of its own."""
+    """The S3 server of the test run. Each test uses a separate prefix."""
     with ObjectStore(tmp_path_factory.mktemp("object-store")) as store:
         yield store
 

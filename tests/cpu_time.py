@@ -1,4 +1,4 @@
-"""Tell an action that costs too much from one that another task of the process interrupted."""
+"""Distinguish an expensive action from one that was slowed down by other work in the process."""
 
 import gc
 import time
@@ -10,7 +10,7 @@ ATTEMPTS = 3
 
 
 def within_cpu_seconds(limit: float, action: Callable[[], T]) -> T:
-    """Return what an action returns; fail if no attempt stays within a limit of processor time.
+    """Return the result of an action; fail if every attempt exceeds the limit of CPU time.
 
     One slow attempt proves nothing: the garbage of thousands of other tests may be collected during it.
     """

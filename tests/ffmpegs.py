@@ -1,4 +1,4 @@
-"""Stand-ins for other builds of ffmpeg, around the real one."""
+"""Scripts that behave like other builds of ffmpeg, based on the real one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.encoders import try_encoder
 from reel_modal.errors import EncoderUnavailableError
-from reel_modal.media import find_ffmpeg
-from reel_modal.media.encoders import try_encoder
+from reel_modal.settings import Settings
 
 REAL = find_ffmpeg(Settings(ffmpeg=None)).path
 
 
 def skip_without_encoder(encoder: str) -> None:
-    """Skip the test if another build than the pinned one is tested, and it cannot encode so."""
+    """Skip the test if another build than the pinned one is tested and it lacks the encoder."""
     settings = Settings.from_env()
     if settings.ffmpeg is None:
         return
@@ -27,14 +27,14 @@ def skip_without_encoder(encoder: str) -> None:
 
 
 def executable(path: Path, body: str) -> str:
-    """A program in Python."""
+    """Write an executable Python program."""
     path.write_text(f"#!{sys.executable}\n{body}")
     path.chmod(0o755)
     return str(path)
 
 
 def renamed(path: Path, version: str = "5.1.9-0+deb12u1") -> str:
-    """The real ffmpeg, which prints another version."""
+    """Return an ffmpeg that prints another version."""
     body = f"""
 import subprocess, sys
 done = subprocess.run([{REAL!r}, *sys.argv[1:]], capture_output=True)
@@ -47,7 +47,7 @@ sys.exit(done.returncode)
 
 
 def without(path: Path, word: str, complaint: str, *, version: str = "4.4.6-static") -> str:
-    """A build in which one filter, encoder or option is not there."""
+    """Return an ffmpeg without one filter, encoder or option."""
     body = f"""
 import os, subprocess, sys
 if any({word!r} in argument for argument in sys.argv[1:]):

@@ -1,4 +1,4 @@
-"""Requests, results and events, as short as a test wants them."""
+"""Short requests, results and events for tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from reel_modal.functions.receipts import Receipt
 from reel_modal.progress import ProgressEvent
-from reel_modal.records import OutputRecord
 from reel_modal.schema import (
     EncodeOptions,
     HighlightKeyframe,
@@ -20,7 +20,7 @@ from reel_modal.schema import (
 from reel_modal.storage import FolderStorage
 
 GLOBAL = StoreOptions(input_scope="global", output_scope="global")
-"""Keys are those of the store itself."""
+"""Keys are used unchanged, without a user's folder."""
 
 PHASES = ("fetch", "render", "verify", "publish")
 
@@ -28,7 +28,7 @@ PHASES = ("fetch", "render", "verify", "publish")
 def overlay(
     job_id: str = "job", *, source: str = "in.mp4", output: str | None = None, preset: str = "ultrafast"
 ) -> OverlayRequest:
-    """A request with one highlight in the middle of the picture."""
+    """Return a request with one highlight in the middle of the picture."""
     keyframe = HighlightKeyframe(time_seconds=Fraction(0), x=0.5, y=0.5, radius_x=0.25, radius_y=0.25)
     region = HighlightRegion(
         id="player",
@@ -49,7 +49,7 @@ def overlay(
 
 
 def rendered(request: Mapping[str, object], *, frames: int = 25) -> dict[str, object]:
-    """What a function sends back for `request`, which is an `OverlayRequest.to_dict()`."""
+    """Return the result of a function for `request`, which is an `OverlayRequest.to_dict()`."""
     return RenderResult(
         job_id=str(request["job_id"]),
         function="render_overlay",
@@ -67,17 +67,17 @@ def rendered(request: Mapping[str, object], *, frames: int = 25) -> dict[str, ob
 
 
 def publish(request: OverlayRequest, store: Path) -> RenderResult:
-    """Do what a body does at its end."""
+    """Publish an output and its receipt, as a function body does at its end."""
     storage = FolderStorage(store)
-    made = store / "made.mp4"
-    made.write_bytes(b"a video" * 1000)
+    video = store / "made.mp4"
+    video.write_bytes(b"a video" * 1000)
     key = f"users/user/{request.output_key}"
     result = RenderResult.parse(rendered(request.to_dict()) | {"output_key": key})
-    OutputRecord(storage, key, request.request_hash()).write(result, made, "version")
-    storage.publish(made, key)
+    Receipt(storage, key, request.request_hash()).write(result, video, "version")
+    storage.publish(video, key)
     return replace(result, output_key=request.output_key, stored_key=key)
 
 
 def event(sequence: int, phase: str = "render", *, at: float = 0.0, done: int = 0) -> ProgressEvent:
-    """What a body reports `at` seconds after its start."""
+    """Return a progress event, reported `at` seconds after the start of the body."""
     return ProgressEvent(phase=phase, done=done, total=None, elapsed_seconds=at, sequence=sequence)

@@ -1,7 +1,7 @@
-"""Every computation between a decoded frame and the encoder, on fixed pictures.
+"""Every computation between decoder and encoder, on fixed pictures.
 
-`python -m tests.kernels` prints the digest of what each of them gives, as JSON; with `networks FILE` it runs the
-networks and writes what they give.
+`python -m tests.kernels` prints the digest of each kernel's output as JSON; with `networks FILE`, it runs the
+networks and writes their outputs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from reel_modal.frames import CHROMA_ORIGIN, PLANAR, ColorTags, PixelFormat, frame_bytes, plane_shapes
-from reel_modal.rendering.framing import CropTrack, FramingRenderer, Layout, mix
-from reel_modal.rendering.overlay import OverlayRenderer
-from reel_modal.rendering.resampling import Window, resample
-from reel_modal.rendering.upscale import UpscaleRenderer
+from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout, mix
+from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._rendering.resampling import Rect, resample
+from reel_modal._rendering.upscale import UpscaleRenderer
+from reel_modal.media.frames import CHROMA_ORIGIN, PLANAR, ColorTags, PixelFormat, frame_bytes, plane_shapes
 from reel_modal.schema import (
     CropKeyframe,
     Effect,
@@ -40,7 +40,8 @@ KEYS: Final = {"job_id": "j", "user_id": "u", "input_key": "i.mp4", "output_key"
 
 
 def noise(shape: tuple[int, ...], seed: str, bits: int = 8) -> Array:
-    """The same on every machine; half of it in blocks, whose edges give sums that end in exactly a half."""
+    """Return noise that is equal on every machine; one half has blocks whose edges give sums ending in exactly a
+    half."""
     count = int(np.prod(shape))
     bytes_ = np.frombuffer(hashlib.shake_128(seed.encode()).digest(2 * count), "<u2")
     picture = (bytes_ % (1 << bits)).reshape(shape)
@@ -60,10 +61,10 @@ def frame(seed: str, pixel_format: PixelFormat = "yuv420p") -> tuple[Array, Arra
 def resampled(bits: int) -> Iterator[Array]:
     plane = noise(SIZE[::-1], "plane", bits)
     for window, size in (
-        (Window(10.37, 5.81, 140.5, 230.25), (210, 322)),
-        (Window(0, 0, 482, 270), (131, 77)),
-        (Window(-2.5, 7.5, 133, 121), (700, 242)),
-        (Window(3.25, 1.75, 470, 260), (470, 260)),
+        (Rect(10.37, 5.81, 140.5, 230.25), (210, 322)),
+        (Rect(0, 0, 482, 270), (131, 77)),
+        (Rect(-2.5, 7.5, 133, 121), (700, 242)),
+        (Rect(3.25, 1.75, 470, 260), (470, 260)),
     ):
         target = np.empty(size[::-1], plane.dtype)
         resample(plane, window, target)
@@ -113,7 +114,7 @@ def highlighted(effect: Effect, pixel_format: PixelFormat, feather: float) -> It
 
 
 def upscaled(kind: Any, bits: int, target: tuple[int, int]) -> Iterator[Array]:
-    """All but the network: this one repeats pixels."""
+    """Run the upscale renderer with a network that only repeats pixels."""
     renderer = UpscaleRenderer(
         lambda samples: samples.repeat(2, 2).repeat(2, 3),
         kind=kind, scale=2, halo=3, size=SIZE, target=target, color=ColorTags(), bits=bits, budget_pixels=40_000,
@@ -146,7 +147,7 @@ KERNELS: Final[dict[str, Callable[[], Iterator[Array]]]] = {
 
 
 def digests() -> dict[str, str]:
-    """Return the digest of what each kernel gives, of bytes in little-endian order."""
+    """Return the digest of each kernel's output, over bytes in little-endian order."""
     found = {}
     for name, kernel in KERNELS.items():
         digest = hashlib.sha256()
@@ -157,11 +158,11 @@ def digests() -> dict[str, str]:
 
 
 def networks() -> dict[str, Array]:
-    """Return what networks of this package make of a part of a real picture, by name and bits."""
+    """Return the output of bundled networks for a part of a real picture, by name and bit depth."""
     import av
 
-    from reel_modal.upscaling.inference import UpscaleSession
-    from reel_modal.upscaling.model import UpscaleModel
+    from reel_modal._upscaling.model import UpscaleModel
+    from reel_modal._upscaling.session import UpscaleSession
     from tests.clips import real
 
     with av.open(str(real("bikes.mp4"))) as container:

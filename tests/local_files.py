@@ -1,4 +1,4 @@
-"""Files of this machine as the objects of a store, for tests that call a function's body themselves."""
+"""Files of this machine as objects of a store, for tests that call a function's body directly."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from reel_modal.storage import FolderStorage
 
 
 def root_storage() -> FolderStorage:
-    """The store whose keys are the paths of this machine without their first slash."""
+    """Return the store whose keys are absolute paths without the leading slash."""
     return FolderStorage(Path("/"))
 
 
 def key_of(path: str | Path) -> str:
-    """The key of an absolute path in `root_storage`."""
+    """Return the key of an absolute path in `root_storage`."""
     return str(path).removeprefix("/")
 
 
 def path_of(key: str) -> Path:
-    """The path of a key of `root_storage`."""
+    """Return the path of a key in `root_storage`."""
     return Path("/") / key

@@ -1,4 +1,4 @@
-"""What one file has and another lacks, found with libav alone, and whether a result names it."""
+"""Compare a source with its output by libav, and check that the result names each loss."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(path: Path) -> InputContainer:
 
 
 def streams(path: Path) -> Counter[str]:
-    """How many streams of each kind a file has, by the codes of their loss."""
+    """Return the number of streams of each kind, by the codes of their loss."""
     with opened(path) as container:
         titles = "mov" in container.format.name and bool(container.chapters())
         found: Counter[str] = Counter()
@@ -45,8 +45,8 @@ def streams(path: Path) -> Counter[str]:
         return found
 
 
-def words(path: Path) -> tuple[list[tuple[float, float]], set[str]]:
-    """The times of the chapters of a file, and the names of its tags."""
+def chapters_and_tags(path: Path) -> tuple[list[tuple[float, float]], set[str]]:
+    """Return the times of the chapters and the names of the tags."""
     with opened(path) as container:
         chapters = [
             (float(each["start"] * (each["time_base"] or 1)), float(each["end"] * (each["time_base"] or 1)))
@@ -56,7 +56,7 @@ def words(path: Path) -> tuple[list[tuple[float, float]], set[str]]:
 
 
 def picture(path: Path) -> tuple[int, bool, bool]:
-    """Bits of a sample, whether there is alpha, and whether there are captions, by the first picture."""
+    """Return bits per sample, whether there is alpha and whether there are captions, from the first picture."""
     with opened(path) as container:
         stream = next(each for each in container.streams.video if not each.disposition & BESIDE)
         frame = next(container.decode(stream))
@@ -66,35 +66,35 @@ def picture(path: Path) -> tuple[int, bool, bool]:
 
 
 def check_losses(source: Path, output: Path, request: Request, result: RenderResult) -> None:
-    """Assert that the result names what the source has and the output lacks, and nothing else."""
-    said = Counter(note.code.removesuffix("_dropped") for note in result.degraded)
+    """Assert that the result names exactly the losses between source and output."""
+    noted = Counter(note.code.removesuffix("_dropped") for note in result.degraded)
     missing = streams(source) - streams(output)
     if isinstance(request, FramingRequest) and not request.audio:
         missing.pop("sound", None)
-    assert missing == Counter({kind: said[kind] for kind in (*missing, *streams(source)) if said[kind]}), result
-    (chapters, tags), (kept, kept_tags) = words(source), words(output)
+    assert missing == Counter({kind: noted[kind] for kind in (*missing, *streams(source)) if noted[kind]}), result
+    (chapters, tags), (kept, kept_tags) = chapters_and_tags(source), chapters_and_tags(output)
     whole = not isinstance(request, FramingRequest) or request.trim_end_seconds is None
     begin = float(request.trim_start_seconds) if isinstance(request, FramingRequest) else 0
     if whole:
         lasting = [end for _, end in chapters if end > begin]
-        assert ("chapters" in said) == (bool(lasting) and not kept), result
+        assert ("chapters" in noted) == (bool(lasting) and not kept), result
         assert kept == [] or len(kept) == len(lasting), result
     lost = tags - kept_tags
-    assert bool(lost) == bool(said["metadata"] or said["metadata_stripped"]), (lost, result)
+    assert bool(lost) == bool(noted["metadata"] or noted["metadata_stripped"]), (lost, result)
     (bits, alpha, captions), (bits_now, alpha_now, captions_now) = picture(source), picture(output)
-    assert (bits_now < bits) == bool(said["bit_depth_reduced"]), result
-    assert (alpha and not alpha_now) <= bool(said["alpha"]), result
-    assert (captions and not captions_now) <= bool(said["captions"]), result
+    assert (bits_now < bits) == bool(noted["bit_depth_reduced"]), result
+    assert (alpha and not alpha_now) <= bool(noted["alpha"]), result
+    assert (captions and not captions_now) <= bool(noted["captions"]), result
 
 
 def checked(body: Callable[..., RenderResult]) -> Callable[..., RenderResult]:
-    """The body of a function, whose every result is compared with its files."""
+    """Return a function body that checks its result against its files."""
 
     @functools.wraps(body)
     def run(request: Any, context: JobContext) -> RenderResult:
         result = body(request, context)
         if isinstance(context.storage, FolderStorage):
-            source, output = (context.storage.path(key) for key in context.places_of(request))
+            source, output = (context.storage.path(key) for key in context.resolve_keys(request))
             check_losses(source, output, request, result)
         return result
 
@@ -103,6 +103,6 @@ def checked(body: Callable[..., RenderResult]) -> Callable[..., RenderResult]:
 
 @pytest.fixture(autouse=True)
 def every_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare the files of every job that a test runs in its own process."""
+    """Check the files of every job that a test runs in its own process."""
     for module in BODIES:
         monkeypatch.setattr(module, "run", checked(module.run))

@@ -1,4 +1,4 @@
-"""Small networks for tests, built by hand."""
+"""Small hand-built networks for tests."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from reel_modal.upscaling.model import UpscaleModel
-from reel_modal.upscaling.onnx_graph import Graph, Node, Port, Tensor
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.onnx_graph import Graph, Node, Port, Tensor
 
 SAME = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
 
 
 def graph(nodes: list[Node], weights: dict[str, Tensor], *, channels: int = 1, opset: int = 17) -> Graph:
-    """A network from `x` to `y`."""
+    """Return a network from `x` to `y`."""
     ports = Port("x", "float32", ("n", channels, "h", "w")), Port("y", "float32", ("n", channels, "sh", "sw"))
     return Graph(tuple(nodes), weights, ports[:1], ports[1:], opset)
 
 
 def repeating(channels: int, scale: int = 2, *, gain: float = 1.0, opset: int = 17) -> Graph:
-    """Every pixel `scale` squared times: what an enlargement without any thought does; `gain` is undone at the end."""
+    """Return a network that repeats every pixel `scale` squared times; `gain` is undone at the end."""
     many = np.repeat(np.eye(channels, dtype=np.float32), scale * scale, axis=0)[:, :, None, None] * gain
     least = np.eye(channels, dtype=np.float32)[:, :, None, None] / gain
     nodes = [

@@ -1,4 +1,4 @@
-"""A real S3 server for the tests: SeaweedFS on this machine's loopback, and what a network does to its answers."""
+"""A real S3 server for the tests: SeaweedFS on the loopback interface, with a proxy that simulates network faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import httpx
 
 BUCKET = "reels-test"
 ACCESS_KEY = "AKIALOOPBACK"
-SECRET_KEY = "planted-secret-5f1c7e0b"  # noqa: S105 - no log, error, event or result may ever show it
+SECRET_KEY = "planted-secret-5f1c7e0b"  # noqa: S105 - must never be shown in a log, error, event or result
 
 _WAIT_SECONDS = 60.0
 
@@ -27,8 +27,8 @@ class ObjectStore:
     """One SeaweedFS process: master, volumes, filer and the S3 gateway.
 
     Args:
-        folder: For its data and its log.
-        options: More of the server's own.
+        folder: Directory of its data and log.
+        options: Additional options of the server.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -40,12 +40,12 @@ class ObjectStore:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(3):  # a port that was free may be taken by the time that the server binds it
+        for _ in range(3):  # a free port may be taken before the server binds it
             self._start()
             try:
-                if self._answers():
+                if self._wait_until_ready():
                     return self
-            except BaseException:  # interrupted while it waits
+            except BaseException:  # interrupted during the wait
                 self.__exit__()
                 raise
             self.__exit__()
@@ -53,7 +53,7 @@ class ObjectStore:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.kill()  # its own way of ending takes half a minute, and its data are thrown away
+            self._process.kill()  # a regular exit takes half a minute, and the data are not needed
             self._process.wait()
         for path in self._sockets:
             path.unlink(missing_ok=True)
@@ -67,15 +67,15 @@ class ObjectStore:
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
     def url(self, prefix: str = "", *, port: int | None = None) -> str:
-        """A storage URL of the bucket, through a proxy's port where one is named."""
+        """Return a storage URL of the bucket, through the proxy at `port` if given."""
         return f"s3://{BUCKET}/{prefix}?endpoint=http://127.0.0.1:{port or self.port}&region=us-east-1"
 
-    def begun_uploads(self) -> list[str]:
-        """What multipart uploads have left that were neither ended nor given up."""
+    def unfinished_uploads(self) -> list[str]:
+        """Return the parts of unfinished multipart uploads."""
         return self.files_in(".uploads")
 
     def files_in(self, folder: str) -> list[str]:
-        """What lies in a folder of the bucket, as the server itself has it."""
+        """List a folder of the bucket with the server's filer API."""
         listing = f"http://127.0.0.1:{self.filer_port}/buckets/{BUCKET}/{folder}/?limit=1000"
         answer = httpx.get(listing, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -111,8 +111,8 @@ class ObjectStore:
             *((name, port) for name, port in ports.items() if "." not in name),
         ]
 
-    def _answers(self) -> bool:
-        """Wait until the server takes an object: its parts find one another a few seconds after they listen."""
+    def _wait_until_ready(self) -> bool:
+        """Wait until the server stores an object: its parts connect to each other a few seconds after they listen."""
         from obstore import put
         from obstore.exceptions import BaseError
         from obstore.store import S3Store
@@ -149,15 +149,15 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Network:
-    """What stands between a client and the server.
+    """A proxy between a client and the server that simulates network faults.
 
     Attributes:
-        bytes_per_second: Of each connection and direction; None is as fast as it goes.
-        cut_after_bytes: Of answers, after which the connection is lost; None never.
-        cuts: Connections that may still be lost.
-        silent: Whether nothing passes any more.
-        silent_from: What a request says before which the network falls silent; None never.
-        flip_at: Byte of each request's connection that is changed on its way; None changes nothing.
+        bytes_per_second: Limit for each connection and direction; None disables it.
+        cut_after_bytes: Response bytes after which a connection is lost; None disables it.
+        cuts: Number of connections that may still be lost.
+        silent: Whether all data are held back.
+        silent_from: Text of a request from which on the network becomes silent; None disables it.
+        flip_at: Byte of each connection's requests that is changed; None disables it.
     """
 
     bytes_per_second: float | None = None
@@ -172,7 +172,7 @@ class Network:
 
     @contextmanager
     def to(self, port: int) -> Iterator[Self]:
-        """Stand in front of the server at `port`."""
+        """Forward connections to the server at `port`."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(listener.getsockname()[1])
         threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Processes as Linux shows them: who descends from whom, and who is gone."""
+"""Processes, their parents and their ends, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 
 def children(pid: int | None = None) -> set[int]:
-    """The processes that `pid` (default: this one) has started and not reaped."""
+    """Return the children of `pid` (default: this process) that are not reaped."""
     found: set[int] = set()
-    with suppress(OSError):  # it has ended
+    with suppress(OSError):  # it has exited
         for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
             with suppress(OSError):  # this thread has ended meanwhile
                 found |= {int(child) for child in (task / "children").read_text().split()}
@@ -23,17 +23,17 @@ def children(pid: int | None = None) -> set[int]:
 
 
 def ffmpegs() -> set[int]:
-    """The ffmpegs among them: servers that a whole run shares are children as well."""
+    """Return the children of this process that run ffmpeg; servers shared by the run are children too."""
     return {pid for pid in children() if "ffmpeg" in executable(pid) + command(pid)}
 
 
 def family(pid: int) -> set[int]:
-    """Everything that descends from `pid`."""
+    """Return all descendants of `pid`."""
     return set().union(*({child} | family(child) for child in children(pid)))
 
 
 def executable(pid: int) -> str:
-    """The file that it runs, which is known a moment earlier than its command line; empty for one that has ended."""
+    """Return the name of the executable, which is known before the command line; empty if the process has exited."""
     try:
         return Path(f"/proc/{pid}/exe").readlink().name
     except OSError:
@@ -41,7 +41,7 @@ def executable(pid: int) -> str:
 
 
 def command(pid: int) -> str:
-    """Its command line; empty for one that has ended."""
+    """Return the command line; empty if the process has exited."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -49,7 +49,7 @@ def command(pid: int) -> str:
 
 
 def await_end(pids: Iterable[int], seconds: float) -> None:
-    """Return when all of them have ended; fail after `seconds`."""
+    """Wait until all processes have exited; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     for pid in pids:
         try:

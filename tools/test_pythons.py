@@ -19,7 +19,7 @@ from pathlib import Path
 from setup_venv import OLDEST, ROOT, python_of
 
 FOLDER = ROOT / ".venvs"
-TESTS = ("tests/unit", "tests/media/test_pyav.py", "tests/media/test_media.py", "tests/media/test_smart_trim.py")
+TESTS = ("tests/unit", "tests/media/test_pyav.py", "tests/media/test_probe.py", "tests/media/test_smart_trim.py")
 PACKAGES = ("av", "modal", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "obstore")
 FAILED = ("--last-failed", "--last-failed-no-failures=none")
 LOOK = """
@@ -106,7 +106,7 @@ def test(interpreter: Interpreter) -> tuple[str, str]:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     steps = {
         "set-up": [interpreter.path, str(ROOT / "tools/setup_venv.py"), str(folder), "--group", "unit"],
-        "tests": [python, "-m", "pytest", "-q", *TESTS],
+        "tests": [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *TESTS],
         "demo": [python, "-m", "reel_modal", "demo", "--output", str(folder / "demo")],
     }
     for name, command in steps.items():

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reel_modal.upscaling.graph import OPSET
-from reel_modal.upscaling.model import ModelManifest, UpscaleModel
-from reel_modal.upscaling.onnx_graph import Graph, Node, Port, Tensor
-from reel_modal.upscaling.receptive_field import reach_of
+from reel_modal._upscaling.graph import OPSET
+from reel_modal._upscaling.model import ModelManifest, UpscaleModel
+from reel_modal._upscaling.onnx_graph import Graph, Node, Port, Tensor
+from reel_modal._upscaling.receptive_field import receptive_field
 from training.network import SLOPE, LumaNet
 
 STEP = 2048
@@ -119,7 +119,7 @@ def main() -> None:
     net = LumaNet(stored["channels"], stored["blocks"], stored["scale"])
     net.load_state_dict(stored["weights"])
     core = core_graph(net, TURNS[arguments.copies])
-    reach = reach_of(core)
+    reach = receptive_field(core)
     manifest = ModelManifest("luma", int(reach.scale), reach.halo, arguments.name, LICENCE)
     model = UpscaleModel(manifest, core, sha256="")
     path = arguments.folder / f"{arguments.name}.onnx"

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 from examples.fastapi_app.app import create_app
 
-from reel_modal.demo import demo_clips
+from reel_modal.cli.demo import demo_clips
 
 
 def main() -> None:

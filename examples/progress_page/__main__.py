@@ -12,7 +12,7 @@ import uvicorn
 from examples.progress_page.app import create_app
 
 from reel_modal import FunctionRegistry, OverlayRequest, Settings, StoreOptions
-from reel_modal.demo import demo_clips, demo_overlay
+from reel_modal.cli.demo import demo_clips, demo_overlay
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def create_app(registry: FunctionRegistry, new_request: Callable[[], OverlayRequ
         return FileResponse(PAGE)
 
     async def start(_: Request) -> Response:
-        job = await registry["render_overlay"].submit(new_request())
+        job = await registry.submit(new_request())
         return RedirectResponse(f"/jobs/{job.id}", status_code=303)
 
     async def progress(request: Request) -> Response:

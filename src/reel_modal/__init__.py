@@ -1,6 +1,6 @@
-"""reel_modal renders video on Modal GPUs from a typed Python backend, and the same code on this machine.
+"""Render video from a typed Python backend, on Modal GPUs or on this machine with the same code.
 
-The public names load on first use: importing the package pulls in neither modal nor cv2.
+The public names are loaded on first use: importing the package imports neither modal nor cv2.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from reel_modal.version import VERSION
+from reel_modal._version import VERSION
 
 if TYPE_CHECKING:
-    from reel_modal.blocking import run_sync
-    from reel_modal.client import FunctionRegistry
-    from reel_modal.config import MediaLimits, ModelSource, Settings
+    from reel_modal._support.portal import run_sync
+    from reel_modal.backends.local import LocalBackend
+    from reel_modal.backends.modal import ModalBackend
+    from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, RemoteFunction, estimate
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-    from reel_modal.frames import ColorTags, Frame
-    from reel_modal.job import Job, JobOptions
     from reel_modal.media import MediaInfo, probe
-    from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressSimulator, ProgressUpdate
-    from reel_modal.remote_function import RemoteFunction
+    from reel_modal.media.frames import ColorTags, Frame
+    from reel_modal.progress import (
+        ProgressEvent,
+        ProgressPlan,
+        ProgressSimulator,
+        ProgressUpdate,
+        TimingHistory,
+        track,
+    )
     from reel_modal.schema import (
         CropKeyframe,
         Degradation,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
         Usage,
         store_key,
     )
+    from reel_modal.settings import MediaLimits, ModelSource, Settings
     from reel_modal.storage import Storage
 
 __version__ = VERSION
@@ -47,6 +54,7 @@ __all__ = [
     "CropKeyframe",
     "Degradation",
     "EncodeOptions",
+    "Estimate",
     "Frame",
     "FramePipe",
     "FrameReader",
@@ -56,8 +64,10 @@ __all__ = [
     "HighlightRegion",
     "Job",
     "JobOptions",
+    "LocalBackend",
     "MediaInfo",
     "MediaLimits",
+    "ModalBackend",
     "ModelSource",
     "OverlayRequest",
     "OverlayStyle",
@@ -74,31 +84,37 @@ __all__ = [
     "SpeedSegment",
     "Storage",
     "StoreOptions",
+    "TimingHistory",
     "UpscaleRequest",
     "Usage",
     "__version__",
+    "estimate",
     "probe",
     "run_sync",
     "store_key",
+    "track",
 ]
 
 _HOME = {
-    "ColorTags": "frames",
+    "ColorTags": "media.frames",
     "CropKeyframe": "schema",
     "Degradation": "schema",
     "EncodeOptions": "schema",
-    "Frame": "frames",
+    "Estimate": "client",
+    "Frame": "media.frames",
     "FramePipe": "ffmpeg_pipe",
     "FrameReader": "ffmpeg_pipe",
     "FramingRequest": "schema",
     "FunctionRegistry": "client",
     "HighlightKeyframe": "schema",
     "HighlightRegion": "schema",
-    "Job": "job",
-    "JobOptions": "job",
+    "Job": "client",
+    "JobOptions": "client",
+    "LocalBackend": "backends.local",
     "MediaInfo": "media",
-    "MediaLimits": "config",
-    "ModelSource": "config",
+    "MediaLimits": "settings",
+    "ModalBackend": "backends.modal",
+    "ModelSource": "settings",
     "OverlayRequest": "schema",
     "OverlayStyle": "schema",
     "ProgressEvent": "progress",
@@ -107,18 +123,21 @@ _HOME = {
     "ProgressUpdate": "progress",
     "ReelModalError": "errors",
     "RemoteError": "errors",
-    "RemoteFunction": "remote_function",
+    "RemoteFunction": "client",
     "RenderResult": "schema",
     "RequestError": "errors",
-    "Settings": "config",
+    "Settings": "settings",
     "SpeedSegment": "schema",
     "Storage": "storage",
-    "UpscaleRequest": "schema",
     "StoreOptions": "schema",
+    "TimingHistory": "progress",
+    "UpscaleRequest": "schema",
     "Usage": "schema",
+    "estimate": "client",
     "probe": "media",
-    "run_sync": "blocking",
+    "run_sync": "_support.portal",
     "store_key": "schema",
+    "track": "progress",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""`python -m reel_modal` is the command line."""
+"""Entry point of the command line: `python -m reel_modal`."""
 
 from __future__ import annotations
 

@@ -1,67 +1,73 @@
-"""What a host calls: the render functions of this package by name, on Modal or on this machine.
+"""API for hosts: the render functions of this package by name, on Modal or on this machine.
 
-It must load neither modal nor OpenCV, and must not know how a job is run.
+This module imports neither modal nor OpenCV.
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
 
-from reel_modal.backends.base import Backend
+from reel_modal._jobs.estimates import Contributor, Estimate, check_before_submission, estimate
+from reel_modal._jobs.job import Job, JobOptions
+from reel_modal._jobs.remote_function import CallAdapter, RemoteFunction, map_bounded, shortened
+from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._progress.history import TimingHistory
+from reel_modal._support.clock import Clock
+from reel_modal._upscaling.model import check_registered
+from reel_modal.backends.base import Backend, Check
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.config import ModelSource, Settings
-from reel_modal.errors import ConfigError, RemoteError, RequestError
-from reel_modal.estimates import Estimate, check_before_submission, estimate
-from reel_modal.experience import Experience
-from reel_modal.functions.contract import local_contract
-from reel_modal.functions.requests import REQUESTS, Request
+from reel_modal.errors import ConfigError, RequestError
+from reel_modal.functions.receipts import find_published_result
+from reel_modal.functions.requests import REQUESTS, Request, function_of
 from reel_modal.functions.specs import app_name, load_specs
-from reel_modal.job import Job, JobOptions
 from reel_modal.media import MediaInfo
-from reel_modal.progress import ProgressPlan
-from reel_modal.progress.clocks import Clock
-from reel_modal.progress.timing_history import TimingHistory
-from reel_modal.progress.timings import HERE
-from reel_modal.records import result_of_job
-from reel_modal.remote_function import RemoteFunction, shortened
+from reel_modal.progress import ProgressPlan, ProgressUpdate
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.settings import ModelSource, Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.urls import check_store
-from reel_modal.upscaling.model import check_registered
-from reel_modal.verification import Check, verify_deployment
 
-__all__ = ["Check", "FunctionRegistry", "RemoteFunction"]
+__all__ = [
+    "Check",
+    "Contributor",
+    "Estimate",
+    "FunctionRegistry",
+    "Job",
+    "JobOptions",
+    "RemoteFunction",
+    "estimate",
+]
 
 
 class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
-    """The render functions of this package by name; `MODAL_ENABLED` decides where they run.
+    """Mapping of the render functions of this package by name; `MODAL_ENABLED` selects Modal or this machine.
 
     Args:
-        settings: Default: of the environment.
-        backend: Where to run instead, such as `testing.InMemoryBackend`.
-        options: Limits of waits.
-        history: What finished jobs took, by which the next ones are planned; default the file of the settings,
-            for jobs on Modal and on this machine. A backend of another kind learns only where a history is given.
-        clock: Where the time of its waits comes from; default: the backend's, a `ManualClock` in tests.
+        settings: Default: `Settings.from_env()`.
+        backend: Backend to use instead, such as `testing.InMemoryBackend`.
+        options: Wait limits.
+        history: Timings of finished jobs, from which the next ones are planned. Default: the file named in the
+            settings. Backends other than `ModalBackend` and `LocalBackend` record timings only if it is given.
+        clock: Clock of the waits. Default: the backend's; use a `ManualClock` in tests.
 
     Attributes:
         settings: The settings.
-        backend: Where the functions run.
-        history: What finished jobs took.
+        backend: The backend that runs the functions.
+        history: Timings of finished jobs.
 
     Raises:
-        ConfigError: The environment's name is not known, or a GPU's variable cannot be read.
+        ConfigError: An environment variable is not valid, for example that of the environment or of a GPU.
 
     Example:
         >>> registry = FunctionRegistry.from_env()
-        >>> job = await registry["render_overlay"].submit(request)
+        >>> job = await registry.submit(request)
         >>> result = await job.result()
     """
 
@@ -80,9 +86,9 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
             modal_enabled, on_drift = self.settings.modal_enabled, self.settings.on_drift
             backend = ModalBackend(app, on_drift=on_drift) if modal_enabled else LocalBackend(self.settings)
         self.backend: Backend = backend
-        # Those of the process that runs the body, as far as this one knows them.
-        self._job_settings = backend.settings if isinstance(backend, LocalBackend) else self.settings
-        learns = history is not None or isinstance(backend, (LocalBackend, ModalBackend))
+        self._traits = traits = backend.traits
+        self._job_settings = traits.settings or self.settings
+        records = history is not None or traits.records_timings
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
         gpus = {name: ",".join(spec.gpu) or "cpu" for name, spec in load_specs().items()}
         self._functions: dict[str, RemoteFunction[..., RenderResult]] = {
@@ -92,10 +98,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 backend,
                 models=self._job_settings.models,
                 options=options or JobOptions(),
-                experience=(
-                    Experience(self.history, name, gpus[name] if backend.name == "modal" else HERE)
-                    if learns
-                    else None
+                recorder=(
+                    TimingRecorder(self.history, name, traits.timings_place or gpus[name]) if records else None
                 ),
                 check=self._check_submission,
                 published=self._look_for_output,
@@ -107,10 +111,10 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
 
     @classmethod
     def from_env(cls) -> Self:
-        """Return the registry that the environment asks for.
+        """Return the registry that the environment variables define.
 
         Raises:
-            ConfigError: A variable cannot be read; the message names it.
+            ConfigError: A variable is not valid; the message names it.
         """
         return cls(Settings.from_env())
 
@@ -137,74 +141,138 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     def __len__(self) -> int:
         return len(self._functions)
 
-    def attach(self, job_id: str, request: Request | None = None) -> Job[RenderResult]:
-        """Return the job with this `Job.id`, submitted by this host or one before it; nothing is asked yet.
+    async def submit(self, request: Request) -> Job[RenderResult]:
+        """Start the job of `request` and return it; the request's type determines the function.
 
         Args:
-            job_id: As it was kept.
-            request: What was submitted. With it, the job's output is looked for as well: an answer that was lost, or
-                has expired, is found again.
+            request: An `OverlayRequest`, `FramingRequest` or `UpscaleRequest`.
 
         Raises:
-            ConfigError: It is not the id of a job, or that of one which runs elsewhere than this registry looks.
+            RequestError: No function takes a request of this type, or its model is not registered.
+            ReelModalError: See `RemoteFunction.submit`.
+
+        Cancellation: as `RemoteFunction.submit`.
+
+        Example:
+            >>> job = await registry.submit(request)
+        """
+        return await self._function_of(request).submit(request)
+
+    async def run(self, request: Request) -> RenderResult:
+        """Run the job of `request` and return its result; see `submit` and `Job.result` for the errors.
+
+        Cancellation: also cancels the job, unless the options say `detach`.
+        """
+        return await self._function_of(request)(request)
+
+    async def map(
+        self, requests: Iterable[Request], *, concurrency: int = 8, ordered: bool = True
+    ) -> AsyncGenerator[RenderResult]:
+        """Yield the results of many requests, which may be of different types.
+
+        Args:
+            requests: Taken when they are needed.
+            concurrency: Highest number of jobs that are submitted and not yet yielded, 1 or more.
+            ordered: Whether the results have the order of the requests, or that of their completion.
+
+        Raises:
+            ConfigError: `concurrency` is below 1.
+            RemoteError: The error of the first job that failed; the others are cancelled.
+
+        Cancellation: cancels the running jobs. So does leaving the loop early, once the generator is closed.
+
+        Example:
+            >>> async for result in registry.map(requests, ordered=False):
+            ...     print(result.output_key)
+        """
+        async with aclosing(map_bounded(self.run, requests, concurrency=concurrency, ordered=ordered)) as results:
+            async for result in results:
+                yield result
+
+    def run_sync(
+        self, request: Request, *, on_progress: Callable[[ProgressUpdate], object] | None = None
+    ) -> RenderResult:
+        """Run the job of `request` from code without an event loop; Ctrl-C cancels the job.
+
+        Args:
+            request: The request.
+            on_progress: Called with each update of `Job.progress`, in this thread. If it raises, the job is cancelled
+                and the exception passes on.
+
+        Raises:
+            BlockingCallError: An event loop runs in this thread; await `run` instead.
+            ReelModalError: See `RemoteFunction.submit` and `Job.result`.
+
+        Example:
+            >>> registry.run_sync(request, on_progress=lambda update: print(describe(update)))
+        """
+        function = self._function_of(request)
+        return function.call(request) if on_progress is None else function.call_with_progress(on_progress, request)
+
+    def attach(self, job_id: str, request: Request | None = None) -> Job[RenderResult]:
+        """Return the job with this `Job.id`, from this process or an earlier one, without contacting the backend.
+
+        Args:
+            job_id: The `Job.id` that was stored.
+            request: The submitted request. If it is given, the job also looks for its published output, so that a
+                lost or expired result is found.
+
+        Raises:
+            ConfigError: `job_id` is not the id of a job, or belongs to another backend.
         """
         if not isinstance(job_id, str):
-            raise ConfigError(f"{shortened(job_id)} is not the id of a job; give the text that `Job.id` was")
+            raise ConfigError(f"{shortened(job_id)} is not the id of a job; use the string from `Job.id`")
         backend, _, rest = job_id.partition(":")
         function, _, call_id = rest.partition(":")
         if not call_id or function not in self._functions:
             raise ConfigError(f"{shortened(job_id)} is not the id of a job of this registry")
         if backend != self.backend.name:
             raise ConfigError(
-                f"job {shortened(job_id)} runs on {backend!r}, and this registry looks on {self.backend.name!r}:"
-                " MODAL_ENABLED has changed since"
+                f"job {shortened(job_id)} runs on {backend!r}, and this registry uses {self.backend.name!r}:"
+                " MODAL_ENABLED has changed since the submission"
             )
         published = None if request is None else self._look_for_output(request)
         return self._functions[function].job(call_id, published=published)
 
     def estimate(self, request: Request, media: MediaInfo) -> Estimate:
-        """Return what the job of `request` is expected to take and to cost, by this registry's history.
+        """Return the expected duration and cost of a job, based on this registry's history.
 
         Args:
-            request: What would be submitted.
-            media: The clip under its `input_key`, by `probe`.
+            request: The request that would be submitted.
+            media: The clip under its `input_key`, from `probe`.
 
         Raises:
             RequestError: The request does not fit the clip.
-            ConfigError: No price of the function's GPU is known.
+            ConfigError: The price of the function's GPU is unknown.
         """
         return estimate(request, media, settings=self.settings, history=self.history)
 
+    def _function_of(self, request: Request) -> RemoteFunction[[Request], RenderResult]:
+        return self._functions[function_of(request)]
+
     def _check_submission(self, request: Request) -> ProgressPlan | None:
-        if isinstance(self.backend, (LocalBackend, ModalBackend)):
-            # A container has credentials of its own, a worker those of this process.
-            check_store(self._job_settings.store_url, credentials=isinstance(self.backend, LocalBackend))
+        if self._traits.needs_store:
+            check_store(self._job_settings.store_url, credentials=self._traits.uses_host_credentials)
         expected = check_before_submission(request, self.settings, self.history)
         return None if expected is None else expected.plan
 
     def _look_for_output(self, request: Request) -> Callable[[], object | None] | None:
         url = self.settings.store_url
-        return None if url is None else partial(result_of_job, request, url)
+        return None if url is None else partial(find_published_result, request, url)
 
     async def verify(self) -> list[Check]:
-        """Look every function up again, and say of each whether it is there and was deployed by this version.
+        """Look up every function again; check that it is deployed, and by this version of the package.
 
-        On this machine there is nothing to differ.
+        Only a deployment on Modal can differ in version.
 
         Cancellation: changes nothing.
         """
-        if isinstance(self.backend, ModalBackend):
-            try:
-                contract = await asyncio.to_thread(local_contract)
-                return list((await verify_deployment(self.backend, contract, self._functions)).checks)
-            except RemoteError as error:
-                return [Check(name, error) for name in self._functions]
-        return list(await asyncio.gather(*map(self._check, self._functions)))
+        return await self.backend.verify(self._functions)
 
     async def close(self) -> None:
-        """Take no more submissions, and give back what the backend holds.
+        """Refuse further submissions and release the backend's resources.
 
-        Local jobs are ended, those on Modal go on. Jobs can still be attached to and waited for.
+        Local jobs are terminated; jobs on Modal continue. Jobs can still be attached to and awaited.
         """
         for function in self._functions.values():
             function.close()
@@ -218,13 +286,6 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     ) -> None:
         await self.close()
 
-    async def _check(self, name: str) -> Check:
-        try:
-            await self._functions[name].hydrate()
-        except RemoteError as error:
-            return Check(name, error)
-        return Check(name)
-
 
 Q = TypeVar("Q", bound=Request)
 
@@ -236,7 +297,7 @@ def _render_function(
     *,
     models: Mapping[str, ModelSource],
     options: JobOptions,
-    experience: Experience | None,
+    recorder: TimingRecorder | None,
     check: Callable[[Request], ProgressPlan | None],
     published: Callable[[Request], Callable[[], object | None] | None],
     clock: Clock | None,
@@ -256,23 +317,13 @@ def _render_function(
     def encode(request: Q) -> tuple[object, ...]:
         return (request.to_dict(),)
 
-    return RemoteFunction(
-        name,
-        backend,
-        encode=encode,
-        decode=decode,
-        identify=identify,
-        options=options,
-        experience=experience,
-        check=check,
-        published=published,
-        clock=clock,
-    )
+    adapter = CallAdapter(encode, decode, identify, check, published, recorder)
+    return RemoteFunction.adapted(name, backend, adapter, options=options, clock=clock)
 
 
 def _unknown_function(name: object, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    hint = f"did you mean {close[0]!r}?" if close else f"available are {', '.join(known)}"
     return f"{shortened(name)} is not a function of this registry; {hint}"
 
 

@@ -1,54 +1,54 @@
-"""Every error that reel_modal raises on purpose; it must not know any other module of the package.
+"""All errors that reel_modal raises on purpose.
 
 ::
 
     ReelModalError
-    ├── ConfigError                      (also a ValueError)   a setting or environment variable is wrong
-    ├── RequestError                     (also a ValueError)   a request is wrong; names the path in it
-    ├── MissingDependencyError           (also an ImportError) a library does not load here; names the cure
+    ├── ConfigError                      (also a ValueError)   a setting or environment variable is not valid
+    ├── RequestError                     (also a ValueError)   a request is not valid; names the field
+    ├── MissingDependencyError           (also an ImportError) a library cannot be loaded; names the fix
     ├── MediaError
-    │   ├── InvalidMediaError            the file is no video that we accept: unreadable, hostile, too large
-    │   ├── OutputMismatchError          what was encoded is not what was asked for
-    │   └── SpliceError                  its unchanged parts cannot be copied; functions then render all of it
-    ├── FrameError                       (also a ValueError)   a frame of another shape or layout
-    │   └── FrameTypeError               (also a TypeError)    a frame that is not a uint8 array
-    ├── FFmpegError                      ffmpeg failed: command, exit status, frame and the tail of its words
-    │   ├── FFmpegNotFoundError          no ffmpeg at all
-    │   │   └── FFmpegUnsupportedError   the ffmpeg that was found is too old, or built without what is needed
-    │   ├── EncoderUnavailableError      this encoder does not start on this machine
-    │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg took or gave nothing for too long
-    ├── InvalidModelError                a network's file is none, not the one that was meant, or of no use here
-    ├── ProviderUnavailableError         the device that was asked for cannot run the network
-    ├── StorageError                     an object could not be read or put in place
-    │   ├── InvalidKeyError              (also a ValueError)   a key that could leave its root
+    │   ├── InvalidMediaError            the file is not an accepted video: unreadable, hostile, too large
+    │   ├── OutputMismatchError          the output does not match the request
+    │   └── SpliceError                  unchanged parts cannot be copied; functions then render the whole clip
+    ├── FrameError                       (also a ValueError)   a frame has the wrong shape or layout
+    │   └── FrameTypeError               (also a TypeError)    a frame has the wrong element type
+    ├── FFmpegError                      ffmpeg failed: command, exit status, frame, end of stderr
+    │   ├── FFmpegNotFoundError          ffmpeg was not found
+    │   │   └── FFmpegUnsupportedError   ffmpeg is too old or lacks a required feature
+    │   ├── EncoderUnavailableError      the encoder does not start on this machine
+    │   └── FFmpegStalledError           (also a TimeoutError) ffmpeg read and wrote no data for too long
+    ├── InvalidModelError                not an ONNX model, wrong SHA-256, or not a suitable upscaler
+    ├── ProviderUnavailableError         the requested device cannot run the network
+    ├── StorageError                     an object could not be read or published
+    │   ├── InvalidKeyError              (also a ValueError)   a key could leave its root
     │   ├── ObjectNotFoundError          (also a FileNotFoundError)
-    │   ├── ObjectExistsError            (also a FileExistsError) there is another one, which was not to be replaced
-    │   ├── ObjectChangedError           another one was put in its place while it was read
-    │   ├── StorageAccessError           the store refuses: credentials, signature, rights, no such bucket
-    │   ├── StorageFullError             no room, in the store or on this machine
-    │   └── StorageUnavailableError      the store does not answer, or too slowly
-    ├── DeploymentError                  a deployment was not made; says what to do next
+    │   ├── ObjectExistsError            (also a FileExistsError) the object exists, and replacing was not allowed
+    │   ├── ObjectChangedError           the object was replaced while it was read
+    │   ├── StorageAccessError           access denied (credentials, signature, permissions), or no such bucket
+    │   ├── StorageFullError             no space left, in the store or on this machine
+    │   └── StorageUnavailableError      the store is unreachable or too slow
+    ├── DeploymentError                  a deployment failed, or its outcome is unknown; names the next step
     ├── JobConflictError                 the same job_id with another request
-    ├── JobRefusedError                  an estimate says that a job is too much; it was not submitted
-    │   ├── JobTooLongError              for the time-out of its function
-    │   └── OverBudgetError              for the budget
+    ├── JobRefusedError                  an estimate exceeds a limit; the job was not submitted
+    │   ├── JobTooLongError              the limit is the timeout of its function
+    │   └── OverBudgetError              the limit is the budget
     ├── BlockingCallError                (also a RuntimeError) a blocking call inside a running event loop
-    └── RemoteError                      a job failed where it ran; kind, function, call_id, retryable
+    └── RemoteError                      a job or the connection to it failed; kind, function, call_id, retryable
         ├── NotDeployedError             no such app, function or environment
-        ├── DeploymentDriftError         what is deployed is not what this host knows
-        ├── AuthError                    no token, or one that is refused
-        ├── FunctionTimeoutError         the function used up its own time-out
-        ├── WaitTimeoutError             (also a TimeoutError) the caller's wait ended; the job goes on
-        ├── JobStalledError              no news for longer than the stall limit
-        ├── JobCancelledError            somebody cancelled the job
-        ├── JobPreemptedError            the machine was taken away
+        ├── DeploymentDriftError         the deployment is not the one that this host would make
+        ├── AuthError                    the token is missing or refused
+        ├── FunctionTimeoutError         the function exceeded its timeout
+        ├── WaitTimeoutError             (also a TimeoutError) the caller's wait timed out; the job continues
+        ├── JobStalledError              no events for longer than the stall limit
+        ├── JobCancelledError            the job was cancelled
+        ├── JobPreemptedError            the machine was preempted
         ├── WorkerCrashedError           the process that ran the job died
-        │   └── OutOfMemoryError         it needed more memory than it may have
+        │   └── OutOfMemoryError         the job exceeded its memory limit
         ├── BadInputError                the function refused its input; the cause is one of the errors above
         ├── MisconfiguredError           (also a ConfigError)  the machine that ran the job is not set up for it
-        ├── FunctionError                the function failed in another way; `retryable` if that may pass
-        └── UnavailableError             the service does not answer; nothing is known of the job
-            └── JobNotFoundError         nobody knows this job, or its result any more
+        ├── FunctionError                the function failed in another way; `retryable` if a retry may succeed
+        └── UnavailableError             the backend is unreachable; the job's state is unknown
+            └── JobNotFoundError         the job is unknown, or its result has expired
 """
 
 from __future__ import annotations
@@ -108,25 +108,25 @@ __all__ = [
 
 
 class ReelModalError(Exception):
-    """Base of every error of this library: catch this one to catch them all.
+    """Base class of all errors of this library.
 
     Attributes:
-        retryable: Whether another try of the same may succeed, as after a store that was unreachable.
+        retryable: Whether a retry may succeed, for example after the store was unreachable.
     """
 
     retryable: bool = False
 
 
 class ConfigError(ReelModalError, ValueError):
-    """A setting, argument or environment variable has a value that cannot work."""
+    """A setting, argument or environment variable is not valid."""
 
 
 class RequestError(ReelModalError, ValueError):
-    """A request is wrong.
+    """A request is not valid.
 
     Attributes:
-        path: Where in the request, such as ``regions[2].keyframes[0].radius_x``; empty for the whole.
-        problem: What is wrong there, and what would be right.
+        path: Path of the field, such as ``regions[2].keyframes[0].radius_x``; empty for the whole request.
+        problem: The problem and the valid form.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -139,30 +139,30 @@ class RequestError(ReelModalError, ValueError):
 
 
 class MissingDependencyError(ReelModalError, ImportError):
-    """A library that this call needs does not load on this machine; the message names the cure."""
+    """A library that this call needs cannot be loaded on this machine; the message names the fix."""
 
 
 class MediaError(ReelModalError):
-    """Something is wrong with a media file."""
+    """Base class of errors about media files."""
 
 
 class InvalidMediaError(MediaError):
-    """The file is no video that we accept: unreadable, without a picture, hostile, or beyond the limits."""
+    """The file is not an accepted video: unreadable, without a video stream, hostile, or above the limits."""
 
 
 class OutputMismatchError(MediaError):
-    """What came out is not what was asked for: another number of frames, another size, another length."""
+    """The output does not match the request: another number of frames, another size, another duration."""
 
 
 class SpliceError(MediaError):
-    """Parts of a video cannot be copied beside new ones, or what came of it is not right.
+    """Unchanged parts of a video cannot be spliced with rendered ones, or the spliced file is wrong.
 
-    The functions of this library render the whole clip then, and say why in the result.
+    The functions of this library then render the whole clip and give the reason in the result.
     """
 
 
 class FrameError(ReelModalError, ValueError):
-    """A frame does not fit the pipe: its shape, memory layout or number is not the announced one."""
+    """A frame is not valid for its receiver: its shape, memory layout, size or time is not the expected one."""
 
 
 class FrameTypeError(FrameError, TypeError):
@@ -173,11 +173,11 @@ class FFmpegError(ReelModalError):
     """ffmpeg failed.
 
     Attributes:
-        command: The command line, argument by argument; empty when ffmpeg was never started.
-        exit_status: ffmpeg's exit status, negative for the signal that ended it; None when it never ran.
-        retryable: True if a signal from outside ended it, or if there was no room on the disk.
-        frame_index: Frames that had passed when it failed, which is the index of the next one.
-        stderr_tail: The last words that ffmpeg wrote.
+        command: The command line as a list of arguments; empty if ffmpeg was not started.
+        exit_status: ffmpeg's exit status, or the negative number of the signal that ended it; None if it did not run.
+        retryable: True if an external signal ended ffmpeg, or if the disk was full.
+        frame_index: Number of frames processed before the failure, which is the index of the next one.
+        stderr_tail: End of ffmpeg's stderr.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class FFmpegError(ReelModalError):
         self.stderr_tail = stderr_tail
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The keyword-only attributes are state, so that the error crosses a process border whole.
+        # The keyword-only attributes are pickled as state, so that another process gets all of them.
         return (type(self), (self.message,), self.__dict__)
 
     def __str__(self) -> str:
@@ -209,17 +209,17 @@ class FFmpegError(ReelModalError):
         if self.command:
             lines.append(f"  command: {' '.join(self.command)}")
         if self.stderr_tail:
-            lines.append("  ffmpeg's last words:")
+            lines.append("  ffmpeg's last stderr lines:")
             lines.extend(f"    {line}" for line in self.stderr_tail.splitlines())
         return "\n".join(lines)
 
 
 class FFmpegNotFoundError(FFmpegError):
-    """No ffmpeg was found, or the one that was named does not run."""
+    """ffmpeg was not found, or the configured one does not run."""
 
 
 class FFmpegUnsupportedError(FFmpegNotFoundError):
-    """The ffmpeg that was found is too old, or was built without something that is needed."""
+    """The ffmpeg that was found is too old or lacks a required feature."""
 
 
 class EncoderUnavailableError(FFmpegError):
@@ -227,21 +227,21 @@ class EncoderUnavailableError(FFmpegError):
 
 
 class FFmpegStalledError(FFmpegError, TimeoutError):
-    """ffmpeg neither took nor gave data for longer than the stall limit, and was ended."""
+    """ffmpeg read and wrote no data for longer than the stall limit and was killed."""
 
     retryable = True
 
 
 class InvalidModelError(ReelModalError):
-    """A network cannot be used: its file is none, not the one that was meant, or it does not fit what is asked."""
+    """A network cannot be used: not an ONNX model, wrong SHA-256, or not suitable for the request."""
 
 
 class ProviderUnavailableError(ReelModalError):
-    """The device that was asked for cannot run the network, and nobody allowed another one."""
+    """The requested device cannot run the network, and a fallback to the CPU was not allowed."""
 
 
 class StorageError(ReelModalError):
-    """An object could not be read, or could not be put in place."""
+    """An object could not be read or published."""
 
 
 class InvalidKeyError(StorageError, ValueError):
@@ -249,42 +249,42 @@ class InvalidKeyError(StorageError, ValueError):
 
 
 class ObjectNotFoundError(StorageError, FileNotFoundError):
-    """There is no object under this key."""
+    """No object exists under this key."""
 
 
 class ObjectExistsError(StorageError, FileExistsError):
-    """There is another object under this key, and it was not to be replaced."""
+    """Another object exists under this key, and replacing it was not allowed."""
 
 
 class ObjectChangedError(StorageError):
-    """Another object was put in the place of one while it was read; no two versions were mixed."""
+    """An object was replaced while it was read; the two versions were not mixed."""
 
     retryable = True
 
 
 class StorageAccessError(StorageError):
-    """The store refuses: the credentials, their signature or rights, or there is no such bucket."""
+    """The store denies access (credentials, signature, permissions), or the bucket does not exist."""
 
 
 class StorageFullError(StorageError):
-    """There is no room for the bytes, in the store or on this machine; the message says where."""
+    """No space is left in the store or on this machine; the message says which."""
 
     retryable = True
 
 
 class StorageUnavailableError(StorageError):
-    """The store does not answer, or too slowly; it was asked several times. Another try may do."""
+    """The store is unreachable or too slow, after several attempts; a later retry may succeed."""
 
     retryable = True
 
 
 class DeploymentError(ReelModalError):
-    """A deployment was not made, or nobody knows whether it was.
+    """A deployment failed, or its outcome is unknown.
 
     Attributes:
-        kind: A short, stable word for the reason, for scripts.
-        message: What went wrong.
-        cure: What to do next.
+        kind: Short, stable identifier of the reason, for scripts.
+        message: Description of the failure.
+        cure: The next step for the user.
     """
 
     def __init__(self, kind: str, message: str, cure: str) -> None:
@@ -298,15 +298,15 @@ class DeploymentError(ReelModalError):
 
 
 class JobConflictError(ReelModalError):
-    """A job id is in use for another request."""
+    """A job id is already in use for another request."""
 
 
 class JobRefusedError(ReelModalError):
-    """A job was not submitted, since it is expected to be too much; the message says why, and what would fit."""
+    """A job was not submitted because its estimate exceeds a limit; the message gives the reason and the remedy."""
 
 
 class JobTooLongError(JobRefusedError):
-    """A job is expected to need more than 80 % of its function's time-out."""
+    """A job is expected to need more than 80 % of its function's timeout."""
 
 
 class OverBudgetError(JobRefusedError):
@@ -314,18 +314,18 @@ class OverBudgetError(JobRefusedError):
 
 
 class BlockingCallError(ReelModalError, RuntimeError):
-    """A blocking call was made in a thread whose event loop runs."""
+    """A blocking call was made in a thread with a running event loop."""
 
 
 class RemoteError(ReelModalError):
-    """A job failed where it ran, or the way there failed.
+    """A job failed, or the connection to its backend did.
 
     Attributes:
         function: The function's name, such as ``render_overlay``.
-        call_id: The call on the backend; None when there was none yet.
-        kind: A short, stable word for the kind of failure, for logs and metrics.
+        call_id: Id of the call on the backend; None if the call was not made yet.
+        kind: Short, stable identifier of the failure, for logs and metrics.
         retryable: Whether the same request may succeed when it is submitted again. If the function raised an error of
-            this library, it is that error's.
+            this library, the value is taken from that error.
         user_message: A sentence that a host can show to its own user.
     """
 
@@ -339,7 +339,7 @@ class RemoteError(ReelModalError):
         self.call_id = call_id
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The state carries what was added later: notes, and attributes of a subclass.
+        # The state holds attributes that were added later: notes, and those of a subclass.
         return (_rebuild_remote_error, (type(self), self.message, self.function, self.call_id), self.__dict__)
 
     def __str__(self) -> str:
@@ -352,21 +352,21 @@ def _rebuild_remote_error(kind: type[RemoteError], message: str, function: str, 
 
 
 class NotDeployedError(RemoteError):
-    """No such app, function or environment is deployed."""
+    """The app, function or environment is not deployed."""
 
     kind = "not_deployed"
     user_message = "Video rendering is not set up on the server yet."
 
 
 class DeploymentDriftError(RemoteError):
-    """What is deployed was made from another version or other resources than this host knows.
+    """The deployment has another version or other resources than this host would deploy.
 
     Attributes:
-        differences: What is not the same, a line each.
+        differences: The differences, one line each.
     """
 
     kind = "drift"
-    user_message = "The server and its video renderer are not of the same version."
+    user_message = "The server and its video renderer have different versions."
 
     def __init__(
         self, message: str, *, function: str, call_id: str | None = None, differences: Sequence[str] = ()
@@ -379,21 +379,21 @@ class DeploymentDriftError(RemoteError):
 
 
 class AuthError(RemoteError):
-    """There is no token for the service, or it is refused."""
+    """The token for the service is missing or refused."""
 
     kind = "auth"
-    user_message = "The server may not use its video renderer at the moment."
+    user_message = "The server has no access to its video renderer at the moment."
 
 
 class FunctionTimeoutError(RemoteError):
-    """The function used up its own time-out."""
+    """The function exceeded its timeout."""
 
     kind = "function_timeout"
     user_message = "The video took too long to render. A shorter clip will work."
 
 
 class WaitTimeoutError(RemoteError, TimeoutError):
-    """The caller's wait ended before the job did; the job goes on and can be waited for again."""
+    """The caller's wait timed out; the job continues and can be awaited again."""
 
     kind = "wait_timeout"
     retryable = True
@@ -401,11 +401,11 @@ class WaitTimeoutError(RemoteError, TimeoutError):
 
 
 class JobStalledError(RemoteError):
-    """The job gave no news for longer than the stall limit."""
+    """The job sent no events for longer than the stall limit."""
 
     kind = "stalled"
     retryable = True
-    user_message = "The renderer stopped answering. Please try again."
+    user_message = "The renderer stopped responding. Please try again."
 
 
 class JobCancelledError(RemoteError):
@@ -416,7 +416,7 @@ class JobCancelledError(RemoteError):
 
 
 class JobPreemptedError(RemoteError):
-    """The machine was taken away while the job ran."""
+    """The machine was preempted while the job ran."""
 
     kind = "preempted"
     retryable = True
@@ -424,7 +424,7 @@ class JobPreemptedError(RemoteError):
 
 
 class WorkerCrashedError(RemoteError):
-    """The process that ran the job died, such as by a signal."""
+    """The process that ran the job died, for example by a signal."""
 
     kind = "crashed"
     retryable = True
@@ -432,10 +432,10 @@ class WorkerCrashedError(RemoteError):
 
 
 class OutOfMemoryError(WorkerCrashedError):
-    """The job needed more memory than it may have; trying again with the same memory changes nothing.
+    """The job exceeded its memory limit; a retry with the same memory fails too.
 
-    On this machine a process that the system kills for want of memory shows as `WorkerCrashedError` with SIGKILL: the
-    system does not say why.
+    On this machine, a process that the system kills for lack of memory appears as `WorkerCrashedError` with SIGKILL,
+    because the system does not report the reason.
     """
 
     kind = "out_of_memory"
@@ -444,7 +444,7 @@ class OutOfMemoryError(WorkerCrashedError):
 
 
 class BadInputError(RemoteError):
-    """The function refused its input; trying again changes nothing."""
+    """The function refused its input; a retry fails too."""
 
     kind = "bad_input"
     user_message = "This video or these settings cannot be rendered."
@@ -453,7 +453,7 @@ class BadInputError(RemoteError):
 class MisconfiguredError(RemoteError, ConfigError):
     """The machine that ran the job is not set up for it: a setting, a secret or a library; the request may be fine.
 
-    Trying again changes nothing until that is corrected. `__cause__` is the error that the function raised.
+    A retry fails until that is corrected. `__cause__` is the error that the function raised.
     """
 
     kind = "misconfigured"
@@ -461,24 +461,24 @@ class MisconfiguredError(RemoteError, ConfigError):
 
 
 class FunctionError(RemoteError):
-    """The function failed, which is not the fault of its input; `retryable` says whether another try may succeed."""
+    """The function failed for a reason other than its input; `retryable` says whether a retry may succeed."""
 
     kind = "function_error"
 
 
 class UnavailableError(RemoteError):
-    """The service does not answer: nothing is known of the job, which may well go on."""
+    """The backend is unreachable; the job's state is unknown, and it may still be running."""
 
     kind = "unavailable"
     retryable = True
-    user_message = "The renderer cannot be reached at the moment. Please try again later."
+    user_message = "The renderer is unreachable at the moment. Please try again later."
 
 
 class JobNotFoundError(UnavailableError):
-    """Nobody knows this job: its id is wrong, the process that ran it is gone, or its result has expired.
+    """The job is unknown: its id is wrong, the process that ran it is gone, or its result has expired.
 
-    Waiting does not help; the output, if there is one, lies where it was to be published.
+    Waiting does not help. If the job published its output, the output is still in the store.
     """
 
     kind = "job_not_found"
-    user_message = "This rendering is not known any more. Please try again."
+    user_message = "This rendering was not found. Please try again."

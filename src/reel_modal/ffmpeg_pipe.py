@@ -1,12 +1,11 @@
-"""Frames into a video file and out of one, through ffmpeg that never hangs, leaks or leaves half a file.
+"""Write frames to a video file and read them from one, through ffmpeg.
 
-It must not know what is drawn on the frames, nor where the files come from.
+ffmpeg processes never hang or leak, and never leave a partial file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,15 +13,20 @@ from typing import Literal, Self, TypeAlias
 
 from typing_extensions import Buffer
 
-from reel_modal.config import Settings
-from reel_modal.errors import (
-    ConfigError,
-    FFmpegError,
-    FrameError,
-    OutputMismatchError,
-)
-from reel_modal.frame_memory import SharedBuffer
-from reel_modal.frames import (
+from reel_modal._ffmpeg.audio import Sound, SoundSource
+from reel_modal._ffmpeg.audio_files import probe_sound, unknown_audio_notes
+from reel_modal._ffmpeg.binary import FFmpeg, find_ffmpeg
+from reel_modal._ffmpeg.encoders import choose_encoder
+from reel_modal._ffmpeg.filters import even_size, exact_fraction, range_arguments, tag_filters, to_yuv_filters
+from reel_modal._ffmpeg.muxing import finishing_arguments, is_mp4_like, muxer_options
+from reel_modal._ffmpeg.packet_times import check_times, last_duration_arguments, set_times
+from reel_modal._ffmpeg.pipe_result import PipeResult
+from reel_modal._ffmpeg.process import QUIET, FFmpegProcess, output_size
+from reel_modal._ffmpeg.reader import FrameReader
+from reel_modal.errors import ConfigError, FFmpegError, FrameError, OutputMismatchError
+from reel_modal.media import MediaInfo, scan_packets
+from reel_modal.media.frame_buffers import SharedBuffer
+from reel_modal.media.frames import (
     BT709,
     PLANAR,
     AnyPlanes,
@@ -35,108 +39,61 @@ from reel_modal.frames import (
     frame_rate,
     raw_bytes,
 )
-from reel_modal.media import MediaInfo, find_ffmpeg, scan_packets
-from reel_modal.media.encoders import choose_encoder
-from reel_modal.media.ffmpeg_process import QUIET, FFmpegProcess, output_size
-from reel_modal.media.filters import (
-    even_size,
-    exact_fraction,
-    range_arguments,
-    tag_filters,
-    to_yuv_filters,
-)
-from reel_modal.media.frame_reader import FrameReader
 from reel_modal.media.hdr import HdrMetadata
-from reel_modal.media.muxing import finishing_arguments, is_mp4_like, muxer_options
-from reel_modal.media.packet_times import check_times, keeping_last, set_times
-from reel_modal.media.sound import Sound, SoundSource
-from reel_modal.media.sound_files import probe_sound, unheard
-from reel_modal.media.untrusted import COPIED, file_url
+from reel_modal.media.open import COPIED, file_url
 from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
+from reel_modal.settings import Settings
 from reel_modal.storage import publish_file, staging_name
 
-__all__ = ["FramePipe", "FrameReader", "PipeResult", "Writable"]
+__all__ = ["FFmpeg", "FramePipe", "FrameReader", "PipeResult", "Writable", "find_ffmpeg"]
 
 Writable: TypeAlias = Frame | U8Array | AnyPlanes | Buffer
-"""What `FramePipe.write` takes: see there."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipeResult:
-    """What a `FramePipe` has made.
-
-    Attributes:
-        path: The finished file.
-        frames: Frames in it, as counted in the file.
-        size: (width, height) of the encoded picture in pixels.
-        fps: Exact frame rate.
-        duration_seconds: frames / fps; if frames had times, from the first one to the end of the last in the file.
-        bytes: Size of the file.
-        encoder: ffmpeg's name of the encoder that was used.
-        ffmpeg: Version, build and origin of the ffmpeg that ran it: for a hardware encoder it may be another one than
-            usual. Empty if nothing was encoded.
-        command: The encoding command line.
-        degraded: What is not as asked; empty if all is.
-        constant_rate: Whether frames are evenly spaced; false where they were written with times of their own.
-    """
-
-    path: Path
-    frames: int
-    size: tuple[int, int]
-    fps: Fraction
-    duration_seconds: Fraction
-    bytes: int
-    encoder: str
-    ffmpeg: str
-    command: tuple[str, ...]
-    degraded: tuple[Degradation, ...] = ()
-    constant_rate: bool = True
+"""Frame types that `FramePipe.write` accepts."""
 
 
 class FramePipe:
-    """Write frames to a video file: the file appears whole when the block ends, or not at all.
+    """Write frames to a video file; the complete file appears when the block ends, or no file at all.
 
-    On any exception, Ctrl-C included, ffmpeg is killed and reaped and no file is left under the final or a
-    temporary name. ffmpeg's stderr is drained all the while, so it cannot block; every wait is bounded.
+    On any exception, including Ctrl-C, ffmpeg is killed and reaped, and no final or temporary file is left. ffmpeg's
+    stderr is drained continuously, so it cannot block; every wait has a timeout.
 
     Args:
-        path: The final name; its suffix chooses the container. An existing file is replaced at the end.
+        path: The output file; its suffix selects the container. An existing file is replaced at the end.
         size: (width, height) of the frames in pixels.
-        fps: Frames a second; 29.97 and its like mean NTSC rates, see `frame_rate`. If frames are written with times,
-            what the encoder takes for the rate.
-        pixel_format: Layout of the frames that `write` takes. `yuv420p` saves half the bytes and every
-            colour conversion. Planar frames are encoded as they are, others in 4:2:0.
-        encoder: `auto` (NVENC where it starts, else libx264, said in the result; VP9 for WebM) or ffmpeg's name of
-            one.
-        quality: 0 (best) to 51; x264's crf or NVENC's cq. 23 is x264's own default.
-        preset: x264's word for speed against size; mapped for NVENC.
+        fps: Frames per second; values such as 29.97 mean NTSC rates, see `frame_rate`. If frames are written with
+            times, it is only the encoder's nominal rate.
+        pixel_format: Layout of the frames passed to `write`. `yuv420p` halves the bytes and avoids colour
+            conversions. Planar frames are encoded in their own format, others in 4:2:0.
+        encoder: `auto` or ffmpeg's name of an encoder. `auto` is NVENC if it starts, else libx264, reported in the
+            result; VP9 for WebM.
+        quality: 0 (best) to 51; x264's CRF or NVENC's CQ, scaled for VP9 and AV1. 23 is x264's own default.
+        preset: x264 preset; for NVENC, VP9 and AV1 it is mapped to their presets.
         threads: Threads of the encoder and its filters, 1 to 64. The default is a constant, not the cores of this
-            machine: x264 writes other bytes for another number.
-        encoder_options: More options of the encoder, such as `{"g": "48"}`.
-        audio_from: A file, or what `probe` has found out about it, whose audio streams go along: copied if the
-            container takes them, at most as long as the picture. It may be a video, whose lack of sound is no error,
-            or sound alone, such as `music.m4a`. A `Sound` says itself how.
-        audio_start_seconds: The time on that file's clock that belongs to the first frame. Default: the
-            time of its own first picture, or of its first sound if it has none.
-        expected_frames: How many will be written, where that is known: then the sound need not wait for the last of
-            them. Where it was wrong, the sound is put in anew.
-        color: Colour tags of the frames. For RGB layouts the picture is converted to this matrix and range
-            (default BT.709, limited); YUV frames are only tagged. HDR (PQ or HLG) wants frames of 10 bits; `auto`
-            then is HEVC.
-        hdr: What is written of the light of an HDR picture: `MediaInfo.hdr` of its source.
+            machine, because x264's output depends on the number of threads.
+        encoder_options: Further options of the encoder, such as `{"g": "48"}`.
+        audio_from: A file, or its `probe` result, whose audio streams are added: copied if the container accepts
+            them, and at most as long as the video. A video without audio is not an error; an audio file such as
+            `music.m4a` is accepted too. A `Sound` defines its own handling.
+        audio_start_seconds: The timestamp in that file that matches the first frame. Default: the timestamp of its
+            first video frame, or of its first audio if it has no video.
+        expected_frames: Number of frames that will be written, if known; the audio is then added during encoding
+            and not after the last frame. If the number was wrong, the audio is added again.
+        color: Colour tags of the frames. RGB frames are converted to this matrix and range (default BT.709,
+            limited); YUV frames are only tagged. HDR (PQ or HLG) requires 10-bit frames; `auto` is then HEVC.
+        hdr: Mastering display and light levels to write for HDR video: `MediaInfo.hdr` of its source.
         sample_aspect_ratio: Width / height of one pixel.
-        field_order: Marks the frames as two fields each, of which the top or the bottom one is first; whether it is
-            coded so is the encoder's business. None marks whole frames.
-        odd_size: What to do with an odd width or height, which encoders of halved chroma refuse: `pad` repeats the
-            last column or row, `crop` drops it, `error` raises. Padding and cropping are named in the result.
+        field_order: Marks each frame as two fields, top (`tff`) or bottom (`bff`) field first; the encoder decides
+            whether it codes them as fields. None marks progressive frames.
+        odd_size: Handling of an odd width or height, which encoders with subsampled chroma refuse: `pad` repeats
+            the last column or row, `crop` drops it, `error` raises. The result reports padding and cropping.
         metadata: Tags of the file, such as `{"title": "Reel"}`.
-        settings: Which ffmpeg, and how long it may stall.
+        settings: Selects the ffmpeg and its stall limit.
 
     Raises:
-        ConfigError: An argument cannot work.
-        EncoderUnavailableError: The named encoder does not start here; raised before the first frame.
-        FFmpegNotFoundError: There is no ffmpeg.
+        ConfigError: An argument is not valid.
+        EncoderUnavailableError: The encoder does not start on this machine; raised before the first frame.
+        FFmpegNotFoundError: ffmpeg was not found.
 
     Example:
         >>> with FramePipe("out.mp4", size=(320, 180), fps=25) as pipe:
@@ -174,11 +131,11 @@ class FramePipe:
         self.fps: Fraction = frame_rate(fps)
         self.pixel_format: PixelFormat = pixel_format
         self.frames_written: int = 0
-        frame_bytes(pixel_format, size)  # refuses a size or a format that no frame has
+        frame_bytes(pixel_format, size)  # validates size and format
         if not self.path.suffix:
-            raise ConfigError(f"{str(self.path)!r} has no suffix to choose a container by; use .mp4, .mov or .mkv")
+            raise ConfigError(f"{str(self.path)!r} has no suffix to select a container; use .mp4, .mov or .mkv")
         if not self.path.parent.is_dir():
-            raise ConfigError(f"the folder {str(self.path.parent)!r} of the output is not there; create it first")
+            raise ConfigError(f"the output folder {str(self.path.parent)!r} does not exist; create it first")
         step = PLANAR.get(pixel_format, PLANAR["yuv420p"]).step
         self._encoded_size = even_size(size, odd_size, step)
         self._frame_bytes = frame_bytes("yuv420p" if pixel_format == "gray8" else pixel_format, self._encoded_size)
@@ -197,8 +154,8 @@ class FramePipe:
         self._bits = PLANAR[pixel_format].bits if pixel_format in PLANAR else 8
         if self._color.is_hdr and self._bits == 8:
             raise ConfigError(
-                f"frames of {pixel_format} cannot be tagged {self._color.transfer}: HDR wants 10 bits, such as"
-                " yuv420p10le; write those, or read the source with FrameReader(to_sdr=True)"
+                f"frames of {pixel_format} cannot be tagged {self._color.transfer}: HDR requires 10 bits; use"
+                " a format such as yuv420p10le, or read the source with FrameReader(to_sdr=True)"
             )
         self._hdr = hdr if self._color.is_hdr else None
         self._field_order = field_order
@@ -210,9 +167,9 @@ class FramePipe:
             raise ConfigError(f"threads is {threads!r}; it must be 1 to {MOST_THREADS}")
         self._metadata = dict(metadata or {})
         named = {**self._encoder_options, **self._metadata}
-        _check_words(str(path), encoder, preset, *named, *named.values())
+        _check_arguments(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
-        self._unheard: list[Degradation] = []
+        self._unknown_audio: list[Degradation] = []
         self._seconds: list[Fraction] = []
         self._last_seconds = 1 / self.fps
         self._process: FFmpegProcess | None = None
@@ -222,23 +179,23 @@ class FramePipe:
 
     @property
     def result(self) -> PipeResult:
-        """What was made.
+        """The finished file and its properties.
 
         Raises:
             ConfigError: The block has not ended, or it ended with an error.
         """
         if self._result is None:
-            raise ConfigError("FramePipe.result is there after its `with` block has ended without an error")
+            raise ConfigError("FramePipe.result is available only after its `with` block has ended without an error")
         return self._result
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines that ffmpeg wrote so far."""
+        """The last lines of ffmpeg's stderr so far."""
         return "" if self._process is None else self._process.tail
 
     def __enter__(self) -> Self:
         if self._process is not None:
-            raise ConfigError("a FramePipe writes one file; make another one for another file")
+            raise ConfigError("a FramePipe writes only one file; create another one for another file")
         self._ffmpeg = find_ffmpeg(self._settings).path
         raw, filters = self._raw_input(), self._filters()
         self._choice = choose_encoder(
@@ -264,7 +221,7 @@ class FramePipe:
             elif self._expected_frames is not None:
                 length = self._expected_frames / self.fps
                 inputs = (*raw, *self._sound.input_arguments(length))
-                ending = self._joining(self._sound, length)
+                ending = self._muxing_arguments(self._sound, length)
             encoding = (*filters, *self._choice.arguments)
             command = (
                 self._choice.ffmpeg.path,
@@ -275,7 +232,7 @@ class FramePipe:
                 *ending,
                 file_url(self._video_path),
             )
-            self._process = FFmpegProcess(command, feeds=True, stall_seconds=self._settings.stall_seconds)
+            self._process = FFmpegProcess(command, stdin=True, stall_seconds=self._settings.stall_seconds)
         except BaseException:
             self._discard_staged()
             raise
@@ -289,19 +246,19 @@ class FramePipe:
         Args:
             frame: A `Frame` of this size and format; or an array: uint8, (H, W, 3) for bgr24 and rgb24,
                 (H, W) for gray8; for planar formats (Y, U, V), or all samples flat, or for yuv420p OpenCV's
-                (H * 3 / 2, W), in uint16 where they have 10 bits; or a bytes-like object of exactly one frame.
-                C-contiguous memory is written without a copy, and can be changed as soon as this returns, but for
-                that of a `FrameReader` with `handed_on`.
-            seconds: When the frame is shown, from the first one on, for a video of a variable rate; either all
-                frames have a time, which rises, or none. The finished file is checked against them.
-            duration_seconds: How long a frame with a time is shown if it is the last one; every other is shown until
-                the next. None is one frame of `fps`.
+                (H * 3 / 2, W); uint16 if the format has 10 bits; or a bytes-like object of exactly one frame.
+                C-contiguous memory is written without a copy and may be modified after this returns, except frames
+                of a `FrameReader` with `zero_copy`.
+            seconds: Display time relative to the first frame, for video with a variable frame rate. Either all
+                frames have a time, strictly increasing, or none. The finished file is checked against these times.
+            duration_seconds: Display duration, above 0, of a frame with a time if it is the last one; other frames
+                are shown until the next one. None is 1 / `fps`.
 
         Raises:
-            FrameError: The shape or length is another, or the time is not behind the last one's; nothing of the
-                frame was written.
-            FrameTypeError: It is no uint8 array and not bytes-like.
-            FFmpegError: ffmpeg has ended; with its last words.
+            FrameError: The shape, length, time or duration is not valid; no part of the frame was written.
+            FrameTypeError: The frame is neither bytes-like nor an array of the format's element type.
+            FFmpegError: ffmpeg has ended; the error contains the end of its stderr.
+            ConfigError: The call is outside the `with` block.
         """
         if self._failure is not None:
             raise self._failure
@@ -309,15 +266,18 @@ class FramePipe:
             raise ConfigError("write frames inside the `with` block of the FramePipe")
         if (seconds is None) == bool(self._seconds) and self.frames_written:
             raise FrameError(
-                f"frame {self.frames_written} has {'no' if seconds is None else 'a'} time, unlike others"
+                f"frame {self.frames_written} has {'no' if seconds is None else 'a'} time, unlike earlier frames"
             )
         if seconds is not None and self._seconds and seconds <= self._seconds[-1]:
             raise FrameError(
-                f"frame {self.frames_written} is at {float(seconds):g} s, not behind {float(self._seconds[-1]):g} s"
+                f"frame {self.frames_written} is at {float(seconds):g} s; it must be after"
+                f" {float(self._seconds[-1]):g} s"
             )
         if duration_seconds is not None and (seconds is None or duration_seconds <= 0):
-            lack = "has no time" if seconds is None else f"lasts {float(duration_seconds):g} s"
-            raise FrameError(f"frame {self.frames_written} {lack}; give a duration above 0 beside a time")
+            problem = "but no time" if seconds is None else f"of {float(duration_seconds):g} s"
+            raise FrameError(
+                f"frame {self.frames_written} has a duration {problem}; it must be above 0, and requires a time"
+            )
         chunks = self._chunks(frame)
         try:
             for chunk in chunks:
@@ -328,9 +288,9 @@ class FramePipe:
             self._failure = self._ended_early()
             raise self._failure from error
         except BaseException:
-            # A caller that goes on after a Ctrl-C would have every later frame begin in the middle of this one.
+            # If the caller continued after a Ctrl-C, every later frame would start in the middle of this one.
             self._failure = self._process.error(
-                "a frame was written in part, so no other can follow", frame_index=self.frames_written
+                "a frame was written only partly, so no more frames can be written", frame_index=self.frames_written
             )
             raise
         self.frames_written += 1
@@ -339,7 +299,7 @@ class FramePipe:
             self._last_seconds = duration_seconds or 1 / self.fps
 
     def _chunks(self, frame: Writable) -> Sequence[memoryview | SharedBuffer]:
-        """Return what goes into the pipe for `frame`, once it has been checked."""
+        """Validate `frame` and return the bytes to write to the pipe."""
         chunks = raw_bytes(frame, self.pixel_format, self.size, self.frames_written)
         if self._encoded_size != self.size:
             return fit_edges(chunks, self.pixel_format, self.size, self._encoded_size)
@@ -370,7 +330,9 @@ class FramePipe:
         if process is None:
             raise ConfigError("the FramePipe was never entered")
         if self.frames_written == 0:
-            raise FFmpegError("no frame was written, so there is no video", command=process.command, frame_index=0)
+            raise FFmpegError(
+                "no frame was written, so the video would be empty", command=process.command, frame_index=0
+            )
         self._end(process, self._video_path, "ffmpeg failed while it finished the video")
         if self._seconds:
             timed = self._stage()
@@ -383,8 +345,8 @@ class FramePipe:
         frames = scan.frame_count
         if frames != self.frames_written:
             raise OutputMismatchError(
-                f"{self.frames_written} frames were written to ffmpeg but {frames} are in the file;"
-                f" nothing is kept. ffmpeg's last words: {process.tail or '(none)'}"
+                f"{self.frames_written} frames were written to ffmpeg but the file has {frames}; it is deleted."
+                f" Last lines of ffmpeg's stderr: {process.tail or '(none)'}"
             )
         length = frames / self.fps
         if self._seconds:
@@ -411,12 +373,12 @@ class FramePipe:
         return self._seconds[-1] + self._last_seconds
 
     def _end(self, process: FFmpegProcess, output: Path, message: str) -> None:
-        """Wait for a process that has all its input, and raise unless it succeeded."""
+        """Wait for a process that has received all its input; raise FFmpegError unless it succeeded."""
         if process.finish(lambda: output_size(output)) != 0:
             raise process.error(message, frame_index=self.frames_written)
 
     def _ended_early(self) -> FFmpegError:
-        """Return the error for a pipe that broke: an exit status of 0 is no excuse."""
+        """Return the error for a broken pipe; exit status 0 is an error too."""
         process = self._process
         if process is None:
             return FFmpegError("ffmpeg is not running")
@@ -430,9 +392,9 @@ class FramePipe:
         return path
 
     def _raw_input(self) -> tuple[str, ...]:
-        """Return the options of the first input."""
+        """Return the ffmpeg options of the raw video input."""
         width, height = self._encoded_size
-        # Gray frames travel as luma with neutral chroma: a conversion from gray would squeeze their range.
+        # Gray frames are sent as luma with neutral chroma: a conversion from gray would compress their range.
         raw_format = "yuv420p" if self.pixel_format == "gray8" else self.pixel_format
         source = ("-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}")
         rate = f"{self.fps.numerator}/{self.fps.denominator}"
@@ -440,7 +402,7 @@ class FramePipe:
         return (*source, "-framerate", rate, "-r", rate, "-i", "pipe:0")
 
     def _filters(self) -> tuple[str, ...]:
-        """Return the options that make the raw frames what the encoder takes."""
+        """Return the filter options that convert the raw frames to the encoder's input format."""
         filters = to_yuv_filters(self.pixel_format, self._color)
         filters += tag_filters(self._color, self._sample_aspect_ratio)
         filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
@@ -448,55 +410,55 @@ class FramePipe:
         return (*threads, "-vf", ",".join(filters), *range_arguments(self._color))
 
     def _find_sound(self) -> Sound | None:
-        given = self._audio_from
-        if not isinstance(given, Path | MediaInfo):
-            return given
-        media = given if isinstance(given, MediaInfo) else probe_sound(given, self._settings)
-        self._unheard += unheard(media) if isinstance(given, Path) else []
+        source = self._audio_from
+        if not isinstance(source, Path | MediaInfo):
+            return source
+        media = source if isinstance(source, MediaInfo) else probe_sound(source, self._settings)
+        self._unknown_audio += unknown_audio_notes(media) if isinstance(source, Path) else []
         return SoundSource.of(media, start_seconds=self._audio_start_seconds, stage=self._stage)
 
     def _add_sound(self, sound: Sound) -> Path:
-        """Put the finished picture and the sound that belongs to it together."""
+        """Mux the finished video stream with `sound`; return the new file."""
         target = self._stage()
-        # Matroska keeps no decoding times: ffmpeg guesses them, once it has decoded some pictures.
-        look = COPIED if is_mp4_like(self._video_path) else ()
-        last = keeping_last(self._video_path, self._seconds, self._last_seconds)
+        # Matroska stores no decoding timestamps: ffmpeg estimates them after it has decoded some frames.
+        skip_video = COPIED if is_mp4_like(self._video_path) else ()
+        last = last_duration_arguments(self._video_path, self._seconds, self._last_seconds)
         command = (
-            *(self._ffmpeg, *QUIET, "-y", *look, "-i", file_url(self._video_path)),
+            *(self._ffmpeg, *QUIET, "-y", *skip_video, "-i", file_url(self._video_path)),
             *sound.input_arguments(self._length_seconds),
-            *("-c:v", "copy", *last, *self._joining(sound, self._length_seconds), file_url(target)),
+            *("-c:v", "copy", *last, *self._muxing_arguments(sound, self._length_seconds), file_url(target)),
         )
         process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
         try:
-            self._end(process, target, f"the sound of {sound.name!r} could not be added")
+            self._end(process, target, f"the audio of {sound.name!r} could not be added")
         finally:
             process.kill()
         return target
 
-    def _joining(self, sound: Sound, length: Fraction) -> tuple[str, ...]:
-        """Return the options of the output where the first input is the picture and the second is `sound`."""
+    def _muxing_arguments(self, sound: Sound, length: Fraction) -> tuple[str, ...]:
+        """Return the output options for muxing video from the first input with `sound` from the second."""
         streams = ("-map", "0:v:0", *sound.output_arguments(self.path, length))
         alone = ("-map_metadata", "-1", "-map_chapters", "-1")
         return (*streams, *alone, *finishing_arguments(self.path, self._metadata))
 
     def _degraded(self) -> tuple[Degradation, ...]:
-        notes = [*self._choice.passed_over, *self._unheard]
+        notes = [*self._choice.passed_over, *self._unknown_audio]
         if self._encoded_size != self.size:
             message = (
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
-                f" {self._encoded_size[0]}x{self._encoded_size[1]}, since its chroma wants an even one"
+                f" {self._encoded_size[0]}x{self._encoded_size[1]}, because its chroma requires an even size"
             )
             notes.append(Degradation("size_changed", message))
         if self._hdr is not None and self._hdr.parameters(self._choice.name) is None:
-            message = f"{self._choice.name} does not write what the source says of its mastering display and light"
+            message = f"{self._choice.name} does not write the mastering display and light levels of the source"
             notes.append(Degradation("hdr_metadata_dropped", message))
         if self._sound is not None:
             notes += self._sound.notes(self.path)
         return tuple(notes)
 
 
-def _check_words(*words: str) -> None:
-    """Refuse what cannot stand on a command line."""
-    for word in words:
-        if not isinstance(word, str) or "\0" in word:
-            raise ConfigError(f"{word!r} cannot be an argument of ffmpeg; give text without null characters")
+def _check_arguments(*arguments: str) -> None:
+    """Raise ConfigError if one of `arguments` cannot be a command-line argument."""
+    for argument in arguments:
+        if not isinstance(argument, str) or "\0" in argument:
+            raise ConfigError(f"{argument!r} is not a valid argument of ffmpeg; use a string without null characters")

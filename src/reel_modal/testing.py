@@ -1,6 +1,6 @@
-"""What host applications use in their own tests: clips made on the spot, a backend of scripts, a clock by hand.
+"""Helpers for the tests of host applications: generated clips, a scripted backend, a manual clock.
 
-It must load neither modal nor OpenCV.
+This module imports neither modal nor OpenCV.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.process import QUIET
+from reel_modal._support.clock import ManualClock
+from reel_modal.backends.memory import InMemoryBackend, Script, Submitted
 from reel_modal.errors import FFmpegError
-from reel_modal.frames import frame_rate
-from reel_modal.in_memory import InMemoryBackend, Script, Submitted
-from reel_modal.media import find_ffmpeg
-from reel_modal.media.ffmpeg_process import QUIET
-from reel_modal.media.untrusted import file_url
-from reel_modal.progress.clocks import ManualClock
+from reel_modal.media.frames import frame_rate
+from reel_modal.media.open import file_url
+from reel_modal.settings import Settings
 
 __all__ = ["InMemoryBackend", "ManualClock", "Script", "Submitted", "make_clip"]
 
@@ -36,21 +36,21 @@ def make_clip(
     options: Sequence[str] = (),
     settings: Settings | None = None,
 ) -> Path:
-    """Make a clip with a moving test picture and, where asked for, a 440 Hz tone; return its path.
+    """Make a clip with a moving test pattern and an optional 440 Hz tone; return its path.
 
     Args:
-        path: Where to; the suffix chooses the container.
+        path: Output file; the suffix selects the container.
         size: (width, height) in pixels.
-        fps: Frames a second.
-        seconds: Length of the picture.
-        audio_seconds: Length of the tone; None makes no sound.
-        pixel_format: ffmpeg's name of the format to encode.
-        encoder: ffmpeg's options of the video encoder.
-        options: More output options of ffmpeg.
-        settings: Which ffmpeg.
+        fps: Frames per second.
+        seconds: Length of the video.
+        audio_seconds: Length of the tone; None makes a clip without audio.
+        pixel_format: ffmpeg's name of the pixel format to encode.
+        encoder: ffmpeg options of the video encoder.
+        options: Further ffmpeg output options.
+        settings: Selects the ffmpeg.
 
     Raises:
-        FFmpegError: ffmpeg refused; with its words.
+        FFmpegError: ffmpeg failed; the error contains its stderr.
 
     Example:
         >>> make_clip("clip.mp4", seconds=2, audio_seconds=2)
@@ -65,8 +65,8 @@ def make_clip(
     command += [*encoder, "-pix_fmt", pixel_format, *options, file_url(path)]
     done = subprocess.run(command, capture_output=True, timeout=_LONGEST_SECONDS, check=False)
     if done.returncode != 0:
-        words = done.stderr.decode("utf-8", "replace").strip()
+        stderr = done.stderr.decode("utf-8", "replace").strip()
         raise FFmpegError(
-            "the clip could not be made", command=command, exit_status=done.returncode, stderr_tail=words
+            "the clip could not be created", command=command, exit_status=done.returncode, stderr_tail=stderr
         )
     return path

@@ -1,4 +1,4 @@
-"""Every test of the contract runs in memory, in worker processes of this machine, and on Modal."""
+"""Run every contract test in memory, in local worker processes, and on Modal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["plane", "plane_of_file", "shared_plane"]
 
 @pytest.fixture(scope="session")
 def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Path:
-    """What all places read from and publish to."""
+    """The store that all backends read from and publish to."""
     store = tmp_path_factory.mktemp("contract-store")
     make_clip(store / "short.mp4", seconds=1, fps=25, size=(320, 180))
     make_clip(store / "medium.mp4", seconds=8, fps=25, size=(320, 180))
@@ -34,7 +34,7 @@ def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Pa
 
 @pytest.fixture(scope="session")
 def deployed(shared_plane: LoopbackPlane, contract_store: Path) -> str:
-    """The app on the plane; its name."""
+    """Deploy the app on the plane; return its name."""
     shared_plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": contract_store.as_uri()})
     deploy(shared_plane)
     return APP

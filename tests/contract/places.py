@@ -1,4 +1,4 @@
-"""The three places where jobs run, as one test sees them all."""
+"""One test interface for the three backends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEVER = 1e9
 
 
 class Place(ABC):
-    """A backend, and what a test must know of it besides its promises."""
+    """A backend with the additional access that a test needs."""
 
     _numbers = itertools.count(1)
 
@@ -36,32 +36,32 @@ class Place(ABC):
         self._prefix = f"{backend.name}-{next(self._numbers)}"
 
     def registry(self, options: JobOptions | None = None) -> FunctionRegistry:
-        """A registry as a host makes it; all of one test share the backend."""
+        """Return a registry as a host creates it; all registries of one test share the backend."""
         return FunctionRegistry(self._settings, backend=self.backend, options=options)
 
     def request(self, name: str = "job", *, source: str = "short.mp4") -> OverlayRequest:
-        """A request that no other test makes; `long.mp4` is seconds of work, of which nobody waits for the end."""
+        """Return a request with a unique job id; `long.mp4` means seconds of work, which tests do not wait for."""
         return overlay(f"{self._prefix}-{name}", source=source, preset="veryslow" if source == "long.mp4" else "fast")
 
     @abstractmethod
     def submissions(self) -> int:
-        """How many jobs were started."""
+        """Return the number of started jobs."""
 
     @abstractmethod
     def output_frames(self, request: OverlayRequest) -> int | None:
-        """How many frames the output has; None where there is nothing under its key."""
+        """Return the number of frames of the output, or None if it does not exist."""
 
     def has_output(self, request: OverlayRequest) -> bool:
-        """Whether there is anything under the key of the output."""
+        """Return whether the output exists."""
         return self.output_frames(request) is not None
 
     @abstractmethod
-    async def left(self) -> list[str]:
-        """What runs or lies about though no job is under way any more."""
+    async def leftovers(self) -> list[str]:
+        """Return the processes and files that remain although no job is running."""
 
 
 class Memory(Place):
-    """Scripts that do what the functions do."""
+    """The in-memory backend, with scripts that simulate the functions."""
 
     def __init__(self) -> None:
         self.published: dict[object, int] = {}
@@ -74,13 +74,13 @@ class Memory(Place):
     def output_frames(self, request: OverlayRequest) -> int | None:
         return self.published.get(request.output_key)
 
-    async def left(self) -> list[str]:
+    async def leftovers(self) -> list[str]:
         assert isinstance(self.backend, InMemoryBackend)
         return [call_id for call_id, call in self.backend._calls.items() if not call.ended.done()]
 
 
 class _Scripted(InMemoryBackend):
-    """Chooses the script by the input of the request."""
+    """A backend that selects the script by the input of the request."""
 
     def __init__(self, published: dict[object, int]) -> None:
         super().__init__()
@@ -106,12 +106,12 @@ class _Scripted(InMemoryBackend):
             "medium.mp4": Script(publish(200), events=every, seconds=0.2),
             "long.mp4": Script(events=every[:3], seconds=NEVER),
             "garbage.mp4": Script(error=InvalidMediaError("garbage.mp4 cannot be read as a video")),
-            "missing.mp4": Script(error=ObjectNotFoundError("there is no object under 'missing.mp4'")),
+            "missing.mp4": Script(error=ObjectNotFoundError("object 'missing.mp4' not found")),
         }
 
 
 class Local(Place):
-    """Worker processes of this machine."""
+    """Local worker processes."""
 
     def __init__(self, store: Path, scratch: Path) -> None:
         super().__init__(LocalBackend(Settings(store_url=store.as_uri())))
@@ -126,12 +126,12 @@ class Local(Place):
     def output_frames(self, request: OverlayRequest) -> int | None:
         return _frames(self._store / request.output_key)
 
-    async def left(self) -> list[str]:
+    async def leftovers(self) -> list[str]:
         return [*map(command, children() - self._before), *map(str, self._scratch.iterdir()), *_hidden(self._store)]
 
 
 class Modal(Place):
-    """Containers of the loopback plane, run by Modal's own client and runtime."""
+    """Containers of the loopback plane, run by Modal's client and runtime."""
 
     def __init__(self, plane: LoopbackPlane, store: Path, app: str) -> None:
         super().__init__(ModalBackend(app), store.as_uri())
@@ -144,11 +144,11 @@ class Modal(Place):
     def output_frames(self, request: OverlayRequest) -> int | None:
         return _frames(self._store / request.output_key)
 
-    async def left(self) -> list[str]:
+    async def leftovers(self) -> list[str]:
         def idle() -> bool:
             return not any(container.call_ids for container in self._plane.containers())
 
-        # Modal takes note of a cancellation; its container hears of it.
+        # Modal only records a cancellation; the container learns of it later.
         await asyncio.to_thread(self._plane.wait_for, idle)
         pids = [container.pid for container in self._plane.containers() if container.pid is not None]
         started = {child for pid in pids for child in family(pid)}

@@ -1,4 +1,4 @@
-"""What every backend promises, tested in one way: a host sees no difference between them."""
+"""The contract of every backend: a host sees no difference between them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ POINTS = 20
 
 
 async def until(job: Job[R], phase: str) -> None:
-    """Return when the job reports `phase`."""
+    """Wait until the job reports `phase`."""
     async for event in job.events():
         if event.phase == phase:
             return
     raise AssertionError(f"the job has ended without {phase}")
 
 
-async def ended(job: Job[R]) -> JobStatus:
-    """Return how the job has ended, once it has; whoever cancels a job on Modal has asked for that, no more."""
+async def end_status(job: Job[R]) -> JobStatus:
+    """Wait until the job has ended; return its status. On Modal `cancel` only requests the cancellation."""
     with suppress(RemoteError):
-        await job.result(timeout=30)
+        await job.result(timeout_seconds=30)
     return await job.status()
 
 
@@ -54,29 +54,31 @@ async def all_events(job: Job[R]) -> list[ProgressEvent]:
 # Results and errors.
 
 
-async def test_a_job_gives_its_result(place: Place) -> None:
+async def test_job_succeeds_returns_result(place: Place) -> None:
     request = place.request()
     job = await place.registry()["render_overlay"].submit(request)
     result = await job.result()
     assert set(result.seconds_by_phase) == set(PHASES)
     assert result.bytes > 0
     expected = RenderResult.parse(rendered(request.to_dict()))
-    told = {name: getattr(expected, name) for name in ("bytes", "seconds_by_phase", "cold_start", "reason", "usage")}
-    assert replace(result, **told) == expected
-    assert await job.result(timeout=0) == result
+    measured = {
+        name: getattr(expected, name) for name in ("bytes", "seconds_by_phase", "cold_start", "reason", "usage")
+    }
+    assert replace(result, **measured) == expected
+    assert await job.result(timeout_seconds=0) == result
     assert await job.status() == "succeeded"
     assert place.has_output(request)
-    assert await place.left() == []
+    assert await place.leftovers() == []
 
 
 @pytest.mark.parametrize(
     ("source", "cause", "said"),
     [
         ("garbage.mp4", InvalidMediaError, "cannot be read as a video"),
-        ("missing.mp4", ObjectNotFoundError, "there is no object under 'missing.mp4'"),
+        ("missing.mp4", ObjectNotFoundError, "object 'missing.mp4' not found"),
     ],
 )
-async def test_a_refused_input_comes_back_as_what_the_body_raised(
+async def test_job_refused_input_raises_error_of_body(
     place: Place, source: str, cause: type[Exception], said: str
 ) -> None:
     request = place.request(source=source)
@@ -90,10 +92,10 @@ async def test_a_refused_input_comes_back_as_what_the_body_raised(
         assert job.id.endswith(str(caught.value.call_id))
     assert await job.status() == "failed"
     assert not place.has_output(request)
-    assert await place.left() == []
+    assert await place.leftovers() == []
 
 
-async def test_a_function_that_is_not_there_is_named(place: Place) -> None:
+async def test_submit_unknown_function_is_named(place: Place) -> None:
     function: RemoteFunction[[dict[str, object]], object] = RemoteFunction("thumbnail", place.backend)
     with pytest.raises(NotDeployedError, match="thumbnail"):
         await function.submit({})
@@ -102,24 +104,24 @@ async def test_a_function_that_is_not_there_is_named(place: Place) -> None:
     assert place.submissions() == 0
 
 
-async def test_every_function_of_the_registry_is_there(place: Place) -> None:
+async def test_verify_every_function_of_registry_passes(place: Place) -> None:
     checks = await place.registry().verify()
     assert checks
     assert [check.error for check in checks] == [None] * len(checks)
 
 
-def test_a_host_without_an_event_loop_calls_it(place: Place) -> None:
+def test_run_sync_without_event_loop_returns_result(place: Place) -> None:
     assert place.registry()["render_overlay"].call(place.request()).frames == 25
 
 
-async def test_many_at_once_keep_their_order(place: Place) -> None:
+async def test_map_many_requests_keeps_order(place: Place) -> None:
     requests = [place.request(f"map-{index}") for index in range(3)]
     results = [result.job_id async for result in place.registry()["render_overlay"].map(requests, concurrency=2)]
     assert results == [request.job_id for request in requests]
     assert place.submissions() == 3
 
 
-def test_a_job_of_one_loop_is_awaited_in_another(place: Place) -> None:
+def test_job_awaited_in_other_event_loop_returns_result(place: Place) -> None:
     job = run_sync(place.registry()["render_overlay"].submit(place.request()))
 
     async def elsewhere() -> tuple[int, list[str]]:
@@ -133,7 +135,7 @@ def test_a_job_of_one_loop_is_awaited_in_another(place: Place) -> None:
 # Events.
 
 
-async def test_events_tell_the_phases_in_order_and_are_numbered_upwards(place: Place) -> None:
+async def test_events_phases_in_order_with_rising_numbers(place: Place) -> None:
     job = await place.registry()["render_overlay"].submit(place.request())
     events = await all_events(job)
     assert list(dict.fromkeys(event.phase for event in events)) == list(PHASES)
@@ -143,7 +145,7 @@ async def test_events_tell_the_phases_in_order_and_are_numbered_upwards(place: P
     assert [event.phase for event in events].count("render") >= 2
 
 
-async def test_who_listens_late_hears_everything(place: Place) -> None:
+async def test_events_late_listener_gets_all(place: Place) -> None:
     job = await place.registry()["render_overlay"].submit(place.request())
     at_once = asyncio.ensure_future(all_events(job))
     await until(job, "render")
@@ -154,7 +156,7 @@ async def test_who_listens_late_hears_everything(place: Place) -> None:
     assert afterwards
 
 
-async def test_progress_never_goes_back_and_ends_at_a_hundred(place: Place) -> None:
+async def test_progress_never_decreases_and_ends_at_100(place: Place) -> None:
     job = await place.registry()["render_overlay"].submit(place.request())
     updates = [update async for update in job.progress(interval_seconds=0.05)]
     percents = [update.percent for update in updates]
@@ -163,10 +165,10 @@ async def test_progress_never_goes_back_and_ends_at_a_hundred(place: Place) -> N
     assert await job.status() == "succeeded"
 
 
-# The end before the end.
+# Cancellation.
 
 
-async def test_a_cancelled_job_ends_and_leaves_nothing(place: Place) -> None:
+async def test_cancel_running_job_ends_it_and_leaves_nothing(place: Place) -> None:
     request = place.request(source="long.mp4")
     job = await place.registry()["render_overlay"].submit(request)
     await until(job, "render")
@@ -174,59 +176,59 @@ async def test_a_cancelled_job_ends_and_leaves_nothing(place: Place) -> None:
     await job.cancel()
     for _ in range(2):
         with pytest.raises(JobCancelledError):
-            await job.result(timeout=30)
+            await job.result(timeout_seconds=30)
     assert await job.status() == "cancelled"
     assert "publish" not in {event.phase for event in await all_events(job)}
-    assert await place.left() == []
+    assert await place.leftovers() == []
     assert not place.has_output(request)
     await job.cancel()
     assert await job.status() == "cancelled"
 
 
-async def test_a_job_that_is_cancelled_at_once_never_shows(place: Place) -> None:
+async def test_cancel_immediately_leaves_no_trace(place: Place) -> None:
     request = place.request(source="long.mp4")
     job = await place.registry()["render_overlay"].submit(request)
     await job.cancel()
     with pytest.raises(JobCancelledError):
-        await job.result(timeout=30)
+        await job.result(timeout_seconds=30)
     assert await job.status() == "cancelled"
-    assert await place.left() == []
+    assert await place.leftovers() == []
     assert not place.has_output(request)
 
 
-async def test_cancelling_at_any_point_of_its_life_leaves_nothing(place: Place) -> None:
+async def test_cancel_at_any_time_leaves_nothing(place: Place) -> None:
     render = place.registry()["render_overlay"]
     whole = place.request("whole", source="medium.mp4")
-    begun = time.monotonic()
+    started_at = time.monotonic()
     frames = (await render(whole)).frames
-    seconds = time.monotonic() - begun
-    found: list[str] = []
+    seconds = time.monotonic() - started_at
+    statuses: list[str] = []
     for point in range(POINTS):
-        # Others may end before they are heard of: on Modal, a container hears of one cancellation a second.
+        # Several jobs may end before they learn of it: on Modal, a container takes one cancellation a second.
         source = "long.mp4" if point == PHASES.index("render") else "medium.mp4"
         request = place.request(f"point-{point}", source=source)
         job = await render.submit(request)
         if point < len(PHASES):
             await until(job, PHASES[point])
         else:
-            # Spread over the life of a job, from its very first moment on.
+            # Spread over the duration of a job, from the submission on.
             await asyncio.sleep(seconds * (point - len(PHASES)) / (POINTS - len(PHASES)))
         await job.cancel()
-        if (status := await ended(job)) == "succeeded":
+        if (status := await end_status(job)) == "succeeded":
             assert (await job.result()).frames == frames
             assert place.has_output(request)
         else:
             with pytest.raises(JobCancelledError):
                 await job.result()
-        found.append(status)
-        assert await place.left() == []
-        # Who is cancelled while he publishes has published, or not.
+        statuses.append(status)
+        assert await place.leftovers() == []
+        # A job that is cancelled during publishing has either published or not.
         assert place.output_frames(request) in {None, frames}
-    assert set(found) <= {"cancelled", "succeeded"}
-    assert "cancelled" in found
+    assert set(statuses) <= {"cancelled", "succeeded"}
+    assert "cancelled" in statuses
 
 
-async def test_cancelling_a_job_that_has_ended_changes_nothing(place: Place) -> None:
+async def test_cancel_ended_job_changes_nothing(place: Place) -> None:
     request = place.request()
     job = await place.registry()["render_overlay"].submit(request)
     result = await job.result()
@@ -236,48 +238,48 @@ async def test_cancelling_a_job_that_has_ended_changes_nothing(place: Place) -> 
     assert place.has_output(request)
 
 
-async def test_a_wait_that_ends_leaves_the_job_alone(place: Place) -> None:
+async def test_result_timeout_does_not_cancel_job(place: Place) -> None:
     job = await place.registry()["render_overlay"].submit(place.request())
-    with pytest.raises(WaitTimeoutError, match="the job goes on"):
-        await job.result(timeout=0.01)
+    with pytest.raises(WaitTimeoutError, match="the job continues"):
+        await job.result(timeout_seconds=0.01)
     assert (await job.result()).frames == 25
 
 
-async def test_cancelling_the_task_that_waits_cancels_the_job(place: Place) -> None:
+async def test_waiting_task_cancelled_cancels_job(place: Place) -> None:
     request = place.request(source="long.mp4")
     job = await place.registry()["render_overlay"].submit(request)
     waiting = asyncio.ensure_future(job.result())
-    await asyncio.sleep(0)  # a task that is cancelled before it began has not waited
+    await asyncio.sleep(0)  # a task that is cancelled before it starts has not waited
     await until(job, "render")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     with pytest.raises(JobCancelledError):
-        await job.result(timeout=30)
-    assert await place.left() == []
+        await job.result(timeout_seconds=30)
+    assert await place.leftovers() == []
     assert not place.has_output(request)
 
 
-async def test_cancelling_the_task_that_waits_may_leave_the_job_alone(place: Place) -> None:
+async def test_waiting_task_cancelled_keeps_job_if_configured(place: Place) -> None:
     registry = place.registry(JobOptions(on_cancel="detach"))
     job = await registry["render_overlay"].submit(place.request(source="long.mp4"))
     waiting = asyncio.ensure_future(job.result())
-    await asyncio.sleep(0)  # a task that is cancelled before it began has not waited
+    await asyncio.sleep(0)  # a task that is cancelled before it starts has not waited
     await until(job, "render")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert await job.status() == "running"
     with pytest.raises(WaitTimeoutError):
-        await job.result(timeout=0.1)
+        await job.result(timeout_seconds=0.1)
     await job.cancel()
-    assert await place.left() == []
+    assert await place.leftovers() == []
 
 
-# One job, found from several sides.
+# One job with several handles.
 
 
-async def test_the_same_request_twice_is_one_job(place: Place) -> None:
+async def test_submit_same_request_twice_is_one_job(place: Place) -> None:
     request, render = place.request(), place.registry()["render_overlay"]
     first, second = await asyncio.gather(render.submit(request), render.submit(request))
     await first.result()
@@ -286,7 +288,7 @@ async def test_the_same_request_twice_is_one_job(place: Place) -> None:
     assert place.submissions() == 1
 
 
-async def test_another_request_under_the_same_id_is_a_conflict(place: Place) -> None:
+async def test_submit_other_request_with_same_id_conflicts(place: Place) -> None:
     request, render = place.request(), place.registry()["render_overlay"]
     await (await render.submit(request)).result()
     with pytest.raises(JobConflictError, match=request.job_id):
@@ -294,7 +296,7 @@ async def test_another_request_under_the_same_id_is_a_conflict(place: Place) -> 
     assert place.submissions() == 1
 
 
-async def test_a_job_that_failed_may_be_submitted_again(place: Place) -> None:
+async def test_submit_failed_job_again_is_allowed(place: Place) -> None:
     request, render = place.request(source="garbage.mp4"), place.registry()["render_overlay"]
     ids = set()
     for _ in range(2):
@@ -305,17 +307,17 @@ async def test_a_job_that_failed_may_be_submitted_again(place: Place) -> None:
     assert len(ids) == place.submissions() == 2
 
 
-async def test_a_job_is_found_again_by_its_id(place: Place) -> None:
+async def test_attach_job_id_finds_job(place: Place) -> None:
     job = await place.registry()["render_overlay"].submit(place.request())
-    found = place.registry().attach(job.id)
-    assert await found.result() == await job.result()
-    assert await all_events(found) == await all_events(job)
-    assert await found.status() == "succeeded"
+    attached = place.registry().attach(job.id)
+    assert await attached.result() == await job.result()
+    assert await all_events(attached) == await all_events(job)
+    assert await attached.status() == "succeeded"
 
 
-async def test_a_job_that_nobody_knows_is_unknown_and_no_failure(place: Place) -> None:
+async def test_attach_unknown_job_is_unknown_not_failed(place: Place) -> None:
     job = place.registry().attach(f"{place.backend.name}:render_overlay:fc-unknown")
     assert await job.status() == "unknown"
-    for asked in (job.result(), job.cancel()):
+    for waiting in (job.result(), job.cancel()):
         with pytest.raises(JobNotFoundError, match="fc-unknown"):
-            await asyncio.wait_for(asked, 10)
+            await asyncio.wait_for(waiting, 10)

@@ -1,4 +1,4 @@
-"""The example app, as a process of its own, which a test may kill and start again."""
+"""The example app in a separate process, which a test may kill and restart."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class App:
     http: httpx.Client
 
     def kill(self) -> None:
-        """End it as a machine that loses its power does."""
+        """Kill the app without cleanup, like a power failure."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def app(folder: Path, **variables: str) -> Iterator[App]:
-    """Start the app, which keeps what it knows in `folder`, and end it with the block."""
+    """Start the app with its data in `folder`, and end it with the block."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MODAL_", "REEL_MODAL_"))
     } | {"REEL_MODAL_TIMINGS": "off", **variables}
@@ -56,13 +56,13 @@ def _url(process: subprocess.Popen[str]) -> str:
     words = []
     for line in process.stderr:
         words.append(line)
-        if (found := re.search(r"running on (http://\S+)", line)) is not None:
-            return found[1]
+        if (match := re.search(r"running on (http://\S+)", line)) is not None:
+            return match[1]
     raise AssertionError("the app does not start: " + "".join(words))
 
 
 def events(http: httpx.Client, export_id: str) -> Iterator[dict[str, Any]]:
-    """The updates of an export, as a browser gets them."""
+    """Return the updates of an export, as a browser receives them."""
     with http.stream("GET", f"/exports/{export_id}/events") as answer:
         for line in answer.iter_lines():
             if line.startswith("data: "):

@@ -1,4 +1,4 @@
-"""The routes of docs/backend.md, as printed there, attacked by a user who is signed in as another one."""
+"""The routes of docs/backend.md, as printed there, attacked by another signed-in user."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ REGION = {
 EDIT = {"highlightRegions": [REGION]}
 
 
-def printed() -> dict[str, Any]:
-    """What the page's block defines, after the imports of the one before it."""
+def run_printed_block() -> dict[str, Any]:
+    """Execute a code block of the page, after the imports of the previous block; return its definitions."""
     section = PAGE.read_text(encoding="utf-8").partition("\n## FastAPI\n")[2]
     block = re.search(r"\n```python\n(.*?)\n```\n", section, re.DOTALL)
     assert block is not None
@@ -43,7 +43,7 @@ def printed() -> dict[str, Any]:
 
 @pytest.fixture
 async def mallory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that is signed in as `mallory`; Anna has a clip and a finished export."""
+    """Return a client signed in as `mallory`; Anna has a clip and a finished export."""
     monkeypatch.chdir(tmp_path)
     for user in (ANNA, MALLORY):
         folder = tmp_path / "users" / user / "clips"
@@ -52,7 +52,7 @@ async def mallory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     (tmp_path / "users" / ANNA / "exports").mkdir()
     (tmp_path / "users" / ANNA / "exports" / "mine.mp4").write_bytes(b"Anna's")
     make_clip(tmp_path / "game-1.mp4", size=(96, 64), seconds=0.4)
-    page = printed()
+    page = run_printed_block()
     page["SESSIONS"] |= {"mallory": MALLORY}
     page["CLIPS"] |= {MALLORY: {"own": "clips/game-1.mp4"}}
     page["EXPORTS"]["annas"] = (ANNA, "local:render_overlay:annas")
@@ -72,7 +72,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-async def test_edit_is_rendered_below_the_users_own_folder(mallory: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_edit_rendered_below_folder_of_user(mallory: httpx.AsyncClient, tmp_path: Path) -> None:
     before = files(tmp_path)
     answer = await mallory.post("/clips/own/exports", json=EDIT)
     assert answer.status_code == 202, answer.text
@@ -101,7 +101,7 @@ SET_BY_THE_SERVER: dict[str, object] = {
 
 @pytest.mark.parametrize("name", SET_BY_THE_SERVER)
 @pytest.mark.parametrize("value", ["hostile", "the same", "null"])
-async def test_body_with_a_field_of_the_server_is_refused(
+async def test_body_with_server_side_field_refused(
     name: str, value: str, mallory: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     before = files(tmp_path)
@@ -109,7 +109,7 @@ async def test_body_with_a_field_of_the_server_is_refused(
     sent = {"hostile": SET_BY_THE_SERVER[name], "the same": same, "null": None}[value]
     answer = await mallory.post("/clips/own/exports", json={**EDIT, name: sent})
     assert answer.status_code == 422, answer.text
-    snake = re.sub(r"([A-Z])", lambda found: "_" + found[1].lower(), name)
+    snake = re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name)
     assert answer.json()["detail"]["path"].partition(".")[0] == snake
     assert files(tmp_path) == before
 
@@ -129,7 +129,7 @@ async def test_body_with_a_field_of_the_server_is_refused(
     ],
     ids=str,
 )
-async def test_body_of_another_form_is_refused(body: object, mallory: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_body_of_other_type_refused(body: object, mallory: httpx.AsyncClient, tmp_path: Path) -> None:
     before = files(tmp_path)
     assert (await mallory.post("/clips/own/exports", json=body)).status_code == 422
     assert files(tmp_path) == before
@@ -150,15 +150,13 @@ async def test_body_of_another_form_is_refused(body: object, mallory: httpx.Asyn
     ],
     ids=lambda content: repr(content[:24]),
 )
-async def test_body_that_is_not_a_request_is_refused(
-    content: bytes, mallory: httpx.AsyncClient, tmp_path: Path
-) -> None:
+async def test_body_not_a_request_refused(content: bytes, mallory: httpx.AsyncClient, tmp_path: Path) -> None:
     before = files(tmp_path)
     assert (await mallory.post("/clips/own/exports", content=content)).status_code == 422
     assert files(tmp_path) == before
 
 
-async def test_body_that_is_too_large_is_refused_before_all_of_it_is_read(mallory: httpx.AsyncClient) -> None:
+async def test_body_too_large_refused_before_fully_read(mallory: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -184,21 +182,21 @@ async def test_body_that_is_too_large_is_refused_before_all_of_it_is_read(mallor
         "global:game-1.mp4",
     ],
 )
-async def test_clip_of_another_user_is_not_found(clip: str, mallory: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_clip_of_other_user_not_found(clip: str, mallory: httpx.AsyncClient, tmp_path: Path) -> None:
     before = files(tmp_path)
     assert (await mallory.post(f"/clips/{clip}/exports", json=EDIT)).status_code == 404
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("export", ["annas", "local:render_overlay:annas", "", "%00"])
-async def test_export_of_another_user_is_not_found(export: str, mallory: httpx.AsyncClient) -> None:
+async def test_export_of_other_user_not_found(export: str, mallory: httpx.AsyncClient) -> None:
     assert (await mallory.get(f"/exports/{export}")).status_code == 404
     assert (await mallory.get(f"/exports/{export}/progress")).status_code == 404
     assert (await mallory.delete(f"/exports/{export}")).status_code == 404
 
 
 @pytest.mark.parametrize("cookies", [{}, {"session": ""}, {"session": ANNA}, {"session": "user-7; session=mallory2"}])
-async def test_visitor_without_a_session_gets_nothing(cookies: dict[str, str], mallory: httpx.AsyncClient) -> None:
+async def test_visitor_without_session_gets_nothing(cookies: dict[str, str], mallory: httpx.AsyncClient) -> None:
     mallory.cookies.clear()
     headers = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     for method, path in (

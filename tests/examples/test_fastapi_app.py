@@ -1,4 +1,4 @@
-"""The example app over HTTP: it renders for real, survives its own death, cancels, and refuses in words."""
+"""The example app over HTTP: real renders, restarts, cancellation and refusals."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ REEL = {"clip": "bigbuckbunny.mp4", "keyframes": [KEYFRAME], "framing": "9:16"}
 
 
 def stored(folder: Path, key: str) -> Path:
-    """Where an object of the app's one user is."""
+    """Return the path of an object of the app's only user."""
     return folder / "store" / store_key(key, "user", USER)
 
 
-def start(http: httpx.Client, wanted: dict[str, Any]) -> str:
-    answer = http.post("/exports", json=wanted)
+def start(http: httpx.Client, export_request: dict[str, Any]) -> str:
+    answer = http.post("/exports", json=export_request)
     assert answer.status_code == 201, answer.text
     return answer.json()["id"]
 
 
-def test_a_highlight_and_a_reel_are_made_with_progress_that_only_rises(tmp_path: Path) -> None:
+def test_app_highlight_and_reel_progress_only_rises(tmp_path: Path) -> None:
     with app(tmp_path) as running:
         export_id = start(running.http, REEL)
         updates = list(events(running.http, export_id))
@@ -40,18 +40,18 @@ def test_a_highlight_and_a_reel_are_made_with_progress_that_only_rises(tmp_path:
         assert all(before["progress_exact"] <= after["progress_exact"] for before, after in pairwise(updates))
         export = running.http.get(f"/exports/{export_id}").json()
         assert export["status"] == "complete"
-        made = probe(stored(tmp_path, export["output"]), scan=True)
-        assert (made.size, made.scan.frame_count if made.scan else 0) == ((404, 720), 132)
+        output = probe(stored(tmp_path, export["output"]), scan=True)
+        assert (output.size, output.scan.frame_count if output.scan else 0) == ((404, 720), 132)
         part = running.http.get(f"/media/{export['output']}", headers={"range": "bytes=4-7"})
         assert (part.status_code, part.content) == (206, b"ftyp")
-        # Who comes back later sees the end at once.
+        # A late client gets the end immediately.
         assert [update["progress"] for update in events(running.http, export_id)] == [100]
 
 
 @pytest.mark.skipif(
     sys.platform != "linux", reason="a worker notices at once that its host was killed on Linux alone"
 )
-def test_an_export_goes_on_after_the_app_was_killed(tmp_path: Path) -> None:
+def test_app_killed_export_continues(tmp_path: Path) -> None:
     with app(tmp_path) as running:
         export_id = start(running.http, REEL)
         for update in events(running.http, export_id):
@@ -65,7 +65,7 @@ def test_an_export_goes_on_after_the_app_was_killed(tmp_path: Path) -> None:
         assert probe(stored(tmp_path, export["output"])).size == (404, 720)
 
 
-def test_a_cancelled_export_leaves_nothing_and_stays_cancelled(tmp_path: Path) -> None:
+def test_app_cancelled_export_leaves_nothing(tmp_path: Path) -> None:
     with app(tmp_path) as running:
         export_id = start(running.http, REEL)
         stream = events(running.http, export_id)
@@ -77,7 +77,7 @@ def test_a_cancelled_export_leaves_nothing_and_stays_cancelled(tmp_path: Path) -
         assert again.http.get(f"/exports/{export_id}").json()["status"] == "cancelled"
 
 
-def test_a_clip_is_uploaded_and_what_is_none_is_refused_in_words(tmp_path: Path, clips: Clips) -> None:
+def test_app_upload_accepts_clip_and_refuses_other_file(tmp_path: Path, clips: Clips) -> None:
     with app(tmp_path) as running:
         added = running.http.put("/clips/mine.mp4", content=clips.get("turned_90.mp4").read_bytes())
         assert (added.status_code, added.json()["size"]) == (201, [96, 160])
@@ -95,7 +95,7 @@ def test_a_clip_is_uploaded_and_what_is_none_is_refused_in_words(tmp_path: Path,
         assert list((tmp_path / "store").rglob("*bad*")) == []
 
 
-def test_what_a_browser_may_not_send_is_refused(tmp_path: Path, clips: Clips) -> None:
+def test_app_forbidden_fields_refused(tmp_path: Path, clips: Clips) -> None:
     with app(tmp_path) as running:
         running.http.put("/clips/mine.mp4", content=clips.get("25.mp4").read_bytes())
         victim = tmp_path / "store" / "users" / "victim" / "clips" / "secret.mp4"
@@ -123,7 +123,7 @@ def test_what_a_browser_may_not_send_is_refused(tmp_path: Path, clips: Clips) ->
         assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
 
 
-def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
+def test_app_upload_can_be_upscaled(tmp_path: Path, clips: Clips) -> None:
     with app(tmp_path) as running:
         running.http.put("/clips/small.mp4", content=clips.get("25.mp4").read_bytes())
         export_id = start(running.http, {"clip": "small.mp4", "keyframes": [], "scale": 2})
@@ -132,16 +132,16 @@ def test_an_upload_is_made_larger(tmp_path: Path, clips: Clips) -> None:
         assert probe(stored(tmp_path, export["output"])).size == (640, 360)
 
 
-def test_on_a_bucket_the_browser_plays_by_links_of_the_store(tmp_path: Path, clips: Clips, s3: ObjectStore) -> None:
+def test_app_with_bucket_browser_plays_presigned_links(tmp_path: Path, clips: Clips, s3: ObjectStore) -> None:
     with app(tmp_path, REEL_MODAL_STORE_URL=s3.url("example")) as running:
         running.http.put("/clips/mine.mp4", content=clips.get("25.mp4").read_bytes())
         export_id = start(running.http, {"clip": "mine.mp4", "keyframes": [], "framing": "1:1"})
         assert list(events(running.http, export_id))[-1]["status"] == "complete"
         output = running.http.get(f"/exports/{export_id}").json()["output"]
-        asked = {"headers": {"range": "bytes=4-7"}, "follow_redirects": True}
-        part = running.http.get(f"/media/{output}", **asked)
+        options = {"headers": {"range": "bytes=4-7"}, "follow_redirects": True}
+        part = running.http.get(f"/media/{output}", **options)
         assert (part.status_code, part.content, part.url.port) == (206, b"ftyp", s3.port)
         assert part.headers["content-type"] == "video/mp4"
         assert running.http.get("/media/nothing.mp4").status_code == 404
-        # Nothing of what was played stays on the app's own disk.
+        # Nothing that was played is stored on the app's disk.
         assert list(tmp_path.rglob("*.mp4")) == []

@@ -1,4 +1,4 @@
-"""The page of the example app in a real browser: by mouse, by keyboard, on a phone's screen, across a reload."""
+"""The page of the example app in a real browser: mouse, keyboard, phone screen, reload."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def ready(page: Page) -> None:
 
 
 async def seek(page: Page, seconds: float) -> None:
-    """Move to a moment of the clip, as the slider does."""
+    """Move to a time in the clip with the slider."""
     await page.run(
         f"""new Promise((resolve) => {{
           video.addEventListener("seeked", resolve, {{once: true}});
@@ -73,7 +73,7 @@ async def look(page: Page, name: str) -> None:
         await page.screenshot(Path(PICTURES, f"{name}.png"))
 
 
-async def test_a_click_on_the_player_becomes_a_reel_beside_its_source(page: Page) -> None:
+async def test_page_click_on_player_makes_reel(page: Page) -> None:
     await page.resize(1200, 900)
     for moment, across in ((0.4, 0.3), (2.0, 0.35)):
         await seek(page, moment)
@@ -86,9 +86,9 @@ async def test_a_click_on_the_player_becomes_a_reel_beside_its_source(page: Page
     await look(page, "rendering")
     await page.reload()
     await page.until("document.querySelector('.export[data-status=complete] .pair:not([hidden])')")
-    seen = await page.run("seen")
-    assert all(before <= after for before, after in pairwise(seen))
-    assert (seen[0] > 0, seen[-1]) == (True, 100)
+    progress_values = await page.run("seen")
+    assert all(before <= after for before, after in pairwise(progress_values))
+    assert (progress_values[0] > 0, progress_values[-1]) == (True, 100)
     sizes = await page.run(
         """Promise.all([...document.querySelectorAll(".pair video")].map((one) => new Promise((resolve, refuse) => {
           const told = () => resolve([one.videoWidth, one.videoHeight]);
@@ -101,7 +101,7 @@ async def test_a_click_on_the_player_becomes_a_reel_beside_its_source(page: Page
     await look(page, "made")
 
 
-async def test_a_cancelled_export_says_so(page: Page) -> None:
+async def test_page_cancelled_export_is_shown(page: Page) -> None:
     await page.click("#marks")
     await page.click("#start")
     await page.until("document.querySelector('.export[data-status=processing]')")
@@ -111,7 +111,7 @@ async def test_a_cancelled_export_says_so(page: Page) -> None:
     assert await page.run("document.querySelector('.export .cancel').hidden")
 
 
-async def test_everything_fits_a_phone_and_works_by_keyboard(page: Page) -> None:
+async def test_page_fits_phone_and_works_by_keyboard(page: Page) -> None:
     await page.resize(390, 844)
     assert await page.run("document.documentElement.scrollWidth === document.documentElement.clientWidth")
     small = "[...document.querySelectorAll('button, select, input')].filter((one) => one.offsetHeight && one.offsetHeight < 44).length"
@@ -138,7 +138,7 @@ async def test_everything_fits_a_phone_and_works_by_keyboard(page: Page) -> None
     assert await page.run(TOO_FAINT) == []
 
 
-async def test_what_is_refused_is_said(page: Page) -> None:
+async def test_page_refusal_is_shown(page: Page) -> None:
     await page.click("#start")
     await page.until("said.className === 'bad'")
     assert "nothing to do" in await page.run("said.textContent")

@@ -1,4 +1,4 @@
-"""The loopback plane, for the tests that need it."""
+"""The loopback plane for the integration tests."""
 
 from tests.integration.loopback.fixtures import plane, plane_of_file, shared_plane
 

@@ -1,4 +1,4 @@
-"""The package's own app on the loopback plane, deployed by the real command line, for the tests that need it."""
+"""The package's app on the loopback plane, deployed with the real command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.integration.loopback.interpreters import only_packages
 
-from reel_modal.config import Settings
 from reel_modal.functions.specs import SPECS
+from reel_modal.settings import Settings
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -24,7 +24,7 @@ APP = "reel-modal-test"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The plane with the app on it, and the folder that is its store."""
+    """The plane with the deployed app, and the folder that is its store."""
 
     plane: LoopbackPlane
     store: Path
@@ -35,7 +35,7 @@ class Deployed:
 
 
 def deploy(plane: LoopbackPlane, **variables: str) -> None:
-    """Run `modal deploy` as a person does; the app is that of the test environment."""
+    """Run `modal deploy` as a user does; the app is that of the test environment."""
     subprocess.run(
         [sys.executable, "-m", "modal", "deploy", "-m", "reel_modal.functions.app"],
         env={
@@ -53,7 +53,7 @@ def deploy(plane: LoopbackPlane, **variables: str) -> None:
 
 @pytest.fixture(scope="module")
 def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """A plane of its own whose containers have what the image installs, and nothing else."""
+    """A separate plane whose containers have only the packages of the image."""
     if sys.platform != "linux":
         pytest.skip("the loopback plane runs containers as Linux processes")
     from tests.integration.loopback.plane import LoopbackPlane
@@ -70,7 +70,7 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 def image_python(folder: Path) -> Path:
-    """Make a Python with modal and what the images install."""
-    wanted = dict.fromkeys(requirement for spec in SPECS.values() for requirement in spec.image.pip_without_gpu)
-    installed = [requirement.partition("==")[0] for requirement in wanted]
+    """Make a Python with modal and the packages of the images."""
+    requirements = dict.fromkeys(requirement for spec in SPECS.values() for requirement in spec.image.pip_without_gpu)
+    installed = [requirement.partition("==")[0] for requirement in requirements]
     return only_packages(folder, ["modal", *installed])

@@ -1,4 +1,4 @@
-"""The tiny app of `loopback/sample` on the loopback plane, for the tests that call functions of any app."""
+"""The tiny app of `loopback/sample` on the loopback plane, for tests that call functions of any app."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).parent / "loopback" / "sample"
 
 
 def deploy(plane: LoopbackPlane, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`modal deploy` as a person runs it."""
+    """Run `modal deploy` as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "modal", "deploy", *arguments, "-m", "loopback_sample"],
         cwd=SAMPLE,
@@ -33,5 +33,5 @@ def deploy(plane: LoopbackPlane, *arguments: str, **variables: str) -> subproces
 @pytest.fixture(scope="module")
 def sample(shared_plane: LoopbackPlane) -> None:
     shared_plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
-    done = deploy(shared_plane)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = deploy(shared_plane)
+    assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -1,4 +1,4 @@
-"""Bad requests against Modal's control plane: each is refused on the host, and none starts a container."""
+"""Bad requests with Modal's control plane: each is refused on the host and starts no container."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are 
 
 __all__ = ["app_plane"]
 
-WHO = {"jobId": "bad", "userId": "u", "inputKey": "in.mp4", "outputKey": "out.mp4"}
+IDENTIFIERS = {"jobId": "bad", "userId": "u", "inputKey": "in.mp4", "outputKey": "out.mp4"}
 KEYFRAME = {"time": 0, "x": 80, "y": 90, "radiusX": 40, "radiusY": 30}
 REGION = {"id": "player", "startTime": 0, "endTime": 1, "keyframes": [KEYFRAME]}
-OVERLAY = {**WHO, "highlightRegions": [REGION]}
+OVERLAY = {**IDENTIFIERS, "highlightRegions": [REGION]}
 
 BAD: dict[str, tuple[str, Mapping[str, object]]] = {
     "no job id": ("render_overlay", {**OVERLAY, "jobId": ""}),
@@ -26,29 +26,35 @@ BAD: dict[str, tuple[str, Mapping[str, object]]] = {
     "an effect that is unknown": ("render_overlay", {**OVERLAY, "effect": "sepia"}),
     "a region that ends before it starts": (
         "render_overlay",
-        {**WHO, "highlightRegions": [{**REGION, "startTime": 2}]},
+        {**IDENTIFIERS, "highlightRegions": [{**REGION, "startTime": 2}]},
     ),
-    "a region without keyframes": ("render_overlay", {**WHO, "highlightRegions": [{**REGION, "keyframes": []}]}),
+    "a region without keyframes": (
+        "render_overlay",
+        {**IDENTIFIERS, "highlightRegions": [{**REGION, "keyframes": []}]},
+    ),
     "a radius of zero": (
         "render_overlay",
-        {**WHO, "highlightRegions": [{**REGION, "keyframes": [{**KEYFRAME, "radiusX": 0}]}]},
+        {**IDENTIFIERS, "highlightRegions": [{**REGION, "keyframes": [{**KEYFRAME, "radiusX": 0}]}]},
     ),
-    "an odd width": ("process_framing", {**WHO, "outputWidth": 55, "outputHeight": 96}),
+    "an odd width": ("process_framing", {**IDENTIFIERS, "outputWidth": 55, "outputHeight": 96}),
     "a trim that ends before it starts": (
         "process_framing",
-        {**WHO, "segmentData": {"trimStart": 2, "trimEnd": 1}},
+        {**IDENTIFIERS, "segmentData": {"trimStart": 2, "trimEnd": 1}},
     ),
-    "a scale that no network has": ("apply_upscale", {**WHO, "scale": 3}),
+    "a scale that no network has": ("apply_upscale", {**IDENTIFIERS, "scale": 3}),
     "an input that climbs out": ("render_overlay", {**OVERLAY, "inputKey": "../../etc/passwd"}),
     "an absolute input": ("render_overlay", {**OVERLAY, "inputKey": "/etc/passwd"}),
-    "an output that climbs out": ("process_framing", {**WHO, "outputKey": "../out.mp4"}),
-    "an output that is a missing value": ("process_framing", {**WHO, "outputKey": "undefined"}),
-    "an output with a null character": ("process_framing", {**WHO, "outputKey": "out\0.mp4"}),
+    "an output that climbs out": ("process_framing", {**IDENTIFIERS, "outputKey": "../out.mp4"}),
+    "an output that is a missing value": ("process_framing", {**IDENTIFIERS, "outputKey": "undefined"}),
+    "an output with a null character": ("process_framing", {**IDENTIFIERS, "outputKey": "out\0.mp4"}),
     "an output without a container": ("render_overlay", {**OVERLAY, "outputKey": "out.exe"}),
     "an output that is the input": ("render_overlay", {**OVERLAY, "outputKey": "in.mp4"}),
     "a user id with a slash": ("render_overlay", {**OVERLAY, "userId": "../victim"}),
-    "a time with an exponent": ("render_overlay", {**WHO, "highlightRegions": [{**REGION, "endTime": "1e4000000"}]}),
-    "a network of this machine": ("apply_upscale", {**WHO, "scale": 2, "model": "/etc/passwd"}),
+    "a time with an exponent": (
+        "render_overlay",
+        {**IDENTIFIERS, "highlightRegions": [{**REGION, "endTime": "1e4000000"}]},
+    ),
+    "a network of this machine": ("apply_upscale", {**IDENTIFIERS, "scale": 2, "model": "/etc/passwd"}),
 }
 
 
@@ -60,7 +66,7 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         yield app_plane
 
 
-async def test_bad_requests_start_no_container_and_ask_modal_nothing(app: Deployed) -> None:
+async def test_submit_bad_request_starts_no_container_and_no_rpc(app: Deployed) -> None:
     started = app.plane.started_containers()
     async with FunctionRegistry(app.settings) as registry:
         for name, (function, raw) in BAD.items():

@@ -1,4 +1,4 @@
-"""How a container takes Modal's cancellation, with the real signal: the token first, an exception only at last."""
+"""Cancellation in a container, with Modal's real signal: the token first, an exception only as a last resort."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if sys.platform == "win32":
 
 
 @pytest.fixture(autouse=True)
-def theirs() -> Iterator[Any]:
-    """The handler that modal's runtime sets around a function."""
+def modal_handler() -> Iterator[Any]:
+    """Install the handler that modal's runtime installs around a function."""
     from modal.exception import InputCancellation
 
     def cancel(_number: int, _frame: FrameType | None) -> None:
@@ -34,7 +34,7 @@ def theirs() -> Iterator[Any]:
 
 
 def send_cancellation() -> None:
-    """Do what modal's runtime does when it hears of one."""
+    """Send the signal that modal's runtime sends for a cancellation."""
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
@@ -45,7 +45,7 @@ def until(token: CancellationToken) -> None:
     assert token.cancelled
 
 
-def test_a_body_ends_between_two_frames_and_modal_hears_of_a_cancelled_input(theirs: Any) -> None:
+def test_cancel_between_frames_ends_body_as_cancelled_input(modal_handler: Any) -> None:
     from modal.exception import InputCancellation
 
     from reel_modal.functions.container import heeding_cancellation
@@ -59,10 +59,10 @@ def test_a_body_ends_between_two_frames_and_modal_hears_of_a_cancelled_input(the
 
     with pytest.raises(InputCancellation, match="between two frames"):
         body()
-    assert signal.getsignal(signal.SIGUSR1) is theirs
+    assert signal.getsignal(signal.SIGUSR1) is modal_handler
 
 
-def test_a_body_that_comes_to_no_frame_is_interrupted(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_blocked_body_is_interrupted(modal_handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modal.exception import InputCancellation
 
     from reel_modal.functions import container
@@ -76,25 +76,24 @@ def test_a_body_that_comes_to_no_frame_is_interrupted(theirs: Any, monkeypatch: 
 
     with pytest.raises(InputCancellation, match="in the middle of a step"):
         body()
-    assert signal.getsignal(signal.SIGUSR1) is theirs
+    assert signal.getsignal(signal.SIGUSR1) is modal_handler
 
 
-def test_a_body_that_was_done_by_then_is_left_alone(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_finished_body_is_not_interrupted(modal_handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from reel_modal.functions import container
 
     monkeypatch.setattr(container, "BETWEEN_FRAMES_SECONDS", 0.01)
-    before = threading.active_count()
     with container.heeding_cancellation() as token:
         pass
     assert not token.cancelled
     for thread in threading.enumerate():
         if thread.name == "reel_modal-cancellation":
             thread.join(30)
-    assert threading.active_count() == before
-    assert signal.getsignal(signal.SIGUSR1) is theirs
+            assert not thread.is_alive()
+    assert signal.getsignal(signal.SIGUSR1) is modal_handler
 
 
-def test_an_error_of_the_body_stays_its_own() -> None:
+def test_cancellation_handler_keeps_error_of_body() -> None:
     from reel_modal.functions.container import heeding_cancellation
 
     with pytest.raises(ValueError, match="mine"), heeding_cancellation():

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: real processes, what they print where, and how they end."""
+"""The command line in real processes: stdout, stderr and exit status."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def regions(tmp_path: Path) -> Path:
     return path
 
 
-def test_render_overlay_writes_the_clip_and_says_so(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_render_overlay_writes_clip_and_prints_summary(clips: Clips, tmp_path: Path, regions: Path) -> None:
     out = tmp_path / "out.mp4"
-    done = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, "--encoder", "libx264")
-    assert (done.returncode, probe(out).size) == (0, (320, 180))
-    assert done.stdout.startswith(f"{out}: 25 frames, 1.00 s of video, rendered in ")
-    assert "times real time" in done.stdout
-    assert "fps" in done.stderr
-    assert "(25 of 25)" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("100 %")
+    completed = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, "--encoder", "libx264")
+    assert (completed.returncode, probe(out).size) == (0, (320, 180))
+    assert completed.stdout.startswith(f"{out}: 25 frames, 1.00 s of video, rendered in ")
+    assert "times real time" in completed.stdout
+    assert "fps" in completed.stderr
+    assert "(25 of 25)" in completed.stderr
+    assert completed.stderr.splitlines()[-1].startswith("100 %")
 
 
-def test_json_is_for_machines(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_render_overlay_json_prints_result_as_json(clips: Clips, tmp_path: Path, regions: Path) -> None:
     arguments = (
         "--regions",
         regions,
@@ -66,16 +66,16 @@ def test_json_is_for_machines(clips: Clips, tmp_path: Path, regions: Path) -> No
         "libx264",
         "--json",
     )
-    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    said = json.loads(done.stdout)
-    assert (said["status"], said["frames"], said["degraded"]) == ("success", 25, [])
+    completed = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    result = json.loads(completed.stdout)
+    assert (result["status"], result["frames"], result["degraded"]) == ("success", 25, [])
 
 
-def test_a_whole_request_is_taken_as_well(clips: Clips, tmp_path: Path) -> None:
+def test_render_overlay_full_request_accepted(clips: Clips, tmp_path: Path) -> None:
     path = tmp_path / "request.json"
     path.write_text(json.dumps({"regions": REGIONS, "effect": "brightness_boost", "encode": {"encoder": "ffv1"}}))
-    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mkv", "--regions", path, "--json")
-    assert json.loads(done.stdout)["encoder"] == "ffv1"
+    completed = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mkv", "--regions", path, "--json")
+    assert json.loads(completed.stdout)["encoder"] == "ffv1"
 
 
 SPEC: dict[str, object] = {
@@ -97,46 +97,46 @@ def spec(folder: Path, content: object) -> Path:
     return path
 
 
-def test_process_framing_writes_the_clip_and_says_so(clips: Clips, tmp_path: Path) -> None:
+def test_process_framing_writes_clip_and_prints_summary(clips: Clips, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     arguments = ("--spec", spec(tmp_path, SPEC), "--encoder", "libx264")
-    done = run("process-framing", clips.get("25.mp4"), out, *arguments)
-    assert (done.returncode, probe(out).size) == (0, (54, 96)), done.stderr
-    # 0.3 s at half speed and 0.3 s as they are: 22.5 frames.
-    assert done.stdout.startswith(f"{out}: 22 frames, 0.88 s of video, rendered in ")
-    assert "54x96, opencv-yuv420p, libx264" in done.stdout
-    assert "(22 of 22)" in done.stderr
+    completed = run("process-framing", clips.get("25.mp4"), out, *arguments)
+    assert (completed.returncode, probe(out).size) == (0, (54, 96)), completed.stderr
+    # 0.3 s at half speed and 0.3 s unchanged: 22.5 frames.
+    assert completed.stdout.startswith(f"{out}: 22 frames, 0.88 s of video, rendered in ")
+    assert "54x96, opencv-yuv420p, libx264" in completed.stdout
+    assert "(22 of 22)" in completed.stderr
 
 
-def test_a_list_of_crops_is_a_spec_too(clips: Clips, tmp_path: Path) -> None:
+def test_process_framing_crop_list_accepted_as_spec(clips: Clips, tmp_path: Path) -> None:
     crops = [{"time": 0, "x": 100, "y": 0, "width": 90, "height": 160}]
     arguments = ("--spec", spec(tmp_path, crops), "--encoder", "libx264", "--preset", "ultrafast", "--json")
-    done = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    said = json.loads(done.stdout)
-    assert (said["function"], said["engine"]) == ("process_framing", "ffmpeg-graph")
-    assert (said["width"], said["height"], said["frames"]) == (810, 1440, 25)
+    completed = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    result = json.loads(completed.stdout)
+    assert (result["function"], result["engine"]) == ("process_framing", "ffmpeg-graph")
+    assert (result["width"], result["height"], result["frames"]) == (810, 1440, 25)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ({**SPEC, "outputWidth": 55}, "output_width: is 55; video with 4:2:0 chroma has even sides"),
-        ({"segmentData": {"trimStart": 7}}, "trim_start_seconds: is 7; the clip has ended at 1"),
-        (7, "must hold a request, or its list `crop`"),
+        ({"segmentData": {"trimStart": 7}}, "trim_start_seconds: is 7; the clip ends at 1"),
+        (7, "must contain a request, or its list `crop`"),
     ],
 )
-def test_a_bad_spec_is_a_usage_error_that_names_the_place(
+def test_process_framing_bad_spec_is_usage_error_naming_place(
     clips: Clips, tmp_path: Path, content: object, words: str
 ) -> None:
     arguments = ("--spec", spec(tmp_path, content), "--encoder", "libx264")
-    done = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert words in completed.stderr
+    assert "Traceback" not in completed.stderr
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_terminal_shows_progress_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
     screen, terminal = pty.openpty()
     command = [
         sys.executable,
@@ -153,19 +153,19 @@ def test_on_a_terminal_there_is_a_bar(clips: Clips, tmp_path: Path, regions: Pat
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
     )
     os.close(terminal)
-    seen = b""
+    terminal_output = b""
     while True:
         try:
             chunk = os.read(screen, 65536)
-        except OSError:  # how Linux says that the other end of a terminal is closed
+        except OSError:  # on Linux this means that the other end of the terminal is closed
             break
         if not chunk:
             break
-        seen += chunk
+        terminal_output += chunk
     os.close(screen)
     assert process.wait(timeout=60) == 0
-    drawn = [line for line in re.split(r"[\r\n]+|\x1b\[2K", strip_codes(seen.decode())) if "━" in line]
-    shown = [int(found[1]) for line in drawn if (found := re.search(r"(\d+) %", line))]
+    drawn = [line for line in re.split(r"[\r\n]+|\x1b\[2K", strip_codes(terminal_output.decode())) if "━" in line]
+    shown = [int(match[1]) for line in drawn if (match := re.search(r"(\d+) %", line))]
     assert shown == sorted(shown)
     assert (shown[0], shown[-1]) == (0, 100)
     assert any(re.search(r"render ━.* \d+ %  ?\d+\.\d fps \d:\d\d:\d\d left", line) for line in drawn), drawn
@@ -176,55 +176,53 @@ def strip_codes(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-JL-Za-z]", "", screen)
 
 
-def test_each_finished_job_is_remembered_unless_that_is_forbidden(
-    clips: Clips, tmp_path: Path, regions: Path
-) -> None:
+def test_timings_recorded_unless_disabled(clips: Clips, tmp_path: Path, regions: Path) -> None:
     timings, arguments = tmp_path / "data" / "timings", ("--regions", regions, "--encoder", "libx264")
     render = ("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
     assert run(*render, REEL_MODAL_TIMINGS="off").returncode == 0
     run(*render, REEL_MODAL_TIMINGS=str(timings))
     run(*render, REEL_MODAL_TIMINGS=str(timings))
-    said = json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)
-    assert said["path"] == str(timings)
-    (known,) = said["timings"]
-    assert (known["function"], known["gpu"], known["jobs"]) == ("render_overlay", "local", 2)
-    assert (known["warm_startup"]["jobs"], known["cold_startup"]) == (2, None)  # no process was started for them
+    report = json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)
+    assert report["path"] == str(timings)
+    (timing,) = report["timings"]
+    assert (timing["function"], timing["gpu"], timing["jobs"]) == ("render_overlay", "local", 2)
+    assert (timing["warm_startup"]["jobs"], timing["cold_startup"]) == (2, None)  # no process was started for them
     failed = run(*render[:1], clips.get("garbage.mp4"), *render[2:], REEL_MODAL_TIMINGS=str(timings))
     assert failed.returncode == 1
     assert json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)["timings"][0]["jobs"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.mp4", "regions.json"]
     off = run("timings", REEL_MODAL_TIMINGS="off")
-    assert (off.returncode, off.stdout, "nothing is remembered" in off.stderr) == (0, "", True)
+    assert (off.returncode, off.stdout, "timings are off" in off.stderr) == (0, "", True)
 
 
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
         ("[", 2, "is not JSON"),
-        ("3", 2, "must hold a request, or its list `regions`"),
+        ("3", 2, "must contain a request, or its list `regions`"),
         (
             '[{"id": "a", "start_time": 2, "end_time": 1, "keyframes": []}]',
             2,
-            "regions[0].end_seconds: is 1; the start at 2",
+            "regions[0].end_seconds: is 1; it must not be before the start, 2",
         ),
     ],
 )
-def test_bad_regions_are_a_usage_error_that_names_the_place(
+def test_bad_regions_is_usage_error_naming_place(
     clips: Clips, tmp_path: Path, content: str, status: int, words: str
 ) -> None:
     path = tmp_path / "regions.json"
     path.write_text(content)
-    done = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", "--regions", path)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", "--regions", path)
+    assert (completed.returncode, completed.stdout) == (status, "")
+    assert words in completed.stderr
+    assert "Traceback" not in completed.stderr
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_other_failures_have_their_status(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_failures_have_documented_exit_status(clips: Clips, tmp_path: Path, regions: Path) -> None:
     out = tmp_path / "out.mp4"
     missing = run("render-overlay", tmp_path / "missing.mp4", out, "--regions", regions)
-    assert (missing.returncode, "there is no object under" in missing.stderr) == (1, True)
+    assert (missing.returncode, "not found" in missing.stderr) == (1, True)
     refused = run("render-overlay", clips.get("garbage.mp4"), out, "--regions", regions)
     assert (refused.returncode, "cannot be read as a video" in refused.stderr) == (1, True)
     unset = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, REEL_MODAL_FFMPEG="/nowhere")
@@ -233,7 +231,7 @@ def test_other_failures_have_their_status(clips: Clips, tmp_path: Path, regions:
     assert not out.exists()
 
 
-def test_ctrl_c_is_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_ctrl_c_exits_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regions: Path) -> None:
     out = tmp_path / "made" / "out.mp4"
     out.parent.mkdir()
     command = [sys.executable, "-m", "reel_modal", "render-overlay", clips.get("bigbuckbunny.mp4"), out]
@@ -249,76 +247,76 @@ def test_ctrl_c_is_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regions:
     os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; nothing was left behind" in words
+    assert "interrupted; no partial files were left" in words
     assert list(out.parent.iterdir()) == []
     assert list(tmp_path.glob("reel_modal-*")) == []
 
 
-def test_probe_says_what_a_clip_is(clips: Clips) -> None:
-    done = run("probe", clips.get("29_97.mp4"))
-    assert "30000/1001" in done.stdout
-    said = json.loads(run("probe", clips.get("turned_90.mp4"), "--json", "--scan").stdout)
-    assert (said["size"], said["scan"]["frame_count"]) == ([96, 160], 10)
+def test_probe_prints_clip_properties(clips: Clips) -> None:
+    completed = run("probe", clips.get("29_97.mp4"))
+    assert "30000/1001" in completed.stdout
+    media = json.loads(run("probe", clips.get("turned_90.mp4"), "--json", "--scan").stdout)
+    assert (media["size"], media["scan"]["frame_count"]) == ([96, 160], 10)
     assert run("probe", clips.get("garbage.mp4")).returncode == 1
 
 
-def test_a_reader_that_leaves_is_no_traceback(clips: Clips) -> None:
+def test_stdout_closed_early_prints_no_traceback(clips: Clips) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     command = [sys.executable, "-m", "reel_modal", "probe", clips.get("25.mp4"), "--json"]
-    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    completed = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writes)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (completed.returncode, completed.stderr) == (1, "")
 
 
-def test_doctor_says_what_is_usable_and_how_to_cure_what_is_not() -> None:
-    done = run("doctor")
-    assert done.returncode == 0
-    assert "encoder libx264" in done.stdout
-    assert "imageio-ffmpeg" in done.stdout
-    said = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
-    assert said["encoder libx264"]["ok"]
-    assert said["storage"] == {
+def test_doctor_lists_features_and_cures() -> None:
+    completed = run("doctor")
+    assert completed.returncode == 0
+    assert "encoder libx264" in completed.stdout
+    assert "imageio-ffmpeg" in completed.stdout
+    findings = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert findings["encoder libx264"]["ok"]
+    assert findings["storage"] == {
         "name": "storage",
         "ok": False,
         "detail": "no store is set",
-        "cure": "set REEL_MODAL_STORE_URL, such as file:///srv/media, where jobs use keys",
+        "cure": "set REEL_MODAL_STORE_URL, such as file:///srv/media, if jobs use keys",
         "required": False,
     }
     broken = run("doctor", REEL_MODAL_FFMPEG="/nowhere")
     assert (broken.returncode, "cure: correct REEL_MODAL_FFMPEG, or unset it" in broken.stdout) == (3, True)
 
 
-def test_doctor_runs_a_network_on_each_device() -> None:
-    said = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
-    assert said["onnxruntime"]["ok"]
-    assert said["upscale on cpu"] == {
+def test_doctor_runs_network_on_each_device() -> None:
+    findings = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert findings["onnxruntime"]["ok"]
+    assert findings["upscale on cpu"] == {
         "name": "upscale on cpu",
         "ok": True,
         "detail": "onnxruntime-cpu fp32 small-x2",
         "cure": "",
         "required": True,
     }
-    assert not said["upscale on cuda"]["required"]
-    if not said["upscale on cuda"]["ok"]:
-        assert "onnxruntime-gpu[cuda,cudnn]" in said["upscale on cuda"]["cure"]
-        asked = run("doctor", REEL_MODAL_UPSCALE_PROVIDER="cuda")
-        assert (asked.returncode, "MISSING  upscale on cuda" in asked.stdout) == (3, True)
+    assert not findings["upscale on cuda"]["required"]
+    if not findings["upscale on cuda"]["ok"]:
+        assert "onnxruntime-gpu[cuda,cudnn]" in findings["upscale on cuda"]["cure"]
+        cuda_required = run("doctor", REEL_MODAL_UPSCALE_PROVIDER="cuda")
+        assert (cuda_required.returncode, "MISSING  upscale on cuda" in cuda_required.stdout) == (3, True)
 
 
-def test_apply_upscale_writes_the_clip_and_says_so(tmp_path: Path) -> None:
+def test_apply_upscale_writes_clip_and_prints_summary(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
     out = tmp_path / "out.mp4"
-    done = run("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264")
-    assert (done.returncode, probe(out).size) == (0, (192, 128)), done.stderr
-    assert done.stdout.startswith(f"{out}: 10 frames, 0.40 s of video, rendered in ")
-    assert "192x128, onnxruntime-cpu fp32 small-x2, libx264" in done.stdout
+    completed = run("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264")
+    assert (completed.returncode, probe(out).size) == (0, (192, 128)), completed.stderr
+    assert completed.stdout.startswith(f"{out}: 10 frames, 0.40 s of video, rendered in ")
+    assert "192x128, onnxruntime-cpu fp32 small-x2, libx264" in completed.stdout
     arguments = ("--size", "240x160", "--model", "large", "--encoder", "libx264", "--json")
-    said = json.loads(run("apply-upscale", source, out, *arguments).stdout)
-    assert (said["width"], said["height"], said["engine"]) == (240, 160, "onnxruntime-cpu fp32 large-x4")
+    result = json.loads(run("apply-upscale", source, out, *arguments).stdout)
+    assert (result["width"], result["height"], result["engine"]) == (240, 160, "onnxruntime-cpu fp32 large-x4")
 
 
-def test_apply_upscale_takes_a_network_by_path_and_by_registered_name(tmp_path: Path) -> None:
+def test_apply_upscale_network_by_path_or_name_accepted(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
     network = tmp_path / "my net.onnx"
     network.write_bytes(repeating(1, 2).to_bytes())
@@ -338,43 +336,43 @@ def test_apply_upscale_takes_a_network_by_path_and_by_registered_name(tmp_path: 
         ((), 2, "one of the arguments --scale --size is required"),
         (("--scale", "2", "--size", "8x8"), 2, "not allowed with argument"),
         (("--size", "big"), 2, "write the width and the height, such as 1920x1080"),
-        (("--size", "24x16"), 2, "process_framing makes clips smaller"),
+        (("--size", "24x16"), 2, "use process_framing"),
         (("--scale", "2", "--model", "huge"), 1, "huge' is not found; give the path of an ONNX file"),
         (("--scale", "2", "--model", "/dev/zero"), 1, "is not a regular file"),
         (("--scale", "2", "--model", "https://example.org/n.onnx"), 2, "model_sha256: is missing"),
         (
             ("--scale", "2", "--model", "http://localhost:1/n.onnx", "--model-sha256", "ab" * 32),
             1,
-            "leads to an address that is private",
+            "an address that is private",
         ),
         (
             ("--scale", "2", "--model", "http://localhost:1/n", "--model-sha256", "ab" * 32, "--model-private"),
             1,
             "could not be downloaded: Connection refused",
         ),
-        (("--scale", "2", "--provider", "cuda"), 3, "the GPU was asked for"),
+        (("--scale", "2", "--provider", "cuda"), 3, "the GPU was requested"),
     ],
 )
-def test_an_upscaling_that_cannot_be_says_why(
+def test_apply_upscale_invalid_request_names_reason(
     arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
 ) -> None:
     source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
-    done = run("apply-upscale", source, tmp_path / "out.mp4", *arguments)
-    assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+    completed = run("apply-upscale", source, tmp_path / "out.mp4", *arguments)
+    assert (completed.returncode, words in completed.stderr) == (status, True), completed.stderr
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_the_demo_makes_three_clips_and_a_picture_of_each(tmp_path: Path) -> None:
-    done = run("demo", "--output", tmp_path / "demo")
-    assert done.returncode == 0, done.stderr
-    made = probe(tmp_path / "demo" / "highlight.mp4", scan=True)
-    assert made.scan is not None
-    assert (made.size, made.scan.frame_count, len(made.audio)) == ((1280, 720), 132, 1)
-    assert "132 frames, 5.28 s of video" in done.stdout
+def test_demo_makes_three_clips_with_pictures(tmp_path: Path) -> None:
+    completed = run("demo", "--output", tmp_path / "demo")
+    assert completed.returncode == 0, completed.stderr
+    highlight = probe(tmp_path / "demo" / "highlight.mp4", scan=True)
+    assert highlight.scan is not None
+    assert (highlight.size, highlight.scan.frame_count, len(highlight.audio)) == ((1280, 720), 132, 1)
+    assert "132 frames, 5.28 s of video" in completed.stdout
     reel = probe(tmp_path / "demo" / "reel.mp4", scan=True)
     assert reel.scan is not None
     assert (reel.size, reel.scan.frame_count, len(reel.audio)) == ((810, 1440), 118, 1)
-    assert "118 frames, 4.72 s of video" in done.stdout
+    assert "118 frames, 4.72 s of video" in completed.stdout
     larger = probe(tmp_path / "demo" / "larger.mp4", scan=True)
     assert larger.scan is not None
     assert (larger.size, larger.scan.frame_count) == ((704, 576), 120)

@@ -1,4 +1,4 @@
-"""`python -m reel_modal.deploy` as a person uses it, against Modal's control plane on this machine."""
+"""`python -m reel_modal.deploy` as a user runs it, with Modal's control plane on this machine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.processes import await_end, command, family
 from tests.watchdog import with_variable
 
 import reel_modal
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
-from reel_modal.media import find_ffmpeg
+from reel_modal.settings import Settings
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
-    # Each starts a dozen processes, which is seconds on a quiet machine and minutes on a busy one.
+    # Each starts a dozen processes, which takes seconds on an idle machine and minutes on a busy one.
     pytest.mark.timeout(300),
 ]
 
@@ -44,7 +44,7 @@ FFMPEG = f"ffmpeg: {find_ffmpeg(Settings(ffmpeg=None))}"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployed, Path]]:
-    """A plane on which nothing is deployed, and a Python with what the image installs, which its containers have."""
+    """A plane without deployments, and a Python with the packages of the image for its containers."""
     from tests.integration.loopback.plane import LoopbackPlane
 
     folder = tmp_path_factory.mktemp("deploys")
@@ -62,7 +62,7 @@ class Done(NamedTuple):
 
 
 class Deploys:
-    """The command, the plane that it talks to, and what is needed around it."""
+    """The deploy command, its plane, and its environment."""
 
     def __init__(self, plane_of: Deployed, python: Path, folder: Path) -> None:
         self.plane, self.python, self.folder = plane_of.plane, python, folder
@@ -86,8 +86,8 @@ class Deploys:
             check=False,
         )
 
-    def here(self, *arguments: str, **variables: str) -> Done:
-        """The same in this process, where modal is loaded already."""
+    def run_in_process(self, *arguments: str, **variables: str) -> Done:
+        """Run the command in this process, in which modal is already loaded."""
         from tests.integration.loopback.fixtures import forget_client
 
         out, err = io.StringIO(), io.StringIO()
@@ -97,8 +97,8 @@ class Deploys:
             forget_client()
             try:
                 status = main(["--log-file", str(self.log), *arguments])
-            except SystemExit as left:  # how argparse ends a process
-                status = int(str(left.code))
+            except SystemExit as exit_error:  # argparse ends a process with it
+                status = int(str(exit_error.code))
         return Done(status, out.getvalue(), err.getvalue())
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -113,13 +113,13 @@ class Deploys:
         )
 
     def scratch(self) -> Path:
-        """An empty place for temporary files."""
+        """Return an empty temporary directory."""
         folder = self.folder / f"scratch-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         return folder
 
     def publishes(self) -> int:
-        """How often the app was published in this test."""
+        """Return how often the app was published in this test."""
         return self.plane.count("AppPublish")
 
     def gpu(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class Deploys:
 
 @pytest.fixture
 def deploys(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
-    """The command, with nothing deployed under its name."""
+    """The command, without a deployment of the app."""
     from tests.integration.loopback.fixtures import fresh
 
     deployed, python = shared
@@ -140,55 +140,57 @@ def deploys(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
-    """The command, with a first version that serves."""
+    """The command, with a first version deployed."""
     from tests.integration.loopback.fixtures import fresh
 
     deployed, python = shared
-    there = deployed.plane.functions(APP)
-    if set(there) != {*SPECS, local_contract({}).name} or there["render_overlay"].gpus != ("T4",):
+    deployed_functions = deployed.plane.functions(APP)
+    if set(deployed_functions) != {*SPECS, local_contract({}).name} or deployed_functions["render_overlay"].gpus != (
+        "T4",
+    ):
         deploy(deployed.plane, REEL_MODAL_APP="deploys")
     with fresh(deployed.plane, monkeypatch):
         yield Deploys(deployed, python, tmp_path)
 
 
-def test_a_deploy_tries_publishes_and_verifies(deploys: Deploys) -> None:
-    done = deploys.run(*NAME, "--preflight-python", str(deploys.python), "--tag", "v1")
-    assert done.returncode == 0, done.stderr
+def test_deploy_runs_trial_publishes_and_verifies(deploys: Deploys) -> None:
+    completed = deploys.run(*NAME, "--preflight-python", str(deploys.python), "--tag", "v1")
+    assert completed.returncode == 0, completed.stderr
     for name in SPECS:
-        assert f"trial: {name} made " in done.stderr
-        assert f"Created Function {name}" in done.stderr
-    assert done.stdout.splitlines() == [f"{APP}: version 1", *(f"{name}: ok" for name in SPECS), FFMPEG]
+        assert f"trial: {name} rendered " in completed.stderr
+        assert f"Created Function {name}" in completed.stderr
+    assert completed.stdout.splitlines() == [f"{APP}: version 1", *(f"{name}: ok" for name in SPECS), FFMPEG]
     assert set(deploys.plane.functions(APP)) == {*SPECS, local_contract({}).name}
     (published,) = [request for rpc, request in deploys.plane.requests if rpc == "AppPublish"]
     assert published.deployment_tag == "v1"
 
 
-def test_deploy_verify_change_verify_deploy_verify(deploys: Deploys) -> None:
-    assert deploys.here(*QUICK).returncode == 0
-    assert deploys.here(*NAME, "--verify-only").returncode == 0
-    changed = deploys.here(*NAME, "--verify-only", **L4)
+def test_deploy_changed_resources_detected_by_verify(deploys: Deploys) -> None:
+    assert deploys.run_in_process(*QUICK).returncode == 0
+    assert deploys.run_in_process(*NAME, "--verify-only").returncode == 0
+    changed = deploys.run_in_process(*NAME, "--verify-only", **L4)
     assert changed.returncode == 1
     assert changed.stdout.splitlines() == [
         f"{APP}: version 1",
-        "render_overlay: gpu: T4 is deployed, L4 is here",
+        "render_overlay: gpu: T4 is deployed, L4 is local",
         "process_framing: ok",
         "apply_upscale: ok",
         FFMPEG,
     ]
-    again = deploys.here(*QUICK, "--strategy", "recreate", **L4)
+    again = deploys.run_in_process(*QUICK, "--strategy", "recreate", **L4)
     assert deploys.plane.count("TaskList") > 0
     assert (again.returncode, deploys.gpu()) == (0, ("L4",))
-    clean = deploys.here(*NAME, "--verify-only", "--json", **L4)
-    said = json.loads(clean.stdout)
-    assert (clean.returncode, said["ok"], said["version"]) == (0, True, 2)
+    clean = deploys.run_in_process(*NAME, "--verify-only", "--json", **L4)
+    report = json.loads(clean.stdout)
+    assert (clean.returncode, report["ok"], report["version"]) == (0, True, 2)
 
 
 @pytest.mark.parametrize(("encoding", "into_file"), [("cp1252", "stdout"), ("ascii", "stderr")])
-def test_no_screen_stops_a_deploy(deploys: Deploys, encoding: str, into_file: str) -> None:
+def test_deploy_any_output_encoding_succeeds(deploys: Deploys, encoding: str, into_file: str) -> None:
     path = deploys.folder / "screen.txt"
     streams: dict[str, int] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     with path.open("wb") as file:
-        done = subprocess.run(
+        completed = subprocess.run(
             deploys.command(*QUICK),
             env=deploys.environment(PYTHONIOENCODING=encoding),
             stdin=subprocess.DEVNULL,
@@ -196,14 +198,14 @@ def test_no_screen_stops_a_deploy(deploys: Deploys, encoding: str, into_file: st
             check=False,
             **{**streams, into_file: file.fileno()},  # type: ignore[call-overload]
         )
-    shown = "".join(part.decode(encoding) for part in (done.stdout, done.stderr, path.read_bytes()) if part)
-    assert (done.returncode, deploys.publishes()) == (0, 1), shown
+    shown = "".join(part.decode(encoding) for part in (completed.stdout, completed.stderr, path.read_bytes()) if part)
+    assert (completed.returncode, deploys.publishes()) == (0, 1), shown
     assert "render_overlay: ok" in shown
     assert "+ App deployed" in shown
     assert "✓ App deployed" in deploys.log.read_text(encoding="utf-8")
 
 
-def test_a_deploy_that_is_killed_half_way_leaves_the_former_version(first: Deploys) -> None:
+def test_deploy_killed_midway_keeps_previous_version(first: Deploys) -> None:
     first.plane.faults.hang("FunctionCreate")
     process = first.start(*QUICK, **L4)
     first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
@@ -213,30 +215,30 @@ def test_a_deploy_that_is_killed_half_way_leaves_the_former_version(first: Deplo
     await_end(sender, 60)
     first.plane.faults.clear()
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
-    after = first.here(*NAME, "--verify-only", **L4)
+    after = first.run_in_process(*NAME, "--verify-only", **L4)
     assert after.returncode == 1
-    assert "render_overlay: gpu: T4 is deployed, L4 is here" in after.stdout
+    assert "render_overlay: gpu: T4 is deployed, L4 is local" in after.stdout
 
 
-def test_ctrl_c_is_130_and_leaves_the_former_version(first: Deploys) -> None:
+def test_deploy_ctrl_c_exits_130_and_keeps_previous_version(first: Deploys) -> None:
     first.plane.faults.hang("FunctionCreate")
     process = first.start(*QUICK, **L4)
     first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
     assert process.stderr is not None
-    # What it says is on the screen while it runs.
+    # Its messages are displayed while it runs.
     assert any("deploying deploys-test (test)" in line for line in process.stderr)
     sender = family(process.pid)
-    # A terminal sends it to the whole group.
+    # A terminal sends the signal to the whole process group.
     os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in words) == (130, False)
-    assert "interrupted; --verify-only says what serves now" in words
+    assert "interrupted; use --verify-only" in words
     await_end(sender, 60)
     assert (first.publishes(), first.gpu()) == (0, ("T4",))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
-def test_deploy_ended_by_a_signal_while_it_sends_leaves_nothing(first: Deploys, number: int, status: int) -> None:
+def test_deploy_signal_during_upload_leaves_nothing(first: Deploys, number: int, status: int) -> None:
     first.plane.faults.hang("FunctionCreate")
     scratch = first.scratch()
     process = first.start(*QUICK, **L4, TMPDIR=str(scratch))
@@ -251,7 +253,7 @@ def test_deploy_ended_by_a_signal_while_it_sends_leaves_nothing(first: Deploys, 
 
 
 @pytest.mark.parametrize("step", ["deploy.trial app", ".part.mp4", "-m venv", "-m pip install"])
-def test_deploy_ended_by_a_signal_in_its_trial_leaves_nothing(first: Deploys, step: str) -> None:
+def test_deploy_signal_during_trial_leaves_nothing(first: Deploys, step: str) -> None:
     scratch, cache = first.scratch(), first.scratch()
     trial = () if "-m " in step else ("--preflight-python", str(first.python))
     process = first.start(*NAME, *trial, **L4, TMPDIR=str(scratch), XDG_CACHE_HOME=str(cache))
@@ -271,68 +273,71 @@ def test_deploy_ended_by_a_signal_in_its_trial_leaves_nothing(first: Deploys, st
     assert first.publishes() == 0
 
 
-def test_a_deploy_that_is_never_answered_ends_in_time_and_says_what_serves(first: Deploys) -> None:
+def test_deploy_unanswered_times_out_and_names_live_version(first: Deploys) -> None:
     first.plane.faults.hang("AppPublish")
-    late = first.here(*QUICK, "--timeout", "8", **L4)
+    late = first.run_in_process(*QUICK, "--timeout", "8", **L4)
     assert late.returncode == 1
-    assert "the deployment was not through after 8 s, and was ended" in late.stderr
-    assert "a deployment is published by its last request, so the former version should serve on" in late.stderr
+    assert "the deployment was not finished after 8 s, and was ended" in late.stderr
+    assert (
+        "a deployment is published by its last request, so the previous version should still be active" in late.stderr
+    )
     first.plane.faults.hang("*")
-    silent = first.here(*QUICK, "--timeout", "2")
+    silent = first.run_in_process(*QUICK, "--timeout", "2")
     assert silent.returncode == 1
-    assert "Modal does not answer: nothing came within 2 s" in silent.stderr
-    assert "next: look at the network" in silent.stderr
+    assert "Modal is unreachable: no response within 2 s" in silent.stderr
+    assert "next: check the network" in silent.stderr
 
 
-def test_a_service_that_is_away_for_a_moment_does_not_matter(first: Deploys) -> None:
+def test_deploy_brief_outage_is_retried(first: Deploys) -> None:
     from grpclib import Status
 
     for rpc in ("AppGetOrCreate", "FunctionCreate", "AppPublish"):
         first.plane.faults.fail(rpc, Status.UNAVAILABLE, times=2)
-    done = first.here(*QUICK, **L4)
-    assert done.returncode == 0, done.stderr
+    completed = first.run_in_process(*QUICK, **L4)
+    assert completed.returncode == 0, completed.stderr
     assert (first.plane.count("AppPublish"), first.gpu()) == (3, ("L4",))
 
 
-def test_a_function_that_is_missing_is_named_and_taking_one_away_is_asked_about(first: Deploys) -> None:
-    refused = first.here(*QUICK, "--only", "render_overlay")
+def test_deploy_removing_function_needs_confirmation(first: Deploys) -> None:
+    refused = first.run_in_process(*QUICK, "--only", "render_overlay")
     assert refused.returncode == 2
-    assert f"apply_upscale, process_framing would be taken away from {APP}" in refused.stderr
-    assert "next: add --yes when that is meant" in refused.stderr
+    assert f"apply_upscale, process_framing would be removed from {APP}" in refused.stderr
+    assert "next: add --yes to confirm" in refused.stderr
     assert (
-        json.loads(first.here(*QUICK, "--only", "render_overlay", "--json").stdout)["error"]["kind"] == "unconfirmed"
+        json.loads(first.run_in_process(*QUICK, "--only", "render_overlay", "--json").stdout)["error"]["kind"]
+        == "unconfirmed"
     )
     assert first.publishes() == 0
-    assert first.here(*QUICK, "--only", "render_overlay", "--yes").returncode == 0
-    missing = first.here(*NAME, "--verify-only")
+    assert first.run_in_process(*QUICK, "--only", "render_overlay", "--yes").returncode == 0
+    missing = first.run_in_process(*NAME, "--verify-only")
     assert missing.returncode == 1
     assert "render_overlay: ok\nprocess_framing: is not deployed\n" in missing.stdout
-    assert first.here(*NAME, "--verify-only", "--only", "render_overlay").returncode == 0
+    assert first.run_in_process(*NAME, "--verify-only", "--only", "render_overlay").returncode == 0
     first.plane.stop_app(APP)
-    nothing = first.here(*NAME, "--verify-only", "--json")
-    said = json.loads(nothing.stdout)
-    assert (nothing.returncode, said["ok"], said["version"]) == (1, False, None)
-    assert said["functions"]["render_overlay"] == {"ok": False, "deployed": False, "differences": []}
+    nothing = first.run_in_process(*NAME, "--verify-only", "--json")
+    report = json.loads(nothing.stdout)
+    assert (nothing.returncode, report["ok"], report["version"]) == (1, False, None)
+    assert report["functions"]["render_overlay"] == {"ok": False, "deployed": False, "differences": []}
 
 
-def test_what_is_not_set_up_is_found_before_anything_is_sent(deploys: Deploys) -> None:
-    wrong = deploys.here(*QUICK, MODAL_TOKEN_SECRET="as-wrong-secret")  # noqa: S106
+def test_deploy_missing_setup_found_before_upload(deploys: Deploys) -> None:
+    wrong = deploys.run_in_process(*QUICK, MODAL_TOKEN_SECRET="as-wrong-secret")  # noqa: S106
     assert (wrong.returncode, "next: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET" in wrong.stderr) == (3, True)
     none = deploys.run(*QUICK, "--json", MODAL_TOKEN_ID="", MODAL_TOKEN_SECRET="")
     assert (none.returncode, json.loads(none.stdout)["error"]["kind"]) == (3, "auth")
-    absent = deploys.here(*QUICK, REEL_MODAL_SECRETS="reel-modal-storage,my-bucket")
-    assert (absent.returncode, "Modal has no secret my-bucket" in absent.stderr) == (3, True)
+    absent = deploys.run_in_process(*QUICK, REEL_MODAL_SECRETS="reel-modal-storage,my-bucket")
+    assert (absent.returncode, "secret my-bucket not found on Modal" in absent.stderr) == (3, True)
     assert "modal secret create" in absent.stderr
     deploys.plane.create_secret("other", {"ANOTHER_KEY": "x"})
-    keyless = deploys.here(*QUICK, REEL_MODAL_SECRETS="other")
+    keyless = deploys.run_in_process(*QUICK, REEL_MODAL_SECRETS="other")
     assert "none of the secrets other has the key REEL_MODAL_STORE_URL" in keyless.stderr
-    nowhere = deploys.here(*QUICK, MODAL_ENVIRONMENT="nowhere")
-    assert (nowhere.returncode, "Modal has no environment 'nowhere'" in nowhere.stderr) == (3, True)
+    nowhere = deploys.run_in_process(*QUICK, MODAL_ENVIRONMENT="nowhere")
+    assert (nowhere.returncode, "environment 'nowhere' not found on Modal" in nowhere.stderr) == (3, True)
     assert deploys.plane.count("FunctionPrecreate") == 0
     assert not any("Traceback" in each.stderr for each in (wrong, none, absent, keyless, nowhere))
 
 
-def test_no_secret_reaches_a_screen_a_log_or_an_error(deploys: Deploys) -> None:
+def test_deploy_secret_not_in_output_log_or_error(deploys: Deploys) -> None:
     planted = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+planted", "STORE_PASSWORD": "correct horse battery"}
     token = deploys.plane.environment()
     words = [*planted.values(), token["MODAL_TOKEN_ID"], token["MODAL_TOKEN_SECRET"], "ak-Zz09Zz09Zz09"]
@@ -341,13 +346,13 @@ def test_no_secret_reaches_a_screen_a_log_or_an_error(deploys: Deploys) -> None:
     failed = deploys.run(*QUICK, **planted)
     log = deploys.log.read_text(encoding="utf-8")
     assert failed.returncode == 1
-    assert "the build said last:" in failed.stderr
+    assert "last lines of the build:" in failed.stderr
     assert "ERROR: no such package" in failed.stderr
     assert "next: nothing was published" in failed.stderr
     for word in words:
         assert all(word not in shown for shown in (failed.stdout, failed.stderr, log)), word
     assert "[hidden]" in log
-    machine = deploys.here(*QUICK, "--json", **planted)
+    machine = deploys.run_in_process(*QUICK, "--json", **planted)
     assert json.loads(machine.stdout)["error"]["kind"] == "image"
     assert not any(word in machine.stdout + machine.stderr for word in words)
     assert deploys.plane.functions(APP) == {}
@@ -355,53 +360,55 @@ def test_no_secret_reaches_a_screen_a_log_or_an_error(deploys: Deploys) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of the package that a test may spoil."""
+    """A copy of the package that a test may damage."""
     package = Path(reel_modal.__file__).parent
     copy = tmp_path / "source" / "reel_modal"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 
-def test_the_trial_finds_what_a_gpu_would_trip_over(deploys: Deploys, source: Path) -> None:
+def test_deploy_trial_finds_error_before_gpu_container(deploys: Deploys, source: Path) -> None:
     python = ("--preflight-python", str(deploys.python))
     body = source / "functions" / "render_overlay.py"
     whole = body.read_text()
     body.write_text(whole.replace("media = probe(source", "media = probbe(source"))
     misspelt = deploys.run(*NAME, *python, PYTHONPATH=str(source.parent))
     assert misspelt.returncode == 1
-    assert "render_overlay fails where only the image's packages are" in misspelt.stderr
+    assert "render_overlay fails with only the packages of the image" in misspelt.stderr
     assert "NameError: name 'probbe' is not defined" in misspelt.stderr
     body.write_text(f"import uvicorn\n{whole.replace('from __future__ import annotations', '')}")
     missing = deploys.run(*NAME, *python, "--only", "render_overlay", PYTHONPATH=str(source.parent))
     assert missing.returncode == 1
     assert "No module named 'uvicorn'" in missing.stderr
-    assert "next: nothing was published, the former version serves on" in missing.stderr
+    assert "next: nothing was published, the previous version is still active" in missing.stderr
     assert deploys.plane.count("FunctionPrecreate") == 0
 
 
-def test_a_rollback_takes_the_contract_along(first: Deploys) -> None:
-    assert first.here(*QUICK, **L4).returncode == 0
+def test_rollback_restores_contract_too(first: Deploys) -> None:
+    assert first.run_in_process(*QUICK, **L4).returncode == 0
     command = [sys.executable, "-m", "modal", "app", "rollback", APP]
     subprocess.run(command, env=first.environment(), capture_output=True, timeout=120, check=True)
     assert first.gpu() == ("T4",)
-    newer = first.here(*NAME, "--verify-only", **L4)
-    assert (newer.returncode, "render_overlay: gpu: T4 is deployed, L4 is here" in newer.stdout) == (1, True)
-    assert first.here(*NAME, "--verify-only").returncode == 0
+    newer = first.run_in_process(*NAME, "--verify-only", **L4)
+    assert (newer.returncode, "render_overlay: gpu: T4 is deployed, L4 is local" in newer.stdout) == (1, True)
+    assert first.run_in_process(*NAME, "--verify-only").returncode == 0
 
 
-def test_a_deployment_without_a_contract_is_not_taken_for_this_one(deploys: Deploys, source: Path) -> None:
+def test_verify_deployment_without_contract_fails(deploys: Deploys, source: Path) -> None:
     app = source / "functions" / "app.py"
     app.write_text(app.read_text().partition("@app.function(\n    name=_CONTRACT.name")[0])
     deploy(deploys.plane, REEL_MODAL_APP="deploys", PYTHONPATH=str(source.parent))
     assert set(deploys.plane.functions(APP)) == set(SPECS)
-    found = deploys.here(*NAME, "--verify-only")
-    here = local_contract({}).name
-    assert found.returncode == 1
-    assert found.stdout.splitlines()[1:] == [f"{name}: contract: none is deployed, {here} is here" for name in SPECS]
+    verified = deploys.run_in_process(*NAME, "--verify-only")
+    local_name = local_contract({}).name
+    assert verified.returncode == 1
+    assert verified.stdout.splitlines()[1:] == [
+        f"{name}: contract: none is deployed, {local_name} is local" for name in SPECS
+    ]
 
 
-def test_the_package_s_own_command_line_does_the_same(deploys: Deploys) -> None:
-    done = subprocess.run(
+def test_deploy_subcommand_equals_deploy_module(deploys: Deploys) -> None:
+    completed = subprocess.run(
         [sys.executable, "-m", "reel_modal", "deploy", *NAME, "--verify-only", "--log-file", str(deploys.log)],
         env=deploys.environment(),
         capture_output=True,
@@ -409,43 +416,43 @@ def test_the_package_s_own_command_line_does_the_same(deploys: Deploys) -> None:
         timeout=120,
         check=False,
     )
-    assert (done.returncode, done.stdout.splitlines()[0]) == (1, f"{APP}: nothing is deployed")
+    assert (completed.returncode, completed.stdout.splitlines()[0]) == (1, f"{APP}: nothing is deployed")
 
 
-def test_a_host_of_another_source_is_told_apart_by_what_runs(deploys: Deploys, source: Path) -> None:
+def test_verify_other_source_deployed_is_reported(deploys: Deploys, source: Path) -> None:
     with (source / "media.py").open("a") as file:
         file.write("# changed\n")
     assert deploys.run(*QUICK, PYTHONPATH=str(source.parent)).returncode == 0
-    other, here = local_contract({}, package=source).source, local_contract({}).source
-    found = deploys.here(*NAME, "--verify-only")
-    assert found.returncode == 1
-    lines = [f"{name}: source: {other} is deployed, {here} is here" for name in SPECS]
-    assert found.stdout.splitlines()[1:] == [*lines, FFMPEG]
+    other, local_source = local_contract({}, package=source).source, local_contract({}).source
+    verified = deploys.run_in_process(*NAME, "--verify-only")
+    assert verified.returncode == 1
+    lines = [f"{name}: source: {other} is deployed, {local_source} is local" for name in SPECS]
+    assert verified.stdout.splitlines()[1:] == [*lines, FFMPEG]
 
 
-def test_containers_with_another_ffmpeg_are_named(deploys: Deploys, source: Path, tmp_path: Path) -> None:
+def test_verify_other_ffmpeg_in_containers_is_reported(deploys: Deploys, source: Path, tmp_path: Path) -> None:
     container = source / "functions" / "container.py"
     other = renamed(tmp_path / "ffmpeg")
     code = container.read_text()
     assert "find_ffmpeg()" in code
     container.write_text(code.replace("find_ffmpeg()", f"find_ffmpeg(Settings(ffmpeg={other!r}))"))
-    # Its own verification, after it has published.
-    made = deploys.run(*QUICK, PYTHONPATH=str(source.parent))
-    assert (made.returncode, deploys.publishes()) == (1, 1)
-    lines = [f"{name}: ffmpeg: 5.1.9 from settings is deployed, 9.0.2 from imageio-ffmpeg is here" for name in SPECS]
-    assert made.stdout.splitlines()[1:-1] == lines
-    assert made.stdout.splitlines()[-1].startswith("ffmpeg: 5.1.9-0+deb12u1 (build ")
+    # This is the verification that follows the publishing.
+    deployed = deploys.run(*QUICK, PYTHONPATH=str(source.parent))
+    assert (deployed.returncode, deploys.publishes()) == (1, 1)
+    lines = [f"{name}: ffmpeg: 5.1.9 from settings is deployed, 9.0.2 from imageio-ffmpeg is local" for name in SPECS]
+    assert deployed.stdout.splitlines()[1:-1] == lines
+    assert deployed.stdout.splitlines()[-1].startswith("ffmpeg: 5.1.9-0+deb12u1 (build ")
 
 
-def test_a_deployment_whose_containers_do_not_answer_is_not_called_good(first: Deploys) -> None:
+def test_verify_unresponsive_containers_fails(first: Deploys) -> None:
     first.plane.faults.hang("FunctionMap")
-    silent = first.here(*NAME, "--verify-only", "--timeout", "8")
+    silent = first.run_in_process(*NAME, "--verify-only", "--timeout", "8")
     assert silent.returncode == 1
-    assert "what really runs could not be asked" in silent.stdout
+    assert "the running container could not be checked" in silent.stdout
 
 
-def test_a_dry_run_is_a_table_and_changes_nothing(first: Deploys) -> None:
-    table = first.here(*NAME, "--dry-run", REEL_MODAL_SECRETS="none", **L4)
+def test_dry_run_prints_table_and_changes_nothing(first: Deploys) -> None:
+    table = first.run_in_process(*NAME, "--dry-run", REEL_MODAL_SECRETS="none", **L4)
     assert table.returncode == 0, table.stderr
     rows = {line.split()[0]: line.split() for line in table.stdout.splitlines() if line}
     assert rows["render_overlay"][1:8] == ["L4", "4", "4096", "MiB", "600", "s", "0"]
@@ -453,16 +460,16 @@ def test_a_dry_run_is_a_table_and_changes_nothing(first: Deploys) -> None:
     assert (rows["render_overlay"][9:], rows["process_framing"][1]) == (["none", "1.02"], "none")
     assert "render_overlay: gpu: T4 becomes L4" in table.stdout
     assert "process_framing: secrets: reel-modal-storage becomes none" in table.stdout
-    said = json.loads(first.here(*NAME, "--dry-run", "--json").stdout)
-    assert (said["version"] >= 1, said["functions"][0]["changes"]) == (True, [])
+    report = json.loads(first.run_in_process(*NAME, "--dry-run", "--json").stdout)
+    assert (report["version"] >= 1, report["functions"][0]["changes"]) == (True, [])
     blind = first.run(*NAME, "--dry-run", MODAL_TOKEN_ID="", MODAL_TOKEN_SECRET="")
-    assert (blind.returncode, "what is deployed now is not known" in blind.stdout) == (3, True)
+    assert (blind.returncode, "the deployed version is unknown" in blind.stdout) == (3, True)
     assert first.publishes() == 0
 
 
-def test_production_is_asked_about_on_a_terminal_and_needs_yes_off_one(deploys: Deploys) -> None:
+def test_production_deploy_needs_confirmation_or_yes_option(deploys: Deploys) -> None:
     production = ("--app", "deploys", "--environment", "production", "--no-preflight")
-    off = deploys.here(*production)
+    off = deploys.run_in_process(*production)
     assert (off.returncode, "deploys is in production" in off.stderr) == (2, True)
     assert [ask_on_a_terminal(deploys, production, answer) for answer in (b"\n", b"y\n")] == [1, 0]
     assert deploys.publishes() == 1
@@ -475,10 +482,10 @@ def ask_on_a_terminal(deploys: Deploys, arguments: tuple[str, ...], answer: byte
         deploys.command(*arguments), env=deploys.environment(), stdin=terminal, stdout=terminal, stderr=terminal
     )
     os.close(terminal)
-    seen = b""
+    terminal_output = b""
     while chunk := read_terminal(screen):
-        seen += chunk
-        if seen.endswith(b"Deploy? [y/N]\r\n"):
+        terminal_output += chunk
+        if terminal_output.endswith(b"Deploy? [y/N]\r\n"):
             os.write(screen, answer)
     os.close(screen)
     return process.wait(timeout=120)
@@ -487,7 +494,7 @@ def ask_on_a_terminal(deploys: Deploys, arguments: tuple[str, ...], answer: byte
 def read_terminal(screen: int) -> bytes:
     try:
         return os.read(screen, 65536)
-    except OSError:  # how Linux says that the other end of a terminal is closed
+    except OSError:  # on Linux this means that the other end of the terminal is closed
         return b""
 
 
@@ -495,15 +502,15 @@ def read_terminal(screen: int) -> bytes:
     ("arguments", "status", "words"),
     [
         (("--only", "dance"), 2, "invalid choice: 'dance'"),
-        (("--tag", "not a tag"), 2, "write letters, digits"),
+        (("--tag", "not a tag"), 2, "use letters, digits"),
         (("--timeout", "-1"), 2, "invalid"),
-        (("--environment", "moon"), 3, "write one of production, staging, development, test"),
+        (("--environment", "moon"), 3, "use one of production, staging, development, test"),
         (("--log-file", "/proc/nowhere/deploy.log"), 3, "cannot be written"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(
+def test_deploy_invalid_arguments_refused_immediately(
     deploys: Deploys, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
-    done = deploys.here(*arguments, "--dry-run")
-    assert (done.returncode, words in done.stderr) == (status, True)
+    completed = deploys.run_in_process(*arguments, "--dry-run")
+    assert (completed.returncode, words in completed.stderr) == (status, True)
     assert deploys.plane.requests == []

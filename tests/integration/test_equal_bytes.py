@@ -1,4 +1,4 @@
-"""One request makes the same bytes here, in a worker and in a container, whatever CPUs and ffmpeg are around it."""
+"""One request makes the same bytes in this process, in a worker and in a container, with any CPUs and ffmpeg."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.media.framed import crops, speeds
 from tests.visible_cpus import VisibleCpus
 
 from reel_modal import FunctionRegistry, Settings
-from reel_modal.functions.bodies import run_body
-from reel_modal.media import find_ffmpeg
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.functions.runner import run_job
 from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 
 pytestmark = [
@@ -37,7 +37,7 @@ KEYS = {"job_id": "here", "user_id": "u", "input_key": "in.mp4", "store": GLOBAL
 
 
 def requests() -> dict[str, Request]:
-    """Every way in which frames and sound are made."""
+    """Return a request for each code path that makes frames or audio."""
     highlight = replace(overlay("here", output="out/overlay.mp4"), encode=ENCODE)
     moving = crops((0, 10, 0, 90, 160), (2, 150.5, 0, 90, 160))
     slowed = speeds((Fraction(1, 2), 1, Fraction(1, 2)))
@@ -81,27 +81,27 @@ def store(app_plane: Deployed, clips: Clips) -> Path:
 
 
 @pytest.fixture(scope="module")
-def here(store: Path) -> dict[str, str]:
-    """What the bodies make in this process."""
-    made = {}
+def local_digests(store: Path) -> dict[str, str]:
+    """Return the digests of the outputs made in this process."""
+    digests = {}
     for name, request in requests().items():
         settings = Settings(store_url=store.as_uri())
-        run_body(FUNCTIONS[name], request.to_dict(), settings=settings, send=lambda _: None)
-        made[name] = digest(store / request.output_key)
-    return made
+        run_job(FUNCTIONS[name], request.to_dict(), settings=settings, send=lambda _: None)
+        digests[name] = digest(store / request.output_key)
+    return digests
 
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def made_by(settings: Settings, store: Path, *, where: str) -> dict[str, str]:
-    """Submit every request and return what came of it."""
+def digests_of_jobs(settings: Settings, store: Path, *, job_prefix: str) -> dict[str, str]:
+    """Submit every request and return the digests of the outputs."""
 
     async def submit() -> list[RenderResult]:
         async with FunctionRegistry(settings) as registry:
             jobs = [
-                await registry[FUNCTIONS[name]].submit(replace(request, job_id=f"{where}-{name}"))
+                await registry[FUNCTIONS[name]].submit(replace(request, job_id=f"{job_prefix}-{name}"))
                 for name, request in requests().items()
             ]
             return [await job.result() for job in jobs]
@@ -126,10 +126,10 @@ def other_ffmpeg(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(("cpus", "with_other"), [(2, False), (16, True)])
-def test_worker_makes_the_same_bytes(
+def test_worker_makes_same_bytes_as_local_process(
     cpus: int,
     with_other: bool,
-    here: dict[str, str],
+    local_digests: dict[str, str],
     store: Path,
     other_ffmpeg: str,
     visible_cpus: VisibleCpus,
@@ -138,14 +138,14 @@ def test_worker_makes_the_same_bytes(
     for name, value in visible_cpus.environment(cpus).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", other_ffmpeg if with_other else "/nowhere")
-    assert made_by(Settings(store_url=store.as_uri()), store, where=f"worker-{cpus}") == here
+    assert digests_of_jobs(Settings(store_url=store.as_uri()), store, job_prefix=f"worker-{cpus}") == local_digests
 
 
 @pytest.mark.parametrize(("cpus", "with_other"), [(2, True), (16, False)])
-def test_container_makes_the_same_bytes(
+def test_container_makes_same_bytes_as_local_process(
     cpus: int,
     with_other: bool,
-    here: dict[str, str],
+    local_digests: dict[str, str],
     app_plane: Deployed,
     store: Path,
     other_ffmpeg: str,
@@ -157,4 +157,4 @@ def test_container_makes_the_same_bytes(
     with fresh(app_plane.plane, monkeypatch):
         path = other_ffmpeg if with_other else "/nowhere"
         app_plane.plane.container_environment.update({**visible_cpus.environment(cpus), "PATH": path})
-        assert made_by(app_plane.settings, store, where=f"container-{cpus}") == here
+        assert digests_of_jobs(app_plane.settings, store, job_prefix=f"container-{cpus}") == local_digests

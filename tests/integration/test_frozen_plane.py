@@ -1,4 +1,4 @@
-"""A control plane that stops in the middle of everything: every wait ends in its time, and nothing is lost."""
+"""A frozen control plane: every wait ends at its timeout, and no job is lost."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.integration.sample_app import APP, sample
 from tests.jobs import overlay, publish
 
 from reel_modal import FunctionRegistry, JobOptions, RemoteFunction, Settings
+from reel_modal._jobs.remote_function import CallAdapter
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import FunctionTimeoutError, JobCancelledError, UnavailableError, WaitTimeoutError
 from reel_modal.schema import StoreOptions
@@ -35,20 +36,20 @@ PROMPT_SECONDS = 2.0
 
 @pytest.fixture
 def app(sample: None, plane: LoopbackPlane) -> LoopbackPlane:
-    """A plane on which the sample app is deployed."""
+    """A plane with the deployed sample app."""
     return plane
 
 
 def function(options: JobOptions | None = None) -> RemoteFunction[[str, float], str]:
-    return RemoteFunction("work", ModalBackend(APP), options=options, reports=False)
+    return RemoteFunction.adapted("work", ModalBackend(APP), CallAdapter(reports=False), options=options)
 
 
 @contextmanager
 def within(least: float, most: float) -> Iterator[None]:
-    """Check how long the block takes."""
-    begun = time.monotonic()
+    """Assert the duration of the block."""
+    started_at = time.monotonic()
     yield
-    assert least <= time.monotonic() - begun <= most
+    assert least <= time.monotonic() - started_at <= most
 
 
 async def drained(listening: object) -> None:
@@ -73,7 +74,7 @@ JOB_ID = "modal:render_overlay:fc-1"
 
 @pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("on_cancel", ["cancel", "detach"])
-async def test_every_wait_silent_modal_is_cancelled_promptly(
+async def test_every_wait_while_silent_is_cancelled_promptly(
     app: LoopbackPlane, tmp_path: Path, wait: str, on_cancel: str
 ) -> None:
     settings = Settings(modal_enabled=True, store_url=tmp_path.as_uri())
@@ -84,16 +85,16 @@ async def test_every_wait_silent_modal_is_cancelled_promptly(
             await WAITS[wait](registry)
 
 
-async def test_result_cancelled_while_silent_cancels_the_job_later(
+async def test_result_cancelled_while_silent_cancels_job_later(
     app: LoopbackPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await function().submit("later", 60.0)
     with app.frozen(), caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await job.result()
-    assert f"cancelling {job.id}, since its waiter was cancelled, takes longer than 0.5 s" in caplog.text
+    assert f"cancelling {job.id} (its waiter was cancelled) takes longer than 0.5 s" in caplog.text
     with pytest.raises(JobCancelledError):
-        await job.result(timeout=30)
+        await job.result(timeout_seconds=30)
     assert app.count("FunctionCallCancel") == 1
 
 
@@ -107,21 +108,21 @@ async def test_submit_cancelled_while_silent_leaves_no_job(app: LoopbackPlane) -
     assert app.count("FunctionMap") == 1
 
 
-async def test_submit_given_up_in_background_is_logged(
+async def test_submit_abandoned_in_background_is_logged(
     app: LoopbackPlane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reel_modal.remote_function._WITHDRAW_SECONDS", 0.7)
+    monkeypatch.setattr("reel_modal._jobs.remote_function._WITHDRAW_SECONDS", 0.7)
     work = function()
     with app.frozen(), caplog.at_level(logging.WARNING, "reel_modal"):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await work.submit("given up", 60.0)
         await asyncio.sleep(0.5)
-    assert "what a cancelled submission of work may have started was not done after 0.7 s" in caplog.text
+    assert "a cancelled submission of work may have started was not finished after 0.7 s" in caplog.text
 
 
 @pytest.mark.parametrize("unavailable_seconds", [1.0, 6.0])
-async def test_unavailable_seconds_is_honoured_while_silent(app: LoopbackPlane, unavailable_seconds: float) -> None:
+async def test_unavailable_seconds_limits_wait_while_silent(app: LoopbackPlane, unavailable_seconds: float) -> None:
     job = await function().submit("unavailable", 60.0)
     waiting = function(JobOptions(unavailable_seconds=unavailable_seconds)).job(job.id.rpartition(":")[2])
     with app.frozen(), within(unavailable_seconds, unavailable_seconds + 5), pytest.raises(UnavailableError):
@@ -132,7 +133,7 @@ async def test_unavailable_seconds_is_honoured_while_silent(app: LoopbackPlane, 
 async def test_status_while_silent_is_unknown_in_bounded_time(
     app: LoopbackPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reel_modal.job._STATUS_SECONDS", 0.5)
+    monkeypatch.setattr("reel_modal._jobs.job._STATUS_SECONDS", 0.5)
     job = await function().submit("status", 60.0)
     with app.frozen(), within(0.5, PROMPT_SECONDS):
         assert await job.status() == "unknown"
@@ -141,15 +142,15 @@ async def test_status_while_silent_is_unknown_in_bounded_time(
 
 async def test_deadline_while_silent_ends_the_wait(app: LoopbackPlane) -> None:
     job = await function(JobOptions(deadline_seconds=1)).submit("deadline", 60.0)
-    # The answer may be five seconds late, and the cancellation is waited for as long.
+    # The answer may be five seconds late, and the cancellation may take five more.
     with app.frozen(), within(0.5, 1 + 5 + 5 + 1), pytest.raises(FunctionTimeoutError, match="deadline of 1 s"):
         await job.result()
     with pytest.raises(JobCancelledError):
-        await function().job(job.id.rpartition(":")[2]).result(timeout=30)
+        await function().job(job.id.rpartition(":")[2]).result(timeout_seconds=30)
 
 
 @pytest.mark.parametrize("longest", [0, 3, None])
-async def test_result_while_silent_is_found_in_the_store(
+async def test_result_while_silent_is_read_from_store(
     app: LoopbackPlane, tmp_path: Path, longest: float | None
 ) -> None:
     request = replace(overlay("frozen"), store=StoreOptions())
@@ -157,17 +158,17 @@ async def test_result_while_silent_is_found_in_the_store(
     options = JobOptions(unavailable_seconds=20)
     registry = FunctionRegistry(Settings(modal_enabled=True, store_url=tmp_path.as_uri()), options=options)
     with app.frozen(), within(0, 3 + PROMPT_SECONDS):
-        assert await registry.attach(JOB_ID, request).result(timeout=longest) == result
+        assert await registry.attach(JOB_ID, request).result(timeout_seconds=longest) == result
 
 
 async def test_wait_while_silent_ends_at_most_five_seconds_late(app: LoopbackPlane) -> None:
     job = await function().submit("late", 60.0)
-    with app.frozen(), within(1, 1 + 5 + 1), pytest.raises(WaitTimeoutError, match="the job goes on"):
-        await job.result(timeout=1)
+    with app.frozen(), within(1, 1 + 5 + 1), pytest.raises(WaitTimeoutError, match="the job continues"):
+        await job.result(timeout_seconds=1)
     await job.cancel()
 
 
-async def test_token_refused_in_mid_job_is_unknown_and_the_job_goes_on(app: LoopbackPlane) -> None:
+async def test_token_refused_mid_job_is_unknown_and_job_continues(app: LoopbackPlane) -> None:
     job = await function().submit("refused", 1.0)
     app.faults.fail("FunctionGetOutputs", Status.UNAUTHENTICATED, times=3)
     assert await job.status() == "unknown"
@@ -178,7 +179,7 @@ async def test_token_refused_in_mid_job_is_unknown_and_the_job_goes_on(app: Loop
     assert app.count("FunctionCallCancel") == 0
 
 
-async def test_token_refused_for_long_is_unavailable_with_its_cure(app: LoopbackPlane) -> None:
+async def test_token_refused_for_long_is_unavailable_with_cure(app: LoopbackPlane) -> None:
     job = await function(JobOptions(unavailable_seconds=1)).submit("refused for long", 60.0)
     app.faults.fail("FunctionGetOutputs", Status.UNAUTHENTICATED, times=1000)
     with pytest.raises(UnavailableError, match=r"MODAL_TOKEN_ID.*the state of the job is unknown") as caught:
@@ -189,15 +190,13 @@ async def test_token_refused_for_long_is_unavailable_with_its_cure(app: Loopback
     await job.cancel()
 
 
-def test_event_loop_ends_although_the_store_is_silent(tmp_path: Path) -> None:
+def test_event_loop_closes_although_store_is_silent(tmp_path: Path) -> None:
     from threading import Event
 
     released = Event()
 
     async def host() -> None:
-        remote: RemoteFunction[[], object] = RemoteFunction(
-            "work", ModalBackend(APP), published=lambda: lambda: released.wait(60)
-        )
+        remote: RemoteFunction[[], object] = RemoteFunction("work", ModalBackend(APP))
         async with asyncio.timeout(0.2):
             await remote.job("fc-1", published=lambda: released.wait(60)).status()
 

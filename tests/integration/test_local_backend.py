@@ -1,4 +1,4 @@
-"""Worker processes of this machine: whatever ends a job, nothing of it is left."""
+"""Local worker processes: however a job ends, nothing remains."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ UseBody = Callable[[str], None]
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The place for temporary files."""
+    """The temporary directory."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -57,7 +57,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """The place for media, with a clip of 500 frames in it."""
+    """The store, with a clip of 500 frames."""
     folder = tmp_path / "store"
     folder.mkdir()
     make_clip(folder / "in.mp4", seconds=20)
@@ -75,8 +75,8 @@ def render(backend: LocalBackend) -> Render:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(scratch: Path, store: Path) -> Iterator[None]:
-    """Every test ends without a process, a thread, a temporary file or half an output."""
+def check_leftovers(scratch: Path, store: Path) -> Iterator[None]:
+    """Fail a test that leaves a process, a thread, a temporary file or a partial output."""
     before = children()
     yield
     assert children() == before
@@ -90,7 +90,7 @@ def nothing_left(scratch: Path, store: Path) -> Iterator[None]:
 
 @pytest.fixture
 def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
-    """Give the workers a text as the body of render_overlay: for what no real one does on demand."""
+    """Make the workers run a text as the body of render_overlay, for behavior that no real body has on demand."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -100,20 +100,20 @@ def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
         (folder / "sitecustomize.py").write_text(
             "import os, signal, subprocess, sys, time\n"
             "if 'reel_modal.backends.worker' in sys.orig_argv:\n"
-            "    from reel_modal.functions import bodies\n"
+            "    from reel_modal.functions import runner\n"
             "    class Unknown(Exception):\n"
             "        pass\n"
             "    def body(request, context):\n"
             f"{lines}"
             "    from reel_modal.schema import OverlayRequest\n"
-            "    bodies._BODIES = bodies._BODIES | {'render_overlay': lambda: bodies._Body(OverlayRequest, body)}\n"
+            "    runner._HANDLERS = runner._HANDLERS | {'render_overlay': lambda: runner.Handler(OverlayRequest, body)}\n"
         )
 
     return use
 
 
 async def until(job: Job[RenderResult], phase: str) -> None:
-    """Return when the job reports `phase`."""
+    """Wait until the job reports `phase`."""
     async for event in job.events():
         if event.phase == phase:
             return
@@ -121,66 +121,64 @@ async def until(job: Job[RenderResult], phase: str) -> None:
 
 
 def worker() -> int:
-    """The one worker that runs."""
+    """Return the id of the only running worker."""
     (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
     return pid
 
 
 def ffmpeg_of(pid: int) -> int:
-    (found,) = (child for child in family(pid) if "ffmpeg" in command(child))
-    return found
+    (ffmpeg_pid,) = (child for child in family(pid) if "ffmpeg" in command(child))
+    return ffmpeg_pid
 
 
-# What ends a job.
+# Ends of a job.
 
 
-async def test_a_worker_that_is_killed_is_named_at_once_with_its_signal(store: Path, render: Render) -> None:
+async def test_worker_killed_is_reported_immediately_with_signal(store: Path, render: Render) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, "render")
     killed = worker()
-    left = family(killed)
-    assert ffmpeg_of(killed) in left
-    begun = time.monotonic()
+    remaining = family(killed)
+    assert ffmpeg_of(killed) in remaining
+    started_at = time.monotonic()
     os.kill(killed, signal.SIGKILL)
-    with pytest.raises(WorkerCrashedError, match=r"ended by SIGKILL, which .* runs out of memory"):
+    with pytest.raises(WorkerCrashedError, match=r"ended by SIGKILL, .* out of memory"):
         await job.result()
-    assert time.monotonic() - begun < PROMPT_SECONDS
-    await_end(left, PROMPT_SECONDS)
+    assert time.monotonic() - started_at < PROMPT_SECONDS
+    await_end(remaining, PROMPT_SECONDS)
     assert await job.status() == "failed"
     assert not (store / "out").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("phase", ["fetch", "render"])
-async def test_worker_ended_by_a_signal_is_lost_and_leaves_nothing(
+async def test_worker_ended_by_signal_leaves_nothing(
     store: Path, scratch: Path, render: Render, number: signal.Signals, phase: str
 ) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, phase)
     pid = worker()
-    left = {pid, *family(pid)}
-    begun = time.monotonic()
+    remaining = {pid, *family(pid)}
+    started_at = time.monotonic()
     os.kill(pid, number)
     with pytest.raises(WorkerCrashedError, match=f"ended by {number.name}") as caught:
         await job.result()
     assert caught.value.retryable
-    assert time.monotonic() - begun < 2 + PROMPT_SECONDS
-    await_end(left, PROMPT_SECONDS)
+    assert time.monotonic() - started_at < 2 + PROMPT_SECONDS
+    await_end(remaining, PROMPT_SECONDS)
     assert not (store / "out").exists()
 
 
-async def test_worker_ended_by_a_signal_in_a_call_that_blocks_is_interrupted(
-    render: Render, use_body: UseBody
-) -> None:
+async def test_worker_signal_in_blocking_call_interrupts_it(render: Render, use_body: UseBody) -> None:
     use_body("with context.reporter.phase('render'):\n    time.sleep(600)")
     job = await render.submit(overlay())
     await until(job, "render")
     os.kill(worker(), signal.SIGTERM)
     with pytest.raises(WorkerCrashedError, match="ended by SIGTERM"):
-        await job.result(timeout=2 + PROMPT_SECONDS)
+        await job.result(timeout_seconds=2 + PROMPT_SECONDS)
 
 
-async def test_a_worker_that_dies_is_named_where_nobody_can_wait_without_reaping(
+async def test_worker_killed_without_waitid_is_reported(
     render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "waitid")  # as on macOS
@@ -189,7 +187,7 @@ async def test_a_worker_that_dies_is_named_where_nobody_can_wait_without_reaping
         await render(overlay())
 
 
-async def test_an_ffmpeg_that_is_killed_is_an_error_of_the_function(store: Path, render: Render) -> None:
+async def test_worker_ffmpeg_killed_fails_function(store: Path, render: Render) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, "render")
     os.kill(ffmpeg_of(worker()), signal.SIGKILL)
@@ -206,13 +204,13 @@ async def test_an_ffmpeg_that_is_killed_is_an_error_of_the_function(store: Path,
         ("from reel_modal.errors import StorageUnavailableError as E; raise E('the store does not answer')", True),
         ("from reel_modal.errors import FFmpegStalledError as E; raise E('no data moved')", True),
         ("raise OSError(28, 'No space left on device')", True),
-        # The host cannot rebuild this one.
+        # The host cannot reconstruct this one.
         ("error = OSError(28, 'No space left on device'); error.made_by = lambda: 0; raise error", True),
         ("from reel_modal.errors import OutputMismatchError as E; raise E('another number of frames')", False),
         ("raise ZeroDivisionError('division by zero')", False),
     ],
 )
-async def test_error_of_a_body_crosses_the_pipe_with_its_retryable(
+async def test_worker_error_of_body_keeps_retryable(
     render: Render, use_body: UseBody, text: str, retryable: bool
 ) -> None:
     use_body(text)
@@ -224,13 +222,13 @@ async def test_error_of_a_body_crosses_the_pipe_with_its_retryable(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("print('what went wrong', file=sys.stderr); os._exit(3)", "status 3 and no answer.*\nwhat went wrong"),
-        ("sys.exit('no reason')", "status 1 and no answer.*\nno reason"),
+        ("print('what went wrong', file=sys.stderr); os._exit(3)", "status 3 and no result.*\nwhat went wrong"),
+        ("sys.exit('no reason')", "status 1 and no result.*\nno reason"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", r"ended by (signal \d+|SIGRT)"),
     ],
 )
-async def test_how_a_worker_died_is_told_with_its_last_words(
+async def test_worker_crash_error_has_cause_and_stderr(
     render: Render, use_body: UseBody, text: str, said: str
 ) -> None:
     use_body(text)
@@ -242,7 +240,7 @@ async def test_how_a_worker_died_is_told_with_its_last_words(
     ("text", "said"),
     [
         ("raise ZeroDivisionError('division by zero')", "ZeroDivisionError: division by zero"),
-        # Python cannot pickle the first, nor unpickle the second; of the third the host does not have the class.
+        # Python cannot pickle the first, nor unpickle the second; the host does not have the class of the third.
         ("error = ValueError('a lambda'); error.made_by = lambda: 0; raise error", "ValueError: a lambda"),
         (
             "import urllib.error; raise urllib.error.ContentTooShortError('too short', b'')",
@@ -251,7 +249,7 @@ async def test_how_a_worker_died_is_told_with_its_last_words(
         ("raise Unknown('to the host')", "Unknown: to the host"),
     ],
 )
-async def test_every_error_of_a_body_comes_back_in_words(
+async def test_worker_any_error_of_body_keeps_its_message(
     render: Render, use_body: UseBody, text: str, said: str
 ) -> None:
     use_body(text)
@@ -259,7 +257,7 @@ async def test_every_error_of_a_body_comes_back_in_words(
         await render(overlay())
 
 
-async def test_a_worker_that_does_not_start_is_an_error_and_no_hang(
+async def test_worker_that_does_not_start_raises(
     render: Render, clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -273,31 +271,31 @@ async def test_a_worker_that_does_not_start_is_an_error_and_no_hang(
 # Cancellation.
 
 
-async def test_a_body_in_a_call_that_blocks_is_interrupted(render: Render, use_body: UseBody, store: Path) -> None:
+async def test_cancel_body_in_blocking_call_is_interrupted(render: Render, use_body: UseBody, store: Path) -> None:
     use_body("with context.reporter.phase('render'):\n    time.sleep(600)")
     job = await render.submit(overlay())
     await until(job, "render")
-    begun = time.monotonic()
+    started_at = time.monotonic()
     await job.cancel()
-    # Two seconds are for bodies that look between two frames.
-    assert time.monotonic() - begun < 2 + PROMPT_SECONDS
+    # The two seconds are for bodies that check for cancellation between two frames.
+    assert time.monotonic() - started_at < 2 + PROMPT_SECONDS
     with pytest.raises(JobCancelledError):
         await job.result()
 
 
-async def test_a_body_that_refuses_to_end_is_killed(
+async def test_cancel_body_ignoring_it_is_killed(
     render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_body(STUBBORN)
     monkeypatch.setattr(local, "_FORCE_SECONDS", 0.3)
     job = await render.submit(overlay())
     await until(job, "render")
-    left = family(worker())
-    assert left
+    remaining = family(worker())
+    assert remaining
     await job.cancel()
     with pytest.raises(JobCancelledError):
         await job.result()
-    await_end(left, PROMPT_SECONDS)
+    await_end(remaining, PROMPT_SECONDS)
 
 
 STUBBORN = """
@@ -311,17 +309,17 @@ with context.reporter.phase('render'):
 """
 
 
-async def test_cancelling_before_the_worker_listens_blocks_nobody(
+async def test_cancel_before_worker_reads_does_not_block(
     backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The task is larger than a pipe, and nobody reads it: closing the pipe would wait for ever.
+    # The task exceeds the capacity of the pipe and is not read, so closing the pipe would wait forever.
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(600)")
     monkeypatch.syspath_prepend(tmp_path)
     call_id = await backend.submit("render_overlay", ({"regions": "x" * 1_000_000},), {})
     await asyncio.to_thread(_await_child)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     await backend.cancel(call_id)
-    assert time.monotonic() - begun < PROMPT_SECONDS
+    assert time.monotonic() - started_at < PROMPT_SECONDS
     with pytest.raises(JobCancelledError):
         await backend.wait(call_id, 0)
 
@@ -333,7 +331,7 @@ def _await_child() -> None:
         time.sleep(0.01)
 
 
-async def test_a_job_that_waits_is_cancelled_where_it_waits(store: Path) -> None:
+async def test_cancel_queued_job_starts_no_worker(store: Path) -> None:
     backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=1)
     async with FunctionRegistry(Settings(), backend=backend) as registry:
         first, second, third = [
@@ -341,7 +339,7 @@ async def test_a_job_that_waits_is_cancelled_where_it_waits(store: Path) -> None
         ]
         await until(first, "render")
         await second.cancel()
-        with pytest.raises(JobCancelledError, match="before it began"):
+        with pytest.raises(JobCancelledError, match="before it started"):
             await second.result()
         assert [event async for event in second.events()] == []
         assert [await job.status() for job in (first, second, third)] == ["running", "cancelled", "queued"]
@@ -349,9 +347,7 @@ async def test_a_job_that_waits_is_cancelled_where_it_waits(store: Path) -> None
         await until(third, "fetch")
 
 
-async def test_closing_ends_those_that_run_and_starts_none_of_those_that_wait(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_close_ends_running_jobs_and_starts_no_queued(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     start = local._start_worker
 
@@ -397,7 +393,7 @@ asyncio.run(main())
     ],
     ids=["submitted", "fetch", "render", "blocked", "stubborn"],
 )
-def test_when_the_host_is_killed_its_jobs_end(
+def test_host_killed_ends_its_jobs(
     store: Path, scratch: Path, use_body: UseBody, moment: str, text: str | None, seconds: float
 ) -> None:
     if text is not None:
@@ -410,18 +406,16 @@ def test_when_the_host_is_killed_its_jobs_end(
         assert host.stdout is not None
         assert moment in iter(lambda: host.stdout.readline().strip(), "")  # type: ignore[union-attr]
         host.kill()
-    # Its own are all that have this place for temporary files, whoever their parent is now.
-    while left := with_variable("TMPDIR", str(scratch)):
-        await_end(left, seconds)
+    # The temporary directory identifies its processes, whatever their parent is now.
+    while remaining := with_variable("TMPDIR", str(scratch)):
+        await_end(remaining, seconds)
     assert list(scratch.iterdir()) == []
     assert not (store / "out").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signal_to_host_worker_and_ffmpeg_at_once_leaves_nothing(
-    store: Path, scratch: Path, number: signal.Signals
-) -> None:
-    """As systemd ends a service: each process of it gets the signal, and the host does not clean up."""
+def test_signal_to_host_worker_and_ffmpeg_leaves_nothing(store: Path, scratch: Path, number: signal.Signals) -> None:
+    """systemd ends a service in this way: each process gets the signal, and the host does not clean up."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
         "REEL_MODAL_STORE_URL": store.as_uri(),
@@ -431,8 +425,8 @@ def test_signal_to_host_worker_and_ffmpeg_at_once_leaves_nothing(
         assert "render" in iter(lambda: host.stdout.readline().strip(), "")  # type: ignore[union-attr]
         for pid in (*family(host.pid), host.pid):
             os.kill(pid, number)
-    while left := with_variable("TMPDIR", str(scratch)):
-        await_end(left, 2 + PROMPT_SECONDS)
+    while remaining := with_variable("TMPDIR", str(scratch)):
+        await_end(remaining, 2 + PROMPT_SECONDS)
     assert list(scratch.iterdir()) == []
     assert not (store / "out").exists()
 
@@ -476,7 +470,7 @@ os.waitpid(child, 0)
 """
 
 
-def test_a_forked_child_has_no_jobs_and_is_in_nobodys_way(store: Path) -> None:
+def test_forked_child_has_no_jobs_and_does_not_interfere(store: Path) -> None:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])]),
         "REEL_MODAL_STORE_URL": store.as_uri(),
@@ -491,7 +485,7 @@ def test_a_forked_child_has_no_jobs_and_is_in_nobodys_way(store: Path) -> None:
     }
 
 
-async def test_a_ctrl_c_in_the_terminal_does_not_reach_the_workers(render: Render) -> None:
+async def test_ctrl_c_in_terminal_does_not_reach_workers(render: Render) -> None:
     job = await render.submit(overlay(preset=SLOW))
     await until(job, "render")
     pid = worker()
@@ -500,10 +494,10 @@ async def test_a_ctrl_c_in_the_terminal_does_not_reach_the_workers(render: Rende
     await job.cancel()
 
 
-# How many, and where.
+# Concurrency and threads.
 
 
-async def test_a_bounded_number_runs_at_once_and_the_rest_waits_its_turn(store: Path) -> None:
+async def test_max_workers_limits_running_jobs_and_queues_rest(store: Path) -> None:
     before = children()
     backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=2)
     async with FunctionRegistry(Settings(), backend=backend) as registry:
@@ -517,7 +511,7 @@ async def test_a_bounded_number_runs_at_once_and_the_rest_waits_its_turn(store: 
         assert len(children() - before) == 2
 
 
-async def test_no_thread_waits_for_jobs_that_may_never_come(render: Render, clips: Clips, store: Path) -> None:
+async def test_idle_backend_has_no_waiting_thread(render: Render, clips: Clips, store: Path) -> None:
     (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
     for index in range(2):
         await render(overlay(f"job-{index}"))
@@ -528,38 +522,38 @@ async def test_no_thread_waits_for_jobs_that_may_never_come(render: Render, clip
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_a_number_of_workers_that_cannot_work_is_refused(number: int) -> None:
+def test_max_workers_invalid_refused(number: int) -> None:
     with pytest.raises(ConfigError, match=f"max_workers is {number}"):
         LocalBackend(Settings(), max_workers=number)
 
 
-async def test_the_event_loop_goes_on_meanwhile(render: Render) -> None:
+async def test_event_loop_not_blocked_while_jobs_run(render: Render) -> None:
     gaps: list[float] = []
 
     async def tick() -> None:
         while True:
-            begun = time.monotonic()
+            started_at = time.monotonic()
             await asyncio.sleep(0.005)
-            gaps.append(time.monotonic() - begun)
+            gaps.append(time.monotonic() - started_at)
 
     ticking = asyncio.ensure_future(tick())
-    begun = time.monotonic()
+    started_at = time.monotonic()
     jobs = [await render.submit(overlay(f"job-{index}")) for index in range(3)]
     assert (await jobs[0].result()).frames == 500
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started_at
     await until(jobs[1], "render")
     for job in jobs:
         await job.cancel()
         await job.status()
     ticking.cancel()
-    # An encoder fills both cores of a small machine; a call that blocks takes as long as what it waits for.
+    # An encoder uses both cores of a small machine; a blocking call would take as long as its operation.
     assert max(gaps) < seconds / 2
 
 
-# What a worker is.
+# The worker process.
 
 
-async def test_what_a_body_prints_does_not_get_between_the_messages(render: Render, use_body: UseBody) -> None:
+async def test_worker_prints_of_body_do_not_corrupt_messages(render: Render, use_body: UseBody) -> None:
     use_body("""
 from reel_modal.schema import RenderResult
 from tests.jobs import rendered
@@ -576,7 +570,7 @@ return RenderResult.parse(rendered(request.to_dict()))
     assert (await job.result()).job_id == "mine"
 
 
-async def test_a_file_in_the_current_folder_is_no_module_of_the_worker(
+async def test_worker_ignores_modules_in_current_folder(
     render: Render, clips: Clips, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store / "in.mp4").write_bytes(clips.get("25.mp4").read_bytes())
@@ -585,7 +579,7 @@ async def test_a_file_in_the_current_folder_is_no_module_of_the_worker(
     assert (await render(overlay())).frames == 25
 
 
-async def test_a_worker_finds_what_the_current_folder_gives_to_its_host(
+async def test_worker_has_import_path_of_host(
     render: Render, use_body: UseBody, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_body("import helper_of_the_host; helper_of_the_host.refuse()")
@@ -597,14 +591,12 @@ async def test_a_worker_finds_what_the_current_folder_gives_to_its_host(
 
 
 @pytest.mark.parametrize("url", [None, "file:///nope", "s3://bucket/prefix"])
-async def test_worker_whose_store_cannot_be_used_is_misconfigured(
-    url: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_worker_unusable_store_is_config_error(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     backend = LocalBackend(Settings(store_url=url))
     with pytest.raises(
-        ConfigError, match=r"no store is set|'/nope' is not there|no credentials for 's3://bucket/prefix'"
+        ConfigError, match=r"no store is set|'/nope' not found|no credentials for 's3://bucket/prefix'"
     ) as caught:
         await RemoteFunction("render_overlay", backend)(overlay().to_dict())
     assert isinstance(caught.value, MisconfiguredError)
@@ -620,7 +612,7 @@ async def test_worker_whose_store_cannot_be_used_is_misconfigured(
         ("s3://bucket", "no credentials for 's3://bucket'"),
     ],
 )
-async def test_submit_store_that_cannot_be_used_starts_no_worker(
+async def test_submit_unusable_store_starts_no_worker(
     url: str | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
@@ -635,7 +627,7 @@ async def test_submit_store_that_cannot_be_used_starts_no_worker(
             await registry["render_overlay"].submit(overlay())
 
 
-async def test_a_function_without_a_body_refuses(backend: LocalBackend) -> None:
+async def test_submit_function_without_body_refused(backend: LocalBackend) -> None:
     unknown: RemoteFunction[[dict[str, object]], object] = RemoteFunction("thumbnail", backend)
-    with pytest.raises(NotDeployedError, match="there are apply_upscale, process_framing, render_overlay"):
+    with pytest.raises(NotDeployedError, match="available are apply_upscale, process_framing, render_overlay"):
         await unknown({"job_id": "j"})

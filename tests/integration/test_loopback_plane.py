@@ -1,4 +1,4 @@
-"""The loopback plane itself: the real client, command line and container runtime, and each fault, once."""
+"""Tests of the loopback plane with the real client, command line and container runtime, and of each fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["sample"]
 
 @pytest.fixture
 def app(sample: None, plane: LoopbackPlane) -> LoopbackPlane:
-    """A plane on which the sample app is deployed."""
+    """A plane with the deployed sample app."""
     return plane
 
 
@@ -35,13 +35,13 @@ def function(name: str) -> Any:
 
 
 def started(partition: str) -> Any:
-    """Wait until the body of `work` runs, and give the task that runs it."""
+    """Wait until the body of `work` runs; return the task that runs it."""
     import modal
 
     return modal.Queue.from_name("sample-events", create_if_missing=True).get.aio(partition=partition, timeout=20)
 
 
-def test_a_deploy_stores_what_the_decorators_say(app: LoopbackPlane) -> None:
+def test_plane_deploy_stores_decorator_options(app: LoopbackPlane) -> None:
     functions = app.functions(APP)
     double, variable = functions["double"], functions["variable"]
     assert (double.gpus, double.cpu, double.memory_mib) == (("T4",), 1.5, 512)
@@ -54,50 +54,50 @@ def test_a_deploy_stores_what_the_decorators_say(app: LoopbackPlane) -> None:
     assert app.functions("another-app") == {}
 
 
-async def test_a_call_runs_in_a_container(app: LoopbackPlane) -> None:
+async def test_plane_call_runs_in_container(app: LoopbackPlane) -> None:
     assert await function("double").remote.aio(21) == 42
     assert [container.function for container in app.containers()] == ["double"]
     assert (app.count("FunctionGet"), app.count("FunctionMap")) == (1, 1)
     assert app.count("FunctionPutOutputs", side="container") == 1
 
 
-async def test_a_spawned_call_is_found_again_by_its_id(app: LoopbackPlane) -> None:
+async def test_plane_spawned_call_found_by_id(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("double").spawn.aio(4)
     assert await modal.FunctionCall.from_id(spawned.object_id).get.aio(timeout=20) == 8
 
 
-async def test_an_exception_comes_back_with_its_type(app: LoopbackPlane) -> None:
+async def test_plane_exception_keeps_its_type(app: LoopbackPlane) -> None:
     with pytest.raises(ValueError, match="too small"):
         await function("refuse").remote.aio("too small")
 
 
-async def test_a_map_keeps_the_order_and_the_limit_of_containers(app: LoopbackPlane) -> None:
+async def test_plane_map_keeps_order_and_container_limit(app: LoopbackPlane) -> None:
     tasks = [task async for task in function("work").map.aio(["m"] * 6, kwargs={"seconds": 0.1})]
     assert 1 <= len(set(tasks)) <= 2
     assert [number async for number in function("double").map.aio(range(20))] == list(range(0, 40, 2))
 
 
-async def test_a_generator_yields_what_the_container_yields(app: LoopbackPlane) -> None:
+async def test_plane_generator_yields_values_of_container(app: LoopbackPlane) -> None:
     assert [number async for number in function("numbers").remote_gen.aio(5)] == [0, 1, 2, 3, 4]
 
 
-async def test_large_arguments_and_results_travel_as_blobs(app: LoopbackPlane) -> None:
+async def test_plane_large_values_sent_as_blobs(app: LoopbackPlane) -> None:
     with pytest.raises(ValueError, match=r"x{3000000}"):
         await function("refuse").remote.aio("x" * 3_000_000)
     assert app.count("BlobCreate") == 1
     assert app.count("BlobCreate", side="container") == 1
 
 
-async def test_the_container_has_the_secret_and_the_environment_of_the_image(app: LoopbackPlane) -> None:
+async def test_plane_container_has_secret_and_image_environment(app: LoopbackPlane) -> None:
     variable = function("variable")
     assert await variable.remote.aio("SAMPLE_KEY") == "sesame"
     assert await variable.remote.aio("SAMPLE_COLOUR") == "blue green"
     assert await variable.remote.aio("MODAL_TOKEN_SECRET") is None
 
 
-async def test_a_queue_carries_events_out_of_the_container(app: LoopbackPlane) -> None:
+async def test_plane_queue_carries_events_from_container(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("work").spawn.aio("events")
@@ -111,7 +111,7 @@ async def test_a_queue_carries_events_out_of_the_container(app: LoopbackPlane) -
     assert await queue.get.aio(block=False, partition="more") is None
 
 
-async def test_a_cancelled_body_ends_and_its_container_lives_on(app: LoopbackPlane) -> None:
+async def test_plane_cancelled_body_ends_and_container_survives(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("work").spawn.aio("cancelled", 60.0)
@@ -121,12 +121,12 @@ async def test_a_cancelled_body_ends_and_its_container_lives_on(app: LoopbackPla
     with pytest.raises(modal.exception.RemoteError):
         await spawned.get.aio(timeout=20)
     assert time.monotonic() - begin < 20  # long before its 60 s
-    # Its caller hears of the end before the container is free again.
+    # The caller learns of the end before the container is idle again.
     await asyncio.to_thread(app.wait_for, lambda: not any(container.call_ids for container in app.containers()))
     assert await function("work").remote.aio("cancelled") == task
 
 
-async def test_a_call_that_waits_in_the_queue_can_be_cancelled(app: LoopbackPlane) -> None:
+async def test_plane_queued_call_can_be_cancelled(app: LoopbackPlane) -> None:
     import modal
 
     work = function("work")
@@ -138,7 +138,7 @@ async def test_a_call_that_waits_in_the_queue_can_be_cancelled(app: LoopbackPlan
     with pytest.raises(modal.exception.RemoteError):
         await waiting.get.aio(timeout=20)
     await running[0].cancel.aio()
-    # It would have come before this one.
+    # It would have arrived before this one.
     await work.remote.aio("after")
     assert app.queue_lengths("sample-events").get("waiting") is None
 
@@ -147,7 +147,7 @@ async def test_a_call_that_waits_in_the_queue_can_be_cancelled(app: LoopbackPlan
     ("name", "app_name", "environment"),
     [("absent", APP, "main"), ("double", "absent", "main"), ("double", APP, "absent")],
 )
-async def test_what_is_not_deployed_is_not_found(
+async def test_plane_undeployed_app_or_function_not_found(
     app: LoopbackPlane, name: str, app_name: str, environment: str
 ) -> None:
     import modal
@@ -156,7 +156,7 @@ async def test_what_is_not_deployed_is_not_found(
         await modal.Function.from_name(app_name, name, environment_name=environment).hydrate.aio()
 
 
-def test_a_wrong_token_opens_nothing(app: LoopbackPlane) -> None:
+def test_plane_wrong_token_refused(app: LoopbackPlane) -> None:
     import modal
 
     client = app.client(token_secret="as-wrong")  # noqa: S106
@@ -166,7 +166,7 @@ def test_a_wrong_token_opens_nothing(app: LoopbackPlane) -> None:
     assert modal.Function.from_name(APP, "double", client=right).hydrate().object_id.startswith("fu-")
 
 
-async def test_refused_requests_are_asked_again_by_the_client(app: LoopbackPlane) -> None:
+async def test_plane_refused_request_retried_by_client(app: LoopbackPlane) -> None:
     import modal
     from grpclib import Status
 
@@ -179,7 +179,7 @@ async def test_refused_requests_are_asked_again_by_the_client(app: LoopbackPlane
     await function("double").hydrate.aio()
 
 
-async def test_slow_and_stuck_answers(app: LoopbackPlane) -> None:
+async def test_plane_delayed_or_hanging_answer_simulated(app: LoopbackPlane) -> None:
     app.faults.delay("FunctionGet", 0.3, times=1)
     begin = time.monotonic()
     await function("double").hydrate.aio()
@@ -193,7 +193,7 @@ async def test_slow_and_stuck_answers(app: LoopbackPlane) -> None:
     await asyncio.wait_for(stuck, 5)
 
 
-async def test_a_submit_whose_answer_is_lost_runs_once(app: LoopbackPlane) -> None:
+async def test_plane_submit_with_lost_reply_runs_once(app: LoopbackPlane) -> None:
     app.faults.lose_reply("FunctionMap")
     task = await function("work").remote.aio("once")
     assert app.count("FunctionMap") == 2
@@ -201,7 +201,7 @@ async def test_a_submit_whose_answer_is_lost_runs_once(app: LoopbackPlane) -> No
     assert app.queue_lengths("sample-events").get("once") is None
 
 
-async def test_a_lost_output_never_comes(app: LoopbackPlane) -> None:
+async def test_plane_lost_output_never_arrives(app: LoopbackPlane) -> None:
     app.faults.lose_outputs()
     spawned = await function("double").spawn.aio(1)
     await asyncio.to_thread(app.wait_for, lambda: app.count("FunctionPutOutputs", side="container") == 1)
@@ -209,7 +209,7 @@ async def test_a_lost_output_never_comes(app: LoopbackPlane) -> None:
         await spawned.get.aio(timeout=0.2)
 
 
-async def test_expired_outputs(app: LoopbackPlane) -> None:
+async def test_plane_expired_outputs_raise(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("double").spawn.aio(1)
@@ -219,7 +219,7 @@ async def test_expired_outputs(app: LoopbackPlane) -> None:
         await spawned.get.aio(timeout=0)
 
 
-async def test_a_preempted_input_runs_again_elsewhere(app: LoopbackPlane) -> None:
+async def test_plane_preempted_input_runs_in_other_container(app: LoopbackPlane) -> None:
     spawned = await function("work").spawn.aio("preempted", 0.5)
     first = await started("preempted")
     await asyncio.to_thread(app.preempt, spawned.object_id)
@@ -230,7 +230,7 @@ async def test_a_preempted_input_runs_again_elsewhere(app: LoopbackPlane) -> Non
     ("out_of_memory", "kind", "words"),
     [(False, "InternalFailure", "SIGKILL"), (True, "RemoteError", "memory")],
 )
-async def test_a_killed_container_fails_its_input(
+async def test_plane_killed_container_fails_its_input(
     app: LoopbackPlane, out_of_memory: bool, kind: str, words: str
 ) -> None:
     import modal
@@ -242,7 +242,7 @@ async def test_a_killed_container_fails_its_input(
         await spawned.get.aio(timeout=20)
 
 
-async def test_the_end_of_a_container_ends_every_process_it_started(app: LoopbackPlane) -> None:
+async def test_plane_container_end_kills_its_child_processes(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("leave_child").spawn.aio()
@@ -250,13 +250,13 @@ async def test_the_end_of_a_container_ends_every_process_it_started(app: Loopbac
     (container,) = app.containers("leave_child")
     assert child in app.processes()
     assert container.pid is not None
-    os.kill(container.pid, 9)  # By somebody else than the plane.
+    os.kill(container.pid, 9)  # Not by the plane.
     with pytest.raises(modal.exception.InternalFailure, match="SIGKILL"):
         await spawned.get.aio(timeout=20)
     assert child not in app.processes()
 
 
-async def test_the_timeout_of_a_function_is_enforced(app: LoopbackPlane) -> None:
+async def test_plane_function_timeout_enforced(app: LoopbackPlane) -> None:
     import modal
 
     begin = time.monotonic()
@@ -265,19 +265,19 @@ async def test_the_timeout_of_a_function_is_enforced(app: LoopbackPlane) -> None
     assert 1 <= time.monotonic() - begin < 5
 
 
-async def test_a_spawned_call_is_retried_by_the_plane(app: LoopbackPlane) -> None:
+async def test_plane_spawned_call_retried_by_plane(app: LoopbackPlane) -> None:
     spawned = await function("third_time").spawn.aio("retries")
     assert await spawned.get.aio(timeout=20) == 3
     assert app.count("FunctionRetryInputs") == 0
 
 
-async def test_a_module_that_cannot_be_imported_fails_the_call(app: LoopbackPlane) -> None:
+async def test_plane_unimportable_module_fails_call(app: LoopbackPlane) -> None:
     app.container_environment["SAMPLE_BREAKS"] = "1"
     with pytest.raises(RuntimeError, match="lacks something"):
         await function("has_module").remote.aio("sys")
 
 
-async def test_stopping_and_deploying_again_makes_handles_stale(app: LoopbackPlane) -> None:
+async def test_plane_stop_and_redeploy_makes_handles_stale(app: LoopbackPlane) -> None:
     import modal
 
     stale = function("double")
@@ -288,7 +288,7 @@ async def test_stopping_and_deploying_again_makes_handles_stale(app: LoopbackPla
     assert await function("double").remote.aio(1) == 2
 
 
-def test_a_deploy_that_is_cut_off_leaves_the_former_version(app: LoopbackPlane) -> None:
+def test_plane_interrupted_deploy_keeps_previous_version(app: LoopbackPlane) -> None:
     from grpclib import Status
 
     before = app.functions(APP)
@@ -305,13 +305,13 @@ def test_a_deploy_that_is_cut_off_leaves_the_former_version(app: LoopbackPlane) 
 
 
 @pytest.mark.parametrize("strategy", ["rolling", "recreate"])
-async def test_a_redeploy_replaces_warm_containers(app: LoopbackPlane, strategy: str) -> None:
+async def test_plane_redeploy_replaces_warm_containers(app: LoopbackPlane, strategy: str) -> None:
     variable = function("variable")
     assert await variable.remote.aio("SAMPLE_VERSION") == "1"
     (old,) = app.containers("variable")
     try:
-        done = await asyncio.to_thread(deploy, app, "--strategy", strategy, SAMPLE_VERSION="2")
-        assert done.returncode == 0, done.stderr
+        completed = await asyncio.to_thread(deploy, app, "--strategy", strategy, SAMPLE_VERSION="2")
+        assert completed.returncode == 0, completed.stderr
         assert await variable.remote.aio("SAMPLE_VERSION") == "2"
         await asyncio.to_thread(app.wait_for, lambda: old not in app.containers("variable"))
         assert app.count("ContainerStop") == (strategy == "recreate")
@@ -319,7 +319,7 @@ async def test_a_redeploy_replaces_warm_containers(app: LoopbackPlane, strategy:
         assert (await asyncio.to_thread(deploy, app)).returncode == 0
 
 
-async def test_a_handle_with_other_options_calls_a_variant(app: LoopbackPlane) -> None:
+async def test_plane_handle_with_options_calls_variant(app: LoopbackPlane) -> None:
     import modal
 
     hurried = function("work").with_options(gpu="L4", timeout=1)
@@ -329,7 +329,7 @@ async def test_a_handle_with_other_options_calls_a_variant(app: LoopbackPlane) -
     assert bound.function_options.resources.gpu_config.gpu_type == "L4"
 
 
-async def test_stopping_an_app_ends_what_runs(app: LoopbackPlane) -> None:
+async def test_plane_stopped_app_ends_running_calls(app: LoopbackPlane) -> None:
     import modal
 
     spawned = await function("work").spawn.aio("stopped", 60.0)
@@ -344,7 +344,7 @@ async def test_stopping_an_app_ends_what_runs(app: LoopbackPlane) -> None:
         assert (await asyncio.to_thread(deploy, app)).returncode == 0
 
 
-async def test_a_fault_strikes_only_what_it_names(app: LoopbackPlane) -> None:
+async def test_plane_fault_affects_only_named_requests(app: LoopbackPlane) -> None:
     import modal
     from grpclib import Status
 
@@ -359,7 +359,7 @@ async def test_a_fault_strikes_only_what_it_names(app: LoopbackPlane) -> None:
         await function("work").hydrate.aio()
 
 
-async def test_partitions_end_with_their_time_to_live_and_are_bounded(app: LoopbackPlane) -> None:
+async def test_plane_queue_partitions_expire_and_are_bounded(app: LoopbackPlane) -> None:
     import queue
 
     import modal
@@ -376,7 +376,7 @@ async def test_partitions_end_with_their_time_to_live_and_are_bounded(app: Loopb
         await events.put.aio(b"x" * (1 << 20), partition="large")
 
 
-def test_a_deploy_without_its_secret_fails(app: LoopbackPlane) -> None:
+def test_plane_deploy_without_secret_fails(app: LoopbackPlane) -> None:
     app.remove_secret("sample-secret")
     try:
         absent = deploy(app)
@@ -388,7 +388,7 @@ def test_a_deploy_without_its_secret_fails(app: LoopbackPlane) -> None:
     assert (incomplete.returncode, "SAMPLE_KEY" in incomplete.stderr) == (1, True)
 
 
-def test_an_image_that_does_not_build_fails_the_deploy(app: LoopbackPlane) -> None:
+def test_plane_failing_image_build_fails_deploy(app: LoopbackPlane) -> None:
     app.faults.fail_image_build("no such package", log=("ERROR: No matching distribution\n",))
     failed = deploy(app)
     assert failed.returncode == 1
@@ -398,7 +398,7 @@ def test_an_image_that_does_not_build_fails_the_deploy(app: LoopbackPlane) -> No
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[LoopbackPlane]:
-    """A plane whose containers have modal and nothing else."""
+    """A plane whose containers have only modal."""
     from tests.integration.loopback.plane import LoopbackPlane
 
     python = only_packages(tmp_path / "python", ["modal"])
@@ -408,7 +408,7 @@ def narrow(tmp_path: Path) -> Iterator[LoopbackPlane]:
     assert not plane.processes()
 
 
-def test_containers_have_only_what_their_python_has(narrow: LoopbackPlane) -> None:
+def test_plane_containers_have_only_their_packages(narrow: LoopbackPlane) -> None:
     import modal
 
     assert deploy(narrow).returncode == 0
@@ -416,7 +416,7 @@ def test_containers_have_only_what_their_python_has(narrow: LoopbackPlane) -> No
     assert [has_module.remote(name) for name in ("modal", "pytest", "reel_modal")] == [True, False, False]
 
 
-def test_closing_ends_a_busy_container(tmp_path: Path) -> None:
+def test_plane_close_ends_busy_container(tmp_path: Path) -> None:
     import modal
     from tests.integration.loopback.plane import LoopbackPlane
 

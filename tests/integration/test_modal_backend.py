@@ -1,4 +1,4 @@
-"""The package on Modal: the real client, command line and container runtime, and the same lines of a host."""
+"""The package on Modal: the real client, command line and container runtime, used as a host uses them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.jobs import GLOBAL
 from tests.object_store import ObjectStore, free_ports
 from tests.processes import executable, family
 
+from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.backends import modal as modal_backend
 from reel_modal.client import FunctionRegistry
-from reel_modal.config import Settings
 from reel_modal.errors import (
     AuthError,
     BadInputError,
@@ -42,8 +42,8 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import SPECS
-from reel_modal.pricing import PUBLISHED_RATES
 from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest, store_key
+from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.testing import make_clip
 
@@ -83,7 +83,7 @@ def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> Overlay
 
 
 def framing(job_id: str, *, output: str) -> FramingRequest:
-    """A pan, a trim and slow motion: everything that is made frame by frame."""
+    """Return a request with a pan, a trim and slow motion, so that every frame is rendered separately."""
     return FramingRequest.parse(
         {
             "jobId": job_id,
@@ -112,18 +112,18 @@ def pictures(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
-async def render(asked: OverlayRequest) -> list[str]:
-    """The lines of a host; nothing in them says where the job runs."""
+async def render(overlay_request: OverlayRequest) -> list[str]:
+    """Run a job as a host does; nothing here depends on the backend."""
     async with FunctionRegistry.from_env() as registry:
-        job = await registry["render_overlay"].submit(asked)
+        job = await registry["render_overlay"].submit(overlay_request)
         phases = [event.phase async for event in job.events()]
         result = await job.result()
         assert await job.status() == "succeeded"
-        assert (result.job_id, result.frames) == (asked.job_id, 250)
+        assert (result.job_id, result.frames) == (overlay_request.job_id, 250)
     return list(dict.fromkeys(phases))
 
 
-async def test_modal_and_this_machine_render_the_same_frames(
+async def test_modal_renders_same_frames_as_local_backend(
     app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(clips.get("bikes.mp4"), app.store / "in.mp4")
@@ -141,31 +141,38 @@ async def test_modal_and_this_machine_render_the_same_frames(
 
 
 def larger(output: str, **fields: object) -> UpscaleRequest:
-    asked = {"jobId": output, "userId": "u", "inputKey": "in.mp4", "outputKey": output, "scale": 2, **fields}
-    asked.setdefault("store", GLOBAL.to_dict())
-    return UpscaleRequest.parse(asked)
+    fields_of_request = {
+        "jobId": output,
+        "userId": "u",
+        "inputKey": "in.mp4",
+        "outputKey": output,
+        "scale": 2,
+        **fields,
+    }
+    fields_of_request.setdefault("store", GLOBAL.to_dict())
+    return UpscaleRequest.parse(fields_of_request)
 
 
-async def test_modal_and_this_machine_enlarge_the_same_frames(app: Deployed) -> None:
+async def test_modal_upscales_same_frames_as_local_backend(app: Deployed) -> None:
     make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
-    async with FunctionRegistry(app.settings) as there:
-        result = await there["apply_upscale"](larger("out/there.mp4", provider="cpu"))
-    async with FunctionRegistry(replace(app.settings, modal_enabled=False)) as here:
-        await here["apply_upscale"](larger("out/here.mp4"))
+    async with FunctionRegistry(app.settings) as on_modal:
+        result = await on_modal["apply_upscale"](larger("out/there.mp4", provider="cpu"))
+    async with FunctionRegistry(replace(app.settings, modal_enabled=False)) as locally:
+        await locally["apply_upscale"](larger("out/here.mp4"))
     assert (result.size, result.frames, result.engine) == ((192, 128), 10, "onnxruntime-cpu fp32 small-x2")
     frames = [pictures(app.store / f"out/{name}.mp4") for name in ("there", "here")]
     assert all(np.array_equal(one, other) for one, other in zip(*frames, strict=True))
 
 
-async def test_a_container_that_is_paid_for_its_gpu_does_not_go_on_without_it(app: Deployed) -> None:
+async def test_modal_gpu_container_without_gpu_fails(app: Deployed) -> None:
     make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.2)
     async with FunctionRegistry(app.settings) as registry:
-        with pytest.raises(RemoteError, match="the GPU was asked for"):
+        with pytest.raises(RemoteError, match="the GPU was requested"):
             await registry["apply_upscale"](larger("out/gpu.mp4"))
     assert not (app.store / "out/gpu.mp4").exists()
 
 
-async def test_modal_and_this_machine_work_on_a_bucket(
+async def test_modal_and_local_backend_work_with_bucket(
     app: Deployed, s3: ObjectStore, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = s3.url("both-places")
@@ -174,76 +181,74 @@ async def test_modal_and_this_machine_work_on_a_bucket(
     former = {"REEL_MODAL_STORE_URL": app.store.as_uri()}
     app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": url, **s3.environment})
     app.plane.end_containers()
-    made, receipts = [], []
+    outputs, receipts = [], []
     try:
         for enabled in (True, False):
             settings = replace(app.settings, modal_enabled=enabled, store_url=url)
             async with FunctionRegistry(settings) as registry:
-                for name, asked in (
+                for name, job_request in (
                     ("render_overlay", request(f"overlay-{enabled}")),
                     ("process_framing", framing(f"framing-{enabled}", output=f"framing-{enabled}.mp4")),
                     ("apply_upscale", larger(f"upscale-{enabled}.mp4", provider="cpu")),
                 ):
-                    job = await registry[name].submit(replace(asked, store=StoreOptions()))
+                    job = await registry[name].submit(replace(job_request, store=StoreOptions()))
                     receipts.append((await job.result()).usage)
-                    assert await registry.attach(job.id, asked).status() == "succeeded"
-                    made.append(pictures(storage.fetch(store_key(asked.output_key, "user", "u"), tmp_path)))
+                    assert await registry.attach(job.id, job_request).status() == "succeeded"
+                    outputs.append(pictures(storage.fetch(store_key(job_request.output_key, "user", "u"), tmp_path)))
     finally:
         app.plane.create_secret("reel-modal-storage", former)
         app.plane.end_containers()
-    for there, here in zip(made[:3], made[3:], strict=True):
-        assert all(np.array_equal(one, other) for one, other in zip(there, here, strict=True))
+    for modal_frames, local_frames in zip(outputs[:3], outputs[3:], strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(modal_frames, local_frames, strict=True))
     for usage in receipts:
         assert usage is not None
         assert usage.bytes_in >= clips.get("25.mp4").stat().st_size
         assert usage.queue_seconds is not None
         assert usage.seconds > 0
-    on_modal, without_gpu, upscaled, here, *_ = [usage for usage in receipts if usage is not None]
-    assert (on_modal.gpu, without_gpu.gpu, upscaled.gpu, here.gpu) == ("T4", None, "A10G", None)
+    on_modal, without_gpu, upscaled, local, *_ = [usage for usage in receipts if usage is not None]
+    assert (on_modal.gpu, without_gpu.gpu, upscaled.gpu, local.gpu) == ("T4", None, "A10G", None)
     assert upscaled.model
     rate = PUBLISHED_RATES.usd_per_second(gpu="T4", cpu=4, memory_mb=4096)
     assert on_modal.dollars == pytest.approx(on_modal.gpu_seconds * rate)
     assert on_modal.gpu_seconds == pytest.approx(on_modal.startup_seconds + on_modal.seconds)
     assert on_modal.rates_dated == PUBLISHED_RATES.dated
     assert without_gpu.dollars > 0
-    assert (here.dollars, here.rates_dated) == (0.0, "")
+    assert (local.dollars, local.rates_dated) == (0.0, "")
 
 
-async def test_a_container_says_whether_it_was_started_for_the_job(
-    app: Deployed, clips: Clips, tmp_path: Path
-) -> None:
+async def test_modal_cold_start_is_reported_by_container(app: Deployed, clips: Clips, tmp_path: Path) -> None:
     shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
     settings = replace(app.settings, timings=str(tmp_path / "timings"))
     async with FunctionRegistry(settings) as registry:
         starts = [(await registry["render_overlay"](request(f"start {number}"))).cold_start for number in range(3)]
-        (known,) = registry.history.summary()
-    assert starts[1:] == [False, False]  # the first may have found the container of a test before it
-    assert (known.gpu, known.jobs) == ("T4", 3)
-    assert known.warm_startup is not None
-    assert known.warm_startup.jobs == starts.count(False)
+        (timing,) = registry.history.summary()
+    assert starts[1:] == [False, False]  # the first may have used the container of an earlier test
+    assert (timing.gpu, timing.jobs) == ("T4", 3)
+    assert timing.warm_startup is not None
+    assert timing.warm_startup.jobs == starts.count(False)
 
 
-def test_the_table_is_what_is_deployed(app: Deployed) -> None:
+def test_modal_deployment_matches_specs(app: Deployed) -> None:
     deployed = app.plane.functions(APP)
     assert set(deployed) == {*SPECS, local_contract({}).name}
     for name, spec in SPECS.items():
-        there = deployed[name]
-        assert (there.gpus, there.cpu, there.memory_mib) == (spec.gpu, spec.cpu, spec.memory_mb)
-        assert (there.timeout_seconds, there.retries) == (spec.timeout_seconds, spec.retries)
-        # Behind the named ones comes the one that carries `env`.
-        assert (there.max_containers, there.secrets[:-1]) == (spec.max_containers, spec.secrets)
-        assert there.startup_timeout_seconds == spec.startup_timeout_seconds
-        assert there.scaledown_window_seconds == spec.scaledown_window_seconds
-        image = "\n".join(there.image_commands)
+        function = deployed[name]
+        assert (function.gpus, function.cpu, function.memory_mib) == (spec.gpu, spec.cpu, spec.memory_mb)
+        assert (function.timeout_seconds, function.retries) == (spec.timeout_seconds, spec.retries)
+        # The named ones are followed by the one for `env`.
+        assert (function.max_containers, function.secrets[:-1]) == (spec.max_containers, spec.secrets)
+        assert function.startup_timeout_seconds == spec.startup_timeout_seconds
+        assert function.scaledown_window_seconds == spec.scaledown_window_seconds
+        image = "\n".join(function.image_commands)
         assert f"FROM python:{spec.image.python_version}" in image
         assert all(package in image for package in spec.image.pip)
         assert ("apt-get install -y --no-install-recommends ffmpeg" in image) == bool(spec.gpu)
         assert ("NVIDIA_DRIVER_CAPABILITIES" in image) == bool(spec.gpu)
-        assert there.variables["REEL_MODAL_CPU"] == "4"
-        assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in there.mounted_files)
+        assert function.variables["REEL_MODAL_CPU"] == "4"
+        assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in function.mounted_files)
 
 
-def test_a_person_changes_resources_by_the_environment_of_a_deploy(app: Deployed) -> None:
+def test_modal_deploy_environment_changes_resources(app: Deployed) -> None:
     deploy(
         app.plane,
         REEL_MODAL_APP="another",
@@ -261,12 +266,12 @@ def test_a_person_changes_resources_by_the_environment_of_a_deploy(app: Deployed
     assert "apt-get install -y --no-install-recommends ffmpeg" not in "\n".join(
         deployed["render_overlay"].image_commands
     )
-    # Receipts are made in containers.
+    # Receipts are written in containers.
     assert all(deployed[name].variables["REEL_MODAL_RATES"] == "T4=0.0001" for name in SPECS)
     app.plane.stop_app("another-test")
 
 
-async def test_an_input_that_is_refused_comes_back_as_what_the_body_raised(app: Deployed, clips: Clips) -> None:
+async def test_modal_refused_input_raises_error_of_body(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("garbage.mp4"), app.store / "garbage.mp4")
     async with FunctionRegistry(app.settings) as registry:
         with pytest.raises(BadInputError, match="cannot be read as a video") as caught:
@@ -291,12 +296,12 @@ def other_secret(app: Deployed, values: dict[str, str]) -> Iterator[None]:
     ("values", "said"),
     [
         ({"ANOTHER": "variable"}, "REEL_MODAL_STORE_URL"),
-        ({"REEL_MODAL_STORE_URL": "file:///nope"}, "'/nope' is not there"),
+        ({"REEL_MODAL_STORE_URL": "file:///nope"}, "'/nope' not found"),
         ({"REEL_MODAL_STORE_URL": "s3://bucket/prefix"}, "no credentials for 's3://bucket/prefix'"),
     ],
     ids=["no store", "no folder", "no credentials"],
 )
-async def test_container_without_its_secret_is_misconfigured(
+async def test_modal_container_without_secret_is_config_error(
     app: Deployed, values: dict[str, str], said: str
 ) -> None:
     with other_secret(app, values):
@@ -306,23 +311,25 @@ async def test_container_without_its_secret_is_misconfigured(
         assert not caught.value.retryable
 
 
-async def test_container_whose_store_is_unreachable_fails_retryable(app: Deployed) -> None:
+async def test_modal_container_store_unreachable_is_retryable(app: Deployed) -> None:
     (port,) = free_ports(1)
     url = f"s3://bucket/prefix?endpoint=http://127.0.0.1:{port}&region=us-east-1"
     keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
     with other_secret(app, {"REEL_MODAL_STORE_URL": url, **keys}):
-        with pytest.raises(FunctionError, match="the store did not answer") as caught:
+        with pytest.raises(FunctionError, match="the store did not respond") as caught:
             await FunctionRegistry(app.settings)["render_overlay"](request("unreachable"))
         assert isinstance(caught.value.__cause__, StorageUnavailableError)
         assert caught.value.retryable
 
 
-async def test_container_whose_ffmpeg_is_killed_fails_retryable(app: Deployed, clips: Clips) -> None:
+async def test_modal_container_ffmpeg_killed_is_retryable(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
-    asked = request("killed-ffmpeg")
-    asked = replace(asked, encode=replace(asked.encode, encoder="libx264", preset="veryslow", smart=False))
+    killed_request = request("killed-ffmpeg")
+    killed_request = replace(
+        killed_request, encode=replace(killed_request.encode, encoder="libx264", preset="veryslow", smart=False)
+    )
     async with FunctionRegistry(app.settings) as registry:
-        job = await registry["render_overlay"].submit(asked)
+        job = await registry["render_overlay"].submit(killed_request)
         async for event in job.events():
             if event.phase == "render" and event.done:
                 break
@@ -335,7 +342,7 @@ async def test_container_whose_ffmpeg_is_killed_fails_retryable(app: Deployed, c
     assert caught.value.retryable
 
 
-async def test_a_host_of_another_version_says_so_once_and_at_the_cost_of_one_request(
+async def test_modal_version_drift_warns_once_with_one_request(
     app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = FunctionRegistry(app.settings)
@@ -346,65 +353,65 @@ async def test_a_host_of_another_version_says_so_once_and_at_the_cost_of_one_req
     await other["render_overlay"].hydrate()
     await other["process_framing"].hydrate()
     await other["render_overlay"].hydrate()
-    there, here = local_contract({}).name, local_contract().name
+    deployed_name, local_name = local_contract({}).name, local_contract().name
     assert [message.splitlines()[1:] for message in caplog.messages] == [
-        ["  gpu: T4 is deployed, L4 is here", f"  contract: {there} is deployed, {here} is here"],
-        [f"  contract: {there} is deployed, {here} is here"],
+        ["  gpu: T4 is deployed, L4 is local", f"  contract: {deployed_name} is deployed, {local_name} is local"],
+        [f"  contract: {deployed_name} is deployed, {local_name} is local"],
     ]
     assert (app.plane.count("FunctionGet"), app.plane.count("AppGetOrCreate")) == (3, 2)
 
 
-async def test_a_host_can_refuse_to_work_with_another_version(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_modal_version_drift_raises_if_configured(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = replace(app.settings, on_drift="error")
     monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS", "60")
     async with FunctionRegistry(strict) as registry:
         with pytest.raises(DeploymentDriftError) as caught:
             await registry["render_overlay"].submit(request("strict"))
-        assert caught.value.differences[0] == "timeout_seconds: 600 is deployed, 60 is here"
+        assert caught.value.differences[0] == "timeout_seconds: 600 is deployed, 60 is local"
         (check,) = [check for check in await registry.verify() if check.function == "render_overlay"]
         assert isinstance(check.error, DeploymentDriftError)
         assert app.plane.count("FunctionMap") == 0
-        # It is looked at again, so a deploy cures it without a restart.
+        # The deployment is checked again, so a deploy resolves the drift without a restart.
         monkeypatch.delenv("REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS")
         await registry["render_overlay"].hydrate()
         assert all(check.ok for check in await registry.verify())
 
 
-async def test_whether_the_versions_fit_is_not_asked_where_nobody_wants_to_know(
+async def test_modal_version_check_disabled_sends_no_request(
     app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_GPU", "L4")
     await FunctionRegistry(replace(app.settings, on_drift="off"))["render_overlay"].hydrate()
-    here = Settings(store_url=app.settings.store_url, on_drift="error")
-    await FunctionRegistry(here)["render_overlay"].hydrate()
+    strict_settings = Settings(store_url=app.settings.store_url, on_drift="error")
+    await FunctionRegistry(strict_settings)["render_overlay"].hydrate()
     assert (app.plane.count("AppGetOrCreate"), caplog.messages) == (0, [])
 
 
-async def test_when_nobody_can_say_which_version_is_deployed_jobs_run_and_the_log_says_so(
+async def test_modal_version_unknown_runs_jobs_and_logs(
     app: Deployed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from grpclib import Status
 
     app.plane.faults.fail("AppGetOrCreate", Status.PERMISSION_DENIED, times=2)
     await FunctionRegistry(app.settings)["render_overlay"].hydrate()
-    assert "it is not known whether render_overlay was deployed by this version" in caplog.text
+    assert "cannot check whether render_overlay was deployed by this version" in caplog.text
     with pytest.raises(AuthError):
         await FunctionRegistry(replace(app.settings, on_drift="error"))["render_overlay"].hydrate()
     caplog.clear()
     app.plane.faults.hang("AppGetOrCreate")
     monkeypatch.setattr("reel_modal.backends.modal._DRIFT_SECONDS", 0.1)
     await FunctionRegistry(app.settings)["render_overlay"].hydrate()
-    assert "nothing came within 0.1 s" in caplog.text
+    assert "no response within 0.1 s" in caplog.text
 
 
-async def test_a_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_modal_wrong_token_is_named(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-wrong")
     async with FunctionRegistry(app.settings) as registry:
         with pytest.raises(AuthError, match="MODAL_TOKEN_ID"):
             await registry["render_overlay"].submit(request("token"))
 
 
-async def test_an_app_that_is_not_deployed_is_named(app: Deployed) -> None:
+async def test_modal_undeployed_app_is_named(app: Deployed) -> None:
     settings = replace(app.settings, environment="staging")
     async with FunctionRegistry(settings) as registry:
         (check,) = [check for check in await registry.verify() if check.function == "render_overlay"]
@@ -413,7 +420,7 @@ async def test_an_app_that_is_not_deployed_is_named(app: Deployed) -> None:
             await registry["render_overlay"].submit(request("nowhere"))
 
 
-async def test_a_failed_look_up_is_not_kept(app: Deployed) -> None:
+async def test_modal_failed_lookup_is_not_cached(app: Deployed) -> None:
     from grpclib import Status
 
     function = FunctionRegistry(app.settings)["render_overlay"]
@@ -424,7 +431,7 @@ async def test_a_failed_look_up_is_not_kept(app: Deployed) -> None:
     assert app.plane.count("FunctionGet") == 2
 
 
-async def test_an_app_that_was_stopped_and_deployed_again_is_found(app: Deployed, clips: Clips) -> None:
+async def test_modal_stopped_and_redeployed_app_is_found(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
     async with FunctionRegistry(app.settings) as registry:
         await registry["render_overlay"].hydrate()
@@ -434,7 +441,7 @@ async def test_an_app_that_was_stopped_and_deployed_again_is_found(app: Deployed
     assert (app.plane.count("FunctionGet"), app.plane.count("AppGetOrCreate")) == (2, 2)
 
 
-async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clips: Clips) -> None:
+async def test_modal_cancel_ends_call_and_leaves_no_output(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("bigbuckbunny.mp4"), app.store / "in.mp4")
     async with FunctionRegistry(app.settings) as registry:
         job = await registry["render_overlay"].submit(request("cancelled"))
@@ -443,14 +450,14 @@ async def test_cancelling_ends_the_call_and_leaves_no_output(app: Deployed, clip
                 break
         await job.cancel()
         with pytest.raises(JobCancelledError):
-            await job.result(timeout=30)
+            await job.result(timeout_seconds=30)
         assert await job.status() == "cancelled"
     app.plane.wait_for(lambda: not any(container.call_ids for container in app.plane.containers()))
     assert not (app.store / "out/cancelled.mp4").exists()
     assert app.plane.count("FunctionCallCancel") == 1
 
 
-async def test_the_events_of_a_job_end_with_it_though_nothing_says_that_they_do(
+async def test_modal_events_without_end_marker_end_with_job(
     app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modal_backend, "_IDLE_SECONDS", 1000.0)
@@ -465,7 +472,7 @@ async def test_the_events_of_a_job_end_with_it_though_nothing_says_that_they_do(
         assert set(phases) == {"fetch", "render"}
         with pytest.raises(RemoteError):
             await job.result()
-        # Who comes late hears the same, and is not kept waiting either.
+        # A late listener gets the same events without delay.
         assert [event.phase async for event in job.events()] == phases
 
 
@@ -490,7 +497,7 @@ asyncio.run(attach(registry, sys.argv[1]) if sys.argv[1:] else submit(registry))
 """
 
 
-def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips: Clips) -> None:
+def test_modal_job_survives_host_and_next_host_finds_it(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("bikes.mp4"), app.store / "in.mp4")
     environment = os.environ | {
         "MODAL_ENABLED": "true",
@@ -506,15 +513,15 @@ def test_a_job_outlives_its_host_and_the_next_one_finds_it(app: Deployed, clips:
         host.kill()
     assert host.returncode == -signal.SIGKILL
     assert not (app.store / "out/survivor.mp4").exists()
-    found = subprocess.run(
+    attached_elsewhere = subprocess.run(
         [*command, job_id], env=environment, capture_output=True, text=True, timeout=100, check=True
     )
-    assert found.stdout == "succeeded survivor 250\n"
+    assert attached_elsewhere.stdout == "succeeded survivor 250\n"
     assert len(pictures(app.store / "out/survivor.mp4")) == 250
     assert app.plane.count("FunctionMap") == 1
 
 
-async def test_a_host_that_comes_after_the_events_have_expired_still_gets_the_result(
+async def test_modal_result_available_after_events_expired(
     app: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modal_backend, "_LATE_SECONDS", 0.1)
@@ -522,17 +529,17 @@ async def test_a_host_that_comes_after_the_events_have_expired_still_gets_the_re
     job = await FunctionRegistry(app.settings)["render_overlay"].submit(request("expired"))
     assert [event async for event in job.events()]
     app.plane.pass_time(4 * 3600 + 1.0)
-    found = FunctionRegistry(app.settings).attach(job.id)
-    assert [event async for event in found.events()] == []
-    updates = [update async for update in found.progress(interval_seconds=0.05)]
+    attached = FunctionRegistry(app.settings).attach(job.id)
+    assert [event async for event in attached.events()] == []
+    updates = [update async for update in attached.progress(interval_seconds=0.05)]
     assert (updates[-1].phase, updates[-1].percent) == ("complete", 100)
-    assert await found.status() == "succeeded"
-    assert (await found.result()).frames == 25
+    assert await attached.status() == "succeeded"
+    assert (await attached.result()).frames == 25
 
 
-async def test_a_job_is_found_again_by_another_registry(app: Deployed, clips: Clips) -> None:
+async def test_modal_job_found_by_other_registry(app: Deployed, clips: Clips) -> None:
     shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
     job = await FunctionRegistry(app.settings)["render_overlay"].submit(request("found"))
-    found = FunctionRegistry(app.settings).attach(job.id)
-    assert (await found.result(timeout=60)).job_id == "found"
-    assert Counter([event.phase async for event in found.events()])["render"] >= 2
+    attached = FunctionRegistry(app.settings).attach(job.id)
+    assert (await attached.result(timeout_seconds=60)).job_id == "found"
+    assert Counter([event.phase async for event in attached.events()])["render"] >= 2

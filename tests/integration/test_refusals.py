@@ -1,4 +1,4 @@
-"""Requests that cannot work: none starts a container, and an unknown encoder is refused before the input is fetched."""
+"""Invalid requests start no container, and an unknown encoder is refused before the input is fetched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are 
 
 __all__ = ["app_plane"]
 
-WHO: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
+IDENTIFIERS: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
 REGION = {
     "id": "r",
     "start_time": 0,
@@ -53,20 +53,20 @@ async def submit(registry: FunctionRegistry, function: str, body: dict[str, Any]
     await registry[function].submit(REQUESTS[function].parse(body))
 
 
-async def test_bad_requests_start_no_container(app: Deployed) -> None:
+async def test_submit_bad_request_starts_no_container(app: Deployed) -> None:
     async with FunctionRegistry(app.settings) as registry:
         for path, (function, changes) in BAD.items():
             with pytest.raises(RequestError) as caught:
-                await submit(registry, function, {**WHO, **changes})
+                await submit(registry, function, {**IDENTIFIERS, **changes})
             assert caught.value.path == path
     assert (len(BAD), app.plane.containers(), app.plane.requests) == (9, [], [])
 
 
-async def test_encoder_unknown_to_the_container_is_bad_input_before_the_input_is_fetched(app: Deployed) -> None:
+async def test_encoder_unknown_in_container_refused_before_fetch(app: Deployed) -> None:
     source = app.store / "users/u/in.mp4"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_bytes(b"not a video, which a fetch would find out")
-    request = OverlayRequest(**WHO, regions=(), encode={"encoder": "no_such_encoder"})
+    request = OverlayRequest(**IDENTIFIERS, regions=(), encode={"encoder": "no_such_encoder"})
     async with FunctionRegistry(app.settings) as registry:
         job = await registry["render_overlay"].submit(request)
         with pytest.raises(BadInputError, match=r"encode\.encoder: encoder 'no_such_encoder' does not start"):
@@ -75,10 +75,10 @@ async def test_encoder_unknown_to_the_container_is_bad_input_before_the_input_is
     source.unlink()
 
 
-async def test_encoder_that_does_not_start_here_is_bad_input_on_this_machine(tmp_path: Path) -> None:
+async def test_encoder_not_starting_locally_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "users/u").mkdir(parents=True)
     make_clip(tmp_path / "users/u/in.mp4", seconds=0.2)
-    request = OverlayRequest(**WHO, regions=(), encode={"encoder": "h264_v4l2m2m"})
+    request = OverlayRequest(**IDENTIFIERS, regions=(), encode={"encoder": "h264_v4l2m2m"})
     async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
         with pytest.raises(BadInputError, match=r"encode\.encoder: encoder 'h264_v4l2m2m' does not start"):
             await registry["render_overlay"](request)

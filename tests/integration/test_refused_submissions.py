@@ -1,4 +1,4 @@
-"""What the host can know is refused before Modal hears of it: no call, no container."""
+"""Errors that the host can detect are raised before any call to Modal: no call, no container."""
 
 from __future__ import annotations
 
@@ -32,14 +32,12 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         (None, "no store is set"),
         ("file:///nope", "nope"),
         ("memory://here", "belongs to one process"),
-        ("s3://no_bucket", "is no name of a bucket"),
-        ("s3://bucket?secret=hunter2", "'secret' is not known"),
-        ("gs://bucket", "'gs' is not known"),
+        ("s3://no_bucket", "is not a valid bucket name"),
+        ("s3://bucket?secret=hunter2", "'secret' is unknown"),
+        ("gs://bucket", "'gs' is unsupported"),
     ],
 )
-async def test_submit_store_that_cannot_be_used_starts_no_container(
-    url: str | None, words: str, app: Deployed
-) -> None:
+async def test_submit_unusable_store_starts_no_container(url: str | None, words: str, app: Deployed) -> None:
     async with FunctionRegistry(replace(app.settings, store_url=url, on_drift="off")) as registry:
         with pytest.raises(ConfigError, match=words) as caught:
             await registry["render_overlay"].submit(overlay())
@@ -48,7 +46,7 @@ async def test_submit_store_that_cannot_be_used_starts_no_container(
 
 
 @pytest.mark.parametrize("model", ["/etc/passwd", "https://example.org/net.onnx", "../face.onnx", "face"])
-async def test_submit_network_that_is_not_registered_starts_no_container(model: str, app: Deployed) -> None:
+async def test_submit_unregistered_network_starts_no_container(model: str, app: Deployed) -> None:
     async def submit() -> None:
         request = UpscaleRequest.parse({**keys, "scale": 2, "model": model, "model_sha256": "ab" * 32})
         await registry["apply_upscale"].submit(request)
@@ -61,10 +59,8 @@ async def test_submit_network_that_is_not_registered_starts_no_container(model: 
     assert (app.plane.count("FunctionMap"), app.plane.containers()) == (0, [])
 
 
-async def test_submit_without_credentials_of_the_host_reaches_modal(
-    app: Deployed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The containers have credentials of their own, so a host without any may submit."""
+async def test_submit_without_host_credentials_reaches_modal(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers have credentials, so a host without any may submit."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
         monkeypatch.delenv(name, raising=False)
     settings = replace(app.settings, store_url="s3://bucket/media?region=eu-central-1", on_drift="off")

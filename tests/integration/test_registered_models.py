@@ -1,4 +1,4 @@
-"""Networks that an operator registers: what the deployment takes along, and what each side refuses."""
+"""Registered networks: the files in the deployment, and the refusals on each side."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def variable(models: dict[str, ModelSource]) -> str:
     return json.dumps({name: {"source": each.source, "sha256": each.sha256} for name, each in models.items()})
 
 
-async def test_registered_file_reaches_the_container(app: Deployed, tmp_path: Path) -> None:
+async def test_registered_network_file_reaches_container(app: Deployed, tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
     path.write_bytes(repeating(1).to_bytes())
     models = registered(path)
@@ -69,7 +69,7 @@ async def test_registered_file_reaches_the_container(app: Deployed, tmp_path: Pa
     app.plane.stop_app(f"{NAME}-test")
 
 
-async def test_container_without_the_name_refuses_it(app: Deployed) -> None:
+async def test_registered_name_unknown_in_container_refused(app: Deployed) -> None:
     settings = replace(app.settings, models={"face": ModelSource("/face.onnx", "ab" * 32)}, on_drift="off")
     async with FunctionRegistry(settings) as registry:
         with pytest.raises(BadInputError, match=r"REEL_MODAL_MODELS.*where the job runs") as caught:
@@ -79,9 +79,7 @@ async def test_container_without_the_name_refuses_it(app: Deployed) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "other"])
-def test_deploy_of_a_file_that_is_not_the_registered_one_is_refused(
-    damage: str, app: Deployed, tmp_path: Path
-) -> None:
+def test_deploy_changed_network_file_refused(damage: str, app: Deployed, tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
     path.write_bytes(repeating(1).to_bytes())
     models = registered(path)
@@ -89,12 +87,12 @@ def test_deploy_of_a_file_that_is_not_the_registered_one_is_refused(
     with pytest.raises(subprocess.CalledProcessError) as caught:
         deploy(app.plane, REEL_MODAL_APP=NAME, REEL_MODAL_MODELS=variable(models))
     words = {"missing": "No such file", "other": "does not have the sha256"}[damage]
-    said = (caught.value.stderr + caught.value.stdout).decode().replace("\n", " ")
-    assert "REEL_MODAL_MODELS['face']" in said
-    assert words in " ".join(said.split())
+    output_text = (caught.value.stderr + caught.value.stdout).decode().replace("\n", " ")
+    assert "REEL_MODAL_MODELS['face']" in output_text
+    assert words in " ".join(output_text.split())
 
 
-async def test_worker_process_loads_a_registered_file(tmp_path: Path) -> None:
+async def test_registered_network_file_loaded_by_worker(tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
     path.write_bytes(repeating(1).to_bytes())
     store = tmp_path / "store"

@@ -1,4 +1,4 @@
-"""Functions of any app through the real client: what they cost in requests, what blocks, and a Modal that is away."""
+"""Functions of any app through the real client: number of requests, blocking, and Modal outages."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ MANY = 100
 
 
 def work(partition: str, seconds: float = 0.0) -> str:
-    """Stand for the function of the sample app."""
+    """A local stand-in for the function of the sample app."""
     raise NotImplementedError
 
 
 def double(x: int) -> int:
-    """Stand for the function of the sample app."""
+    """A local stand-in for the function of the sample app."""
     raise NotImplementedError
 
 
 @pytest.fixture
 def app(sample: None, plane: LoopbackPlane) -> LoopbackPlane:
-    """A plane on which the sample app is deployed."""
+    """A plane with the deployed sample app."""
     return plane
 
 
 async def started(partition: str) -> None:
-    """Return when the body of `work` runs."""
+    """Wait until the body of `work` runs."""
     import modal
 
     queue = modal.Queue.from_name("sample-events", create_if_missing=True)
     assert await queue.get.aio(partition=partition, timeout=30) is not None
 
 
-# What a call costs.
+# Number of requests of a call.
 
 
-def test_a_hundred_first_calls_of_four_threads_look_the_function_up_once(app: LoopbackPlane) -> None:
+def test_hundred_first_calls_in_threads_look_up_once(app: LoopbackPlane) -> None:
     function = RemoteFunction.from_modal(APP, "double", double)
     assert app.requests == []
     results: list[int] = []
@@ -65,16 +65,16 @@ def test_a_hundred_first_calls_of_four_threads_look_the_function_up_once(app: Lo
     async def burst() -> None:
         results.extend(await asyncio.gather(*(function(number) for number in range(25))))
 
-    def in_a_loop_of_its_own() -> None:
+    def in_own_loop() -> None:
         gate.wait()
         asyncio.run(burst())
 
-    def in_the_loop_of_all() -> None:
+    def in_shared_loop() -> None:
         gate.wait()
-        # One after the other: a host without a loop has one call a thread.
+        # One after the other: a host without an event loop makes one call per thread.
         results.extend(function.call(number) for number in range(25))
 
-    threads = [threading.Thread(target=target) for target in (in_a_loop_of_its_own, in_the_loop_of_all) * 2]
+    threads = [threading.Thread(target=target) for target in (in_own_loop, in_shared_loop) * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,7 +84,7 @@ def test_a_hundred_first_calls_of_four_threads_look_the_function_up_once(app: Lo
     assert app.count("FunctionMap") == MANY
 
 
-async def test_a_call_asks_for_no_more_than_the_client_of_modal_does(app: LoopbackPlane) -> None:
+async def test_call_sends_no_more_requests_than_modal_client(app: LoopbackPlane) -> None:
     function = RemoteFunction.from_modal(APP, "double", double)
     await function.hydrate()
     before = len(app.requests)
@@ -92,7 +92,7 @@ async def test_a_call_asks_for_no_more_than_the_client_of_modal_does(app: Loopba
     assert [rpc for rpc, _ in app.requests[before:]] == ["FunctionMap", "FunctionGetOutputs"]
 
 
-async def test_a_hundred_calls_of_one_loop_are_all_in_flight(app: LoopbackPlane) -> None:
+async def test_hundred_calls_in_one_loop_run_concurrently(app: LoopbackPlane) -> None:
     function = RemoteFunction.from_modal(APP, "double", double)
     app.faults.hang("FunctionGetOutputs")
     calls = [asyncio.ensure_future(function(number)) for number in range(MANY)]
@@ -106,11 +106,11 @@ async def test_a_hundred_calls_of_one_loop_are_all_in_flight(app: LoopbackPlane)
     assert await asyncio.gather(*calls) == [2 * number for number in range(MANY)]
 
 
-async def test_no_call_blocks_the_loop_while_the_control_plane_is_slow(app: LoopbackPlane) -> None:
+async def test_calls_slow_control_plane_does_not_block_loop(app: LoopbackPlane) -> None:
     loop, ticked = asyncio.get_running_loop(), list[str]()
 
     def tick(rpc: str, before: int) -> None:
-        """Once Modal has the request, see whether the loop still does something else, and only then let Modal answer."""
+        """After Modal has the request, check that the loop still runs, and only then let Modal answer."""
         try:
             app.wait_for(lambda: app.count(rpc) > before)
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result(20)
@@ -140,49 +140,49 @@ async def test_no_call_blocks_the_loop_while_the_control_plane_is_slow(app: Loop
     assert len(ticked) == 6
 
 
-# What is shown of it.
+# Progress.
 
 
-async def test_a_function_that_reports_nothing_is_shown_by_the_plan(app: LoopbackPlane) -> None:
+async def test_progress_function_without_events_follows_plan(app: LoopbackPlane) -> None:
     job = await RemoteFunction.from_modal(APP, "work", work).submit("shown", 2.0)
     plan = ProgressPlan.from_benchmarks(startup_seconds=0.2, processing_seconds=2.0)
-    seen = [update async for update in job.progress(plan, interval_seconds=0.1)]
-    assert [phase for phase, _ in groupby(update.phase for update in seen)][-2:] == ["processing", "complete"]
-    assert all(later.progress >= earlier.progress for earlier, later in pairwise(seen))
+    updates = [update async for update in job.progress(plan, interval_seconds=0.1)]
+    assert [phase for phase, _ in groupby(update.phase for update in updates)][-2:] == ["processing", "complete"]
+    assert all(later.progress >= earlier.progress for earlier, later in pairwise(updates))
     assert (await job.result()).startswith("ta-")
 
 
-# A function that ends as none should.
+# Abnormal ends of a function.
 
 
 @pytest.mark.parametrize(
     ("how", "said"), [("a bare time-out", "TimeoutError"), ("with a word", "SystemExit: with a word")]
 )
-async def test_how_a_function_left_is_told_and_is_no_end_of_the_host(app: LoopbackPlane, how: str, said: str) -> None:
+async def test_function_exit_is_reported_and_host_continues(app: LoopbackPlane, how: str, said: str) -> None:
     function: RemoteFunction[[str], None] = RemoteFunction("leave", ModalBackend(APP))
     job = await function.submit(how)
     for _ in range(2):
         with pytest.raises(FunctionError, match=said):
-            await job.result(timeout=30)
+            await job.result(timeout_seconds=30)
         assert await job.status() == "failed"
 
 
-# Modal is away.
+# Outages of Modal.
 
 
-async def test_a_control_plane_that_restarts_loses_no_job(app: LoopbackPlane) -> None:
+async def test_control_plane_restart_loses_no_job(app: LoopbackPlane) -> None:
     function = RemoteFunction.from_modal(APP, "work", work)
     job = await function.submit("restart", 3.0)
     await started("restart")
     waiting = asyncio.ensure_future(job.result())
-    # Longer than the client itself tries again.
+    # Longer than the retries of the client.
     await asyncio.to_thread(app.restart, 2.0)
     assert (await waiting).startswith("ta-")
     assert await job.status() == "succeeded"
     assert app.count("FunctionMap") == 1
 
 
-async def test_while_nobody_answers_a_job_is_unknown_and_its_waiters_return(app: LoopbackPlane) -> None:
+async def test_modal_unreachable_is_unknown_and_waiters_return(app: LoopbackPlane) -> None:
     backend = ModalBackend(APP, answer_seconds=0.5)
     function: RemoteFunction[[str, float], str] = RemoteFunction("work", backend)
     job = await function.submit("silence", 60.0)
@@ -190,9 +190,9 @@ async def test_while_nobody_answers_a_job_is_unknown_and_its_waiters_return(app:
     listening = asyncio.ensure_future(all_events(job))
     app.faults.hang("*", side="client")
     assert await job.status() == "unknown"
-    with pytest.raises(WaitTimeoutError, match="the job goes on"):
-        await job.result(timeout=0.1)
-    with pytest.raises(UnavailableError, match=r"nothing came within 0\.5 s"):
+    with pytest.raises(WaitTimeoutError, match="the job continues"):
+        await job.result(timeout_seconds=0.1)
+    with pytest.raises(UnavailableError, match=r"no response within 0\.5 s"):
         await job.cancel()
     with pytest.raises(UnavailableError):
         await function.submit("silence", 60.0)
@@ -201,21 +201,21 @@ async def test_while_nobody_answers_a_job_is_unknown_and_its_waiters_return(app:
     app.faults.clear()
     await job.cancel()
     with pytest.raises(JobCancelledError):
-        await job.result(timeout=30)
+        await job.result(timeout_seconds=30)
 
 
 async def all_events(job: Job[str]) -> int:
     return len([event async for event in job.events()])
 
 
-async def test_a_wait_ends_in_its_time_though_modal_owes_an_answer(app: LoopbackPlane) -> None:
+async def test_wait_while_modal_silent_ends_at_timeout(app: LoopbackPlane) -> None:
     function = RemoteFunction.from_modal(APP, "work", work)
     job = await function.submit("owed", 60.0)
     app.faults.hang("FunctionGetOutputs")
-    begun = time.monotonic()
-    with pytest.raises(WaitTimeoutError, match=r"within 0\.1 s; the job goes on"):
-        await job.result(timeout=0.1)
-    # The client of modal would try for 20 s, and the bound of one answer is a minute.
-    assert time.monotonic() - begun < 15
+    started_at = time.monotonic()
+    with pytest.raises(WaitTimeoutError, match=r"within 0\.1 s; the job continues"):
+        await job.result(timeout_seconds=0.1)
+    # The client of modal would retry for 20 s, and the timeout of one answer is a minute.
+    assert time.monotonic() - started_at < 15
     app.faults.clear()
     await job.cancel()

@@ -1,4 +1,4 @@
-"""Planted secrets: they appear in no repr, error, log, event, receipt, record or output of a command."""
+"""Planted secrets appear in no repr, error, log, event, receipt, record or output of a command."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         yield app_plane
 
 
-def run(*arguments: str, cwd: Path, **variables: str) -> str:
-    """Run Python, and return all that it says; each module of its own is found."""
+def run_python(*arguments: str, cwd: Path, **variables: str) -> str:
+    """Run Python with the import path of the tests, and return its stdout and stderr."""
     path = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": path, "MODAL_LOGLEVEL": "DEBUG", **variables},
         stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ def run(*arguments: str, cwd: Path, **variables: str) -> str:
         check=False,
         cwd=cwd,
     )
-    return done.stdout + done.stderr
+    return completed.stdout + completed.stderr
 
 
 def test_host_at_debug_shows_no_secret(app: Deployed, s3: ObjectStore, clips: Clips, tmp_path: Path) -> None:
@@ -87,28 +87,28 @@ def test_host_at_debug_shows_no_secret(app: Deployed, s3: ObjectStore, clips: Cl
     app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": url, **s3.environment})
     app.plane.end_containers()
     try:
-        said = run("-c", HOST, cwd=tmp_path, REEL_MODAL_STORE_URL=url)
+        printed = run_python("-c", HOST, cwd=tmp_path, REEL_MODAL_STORE_URL=url)
     finally:
         app.plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": app.store.as_uri()})
         app.plane.end_containers()
-    assert said.count("'status': 'success'") == 2, said[-3000:]
-    assert "DEBUG:" in said
-    kept = [storage.read_bytes(f"users/user/out/{name}") for name in ("job-True.mp4", "job-False.mp4")]
-    kept += [path.read_bytes() for path in app.plane.folder.rglob("std*")]
+    assert printed.count("'status': 'success'") == 2, printed[-3000:]
+    assert "DEBUG:" in printed
+    stored = [storage.read_bytes(f"users/user/out/{name}") for name in ("job-True.mp4", "job-False.mp4")]
+    stored += [path.read_bytes() for path in app.plane.folder.rglob("std*")]
     receipts = s3.files_in("secrets/users/user/out/receipts")
     assert len(receipts) == 2
-    kept += [storage.read_bytes(path.partition("/secrets/")[2]) for path in receipts]
+    stored += [storage.read_bytes(path.partition("/secrets/")[2]) for path in receipts]
     for planted in (secret, SECRET_KEY):
-        assert planted not in said
-        assert not any(planted.encode() in data for data in kept)
+        assert planted not in printed
+        assert not any(planted.encode() in data for data in stored)
 
 
 @pytest.mark.parametrize(("module", "logged"), [("modal", True), ("reel_modal.functions.app", False)])
 def test_container_at_debug_logs_no_header(module: str, logged: bool, tmp_path: Path) -> None:
-    """The first case shows that the library that modal uses would log the token."""
+    """The first case shows that the library of modal would log the token."""
     send = f"hpack.Encoder().encode([('x-modal-token-secret', {PLANTED!r})])"
     setup = "import logging; logging.basicConfig(level=logging.DEBUG)"
-    output = run("-c", f"{setup}\nimport hpack, {module}\n{send}\nprint('sent')", cwd=tmp_path)
+    output = run_python("-c", f"{setup}\nimport hpack, {module}\n{send}\nprint('sent')", cwd=tmp_path)
     assert "sent" in output
     assert (PLANTED in output) is logged
 
@@ -130,18 +130,20 @@ def test_container_at_debug_logs_no_header(module: str, logged: bool, tmp_path: 
 def test_errors_of_host_and_commands_show_no_secret(
     app: Deployed, s3: ObjectStore, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    given = {"REEL_MODAL_STORE_URL": s3.url("errors"), **variables}
-    said = run("-c", HOST, cwd=tmp_path, **given)
-    assert "Error" in said
-    said += run("-m", "reel_modal", "doctor", "--json", cwd=tmp_path, **given)
+    variables_of_host = {"REEL_MODAL_STORE_URL": s3.url("errors"), **variables}
+    printed = run_python("-c", HOST, cwd=tmp_path, **variables_of_host)
+    assert "Error" in printed
+    printed += run_python("-m", "reel_modal", "doctor", "--json", cwd=tmp_path, **variables_of_host)
     if "MODAL_TOKEN_SECRET" in variables:
-        said += run("-m", "reel_modal", "rates", "--refresh", cwd=tmp_path, **given)
+        printed += run_python("-m", "reel_modal", "rates", "--refresh", cwd=tmp_path, **variables_of_host)
         deploy = ("--environment", "test", "--no-preflight", "--log-file", str(tmp_path / "log"), "--timeout", "20")
-        said += run("-m", "reel_modal.deploy", *deploy, "--dry-run", "--json", cwd=tmp_path, **given)
-        said += (tmp_path / "log").read_text()
-    assert PLANTED not in said
+        printed += run_python(
+            "-m", "reel_modal.deploy", *deploy, "--dry-run", "--json", cwd=tmp_path, **variables_of_host
+        )
+        printed += (tmp_path / "log").read_text()
+    assert PLANTED not in printed
     # Nor a part of it, cut at its slash.
-    assert "wJalrXUtnFEMI" not in said
+    assert "wJalrXUtnFEMI" not in printed
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_errors_of_host_and_commands_show_no_secret(
         f"{ACCESS_KEY}:{PLANTED}",
     ],
 )
-def test_repr_of_settings_and_registry_with_a_secret_in_the_url_hides_it(url: str) -> None:
+def test_repr_of_settings_hides_secret_in_url(url: str) -> None:
     try:
         settings = Settings(store_url=url)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C end a command and leave nothing: no file, no ffmpeg, no folder."""
+"""SIGTERM, SIGHUP and Ctrl-C end a command and leave no file, no ffmpeg and no temporary directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.clips import Clips
 from tests.processes import await_end, executable, family
 from tests.watchdog import with_variable
 
-from reel_modal.interruption import Interruption, hold_interruptions
+from reel_modal._support.interruption import Interruption, hold_interruptions
 from reel_modal.media import probe
 from reel_modal.testing import make_clip
 
@@ -32,7 +32,7 @@ Command = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
-    """The place for temporary files, in which nothing is left, nor a process that uses it."""
+    """The temporary directory; fail if a file or a process that uses it remains."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     yield folder
@@ -42,7 +42,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start(scratch: Path) -> Command:
-    """Starts a command in a session of its own, with a place of its own for temporary files."""
+    """Start commands in a separate session, with a separate temporary directory."""
 
     def popen(*arguments: object, ignored: Sequence[int] = ()) -> subprocess.Popen[str]:
         code = "import runpy, signal, sys\n"
@@ -62,7 +62,7 @@ def start(scratch: Path) -> Command:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Iterator[Path]:
-    """Where the output would be; its folder stays empty."""
+    """The path of the output, whose folder stays empty."""
     folder = tmp_path / "made"
     folder.mkdir()
     yield folder / "out.mp4"
@@ -70,7 +70,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 
 def until_it_encodes(process: subprocess.Popen[str]) -> None:
-    """Return when an ffmpeg writes."""
+    """Wait until an ffmpeg writes."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for pid in family(process.pid):
@@ -82,13 +82,13 @@ def until_it_encodes(process: subprocess.Popen[str]) -> None:
 
 
 def open_files(pid: int) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found.append(link.readlink())
+            files.append(link.readlink())
         except OSError:  # it was closed just now
             continue
-    return found
+    return files
 
 
 def overlay_arguments(clips: Clips, tmp_path: Path, output: Path) -> list[object]:
@@ -121,7 +121,7 @@ ARGUMENTS = {
     [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
     ids=str,
 )
-def test_command_ended_by_a_signal_leaves_nothing(
+def test_command_ended_by_signal_leaves_nothing(
     start: Command, clips: Clips, tmp_path: Path, output: Path, function: str, number: int, status: int
 ) -> None:
     process = start(*ARGUMENTS[function](clips, tmp_path, output), *SLOW)
@@ -130,12 +130,12 @@ def test_command_ended_by_a_signal_leaves_nothing(
     os.kill(process.pid, number)
     _, words = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in words) == (status, False), words
-    assert "interrupted; nothing was left behind" in words
+    assert "interrupted; no partial files were left" in words
     await_end(left, PROMPT_SECONDS)
 
 
 @pytest.mark.parametrize("function", ARGUMENTS)
-def test_command_ended_at_any_moment_leaves_nothing_or_its_output(
+def test_command_ended_at_any_time_leaves_nothing_or_output(
     start: Command, clips: Clips, tmp_path: Path, scratch: Path, function: str
 ) -> None:
     source = make_clip(tmp_path / "in.mp4", seconds=2, audio_seconds=2)
@@ -151,19 +151,19 @@ def test_command_ended_at_any_moment_leaves_nothing_or_its_output(
         time.sleep(moments.uniform(0.3, 1.8))
         os.kill(process.pid, signal.SIGTERM if attempt % 2 else signal.SIGHUP)
         _, words = process.communicate(timeout=60)
-        # Before its first line runs, a signal ends it as it ends every process.
+        # Before the first line runs, a signal has its default effect.
         assert process.returncode in {0, 143, 129, -signal.SIGTERM, -signal.SIGHUP}, words
         assert "Traceback" not in words
-        made = [path.name for path in out.parent.iterdir()]
-        # A signal may also come after the output was published: it is whole or it is not there.
-        assert made == ["out.mp4"] or (made == [] and process.returncode != 0)
-        if made:
+        published = [path.name for path in out.parent.iterdir()]
+        # A signal may also arrive after the output was published: the output is complete or missing.
+        assert published == ["out.mp4"] or (published == [] and process.returncode != 0)
+        if published:
             assert (scan := probe(out, scan=True).scan) is not None
             assert scan.duration_seconds > 1
         assert list(scratch.rglob("*")) == []
 
 
-def test_two_signals_at_once_clean_up_once(start: Command, clips: Clips, tmp_path: Path, output: Path) -> None:
+def test_command_two_signals_clean_up_once(start: Command, clips: Clips, tmp_path: Path, output: Path) -> None:
     process = start(*overlay_arguments(clips, tmp_path, output), *SLOW)
     until_it_encodes(process)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):  # as systemd does with SendSIGHUP
@@ -172,7 +172,7 @@ def test_two_signals_at_once_clean_up_once(start: Command, clips: Clips, tmp_pat
     assert process.returncode in {143, 129}
 
 
-def test_sigterm_counts_though_ctrl_c_is_ignored(start: Command, clips: Clips, tmp_path: Path, output: Path) -> None:
+def test_sigterm_works_with_ctrl_c_ignored(start: Command, clips: Clips, tmp_path: Path, output: Path) -> None:
     process = start(*overlay_arguments(clips, tmp_path, output), *SLOW, ignored=[signal.SIGINT])  # cmd & in a script
     until_it_encodes(process)
     os.kill(process.pid, signal.SIGTERM)
@@ -180,7 +180,7 @@ def test_sigterm_counts_though_ctrl_c_is_ignored(start: Command, clips: Clips, t
     assert process.returncode == 143
 
 
-def test_sighup_below_nohup_is_ignored(start: Command, tmp_path: Path) -> None:
+def test_sighup_under_nohup_is_ignored(start: Command, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", seconds=2)
     out = tmp_path / "out.mp4"
     process = start("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264", ignored=[signal.SIGHUP])
@@ -190,7 +190,7 @@ def test_sighup_below_nohup_is_ignored(start: Command, tmp_path: Path) -> None:
     assert (process.returncode, out.exists()) == (0, True), words
 
 
-def test_closed_terminal_leaves_nothing(clips: Clips, tmp_path: Path, output: Path, scratch: Path) -> None:
+def test_command_terminal_closed_leaves_nothing(clips: Clips, tmp_path: Path, output: Path, scratch: Path) -> None:
     arguments = [sys.executable, "-m", "reel_modal", *map(str, overlay_arguments(clips, tmp_path, output)), *SLOW]
     pid, screen = pty.fork()
     if pid == 0:
@@ -205,7 +205,7 @@ def test_closed_terminal_leaves_nothing(clips: Clips, tmp_path: Path, output: Pa
 
 
 @pytest.mark.parametrize("made", [None, "highlight.mp4"])
-def test_demo_ended_by_a_signal_leaves_whole_files(start: Command, tmp_path: Path, made: str | None) -> None:
+def test_demo_ended_by_signal_leaves_complete_files(start: Command, tmp_path: Path, made: str | None) -> None:
     process = start("demo", "--output", tmp_path / "demo")
     while made is not None and not (tmp_path / "demo" / made).exists():
         assert process.poll() is None
@@ -219,7 +219,7 @@ def test_demo_ended_by_a_signal_leaves_whole_files(start: Command, tmp_path: Pat
     assert {path.name for path in (tmp_path / "demo").rglob("*")} <= {"highlight.mp4", "before_and_after.png"}
 
 
-def test_doctor_ended_by_a_signal_leaves_nothing(start: Command) -> None:
+def test_doctor_ended_by_signal_leaves_nothing(start: Command) -> None:
     process = start("doctor")
     deadline = time.monotonic() + 60
     while not any("ffmpeg" in executable(pid) for pid in family(process.pid)):
@@ -229,7 +229,7 @@ def test_doctor_ended_by_a_signal_leaves_nothing(start: Command) -> None:
     assert process.returncode == 143
 
 
-def test_interruption_restores_the_handlers_that_it_found() -> None:
+def test_interruption_restores_previous_handlers() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
         signal.raise_signal(signal.SIGTERM)
@@ -237,7 +237,16 @@ def test_interruption_restores_the_handlers_that_it_found() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
 
 
-def test_hold_interruptions_lets_a_signal_wait_until_the_block_ends() -> None:
+@pytest.fixture
+def default_ctrl_c() -> Iterator[None]:
+    """Python's own handler, also if an event loop of other tests has set another one."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("default_ctrl_c")
+def test_hold_interruptions_delays_signal_to_block_end() -> None:
     done: list[str] = []
 
     def start(*numbers: signal.Signals) -> None:

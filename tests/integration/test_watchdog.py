@@ -1,4 +1,4 @@
-"""An interrupted test run leaves no process behind."""
+"""An interrupted test run leaves no process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watchdog re
 @pytest.mark.parametrize(
     ("number", "server"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGKILL, "yes")], ids=str
 )
-def test_interrupted_run_leaves_no_process(tmp_path: Path, number: signal.Signals, server: str) -> None:
+def test_interrupted_test_run_leaves_no_process(tmp_path: Path, number: signal.Signals, server: str) -> None:
     (tmp_path / "test_run.py").write_text(RUN)
     started = tmp_path / "started"
     command = [
@@ -53,9 +53,9 @@ def test_interrupted_run_leaves_no_process(tmp_path: Path, number: signal.Signal
     while not started.exists():
         assert run.poll() is None, "the inner run has ended before its test began"
         time.sleep(0.05)
-    left = with_variable("TMPDIR", str(tmp_path)) - {run.pid}
-    assert len(left) >= 4 + bool(server)
+    remaining = with_variable("TMPDIR", str(tmp_path)) - {run.pid}
+    assert len(remaining) >= 4 + bool(server)
     run.send_signal(number)
     assert run.wait(timeout=60) != 0
-    await_end(left, 20)
+    await_end(remaining, 20)
     assert with_variable("TMPDIR", str(tmp_path)) == set()

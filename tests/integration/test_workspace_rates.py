@@ -1,4 +1,4 @@
-"""The workspace's own rates, asked of Modal's control plane on this machine by the real client."""
+"""Rates of the workspace, read from Modal's control plane on this machine with the real client."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from tests.integration.loopback.plane import LoopbackPlane
 from tests.integration.test_cli import run
 
+from reel_modal._costs.rates import PUBLISHED_RATES, load_rates
+from reel_modal.backends.modal.billing import workspace_rates
 from reel_modal.errors import AuthError, ConfigError
-from reel_modal.pricing import PUBLISHED_RATES, load_rates
-from reel_modal.workspace_rates import workspace_rates
 
 HOURLY = {
     "cpu_hour_cost": "0.04730",
@@ -32,29 +32,29 @@ def rates(plane: LoopbackPlane) -> Iterator[dict[str, str]]:
     plane.billing_rates.clear()
 
 
-async def test_the_rates_are_those_of_the_workspace_by_the_second(rates: dict[str, str]) -> None:
-    found = await workspace_rates()
-    assert found.gpus["T4"] == pytest.approx(0.0001)
-    assert found.gpus["A100-80GB"] == pytest.approx(2.5 / 3600)
-    assert found.gpus["RTX-PRO-6000"] == pytest.approx(3.03 / 3600)
-    assert (found.cpu_core, found.memory_gib) == pytest.approx((0.0473 / 3600, 0.008 / 3600))
-    assert found.gpus["L4"] == PUBLISHED_RATES.gpus["L4"]  # which the workspace does not name
-    assert "workspace" in found.source
-    assert found.dated >= PUBLISHED_RATES.dated
-    again = load_rates({"REEL_MODAL_RATES": found.to_setting()})
-    assert again.by_name() == pytest.approx(found.by_name(), rel=1e-8)
-    assert again.dated == found.dated
+async def test_workspace_rates_are_read_per_second(rates: dict[str, str]) -> None:
+    workspace = await workspace_rates()
+    assert workspace.gpus["T4"] == pytest.approx(0.0001)
+    assert workspace.gpus["A100-80GB"] == pytest.approx(2.5 / 3600)
+    assert workspace.gpus["RTX-PRO-6000"] == pytest.approx(3.03 / 3600)
+    assert (workspace.cpu_core, workspace.memory_gib) == pytest.approx((0.0473 / 3600, 0.008 / 3600))
+    assert workspace.gpus["L4"] == PUBLISHED_RATES.gpus["L4"]  # the workspace does not list it
+    assert "workspace" in workspace.source
+    assert workspace.dated >= PUBLISHED_RATES.dated
+    again = load_rates({"REEL_MODAL_RATES": workspace.to_setting()})
+    assert again.by_name() == pytest.approx(workspace.by_name(), rel=1e-8)
+    assert again.dated == workspace.dated
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"cpu_hour_cost": None}, "no cpu_hour_cost; set REEL_MODAL_RATES"),
-        ({"gpu_hour_cost_t4": "NaN"}, "'gpu_hour_cost_t4': 'NaN' is no price"),
-        ({"mem_gib_hour_cost": "-1"}, "'mem_gib_hour_cost': '-1' is no price"),
+        ({"gpu_hour_cost_t4": "NaN"}, "'gpu_hour_cost_t4': 'NaN' is not a valid price"),
+        ({"mem_gib_hour_cost": "-1"}, "'mem_gib_hour_cost': '-1' is not a valid price"),
     ],
 )
-async def test_rates_that_are_none_are_named(
+async def test_workspace_rates_invalid_is_named(
     rates: dict[str, str], change: dict[str, str | None], problem: str
 ) -> None:
     for name, value in change.items():
@@ -66,7 +66,7 @@ async def test_rates_that_are_none_are_named(
         await workspace_rates()
 
 
-async def test_a_token_that_is_refused_is_named(
+async def test_workspace_rates_token_refused_is_named(
     rates: dict[str, str], plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-another")
@@ -74,14 +74,14 @@ async def test_a_token_that_is_refused_is_named(
         await workspace_rates()
 
 
-def test_the_command_prints_the_table_or_the_setting(rates: dict[str, str], plane: LoopbackPlane) -> None:
+def test_rates_command_prints_table_or_setting(rates: dict[str, str], plane: LoopbackPlane) -> None:
     refreshed = run("rates", "--refresh", **plane.environment())
     assert refreshed.returncode == 0, refreshed.stderr
     name, _, value = refreshed.stdout.strip().partition("=")
     assert name == "REEL_MODAL_RATES"
     assert "the workspace's own rates on Modal" in refreshed.stderr
     shown = run("rates", REEL_MODAL_RATES=value)
-    assert "T4             $0.000100000 a second  $0.3600 an hour" in shown.stdout.splitlines()
-    told = json.loads(run("rates", "--json").stdout)
-    assert told["dated"] == PUBLISHED_RATES.dated
-    assert told["usd_per_second"]["T4"] == PUBLISHED_RATES.gpus["T4"]
+    assert "T4             $0.000100000 per second  $0.3600 per hour" in shown.stdout.splitlines()
+    report = json.loads(run("rates", "--json").stdout)
+    assert report["dated"] == PUBLISHED_RATES.dated
+    assert report["usd_per_second"]["T4"] == PUBLISHED_RATES.gpus["T4"]

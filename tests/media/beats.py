@@ -1,4 +1,4 @@
-"""Clips with a flash and a beep each second, and where both are in a file: what shows whether sound keeps step."""
+"""Clips with a flash and a beep each second, to measure whether audio stays in sync with video."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from tests.clips import ffmpeg
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.media import find_ffmpeg, probe
+from reel_modal.media import probe
+from reel_modal.settings import Settings
 
 SIZE = (64, 48)
 LENGTH_SECONDS = Fraction(1, 5)
@@ -21,12 +22,12 @@ DARK, BRIGHT = 30, 220
 
 
 def beat_times(fps: Fraction, seconds: int) -> list[Fraction]:
-    """Half past every second, on the nearest frame."""
+    """Return the time of each beat: the nearest frame to half past every second."""
     return [round((second + Fraction(1, 2)) * fps) / fps for second in range(seconds)]
 
 
 def make_beats(path: Path, fps: Fraction, *, seconds: int = 5, rate: int = 48000, channels: int = 1) -> Path:
-    """A dark clip that flashes and beeps for a fifth of a second at each of `beat_times`."""
+    """Make a dark clip that flashes and beeps for a fifth of a second at each of `beat_times`."""
     beats = beat_times(fps, seconds)
     sound = path.with_suffix(".wav")
     moments = np.arange(seconds * rate) / rate
@@ -51,20 +52,20 @@ def make_beats(path: Path, fps: Fraction, *, seconds: int = 5, rate: int = 48000
 
 
 def flashes(path: Path) -> list[Fraction]:
-    """When each flash begins, in seconds from the first picture on."""
-    found, lit = [], False
+    """Return when each flash begins, in seconds from the first picture."""
+    starts, lit = [], False
     with FrameReader(path, pixel_format="gray8") as reader:
         for frame in reader:
             now = float(frame.image.mean()) > (DARK + BRIGHT) / 2
             if now and not lit:
-                found.append(frame.pts_seconds - reader.media.start_seconds)
+                starts.append(frame.pts_seconds - reader.media.start_seconds)
             lit = now
-    return found
+    return starts
 
 
 def samples_of(path: Path, rate: int = 48000, channels: int = 1, stream: int = 0) -> np.ndarray:
-    """A sound of a file as a player hears it, from its first picture on: float32, (samples, channels)."""
-    # On the file's own clock, since versions of ffmpeg differ in where a file starts.
+    """Return the audio from the first picture on, as a player plays it: float32, (samples, channels)."""
+    # On the file's own clock, because versions of ffmpeg differ in a file's start time.
     zero = f"asetpts=PTS-({float(probe(path).start_seconds)!r})/TB"
     command = [find_ffmpeg(Settings.from_env()).path, "-v", "error", "-copyts", "-i", path, "-map", f"a:{stream}"]
     command += ["-ac", str(channels), "-af", f"{zero},aresample={rate}:async=1:first_pts=0", "-f", "f32le", "-"]
@@ -73,12 +74,12 @@ def samples_of(path: Path, rate: int = 48000, channels: int = 1, stream: int = 0
 
 
 def beeps(path: Path, *, rate: int = 48000, stream: int = 0) -> list[float]:
-    """When each beep of a sound begins, in seconds."""
+    """Return when each beep of an audio stream begins, in seconds."""
     return beeps_in(samples_of(path, rate, stream=stream)[:, 0], rate)
 
 
 def beeps_in(sound: np.ndarray, rate: int = 48000) -> list[float]:
-    """The same of samples: where a beep has half of its strength, silences under 60 ms passed over."""
+    """Return when each beep in the samples reaches half of its strength; gaps under 60 ms are ignored."""
     width = rate // 200
     strength = np.sqrt(np.convolve(sound * sound, np.ones(width) / width, "same"))
     on = np.flatnonzero(strength > 0.5 * np.percentile(strength[strength > 0.02], 90))

@@ -1,4 +1,4 @@
-"""What ISO/IEC 14496-12 and -15 want of the boxes of an MP4 file, checked to the byte."""
+"""Strict checks of the boxes of an MP4 file (ISO/IEC 14496-12 and -15)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from reel_modal.smart_render.h264 import ParameterSets, PictureUnit
+from reel_modal._smart_render.h264.parameter_sets import AccessUnit, ParameterSets
 
 
 @dataclass
 class Track:
-    """The sample tables of one track, unfolded."""
+    """The expanded sample tables of one track."""
 
     kind: bytes
     entry: bytes
@@ -25,7 +25,7 @@ class Track:
 
 
 def boxes(data: bytes, kind: bytes | None = None) -> Iterator[bytes]:
-    """The contents of the boxes in `data`; together they fill it to the byte."""
+    """Return the contents of the boxes in `data`, which they must fill exactly."""
     place = 0
     while place < len(data):
         size, name, head = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8], 8
@@ -44,14 +44,14 @@ def box(data: bytes, *path: bytes) -> bytes:
 
 
 def _rows(table: bytes, layout: str) -> list[tuple[int, ...]]:
-    """The entries of a full box that has a count and that many rows, and nothing else."""
+    """Return the entries of a full box that contains only a count and that many rows."""
     rows = list(struct.iter_unpack(layout, table[8:]))
     assert len(rows) == int.from_bytes(table[4:8], "big")
     return rows
 
 
 def tracks(data: bytes) -> list[Track]:
-    """Read every track of a whole, unfragmented file."""
+    """Read every track of a complete, unfragmented file."""
     return [_track(track) for track in boxes(box(data, b"moov"), b"trak")]
 
 
@@ -86,12 +86,12 @@ def _track(track: bytes) -> Track:
 
 
 def sample_durations(path: Path) -> list[tuple[int, int]]:
-    """(count, ticks) of each run in the time-to-sample box of the picture."""
+    """Return (count, ticks) of each run in the time-to-sample box of the video track."""
     return next(track for track in tracks(path.read_bytes()) if track.kind == b"vide").durations
 
 
 def check_boxes(path: Path) -> None:
-    """Assert that the sample tables agree with one another and with the samples."""
+    """Assert that the sample tables are consistent with one another and with the samples."""
     data = path.read_bytes()
     assert [data[at + 4 : at + 8] for at in _starts(data)][:2] == [b"ftyp", b"moov"]  # the index comes first
     within = [(at, at + size) for at, size in _data(data)]
@@ -111,7 +111,7 @@ def _check_picture(data: bytes, track: Track) -> None:
     assert track.entry[4:8] == b"avc1"
     sets = ParameterSets.parse(box(entry[78:], b"avcC"))
     samples = [
-        PictureUnit.parse(memoryview(data)[place : place + size], sets.length_size)
+        AccessUnit.parse(memoryview(data)[place : place + size], sets.length_size)
         for place, size in zip(track.places, track.sizes, strict=True)
     ]
     begin_anew = {number for number, sample in enumerate(samples, 1) if sample.idr}

@@ -1,4 +1,4 @@
-"""What every test of files has at hand."""
+"""Fixtures for the media tests."""
 
 from tests.lost import every_loss_is_named
 

@@ -1,4 +1,4 @@
-"""Framing requests run through the real body, as short as a test wants them."""
+"""Run framing requests through the real function body."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.local_files import key_of, root_storage
 
-from reel_modal.config import Settings
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment
+from reel_modal.settings import Settings
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
 FAITHFUL = EncodeOptions(encoder="libx264", preset="ultrafast", quality=1)
@@ -20,7 +20,7 @@ FAITHFUL = EncodeOptions(encoder="libx264", preset="ultrafast", quality=1)
 
 
 def crops(*rows: tuple[object, float, float, float, float]) -> tuple[CropKeyframe, ...]:
-    """Keyframes out of (seconds, x, y, width, height)."""
+    """Return keyframes made from (seconds, x, y, width, height)."""
     return tuple(
         CropKeyframe(time_seconds=Fraction(str(at)), x=x, y=y, width=width, height=height)
         for at, x, y, width, height in rows
@@ -28,8 +28,8 @@ def crops(*rows: tuple[object, float, float, float, float]) -> tuple[CropKeyfram
 
 
 def request_for(source: Path, output: Path, **fields: object) -> FramingRequest:
-    """A request whose keys are paths."""
-    given = {
+    """Return a request whose keys are paths."""
+    fields_by_default = {
         "job_id": "j",
         "user_id": "u",
         "input_key": key_of(source),
@@ -37,11 +37,11 @@ def request_for(source: Path, output: Path, **fields: object) -> FramingRequest:
         "encode": FAST,
         **fields,
     }
-    return FramingRequest(**given)  # type: ignore[arg-type]
+    return FramingRequest(**fields_by_default)  # type: ignore[arg-type]
 
 
 def speeds(*rows: tuple[object, object, object]) -> tuple[SpeedSegment, ...]:
-    """Segments out of (start, end, speed)."""
+    """Return segments made from (start, end, speed)."""
     return tuple(
         SpeedSegment(start_seconds=Fraction(str(a)), end_seconds=Fraction(str(b)), speed=Fraction(str(v)))
         for a, b, v in rows
@@ -55,7 +55,7 @@ def run(
     cancellation: CancellationToken | None = None,
     send: Callable[[ProgressEvent], None] | None = None,
 ) -> RenderResult:
-    """Run the body in `workdir`, in which nothing is left where it succeeds."""
+    """Run the body in `workdir`, which must be empty after a success."""
     workdir.mkdir(exist_ok=True)
     context = JobContext(
         storage=root_storage(),

@@ -1,4 +1,4 @@
-"""Any request run through the real body, with paths for keys."""
+"""Run any request through the real function body, with paths as keys."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from tests.local_files import key_of, root_storage
 
-from reel_modal.config import Settings
 from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.settings import Settings
 
 BODIES: dict[type[Any], Callable[[Any, JobContext], RenderResult]] = {
     OverlayRequest: render_overlay.run,
@@ -21,7 +21,7 @@ BODIES: dict[type[Any], Callable[[Any, JobContext], RenderResult]] = {
 
 
 def rendered(kind: type[Any], source: Path, output: Path, **fields: object) -> RenderResult:
-    """Make `output` of `source` by the function of the request type `kind`."""
+    """Make `output` from `source` with the function of the request type `kind`."""
     keys = {"job_id": "j", "user_id": "u", "input_key": key_of(source), "output_key": key_of(output)}
     workdir = output.parent / f"work-{output.name}"
     workdir.mkdir()

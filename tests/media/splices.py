@@ -1,4 +1,4 @@
-"""Clips of every structure that a splice meets, and what must hold of whatever is made of them."""
+"""Clips of every structure that splicing supports, and the checks for their outputs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from tests.clips import RECIPES, Clips, ffmpeg, turned_clip
 from tests.local_files import key_of, root_storage
 from tests.media.boxes import check_boxes, sample_durations
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._smart_render.h264.parameter_sets import ParameterSets
+from reel_modal._smart_render.plan import RenderPlan, plan_packets
+from reel_modal._smart_render.source import read_picture
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import Frame, sample_views
 from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
-from reel_modal.media import MediaInfo, find_ffmpeg, probe
+from reel_modal.media import MediaInfo, probe
+from reel_modal.media.frames import Frame, sample_views
 from reel_modal.media.orientation import Orientation
 from reel_modal.progress import ProgressEvent
-from reel_modal.rendering.overlay import OverlayRenderer
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
-from reel_modal.smart_render.h264 import ParameterSets
-from reel_modal.smart_render.packets import read_picture
-from reel_modal.smart_render.planning import RenderPlan, plan_packets
+from reel_modal.settings import Settings
 from reel_modal.testing import make_clip
 
 SIZE = (192, 108)
@@ -37,7 +38,7 @@ FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
 
 
 def x264(*options: str, **settings: object) -> Callable[[Clips, Path], None]:
-    """A recipe of a clip of four seconds by x264."""
+    """Return a recipe for a four-second x264 clip."""
 
     def make(_: Clips, path: Path) -> None:
         encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "24", *options)
@@ -47,7 +48,7 @@ def x264(*options: str, **settings: object) -> Callable[[Clips, Path], None]:
 
 
 def remade(source: str, *options: str, before: Sequence[str] = ()) -> Callable[[Clips, Path], None]:
-    """A recipe that copies the packets of another clip."""
+    """Return a recipe that copies the packets of another clip."""
 
     def make(clips: Clips, path: Path) -> None:
         ffmpeg(*before, "-i", clips.get(source), "-c", "copy", *options, path)
@@ -56,7 +57,7 @@ def remade(source: str, *options: str, before: Sequence[str] = ()) -> Callable[[
 
 
 def _uneven(clips: Clips, path: Path) -> None:
-    """Every third picture is missing in the second half."""
+    """Drop every third picture of the second half."""
     ffmpeg(
         *("-i", clips.get("spliced.mp4"), "-vf", r"select=lt(t\,2)+mod(n\,3)", "-fps_mode", "passthrough"),
         *("-c:v", "libx264", "-preset", "veryfast", "-g", "24", "-c:a", "copy", path),
@@ -64,7 +65,7 @@ def _uneven(clips: Clips, path: Path) -> None:
 
 
 def _standing(clips: Clips, path: Path) -> None:
-    """A picture stands for a second and a half, in the middle of a group."""
+    """Show one picture in the middle of a group for 1.5 s."""
     ffmpeg(
         *("-i", clips.get("twelve_seconds.mp4"), "-vf", r"select=lt(t\,1.1)+gt(t\,2.6)", "-fps_mode", "passthrough"),
         *("-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "24", "-c:a", "copy", path),
@@ -72,13 +73,13 @@ def _standing(clips: Clips, path: Path) -> None:
 
 
 def _late(clips: Clips, path: Path) -> None:
-    """The picture begins half a second after the sound."""
+    """Start the video half a second after the audio."""
     clip = clips.get("spliced.mp4")
     ffmpeg("-itsoffset", "0.5", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
 
 
 def _changing_sets(clips: Clips, path: Path) -> None:
-    """Two encodes behind one another, each with sets of its own under the same ids, as some editors join clips."""
+    """Join two encodes with different parameter sets under the same ids, as some editors do."""
     parts = []
     for number, options in enumerate(("bframes=2", "bframes=0:ref=5")):
         part = path.with_name(f"part{number}.264")
@@ -168,7 +169,7 @@ RECIPES.update(STRUCTURES)
 
 @dataclass
 class Rendering:
-    """One run of `render_overlay`, and what went through it."""
+    """One run of `render_overlay` with its input, output and notes."""
 
     source: Path
     path: Path
@@ -203,7 +204,7 @@ def regions(*spans: tuple[float, float]) -> tuple[HighlightRegion, ...]:
 
 
 class RecordingPipe(FramePipe):
-    """A pipe that keeps what is written."""
+    """A pipe that records the frames written to it."""
 
     written: ClassVar[list[bytes]] = []
 
@@ -246,34 +247,34 @@ def render(
     return Rendering(source, folder / output, result, request, RecordingPipe.written, events)
 
 
-def check(made: Rendering) -> None:
-    """Assert all that must hold of a spliced clip."""
-    plan, media = made.plan, made.media
-    assert (made.result.plan, made.result.reason) == ("smart", "")
-    assert made.result.frames_copied == plan.frames_copied
-    old, new = packets(made.source), packets(made.path)
+def check(rendering: Rendering) -> None:
+    """Assert everything that must be true of a spliced clip."""
+    plan, media = rendering.plan, rendering.media
+    assert (rendering.result.plan, rendering.result.reason) == ("smart", "")
+    assert rendering.result.frames_copied == plan.frames_copied
+    old, new = packets(rendering.source), packets(rendering.path)
     assert len(old) == len(new)
     for start, end in plan.copied:
         assert new[start:end] == old[start:end]
-    shown_old, shown_new = shown(made.source), shown(made.path)
+    shown_old, shown_new = shown(rendering.source), shown(rendering.path)
     copied = {rank - plan.hidden for start, end in plan.copied for rank in range(start, end)}
-    assert len(shown_new) == len(shown_old) == made.result.frames
+    assert len(shown_new) == len(shown_old) == rendering.result.frames
     changed = [rank for rank, (a, b) in enumerate(zip(shown_old, shown_new, strict=True)) if a != b]
     assert not copied & set(changed)
-    assert quiet(made.path) == ""
-    assert fields(made.path) == fields(made.source)
-    check_times(made.source, made.path, media)
-    assert made.drawn == list(expected_pictures(made, plan))
-    check_sets(made)
-    # An output begins with its first picture: of the sound before it, no more than a decoder needs is there.
-    heard, whole = sound(made.path), sound(made.source)
-    assert heard == whole[len(whole) - len(heard) :]
-    assert (len(heard) < len(whole)) == ("sound_trimmed" in {note.code for note in made.result.degraded})
-    check_boxes(made.path)
+    assert quiet(rendering.path) == ""
+    assert fields(rendering.path) == fields(rendering.source)
+    check_times(rendering.source, rendering.path, media)
+    assert rendering.drawn == list(expected_pictures(rendering, plan))
+    check_sets(rendering)
+    # An output begins with its first picture, and keeps only the earlier audio that a decoder needs.
+    output_audio, whole = sound(rendering.path), sound(rendering.source)
+    assert output_audio == whole[len(whole) - len(output_audio) :]
+    assert (len(output_audio) < len(whole)) == ("sound_trimmed" in {note.code for note in rendering.result.degraded})
+    check_boxes(rendering.path)
 
 
 def check_times(source: Path, path: Path, media: MediaInfo) -> None:
-    """Assert that pictures are shown when they were, and a constant rate is one in the sample table too."""
+    """Assert that display times are unchanged, and that a constant rate is constant in the sample table too."""
     with av.open(str(source)) as before, av.open(str(path)) as after:
         old, new = before.streams.video[0], after.streams.video[0]
         assert (new.codec_tag, new.codec_context.profile) == ("avc1", old.codec_context.profile)
@@ -282,13 +283,13 @@ def check_times(source: Path, path: Path, media: MediaInfo) -> None:
             assert new.average_rate == media.fps
         times = [[p.pts * s.time_base for p in c.demux(s) if p.size] for c, s in ((before, old), (after, new))]  # type: ignore[operator]
     first = [min(values) for values in times]
-    # Matroska keeps milliseconds.
+    # Matroska stores milliseconds.
     late = max(abs((a - first[0]) - (b - first[1])) for a, b in zip(sorted(times[0]), sorted(times[1]), strict=True))
     assert late <= (Fraction(1, 1000) if source.suffix == ".mkv" else 0)
 
 
-def check_sets(made: Rendering) -> None:
-    with av.open(str(made.source)) as before, av.open(str(made.path)) as after:
+def check_sets(rendering: Rendering) -> None:
+    with av.open(str(rendering.source)) as before, av.open(str(rendering.path)) as after:
         old, new = (ParameterSets.parse(c.streams.video[0].codec_context.extradata or b"") for c in (before, after))
     assert set(old.sps) <= set(new.sps)
     assert set(old.pps) <= set(new.pps)
@@ -306,7 +307,7 @@ def sound(path: Path) -> list[bytes]:
 
 
 def shown(path: Path) -> list[bytes]:
-    """The pictures that a player shows, each by a hash of its samples."""
+    """Return a hash of the samples of each displayed picture."""
     with av.open(str(path)) as container:
         return [hashlib.md5(samples(frame)).digest() for frame in container.decode(video=0)]  # noqa: S324
 
@@ -321,7 +322,7 @@ def samples(frame: av.VideoFrame) -> bytes:
 
 
 def fields(path: Path) -> list[str]:
-    """Of each picture: P for a whole frame, T and B for two fields with the top or bottom one first."""
+    """Return a letter for each picture: P for a whole frame, T or B for two fields with the top or bottom one first."""
     command = [
         find_ffmpeg(Settings.from_env()).path,
         "-i",
@@ -339,24 +340,24 @@ def fields(path: Path) -> list[str]:
 
 
 def quiet(path: Path) -> str:
-    """What ffmpeg has to say while it decodes all of `path`."""
+    """Return the messages of ffmpeg while it decodes all of `path`."""
     command = [find_ffmpeg(Settings.from_env()).path, "-v", "warning", "-i", str(path), "-f", "null", "-"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
 
 
-def expected_pictures(made: Rendering, plan: RenderPlan) -> Iterator[bytes]:
-    """What the full renderer draws on the pictures of the windows, as they are stored."""
-    media, picture = made.media, read_picture(made.media)
+def expected_pictures(rendering: Rendering, plan: RenderPlan) -> Iterator[bytes]:
+    """Yield the stored pictures that the full renderer draws in the windows of the plan."""
+    media, picture = rendering.media, read_picture(rendering.media)
     layout, seconds = picture.pixel_format, picture.times.seconds
-    wanted = {rank for window in plan.windows for rank in range(*window.kept)}
+    window_ranks = {rank for window in plan.windows for rank in range(*window.kept)}
     upright = layout.replace("422", "440") if media.orientation.turned else layout
-    overlay = OverlayRenderer(made.request, media.size, media.color, upright)  # type: ignore[arg-type]
-    # ffmpeg turns 4:2:2 by way of 4:4:4, and resamples it; its stored pictures are exact.
+    overlay = OverlayRenderer(rendering.request, media.size, media.color, upright)  # type: ignore[arg-type]
+    # ffmpeg converts 4:2:2 through 4:4:4 and resamples it; the stored pictures are exact.
     as_stored = replace(media, orientation=Orientation(), size=media.coded_size)
     with FrameReader(as_stored, pixel_format=layout) as reader:
         for frame in reader:
             rank = frame.index + plan.hidden
-            if rank in wanted:
+            if rank in window_ranks:
                 stored = sample_views(frame.data, layout, frame.size)
                 planes = tuple(np.ascontiguousarray(plane) for plane in media.orientation.turn(stored))
                 if overlay.active(seconds[rank]):

@@ -1,4 +1,4 @@
-"""The function body from a clip to a larger clip: frames, sound, colours, depths, devices, ends."""
+"""apply_upscale from clip to larger clip: frames, audio, colours, depths, devices, errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.local_files import key_of, root_storage
 from tests.networks import graph, repeating
 from tests.processes import children, ffmpegs
 
-from reel_modal.config import ModelSource, Settings
+from reel_modal._upscaling.onnx_graph import Node
+from reel_modal._upscaling.session import available_providers
 from reel_modal.errors import (
     FFmpegError,
     InvalidModelError,
@@ -32,22 +33,21 @@ from reel_modal.errors import (
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions import apply_upscale
-from reel_modal.functions.bodies import run_body
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.functions.runner import run_job
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions, RenderResult, StoreOptions, UpscaleRequest
+from reel_modal.settings import ModelSource, Settings
 from reel_modal.storage import FolderStorage
 from reel_modal.testing import make_clip
-from reel_modal.upscaling.inference import available_providers
-from reel_modal.upscaling.onnx_graph import Node
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=10)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def check_leftovers() -> Iterator[None]:
     before = children()
     yield
     assert children() == before
@@ -56,12 +56,12 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 x 64 pixels, ten frames, with sound."""
+    """Make a clip of ten frames of 96 x 64 pixels, with audio."""
     path = tmp_path_factory.mktemp("small") / "clip.mp4"
     return make_clip(path, size=(96, 64), seconds=0.4, audio_seconds=0.4)
 
 
-def ask(source: Path, target: Path, **fields: object) -> UpscaleRequest:
+def request_for(source: Path, target: Path, **fields: object) -> UpscaleRequest:
     size = {} if "output_size" in fields else {"scale": 2}
     request = UpscaleRequest.parse(
         {"job_id": "j", "user_id": "u", "input_key": key_of(source), "output_key": key_of(target), **size, **fields}
@@ -72,7 +72,7 @@ def ask(source: Path, target: Path, **fields: object) -> UpscaleRequest:
 def enlarge(
     source: Path, folder: Path, network: Path | None = None, **fields: object
 ) -> tuple[RenderResult, MediaInfo]:
-    """Run the body; `network` is registered under the name that its file has, and asked for."""
+    """Run the body; `network` is registered under its file name and requested."""
     target = folder / f"large{source.suffix}"
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def enlarge(
         settings = Settings(models={network.stem: registered(network)})
         fields["model"] = network.stem
     context = JobContext(storage=root_storage(), workdir=workdir, settings=settings)
-    result = apply_upscale.run(ask(source, target, **fields), context)
+    result = apply_upscale.run(request_for(source, target, **fields), context)
     return result, probe(target, scan=True)
 
 
@@ -90,7 +90,7 @@ def registered(network: Path) -> ModelSource:
 
 
 def sound_hash(path: Path) -> tuple[int, str]:
-    """How many packets of sound there are, and a hash of what is in them."""
+    """Return the number of audio packets and a hash of their data."""
     digest, count = hashlib.sha256(), 0
     with av.open(str(path)) as container:
         for packet in container.demux(audio=0):
@@ -106,34 +106,32 @@ def times(path: Path) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("name", ["with_sound.mp4", "29_97.mp4", "59_94.mp4", "late_video.mkv", "vfr.mp4"])
-def test_every_frame_at_its_time_and_the_sound_untouched(name: str, clips: Clips, tmp_path: Path) -> None:
+def test_upscale_clip_keeps_frame_times_and_audio(name: str, clips: Clips, tmp_path: Path) -> None:
     source = clips.get(name)
-    result, made = enlarge(source, tmp_path)
+    result, output = enlarge(source, tmp_path)
     before = probe(source, scan=True)
     assert before.scan
-    assert made.scan
-    assert result.frames == made.scan.frame_count == before.scan.frame_count
-    assert made.size == result.size == (640, 360)
-    step = Fraction(1, 500)  # what containers round to
+    assert output.scan
+    assert result.frames == output.scan.frame_count == before.scan.frame_count
+    assert output.size == result.size == (640, 360)
+    step = Fraction(1, 500)  # container rounding
     larger = tmp_path / f"large{source.suffix}"
     assert all(abs(a - b) <= step for a, b in zip(times(source), times(larger), strict=True))
     assert result.engine == "onnxruntime-cpu fp32 small-x2"
     assert [note.code for note in result.degraded] == (["sound_trimmed"] if name == "late_video.mkv" else [])
-    assert bool(made.audio) == bool(before.audio)
+    assert bool(output.audio) == bool(before.audio)
     if before.audio and source.suffix == ".mp4":
         assert sound_hash(larger) == sound_hash(source)
 
 
 @pytest.mark.parametrize(("size", "together"), [((96, 64), 4), ((640, 360), 2), ((1920, 1080), 1)])
-def test_small_frames_go_to_the_network_together(
-    size: tuple[int, int], together: int, clip: Path, tmp_path: Path
-) -> None:
+def test_upscale_small_frames_are_batched(size: tuple[int, int], together: int, clip: Path, tmp_path: Path) -> None:
     media = dataclasses.replace(probe(clip), size=size)
-    plan = UpscalePlan.of(ask(clip, tmp_path / "out.mp4"), media, Settings.from_env())
+    plan = UpscalePlan.of(request_for(clip, tmp_path / "out.mp4"), media, Settings.from_env())
     assert plan.at_once == together
 
 
-def test_the_picture_is_nearer_to_a_large_original_than_cubics_come(tmp_path: Path) -> None:
+def test_upscale_picture_closer_to_original_than_bicubic(tmp_path: Path) -> None:
     with FrameReader(real("bikes.mp4"), pixel_format="yuv420p", end=0.2) as reader:
         originals = [frame.planes[0].copy() for frame in reader]
     source = tmp_path / "small.mkv"
@@ -144,12 +142,12 @@ def test_the_picture_is_nearer_to_a_large_original_than_cubics_come(tmp_path: Pa
             small.append(frame.planes[0].copy())
             pipe.write(frame)
     target = tmp_path / "large.mkv"
-    request = dataclasses.replace(ask(source, target), encode=EncodeOptions(encoder="ffv1"))
+    request = dataclasses.replace(request_for(source, target), encode=EncodeOptions(encoder="ffv1"))
     apply_upscale.run(request, JobContext(storage=root_storage(), workdir=tmp_path))
     with FrameReader(target, pixel_format="yuv420p") as reader:
-        made = [frame.planes[0].copy() for frame in reader]
-    assert len(made) == len(originals) == 5
-    for was, less, now in zip(originals, small, made, strict=True):
+        output = [frame.planes[0].copy() for frame in reader]
+    assert len(output) == len(originals) == 5
+    for was, less, now in zip(originals, small, output, strict=True):
         cubic = cv2.resize(less, (640, 272), interpolation=cv2.INTER_CUBIC)
         assert squared_error(now, was) < 0.9 * squared_error(cubic, was)
 
@@ -159,29 +157,29 @@ def squared_error(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", ["odd.webm", "turned_90.mp4"])
-def test_odd_and_turned_clips(name: str, clips: Clips, tmp_path: Path) -> None:
+def test_upscale_odd_size_or_rotated_clip_doubles_display_size(name: str, clips: Clips, tmp_path: Path) -> None:
     source = clips.get(name)
     before = probe(source)
     target = tmp_path / "large.mp4"
     work = tmp_path / "work"
     work.mkdir()
-    result = apply_upscale.run(ask(source, target), JobContext(storage=root_storage(), workdir=work))
+    result = apply_upscale.run(request_for(source, target), JobContext(storage=root_storage(), workdir=work))
     assert result.size == probe(target).size == (2 * before.size[0], 2 * before.size[1])
 
 
-def test_ten_bits_stay_ten_bits(clips: Clips, tmp_path: Path) -> None:
-    result, made = enlarge(clips.get("10bit.mp4"), tmp_path)
-    assert (made.bit_depth, made.pixel_format) == (10, "yuv420p10le")
+def test_upscale_10_bit_clip_stays_10_bit(clips: Clips, tmp_path: Path) -> None:
+    result, output = enlarge(clips.get("10bit.mp4"), tmp_path)
+    assert (output.bit_depth, output.pixel_format) == (10, "yuv420p10le")
     assert result.degraded == ()
     with FrameReader(tmp_path / "large.mp4", pixel_format="yuv420p10le") as reader:
         levels = np.unique(next(iter(reader)).deep_planes[0] % 4)
     assert len(levels) == 4
 
 
-def test_full_range_and_tags_go_along(clips: Clips, tmp_path: Path) -> None:
+def test_upscale_full_range_clip_keeps_range_and_tags(clips: Clips, tmp_path: Path) -> None:
     source = clips.get("full_range.mp4")
-    _, made = enlarge(source, tmp_path)
-    assert (made.color.range, made.color.matrix) == ("pc", "bt709")
+    _, output = enlarge(source, tmp_path)
+    assert (output.color.range, output.color.matrix) == ("pc", "bt709")
 
     def mean(path: Path) -> float:
         with FrameReader(path, pixel_format="yuv420p") as reader:
@@ -190,44 +188,44 @@ def test_full_range_and_tags_go_along(clips: Clips, tmp_path: Path) -> None:
     assert abs(mean(source) - mean(tmp_path / "large.mp4")) < 1
 
 
-def test_an_untagged_clip_that_grows_into_hd_is_not_read_in_another_matrix(tmp_path: Path) -> None:
+def test_upscale_untagged_sd_to_hd_keeps_color_matrix(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "sd.mp4", size=(640, 400), seconds=0.08)
     assert probe(source).color.matrix is None
-    _, made = enlarge(source, tmp_path)
-    assert made.size == (1280, 800)
-    assert made.color.matrix == "smpte170m"
+    _, output = enlarge(source, tmp_path)
+    assert output.size == (1280, 800)
+    assert output.color.matrix == "smpte170m"
 
 
 @pytest.mark.parametrize("size", [(120, 80), (192, 128), (240, 160)])
-def test_any_size_by_one_resize(size: tuple[int, int], clip: Path, tmp_path: Path) -> None:
-    result, made = enlarge(clip, tmp_path, output_size=list(size))
-    assert result.size == made.size == size
+def test_upscale_any_output_size_uses_fitting_network(size: tuple[int, int], clip: Path, tmp_path: Path) -> None:
+    result, output = enlarge(clip, tmp_path, output_size=list(size))
+    assert result.size == output.size == size
     assert result.engine.endswith("small-x4" if size == (240, 160) else "small-x2")
 
 
-def test_another_shape_is_shown_undistorted(clip: Path, tmp_path: Path) -> None:
-    _, made = enlarge(clip, tmp_path, output_size=[192, 192])
-    assert made.size == (192, 192)
-    assert made.sample_aspect_ratio == Fraction(3, 2)
+def test_upscale_other_aspect_ratio_displays_undistorted(clip: Path, tmp_path: Path) -> None:
+    _, output = enlarge(clip, tmp_path, output_size=[192, 192])
+    assert output.size == (192, 192)
+    assert output.sample_aspect_ratio == Fraction(3, 2)
 
 
-def test_pixels_that_are_not_square_stay_so(clips: Clips, tmp_path: Path) -> None:
-    _, made = enlarge(clips.get("anamorphic.mp4"), tmp_path)
-    assert made.sample_aspect_ratio == Fraction(4, 3)
+def test_upscale_anamorphic_clip_keeps_sample_aspect_ratio(clips: Clips, tmp_path: Path) -> None:
+    _, output = enlarge(clips.get("anamorphic.mp4"), tmp_path)
+    assert output.sample_aspect_ratio == Fraction(4, 3)
 
 
-def test_registered_network_makes_the_pixels(clip: Path, tmp_path: Path) -> None:
+def test_upscale_registered_network_makes_pixels(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.onnx"
     path.write_bytes(repeating(3).to_bytes())
-    result, made = enlarge(clip, tmp_path, path)
+    result, output = enlarge(clip, tmp_path, path)
     assert result.engine == "onnxruntime-cpu fp32 mine"
-    assert made.size == (192, 128)
+    assert output.size == (192, 128)
 
 
 class Unread(FolderStorage):
-    """A storage of which nothing may be read."""
+    """A storage that refuses every read."""
 
-    def open(self, key: str, folder: Path) -> NoReturn:  # noqa: ARG002 - as its base has it
+    def open(self, key: str, folder: Path) -> NoReturn:  # noqa: ARG002 - the signature of the base class
         pytest.fail(f"{key} is fetched")
 
 
@@ -238,51 +236,51 @@ class Unread(FolderStorage):
         ({"model": "mine", "model_sha256": "ab" * 32}, "model_sha256"),
     ],
 )
-def test_unregistered_network_is_refused_before_the_input_is_fetched(
+def test_upscale_unregistered_network_refused_before_fetch(
     fields: dict[str, str], path: str, clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.onnx").write_bytes(repeating(1).to_bytes())
     settings = Settings(models={"mine": registered(tmp_path / "mine.onnx")})
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(RequestError) as caught:
-        apply_upscale.run(ask(clip, tmp_path / "large.mp4", **fields), context)
+        apply_upscale.run(request_for(clip, tmp_path / "large.mp4", **fields), context)
     assert caught.value.path == path
 
 
-def test_registered_network_that_changed_is_refused_before_the_input_is_fetched(clip: Path, tmp_path: Path) -> None:
+def test_upscale_changed_network_refused_before_fetch(clip: Path, tmp_path: Path) -> None:
     network = tmp_path / "mine.onnx"
     network.write_bytes(repeating(1).to_bytes())
     settings = Settings(models={"mine": registered(network)})
     network.write_bytes(repeating(1, 3).to_bytes())
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(InvalidModelError, match="'mine' does not have the sha256"):
-        apply_upscale.run(ask(clip, tmp_path / "large.mp4", model="mine"), context)
+        apply_upscale.run(request_for(clip, tmp_path / "large.mp4", model="mine"), context)
 
 
-def test_output_is_reused_only_as_long_as_the_network_is_the_same(clip: Path, tmp_path: Path) -> None:
+def test_upscale_output_reused_only_for_same_network(clip: Path, tmp_path: Path) -> None:
     store, network = tmp_path / "store", tmp_path / "mine.onnx"
     store.mkdir()
     shutil.copy(clip, store / "clip.mp4")
-    made = []
+    reused_from = []
     for scale in (2, 2, 3):
         network.write_bytes(repeating(1, scale).to_bytes())
         settings = Settings(store_url=store.as_uri(), models={"mine": registered(network)})
-        request = ask(Path("clip.mp4"), Path("large.mp4"), model="mine")
+        request = request_for(Path("clip.mp4"), Path("large.mp4"), model="mine")
         everyone = StoreOptions(input_scope="global", output_scope="global", existing="reuse")
-        request = dataclasses.replace(request, job_id=f"job-{len(made)}", store=everyone)
-        result = run_body("apply_upscale", request.to_dict(), settings=settings, send=lambda _: None)
-        made.append(RenderResult.parse(result).reused_from)
-    assert made == [None, "job-0", None]
+        request = dataclasses.replace(request, job_id=f"job-{len(reused_from)}", store=everyone)
+        result = run_job("apply_upscale", request.to_dict(), settings=settings, send=lambda _: None)
+        reused_from.append(RenderResult.parse(result).reused_from)
+    assert reused_from == [None, "job-0", None]
 
 
-def test_a_model_of_another_scale_is_followed_by_a_resize(clip: Path, tmp_path: Path) -> None:
+def test_upscale_network_of_other_scale_adds_resize(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "thrice.onnx"
     path.write_bytes(repeating(1, 3).to_bytes())
-    _, made = enlarge(clip, tmp_path, path)
-    assert made.size == (192, 128)
+    _, output = enlarge(clip, tmp_path, path)
+    assert output.size == (192, 128)
 
 
-def test_broken_packets_are_named_and_the_frames_are_all_there(clips: Clips, tmp_path: Path) -> None:
+def test_upscale_broken_packets_noted_and_frame_count_kept(clips: Clips, tmp_path: Path) -> None:
     result, _ = enlarge(clips.get("broken_packets.mp4"), tmp_path)
     assert result.frames == 50
     (note,) = result.degraded
@@ -292,41 +290,41 @@ def test_broken_packets_are_named_and_the_frames_are_all_there(clips: Clips, tmp
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="this ONNX Runtime has CUDA")
 class TestWithoutAGpu:
-    def test_a_gpu_that_is_asked_for_is_an_error(self, clip: Path, tmp_path: Path) -> None:
+    def test_requested_gpu_missing_raises(self, clip: Path, tmp_path: Path) -> None:
         with pytest.raises(ProviderUnavailableError):
             enlarge(clip, tmp_path, provider="cuda")
         assert not (tmp_path / "large.mp4").exists()
 
-    def test_a_gpu_that_the_settings_ask_for_is_an_error(self, clip: Path, tmp_path: Path) -> None:
+    def test_gpu_in_settings_missing_raises(self, clip: Path, tmp_path: Path) -> None:
         settings = Settings.from_env({"REEL_MODAL_UPSCALE_PROVIDER": "cuda"})
         with pytest.raises(ProviderUnavailableError):
-            UpscalePlan.of(ask(clip, tmp_path / "x.mp4"), probe(clip), settings)
+            UpscalePlan.of(request_for(clip, tmp_path / "x.mp4"), probe(clip), settings)
 
-    def test_the_cpu_does_it_where_it_may_and_the_result_says_so(self, clip: Path, tmp_path: Path) -> None:
+    def test_optional_gpu_missing_falls_back_to_cpu_with_note(self, clip: Path, tmp_path: Path) -> None:
         result, _ = enlarge(clip, tmp_path, provider="cuda", allow_cpu=True)
         assert result.engine == "onnxruntime-cpu fp32 small-x2"
         (note,) = result.degraded
         assert note.code == "gpu_unavailable"
-        assert str(note).startswith("the CPU did the work of the GPU")
+        assert str(note).startswith("the CPU was used instead of the GPU")
 
 
-def test_a_request_that_does_not_fit_the_clip_is_refused(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="process_framing makes clips smaller"):
+def test_upscale_request_unfit_for_clip_refused(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="use process_framing"):
         enlarge(clip, tmp_path, output_size=[96, 62])
 
 
-def test_progress_counts_frames_and_ends_whole(clip: Path, tmp_path: Path) -> None:
+def test_upscale_progress_counts_frames_and_ends_complete(clip: Path, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     context = JobContext(
         storage=root_storage(), workdir=tmp_path, reporter=Reporter(events.append, interval_seconds=0)
     )
-    apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
+    apply_upscale.run(request_for(clip, tmp_path / "large.mp4"), context)
     render = [event.done for event in events if event.phase == "render"]
     assert render == sorted(render)
     assert (render[0], render[-1], events[-1].phase) == (0, 10, "publish")
 
 
-def test_a_cancelled_job_leaves_no_file_no_thread_no_process(clip: Path, tmp_path: Path) -> None:
+def test_upscale_cancelled_leaves_no_file_thread_or_process(clip: Path, tmp_path: Path) -> None:
     token = CancellationToken()
 
     def cancel(event: ProgressEvent) -> None:
@@ -337,11 +335,11 @@ def test_a_cancelled_job_leaves_no_file_no_thread_no_process(clip: Path, tmp_pat
         storage=root_storage(), workdir=tmp_path, reporter=Reporter(cancel, interval_seconds=0), cancellation=token
     )
     with pytest.raises(JobCancelledError):
-        apply_upscale.run(ask(clip, tmp_path / "large.mp4"), context)
+        apply_upscale.run(request_for(clip, tmp_path / "large.mp4"), context)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_fails_in_the_middle_is_the_error_of_the_job(clip: Path, tmp_path: Path) -> None:
+def test_upscale_network_failure_mid_clip_fails_job(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "logarithm.onnx"
     nodes = [Node("Sub", ("x", "x"), ("a",)), Node("Log", ("a",), ("y",))]
     path.write_bytes(graph(nodes, {}).to_bytes())
@@ -350,16 +348,16 @@ def test_a_network_that_fails_in_the_middle_is_the_error_of_the_job(clip: Path, 
     assert not (tmp_path / "large.mp4").exists()
 
 
-def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> None:
+def test_upscale_ffmpeg_killed_ends_every_stage(clip: Path, tmp_path: Path) -> None:
     request = dataclasses.replace(
-        ask(clip, tmp_path / "large.mp4"),
+        request_for(clip, tmp_path / "large.mp4"),
         encode=EncodeOptions(encoder="libx264", preset="fast"),
     )
     plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
     killed: set[int] = set()
 
     def kill(event: ProgressEvent) -> None:
-        # Looked for until it is seen: a thread that ends meanwhile hides the children of all.
+        # Retry until a child is visible: if a thread ends during the scan, children are missed.
         if event.phase == "render" and event.done >= 3 and not killed:
             killed.update(ffmpegs())
             for child in killed:
@@ -372,11 +370,11 @@ def test_an_ffmpeg_that_dies_ends_every_stage(clip: Path, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stages_overlap(clip: Path, tmp_path: Path) -> None:
-    request = ask(clip, tmp_path / "large.mp4")
+def test_upscale_measures_time_of_each_stage(clip: Path, tmp_path: Path) -> None:
+    request = request_for(clip, tmp_path / "large.mp4")
     plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
-    made, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
-    assert made.frames == 10
+    output, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
+    assert output.frames == 10
     assert 0 < stages.infer <= stages.wall
     assert 0 < stages.decode <= stages.wall
     assert 0 < stages.encode <= stages.wall

@@ -1,4 +1,4 @@
-"""Both decoders give the same pictures of a recording that breaks off, whichever of its last packets is broken."""
+"""Both decoders return the same pictures of a truncated or damaged recording."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.clips import ffmpeg
 from tests.media.rendered import rendered
 
 from reel_modal import FrameReader, Settings
+from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.media import probe
-from reel_modal.media.frame_reader import Decoder
 from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
 
 CLIPS = {
@@ -35,13 +35,13 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def broken(source: Path, target: Path, *numbers: int) -> Path:
-    """Copy a clip, its packets `numbers` overwritten with bytes that no decoder accepts."""
+    """Copy a clip and overwrite its packets `numbers` with bytes that no decoder accepts."""
     data = bytearray(source.read_bytes())
     with av.open(str(source)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     for number in numbers:
         packet = packets[number]
-        at = data.find(bytes(packet)[:64])  # the position is that of a block's header in some containers
+        at = data.find(bytes(packet)[:64])  # in some containers the position is that of a block's header
         assert at > 0
         data[at : at + min(packet.size, 64)] = b"\xff" * min(packet.size, 64)
     target.write_bytes(data)
@@ -55,7 +55,7 @@ def times(path: Path, cores: int, decoder: Decoder = "process") -> list[float]:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4])
-def test_both_decoders_give_the_same_pictures_of_a_broken_end(whole: Path, cores: int, tmp_path: Path) -> None:
+def test_decoders_broken_last_packets_give_same_pictures(whole: Path, cores: int, tmp_path: Path) -> None:
     if Settings.from_env().ffmpeg is not None and not whole.stem.startswith(("h264", "vp9")):
         pytest.skip("other versions of libavcodec give other pictures after a broken one of HEVC and MPEG-4")
     count = len(times(whole, cores))
@@ -67,7 +67,7 @@ def test_both_decoders_give_the_same_pictures_of_a_broken_end(whole: Path, cores
 
 
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
-def test_broken_last_packet_but_one_is_counted_once(decoder: Decoder, tmp_path: Path) -> None:
+def test_reader_broken_second_last_packet_counted_once(decoder: Decoder, tmp_path: Path) -> None:
     source = tmp_path / "whole.mp4"
     picture = "testsrc2=size=320x180:rate=30:duration=2"
     ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-g", "300", "-pix_fmt", "yuv420p", source)
@@ -77,30 +77,30 @@ def test_broken_last_packet_but_one_is_counted_once(decoder: Decoder, tmp_path: 
     assert reader.broken_packets == 1
 
 
-def test_clip_of_which_most_is_broken_is_read(whole: Path, tmp_path: Path) -> None:
+def test_reader_mostly_broken_clip_is_read(whole: Path, tmp_path: Path) -> None:
     clip = broken(whole, tmp_path / whole.name, *range(4, 30))
-    made = [times(clip, 2, decoder) for decoder in get_args(Decoder)[:2]]
-    assert made[0] == made[1]
-    assert made[0][0] == times(whole, 2)[0]
+    results = [times(clip, 2, decoder) for decoder in get_args(Decoder)[:2]]
+    assert results[0] == results[1]
+    assert results[0][0] == times(whole, 2)[0]
 
 
 @pytest.mark.parametrize("kind", [OverlayRequest, FramingRequest])
 @pytest.mark.parametrize("smart", [True, False])
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
-def test_output_of_a_file_that_breaks_off_ends_there(suffix: str, smart: bool, kind: type, tmp_path: Path) -> None:
+def test_render_truncated_file_ends_at_truncation(suffix: str, smart: bool, kind: type, tmp_path: Path) -> None:
     whole, source = tmp_path / f"whole{suffix}", tmp_path / f"in{suffix}"
     codec = CLIPS["vp9.webm"] if suffix == ".webm" else CLIPS["h264.mkv"]
     first = ("-movflags", "+faststart") if suffix == ".mp4" else ()
     picture = "testsrc2=size=160x96:rate=25:duration=4"
     ffmpeg("-f", "lavfi", "-i", picture, *codec, "-pix_fmt", "yuv420p", *first, whole)
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    kept = {"trim_end_seconds": 3.8, "output_size": (160, 96)} if kind is FramingRequest else {"regions": []}
-    result = rendered(kind, source, tmp_path / "out.mp4", encode=EncodeOptions(smart=smart), **kept)
-    there = len(times(source, 1))
-    assert there < 80
-    made = probe(tmp_path / "out.mp4", scan=True).expected_pictures
-    assert made is not None
-    assert there <= made <= there + 4  # those between the last ones, which are stored later, are not there
+    fields = {"trim_end_seconds": 3.8, "output_size": (160, 96)} if kind is FramingRequest else {"regions": []}
+    result = rendered(kind, source, tmp_path / "out.mp4", encode=EncodeOptions(smart=smart), **fields)
+    readable = len(times(source, 1))
+    assert readable < 80
+    output_frames = probe(tmp_path / "out.mp4", scan=True).expected_pictures
+    assert output_frames is not None
+    assert readable <= output_frames <= readable + 4  # pictures stored after the truncation are missing
     codes = {note.code for note in result.degraded}
     assert "source_breaks_off" in codes
     assert ("trim_shortened" in codes) == (kind is FramingRequest)
@@ -134,7 +134,7 @@ def cut_off(folder: Path, suffix: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("suffix", CUT)
-def test_source_that_breaks_off_is_named(suffix: str, tmp_path: Path) -> None:
+def test_render_truncated_source_is_noted(suffix: str, tmp_path: Path) -> None:
     whole, source = cut_off(tmp_path, suffix)
     assert (probe(whole).breaks_off, probe(source).breaks_off) == (False, True)
     for path in (whole, source):
@@ -145,7 +145,7 @@ def test_source_that_breaks_off_is_named(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["smart", "full", "source", "copy", "graph", "moving", "faster", "upscale"])
-def test_missing_end_is_counted_in_every_mode(mode: str, tmp_path: Path) -> None:
+def test_render_truncated_source_counts_missing_in_every_mode(mode: str, tmp_path: Path) -> None:
     _, source = cut_off(tmp_path, ".mp4")
     media = probe(source, scan=True)
     assert media.scan is not None
@@ -163,17 +163,17 @@ def test_missing_end_is_counted_in_every_mode(mode: str, tmp_path: Path) -> None
     result = rendered(kind, source, tmp_path / "out.mp4", **fields)
     (note,) = (note for note in result.degraded if note.code == "source_breaks_off")
     assert f"{4 - float(media.scan.duration_seconds):.2f} s and" in note.message
-    assert f"{100 - media.scan.frame_count} of 100 pictures" in note.message
+    assert f"{100 - media.scan.frame_count} of 100 frames" in note.message
 
 
-def test_trim_before_the_broken_end_loses_nothing(tmp_path: Path) -> None:
+def test_trim_before_truncation_loses_nothing(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv"):
         _, source = cut_off(tmp_path, suffix)
         result = rendered(FramingRequest, source, tmp_path / f"{suffix[1:]}.mp4", trim_end_seconds=1, **STILL)
         assert not {note.code for note in result.degraded} & {"source_breaks_off", "trim_shortened"}
 
 
-def test_file_that_ends_within_a_packet_of_sound_is_named(tmp_path: Path) -> None:
+def test_render_file_truncated_in_audio_packet_is_noted(tmp_path: Path) -> None:
     whole, source = cut_off(tmp_path, ".mp4")
     source.write_bytes(whole.read_bytes()[:-5])
     result = rendered(OverlayRequest, source, tmp_path / "out.mp4", regions=())

@@ -1,4 +1,4 @@
-"""An encoder that fits for every container, whichever way the frames take."""
+"""Encoder selection and audio sync for each container."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ FUNCTIONS: dict[str, tuple[type[Any], dict[str, object]]] = {
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_auto_fills_every_container(clips: Clips, function: str, suffix: str, tmp_path: Path) -> None:
+def test_auto_encoder_works_for_every_container(clips: Clips, function: str, suffix: str, tmp_path: Path) -> None:
     kind, fields = FUNCTIONS[function]
     output = tmp_path / f"out{suffix}"
     result = rendered(kind, clips.get("with_sound.mp4"), output, encode=AUTO, **fields)
-    made = probe(output, scan=True)
-    assert made.scan is not None
-    assert made.scan.frame_count == result.frames
-    assert made.codec == ("vp9" if suffix == ".webm" else "h264")
-    assert [sound.codec for sound in made.audio] == [SOUND.get(suffix, "aac")]
+    output_media = probe(output, scan=True)
+    assert output_media.scan is not None
+    assert output_media.scan.frame_count == result.frames
+    assert output_media.codec == ("vp9" if suffix == ".webm" else "h264")
+    assert [sound.codec for sound in output_media.audio] == [SOUND.get(suffix, "aac")]
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == result.frames
 
 
-def test_auto_upscales_into_webm(clips: Clips, tmp_path: Path) -> None:
+def test_auto_encoder_upscales_to_webm(clips: Clips, tmp_path: Path) -> None:
     result = rendered(UpscaleRequest, clips.get("10bit.mp4"), tmp_path / "out.webm", encode=AUTO, scale=2)
-    made = probe(tmp_path / "out.webm")
-    assert (result.encoder, made.codec, made.bit_depth) == ("libvpx-vp9", "vp9", 10)
+    output_media = probe(tmp_path / "out.webm")
+    assert (result.encoder, output_media.codec, output_media.bit_depth) == ("libvpx-vp9", "vp9", 10)
 
 
 @pytest.mark.parametrize("encoder", ["libvpx-vp9", "libsvtav1"])
-def test_quality_and_preset_reach_the_encoder(encoder: str, clips: Clips, tmp_path: Path) -> None:
+def test_pipe_quality_and_preset_reach_encoder(encoder: str, clips: Clips, tmp_path: Path) -> None:
     skip_without_encoder(encoder)
     sizes = {}
     for quality in (5, 45):
@@ -77,8 +77,8 @@ def test_quality_and_preset_reach_the_encoder(encoder: str, clips: Clips, tmp_pa
         pass
 
 
-def test_lack_of_a_picture_is_named(clips: Clips, tmp_path: Path) -> None:
-    """Cover art is spoken of only where there is some."""
+def test_probe_file_without_video_is_named(clips: Clips, tmp_path: Path) -> None:
+    """Cover art is mentioned only if the file has some."""
     with pytest.raises(InvalidMediaError, match="no video stream; ") as caught:
         probe(clips.get("audio_only.mp4"))
     assert "cover" not in str(caught.value)
@@ -86,11 +86,11 @@ def test_lack_of_a_picture_is_named(clips: Clips, tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=red:size=64x64", "-frames:v", "1", cover)
     sound = ("-f", "lavfi", "-i", "sine=duration=1")
     ffmpeg(*sound, "-i", cover, "-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic", song)
-    with pytest.raises(InvalidMediaError, match="no video stream but cover art"):
+    with pytest.raises(InvalidMediaError, match="no video stream except cover art"):
         probe(song)
 
 
-def test_hint_names_what_is_taken(clips: Clips, tmp_path: Path) -> None:
+def test_unsupported_container_hint_names_supported_ones(clips: Clips, tmp_path: Path) -> None:
     with pytest.raises(InvalidMediaError, match=r"GIF.* file \(playlists"):
         probe(clips.get("garbage.mp4"))
     moving = tmp_path / "moving.gif"
@@ -100,7 +100,7 @@ def test_hint_names_what_is_taken(clips: Clips, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("edit", ["overlay", "graph", "framing", "trimmed", "slow", "upscaled"])
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
-def test_sound_of_avi_is_in_step(edit: str, codec: str, tmp_path: Path) -> None:
+def test_avi_audio_stays_in_sync(edit: str, codec: str, tmp_path: Path) -> None:
     edits: dict[str, tuple[type[Any], dict[str, object]]] = {
         "overlay": (OverlayRequest, {"regions": ()}),
         "graph": (FramingRequest, {"output_size": (32, 24)}),

@@ -1,4 +1,4 @@
-"""FramePipe on real ffmpeg: what it makes, and what it leaves when something goes wrong."""
+"""FramePipe with real ffmpeg: outputs, errors and cleanup."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ import pytest
 from tests.clips import Clips
 from tests.processes import children, ffmpegs
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg import encoders
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.errors import (
     ConfigError,
     EncoderUnavailableError,
@@ -34,8 +35,9 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import PLANAR, ColorTags, PixelFormat, plane_shapes, sample_views
-from reel_modal.media import find_ffmpeg, probe
+from reel_modal.media import probe
+from reel_modal.media.frames import PLANAR, ColorTags, PixelFormat, plane_shapes, sample_views
+from reel_modal.settings import Settings
 from reel_modal.testing import make_clip
 
 SIZE = (64, 48)
@@ -43,8 +45,8 @@ BLACK = np.zeros((48, 64, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Every test here ends with no process, thread or temporary file that it did not find."""
+def check_leftovers(tmp_path: Path) -> Iterator[None]:
+    """Fail a test that leaves a process, a thread or a temporary file."""
     before, threads = children(), set(threading.enumerate())
     yield
     assert children() == before
@@ -58,7 +60,7 @@ def shades(count: int) -> Iterator[np.ndarray]:
 
 
 def script(path: Path, body: str) -> str:
-    """An executable stand-in for ffmpeg: for faults that the real one cannot be made to have on demand."""
+    """Write an executable stand-in for ffmpeg, for faults that the real one cannot produce on demand."""
     path.write_text(f"#!{sys.executable}\n{body}")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -73,12 +75,12 @@ if "-version" in sys.argv or "-frames:v" in sys.argv:
 
 
 def faulty(tmp_path: Path, body: str) -> Settings:
-    """Settings with an ffmpeg that answers questions like the real one, and then does `body`."""
+    """Return settings with an ffmpeg that answers queries like the real one, and otherwise runs `body`."""
     real = find_ffmpeg(Settings.from_env()).path
     return Settings(ffmpeg=script(tmp_path / "ffmpeg-stand-in", FAITHFUL_UNTIL.format(real=real) + body))
 
 
-def test_the_pattern_of_the_seed_works_without_its_ceremony(tmp_path: Path) -> None:
+def test_pipe_default_use_writes_complete_file(tmp_path: Path) -> None:
     with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe:
         for frame in shades(50):
             pipe.write(frame)
@@ -94,20 +96,30 @@ def test_the_pattern_of_the_seed_works_without_its_ceremony(tmp_path: Path) -> N
     assert (info.scan.frame_count, info.fps, info.size, info.codec) == (50, 25, SIZE, "h264")
 
 
-def test_auto_says_which_encoder_it_passed_over(tmp_path: Path) -> None:
+def test_pipe_auto_encoder_without_gpu_is_as_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_NVIDIA_DRIVER", tmp_path / "not found")
+    with FramePipe(tmp_path / "out.mp4", size=(160, 96), fps=25, encoder="auto") as pipe:
+        pipe.write(np.zeros((96, 160, 3), np.uint8))
+    assert pipe.result.degraded == ()
+
+
+def test_pipe_auto_encoder_with_gpu_notes_unavailable_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "_NVIDIA_DRIVER", tmp_path)
     with FramePipe(tmp_path / "out.mp4", size=(160, 96), fps=25, encoder="auto") as pipe:
         pipe.write(np.zeros((96, 160, 3), np.uint8))
     result = pipe.result
     if result.encoder == "libx264":
         (note,) = result.degraded
         assert note.code == "encoder_unavailable"
-        assert str(note).startswith("h264_nvenc does not start here (")
+        assert str(note).startswith("h264_nvenc does not start on this machine (")
     else:
         assert (result.encoder, result.degraded) == ("h264_nvenc", ())
 
 
 @pytest.mark.parametrize("name", ["h264_nonsense", "libx264rgb_typo"])
-def test_a_named_encoder_that_cannot_start_is_an_error_before_the_first_frame(tmp_path: Path, name: str) -> None:
+def test_pipe_unavailable_encoder_raises_before_first_frame(tmp_path: Path, name: str) -> None:
     with (
         pytest.raises(EncoderUnavailableError, match=f"'{name}' does not start") as caught,
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder=name),
@@ -118,7 +130,7 @@ def test_a_named_encoder_that_cannot_start_is_an_error_before_the_first_frame(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encoder_with_a_wrong_preset_is_an_error_before_the_first_frame(tmp_path: Path) -> None:
+def test_pipe_wrong_preset_raises_before_first_frame(tmp_path: Path) -> None:
     with (
         pytest.raises(EncoderUnavailableError, match="does not start"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", preset="warp"),
@@ -126,7 +138,7 @@ def test_an_encoder_with_a_wrong_preset_is_an_error_before_the_first_frame(tmp_p
         pytest.fail("the block was entered")
 
 
-def test_ffmpeg_killed_in_mid_stream_is_an_error_with_the_signal_and_no_file(tmp_path: Path) -> None:
+def test_pipe_ffmpeg_killed_names_signal_and_leaves_no_file(tmp_path: Path) -> None:
     with (  # noqa: PT012
         pytest.raises(FFmpegError, match="SIGKILL") as caught,
         FramePipe(tmp_path / "out.mp4", size=(640, 480), fps=25, encoder="libx264") as pipe,
@@ -141,7 +153,7 @@ def test_ffmpeg_killed_in_mid_stream_is_an_error_with_the_signal_and_no_file(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_that_the_block_swallowed_is_raised_at_its_end(tmp_path: Path) -> None:
+def test_pipe_error_swallowed_in_block_raised_at_exit(tmp_path: Path) -> None:
     with (  # noqa: PT012
         pytest.raises(FFmpegError, match="SIGKILL"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
@@ -153,13 +165,13 @@ def test_an_error_that_the_block_swallowed_is_raised_at_its_end(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_is_named(tmp_path: Path) -> None:
+def test_pipe_disk_full_is_named(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = (
         subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False).returncode == 0
     )
-    # Without the right to mount, a limit on the size of files gives the same failing write.
+    # Without the right to mount, a limit on the file size causes the same failing write.
     try:
         settings = (
             Settings.from_env()
@@ -191,7 +203,7 @@ os.execv({real!r}, [{real!r}, *sys.argv[1:]])
 """
 
 
-def test_megabytes_of_complaints_do_not_stop_the_frames(tmp_path: Path) -> None:
+def test_pipe_megabytes_of_stderr_do_not_block(tmp_path: Path) -> None:
     settings = faulty(
         tmp_path,
         """
@@ -209,7 +221,7 @@ os.execv(real, [real, *sys.argv[1:]])
     assert "complaint 30000" not in pipe.stderr_tail
 
 
-def test_ffmpeg_that_ends_early_with_status_0_is_still_an_error(tmp_path: Path) -> None:
+def test_pipe_early_exit_with_status_0_raises(tmp_path: Path) -> None:
     settings = faulty(tmp_path, "sys.stdin.buffer.read(9216 * 3); sys.exit(0)")
     with (  # noqa: PT012
         pytest.raises(FFmpegError, match="ended before all frames were written") as caught,
@@ -221,8 +233,8 @@ def test_ffmpeg_that_ends_early_with_status_0_is_still_an_error(tmp_path: Path) 
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_frames_that_ffmpeg_swallowed_are_missed(tmp_path: Path) -> None:
-    # A filter that drops every other frame stands for any reason for which frames do not arrive.
+def test_pipe_frames_dropped_by_ffmpeg_raise(tmp_path: Path) -> None:
+    # A filter that drops every other frame simulates any loss of frames.
     settings = faulty(
         tmp_path,
         """
@@ -231,7 +243,7 @@ os.execv(real, [real, *arguments[:-1], "-vsync" if False else "-fps_mode", "pass
 """,
     )
     with (  # noqa: PT012
-        pytest.raises(Exception, match="10 frames were written to ffmpeg but 5 are in the file"),
+        pytest.raises(Exception, match="10 frames were written to ffmpeg but the file has 5"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
     ):
         for frame in shades(10):
@@ -239,7 +251,7 @@ os.execv(real, [real, *arguments[:-1], "-vsync" if False else "-fps_mode", "pass
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_ffmpeg_that_takes_no_more_data_is_ended_within_the_bound(tmp_path: Path) -> None:
+def test_pipe_ffmpeg_not_reading_ended_at_timeout(tmp_path: Path) -> None:
     settings = faulty(tmp_path, "import time; sys.stdin.buffer.read(9216); time.sleep(600)")
     settings = Settings(ffmpeg=settings.ffmpeg, stall_seconds=1.0)
     started = time.monotonic()
@@ -252,7 +264,7 @@ def test_ffmpeg_that_takes_no_more_data_is_ended_within_the_bound(tmp_path: Path
     assert time.monotonic() - started < 20
 
 
-def test_ffmpeg_that_does_not_end_is_ended_within_the_bound(tmp_path: Path) -> None:
+def test_pipe_ffmpeg_not_exiting_ended_at_timeout(tmp_path: Path) -> None:
     settings = faulty(tmp_path, "import time; sys.stdin.buffer.read(); time.sleep(600)")
     settings = Settings(ffmpeg=settings.ffmpeg, stall_seconds=1.0)
     with (
@@ -263,7 +275,7 @@ def test_ffmpeg_that_does_not_end_is_ended_within_the_bound(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3)])
-def test_an_exception_in_the_block_passes_and_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+def test_pipe_exception_in_block_propagates_and_cleans_up(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "out.mp4").write_bytes(b"the former file")
     with (  # noqa: PT012
         pytest.raises(type(error)) as caught,
@@ -277,16 +289,16 @@ def test_an_exception_in_the_block_passes_and_leaves_nothing(tmp_path: Path, err
         _ = pipe.result
 
 
-def test_a_frame_that_was_written_in_part_is_the_last(tmp_path: Path) -> None:
-    """A stand-in reads one frame and no more; an alarm rings when the pipe is full."""
+def test_pipe_partly_written_frame_closes_pipe(tmp_path: Path) -> None:
+    """The stand-in reads only one frame; the alarm signal arrives when the pipe is full."""
     settings = faulty(tmp_path, "import time; os.read(0, 9216); time.sleep(600)")
-    seen = -1
+    last_count = -1
 
     def ring(number: int, stack: object) -> None:
-        nonlocal seen
-        if seen == pipe.frames_written:
+        nonlocal last_count
+        if last_count == pipe.frames_written:
             raise InterruptedByAlarmError
-        seen = pipe.frames_written
+        last_count = pipe.frames_written
 
     def fill() -> None:
         for frame in shades(10_000):
@@ -295,7 +307,7 @@ def test_a_frame_that_was_written_in_part_is_the_last(tmp_path: Path) -> None:
     former = signal.signal(signal.SIGALRM, ring)
     try:
         with (  # noqa: PT012
-            pytest.raises(FFmpegError, match="a frame was written in part") as caught,
+            pytest.raises(FFmpegError, match="a frame was written only partly") as caught,
             FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", settings=settings) as pipe,
         ):
             signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
@@ -311,11 +323,11 @@ def test_a_frame_that_was_written_in_part_is_the_last(tmp_path: Path) -> None:
 
 
 class InterruptedByAlarmError(Exception):
-    """Stands for whatever a signal handler raises."""
+    """An exception that a signal handler raises."""
 
 
 @pytest.mark.parametrize("refused", ["stderr", "watch"])
-def test_a_machine_out_of_threads_is_an_error_that_leaves_nothing(
+def test_pipe_out_of_threads_raises_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     start = threading.Thread.start
@@ -333,7 +345,7 @@ def test_a_machine_out_of_threads_is_an_error_that_leaves_nothing(
         pass
 
 
-def test_ctrl_c_in_a_terminal_leaves_nothing(tmp_path: Path) -> None:
+def test_pipe_ctrl_c_in_terminal_leaves_nothing(tmp_path: Path) -> None:
     host = subprocess.Popen(
         [
             sys.executable,
@@ -373,15 +385,15 @@ with FramePipe(sys.argv[1], size=(640, 480), fps=25, encoder="libx264") as pipe:
 @pytest.mark.parametrize(
     ("frame", "error", "words"),
     [
-        (np.zeros((48, 64, 3), np.float32), FrameTypeError, "frame 1 is an array of float32; uint8 is wanted"),
-        (np.zeros((64, 48, 3), np.uint8), FrameError, r"frame 1 has shape \(64, 48, 3\); \(48, 64, 3\)"),
+        (np.zeros((48, 64, 3), np.float32), FrameTypeError, "frame 1 is an array of float32; it must be uint8"),
+        (np.zeros((64, 48, 3), np.uint8), FrameError, r"frame 1 has shape \(64, 48, 3\); it must be \(48, 64, 3\)"),
         (np.zeros((48, 64, 4), np.uint8), FrameError, r"frame 1 has shape \(48, 64, 4\)"),
         (bytes(100), FrameError, "frame 1 has 100 bytes; bgr24 of 64x48 has 9216"),
         ([1, 2, 3], FrameTypeError, "frame 1 is a list"),
         (None, FrameTypeError, "frame 1 is a NoneType"),
     ],
 )
-def test_a_frame_that_does_not_fit_is_named_and_the_pipe_goes_on(
+def test_pipe_invalid_frame_is_named_and_pipe_stays_usable(
     tmp_path: Path, frame: object, error: type[Exception], words: str
 ) -> None:
     with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe:
@@ -392,7 +404,7 @@ def test_a_frame_that_does_not_fit_is_named_and_the_pipe_goes_on(
     assert pipe.result.frames == 2
 
 
-def test_no_frame_is_an_error_and_no_file(tmp_path: Path) -> None:
+def test_pipe_without_frames_raises_and_leaves_no_file(tmp_path: Path) -> None:
     with (
         pytest.raises(FFmpegError, match="no frame was written"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264"),
@@ -413,41 +425,42 @@ def test_no_frame_is_an_error_and_no_file(tmp_path: Path) -> None:
         ({"size": (1, 47), "odd_size": "crop"}, "1x47 cannot be cropped"),
         ({"sample_aspect_ratio": 0}, "sample_aspect_ratio is 0; it must be above 0"),
         ({"sample_aspect_ratio": -1}, "sample_aspect_ratio is -1; it must be above 0"),
-        ({"sample_aspect_ratio": float("nan")}, "sample_aspect_ratio is nan; a finite number"),
-        ({"audio_from": "clip.mp4", "audio_start_seconds": float("inf")}, "audio_start_seconds is inf; a finite"),
-        ({"metadata": {"title": "a\0b"}}, "cannot be an argument of ffmpeg"),
-        ({"metadata": {"ti\0tle": "a"}}, "cannot be an argument of ffmpeg"),
-        ({"encoder_options": {"g": 48}}, "48 cannot be an argument of ffmpeg; give text"),
-        ({"encoder": "lib\0x264"}, "cannot be an argument of ffmpeg"),
+        ({"sample_aspect_ratio": float("nan")}, "sample_aspect_ratio is nan; it must be a finite number"),
+        (
+            {"audio_from": "clip.mp4", "audio_start_seconds": float("inf")},
+            "audio_start_seconds is inf; it must be a finite",
+        ),
+        ({"metadata": {"title": "a\0b"}}, "is not a valid argument of ffmpeg"),
+        ({"metadata": {"ti\0tle": "a"}}, "is not a valid argument of ffmpeg"),
+        ({"encoder_options": {"g": 48}}, "48 is not a valid argument of ffmpeg"),
+        ({"encoder": "lib\0x264"}, "is not a valid argument of ffmpeg"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused_at_once(
-    tmp_path: Path, arguments: dict[str, object], words: str
-) -> None:
+def test_pipe_invalid_arguments_refused_immediately(tmp_path: Path, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         FramePipe(tmp_path / "out.mp4", **({"size": SIZE, "fps": 25} | arguments))  # type: ignore[arg-type]
 
 
-def test_an_output_without_a_suffix_or_folder_is_refused_at_once(tmp_path: Path) -> None:
+def test_pipe_output_without_suffix_or_folder_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no suffix"):
         FramePipe(tmp_path / "out", size=SIZE, fps=25)
-    with pytest.raises(ConfigError, match="is not there; create it first"):
+    with pytest.raises(ConfigError, match="does not exist; create it first"):
         FramePipe(tmp_path / "missing" / "out.mp4", size=SIZE, fps=25)
     with pytest.raises(ConfigError, match="null characters"):
         FramePipe(tmp_path / "o\0ut.mp4", size=SIZE, fps=25)
 
 
-def test_an_output_name_that_is_taken_by_a_folder_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+def test_pipe_output_path_is_folder_raises_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").mkdir()
     with (
-        pytest.raises(StorageError, match="could not be put in place"),
+        pytest.raises(StorageError, match="could not be published"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
     ):
         pipe.write(BLACK)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_a_missing_ffmpeg_is_named_with_its_cure(tmp_path: Path) -> None:
+def test_pipe_missing_ffmpeg_named_with_cure(tmp_path: Path) -> None:
     with (
         pytest.raises(FFmpegNotFoundError, match="REEL_MODAL_FFMPEG"),
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, settings=Settings(ffmpeg=str(tmp_path / "no"))),
@@ -456,7 +469,7 @@ def test_a_missing_ffmpeg_is_named_with_its_cure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["-y.mp4", "a:b.mp4", "100%d.mp4", "übung [1].mp4", "http:x.mp4"])
-def test_names_that_mean_something_to_ffmpeg_are_only_names(tmp_path: Path, name: str) -> None:
+def test_pipe_special_file_names_taken_literally(tmp_path: Path, name: str) -> None:
     with contextlib.chdir(tmp_path), FramePipe(name, size=SIZE, fps=25, encoder="libx264") as pipe:
         pipe.write(BLACK)
         pipe.write(BLACK)
@@ -466,7 +479,7 @@ def test_names_that_mean_something_to_ffmpeg_are_only_names(tmp_path: Path, name
 
 
 @pytest.mark.parametrize(("policy", "size"), [("pad", (162, 122)), ("crop", (160, 120))])
-def test_odd_sizes_are_made_even_on_purpose_and_said_so(tmp_path: Path, policy: str, size: tuple[int, int]) -> None:
+def test_pipe_odd_size_padded_to_even_with_note(tmp_path: Path, policy: str, size: tuple[int, int]) -> None:
     white = np.full((121, 161, 3), 255, np.uint8)
     with FramePipe(
         tmp_path / "out.mp4", size=(161, 121), fps=25, encoder="libx264", odd_size=policy, quality=1
@@ -478,7 +491,7 @@ def test_odd_sizes_are_made_even_on_purpose_and_said_so(tmp_path: Path, policy: 
     with FrameReader(tmp_path / "out.mp4") as reader:
         for frame in reader:
             assert frame.image.shape == (size[1], size[0], 3)
-            assert frame.image.min() > 245  # the repeated edge is no black line
+            assert frame.image.min() > 245  # the repeated edge is not black
 
 
 @pytest.mark.parametrize(
@@ -493,7 +506,7 @@ def test_odd_sizes_are_made_even_on_purpose_and_said_so(tmp_path: Path, policy: 
         (60, Fraction(60)),
     ],
 )
-def test_the_rate_in_the_file_is_exact(tmp_path: Path, given: Fraction | float, exact: Fraction) -> None:
+def test_pipe_frame_rate_in_file_is_exact(tmp_path: Path, given: Fraction | float, exact: Fraction) -> None:
     with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=given, encoder="libx264") as pipe:
         for frame in shades(8):
             pipe.write(frame)
@@ -502,7 +515,7 @@ def test_the_rate_in_the_file_is_exact(tmp_path: Path, given: Fraction | float, 
 
 
 @pytest.mark.parametrize("pixel_format", ["bgr24", "rgb24", "yuv420p", "gray8"])
-def test_every_pixel_format_and_every_form_of_a_frame_arrives(tmp_path: Path, pixel_format: PixelFormat) -> None:
+def test_pipe_every_pixel_format_and_frame_form_round_trips(tmp_path: Path, pixel_format: PixelFormat) -> None:
     rng = np.random.default_rng(7)
     planes = tuple(rng.integers(60, 180, shape, np.uint8) for shape in plane_shapes(pixel_format, SIZE))
     flat = np.concatenate([plane.ravel() for plane in planes])
@@ -519,13 +532,13 @@ def test_every_pixel_format_and_every_form_of_a_frame_arrives(tmp_path: Path, pi
     for frame in read:
         assert np.array_equal(frame, read[0])
     if pixel_format in {"yuv420p", "gray8"}:
-        assert np.array_equal(read[0], flat)  # ffv1 is lossless, and neither is converted on the way
+        assert np.array_equal(read[0], flat)  # ffv1 is lossless, and neither is converted
 
 
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
 @pytest.mark.parametrize("size", [(320, 180), (37, 21)])
 @pytest.mark.parametrize("pixel_format", PLANAR)
-def test_planar_frames_go_out_and_come_back(
+def test_pipe_planar_frames_round_trip(
     pixel_format: PixelFormat, size: tuple[int, int], decoder: Literal["process", "in_process"], tmp_path: Path
 ) -> None:
     draw, bits = np.random.default_rng(0), PLANAR[pixel_format].bits
@@ -538,9 +551,9 @@ def test_planar_frames_go_out_and_come_back(
     with FramePipe(path, size=size, fps=25, pixel_format=pixel_format, encoder="ffv1") as pipe:
         pipe.write(planes)
         pipe.write(np.concatenate([plane.ravel() for plane in planes]))
-    found = probe(path)
-    assert (found.bit_depth, found.pixel_format) == (bits, pixel_format)
-    assert found.size == tuple(
+    output = probe(path)
+    assert (output.bit_depth, output.pixel_format) == (bits, pixel_format)
+    assert output.size == tuple(
         -(-side // step) * step for side, step in zip(size, PLANAR[pixel_format].step, strict=True)
     )
     with FrameReader(path, pixel_format=pixel_format, decoder=decoder) as reader:
@@ -551,7 +564,7 @@ def test_planar_frames_go_out_and_come_back(
             np.testing.assert_array_equal(again[: plane.shape[0], : plane.shape[1]], plane)
 
 
-def test_memory_with_gaps_is_written_as_it_looks(tmp_path: Path) -> None:
+def test_pipe_non_contiguous_array_written_correctly(tmp_path: Path) -> None:
     wide = np.random.default_rng(3).integers(0, 256, (48, 128), np.uint8)
     with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
         pipe.write(wide[:, ::2])
@@ -569,19 +582,19 @@ def test_memory_with_gaps_is_written_as_it_looks(tmp_path: Path) -> None:
         ColorTags(),
     ],
 )
-def test_colour_tags_arrive_and_yuv_samples_are_not_touched(tmp_path: Path, tags: ColorTags) -> None:
+def test_pipe_yuv_keeps_samples_and_color_tags(tmp_path: Path, tags: ColorTags) -> None:
     layout: PixelFormat = "yuv420p10le" if tags.is_hdr else "yuv420p"
     flat = np.random.default_rng(5).integers(16, 236, 64 * 48 * 3 // 2, np.uint16 if tags.is_hdr else np.uint8)
     with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format=layout, encoder="ffv1", color=tags) as pipe:
         pipe.write(flat)
-    found = probe(tmp_path / "out.mkv").color
-    assert (found.matrix, found.primaries, found.transfer) == (tags.matrix, tags.primaries, tags.transfer)
-    assert found.range in {tags.range, "tv"} if tags.range is None else found.range == tags.range
+    output = probe(tmp_path / "out.mkv").color
+    assert (output.matrix, output.primaries, output.transfer) == (tags.matrix, tags.primaries, tags.transfer)
+    assert output.range in {tags.range, "tv"} if tags.range is None else output.range == tags.range
     with FrameReader(tmp_path / "out.mkv", pixel_format=layout) as reader:
         assert np.array_equal(next(iter(reader)).data, flat.view(np.uint8))
 
 
-def test_bgr_is_encoded_as_bt709_and_says_so(tmp_path: Path) -> None:
+def test_pipe_bgr_encoded_and_tagged_as_bt709(tmp_path: Path) -> None:
     red = np.zeros((48, 64, 3), np.uint8)
     red[:, :, 2] = 255
     with FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", quality=1) as pipe:
@@ -593,7 +606,7 @@ def test_bgr_is_encoded_as_bt709_and_says_so(tmp_path: Path) -> None:
     assert (luma, blue, red_chroma) == pytest.approx((62.6, 102.3, 240.0), abs=1.5)
 
 
-def test_the_sample_aspect_ratio_arrives(tmp_path: Path) -> None:
+def test_pipe_sample_aspect_ratio_is_written(tmp_path: Path) -> None:
     with FramePipe(
         tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", sample_aspect_ratio=Fraction(128, 117)
     ) as pipe:
@@ -601,7 +614,7 @@ def test_the_sample_aspect_ratio_arrives(tmp_path: Path) -> None:
     assert probe(tmp_path / "out.mp4").sample_aspect_ratio == Fraction(128, 117)
 
 
-def test_the_index_comes_first_and_metadata_arrive(tmp_path: Path) -> None:
+def test_pipe_mp4_index_comes_first_with_metadata(tmp_path: Path) -> None:
     with FramePipe(
         tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264", metadata={"title": "Reel", "request": "abc"}
     ) as pipe:
@@ -613,7 +626,7 @@ def test_the_index_comes_first_and_metadata_arrive(tmp_path: Path) -> None:
     assert b"abc" in whole
 
 
-def test_a_pipe_is_used_once_and_inside_its_block(tmp_path: Path) -> None:
+def test_pipe_used_twice_or_outside_block_raises(tmp_path: Path) -> None:
     pipe = FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264")
     with pytest.raises(ConfigError, match="inside the `with` block"):
         pipe.write(BLACK)
@@ -621,31 +634,31 @@ def test_a_pipe_is_used_once_and_inside_its_block(tmp_path: Path) -> None:
         pipe.write(BLACK)
     with pytest.raises(ConfigError, match="inside the `with` block"):
         pipe.write(BLACK)
-    with pytest.raises(ConfigError, match="writes one file"), pipe:
+    with pytest.raises(ConfigError, match="writes only one file"), pipe:
         pytest.fail("the block was entered twice")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("sound", [False, True])
-def test_frames_are_shown_at_the_times_that_they_were_written_with(sound: bool, suffix: str, tmp_path: Path) -> None:
+def test_pipe_frame_times_are_kept(sound: bool, suffix: str, tmp_path: Path) -> None:
     audio = make_clip(tmp_path / "sound.mp4", seconds=2, audio_seconds=2) if sound else None
-    asked = [Fraction(0), *accumulate(Fraction(1 + number * 7 % 5, 50) for number in range(29))]
+    times = [Fraction(0), *accumulate(Fraction(1 + number * 7 % 5, 50) for number in range(29))]
     path = tmp_path / f"out{suffix}"
-    # B-frames, so that the order of decoding is another than that of showing.
+    # With B-frames, so that decoding order differs from display order.
     options = {"bf": "3", "b_strategy": "0"}
     pipe = FramePipe(
         path, size=SIZE, fps=25, pixel_format="gray8", encoder="libx264", encoder_options=options, audio_from=audio,
         metadata={"title": "Uneven"},
     )  # fmt: skip
     with pipe:
-        for number, seconds in enumerate(asked):
+        for number, seconds in enumerate(times):
             pipe.write(np.full((48, 64), 20 + 7 * number, np.uint8), seconds=seconds)
-    assert pipe.result.duration_seconds == asked[-1] + Fraction(1, 25)
+    assert pipe.result.duration_seconds == times[-1] + Fraction(1, 25)
     assert not pipe.result.constant_rate
     with FrameReader(path, pixel_format="gray8") as reader:
-        found = [(frame.pts_seconds - reader.media.start_seconds, int(frame.image.mean())) for frame in reader]
-    assert len(found) == len(asked)
-    for number, (seconds, (shown, level)) in enumerate(zip(asked, found, strict=True)):
+        frames = [(frame.pts_seconds - reader.media.start_seconds, int(frame.image.mean())) for frame in reader]
+    assert len(frames) == len(times)
+    for number, (seconds, (shown, level)) in enumerate(zip(times, frames, strict=True)):
         assert abs(shown - seconds) <= (0 if suffix == ".mp4" else Fraction(1, 1000))
         assert abs(level - (20 + 7 * number)) <= 2
     assert bool(probe(path).audio) == sound
@@ -654,24 +667,24 @@ def test_frames_are_shown_at_the_times_that_they_were_written_with(sound: bool, 
     assert sorted(tmp_path.iterdir()) == sorted([path, *([audio] if audio else [])])
 
 
-def test_times_are_for_all_frames_or_none_and_rise(tmp_path: Path) -> None:
+def test_pipe_times_mixed_or_decreasing_refused(tmp_path: Path) -> None:
     frame = np.zeros((48, 64), np.uint8)
     with FramePipe(tmp_path / "out.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
         pipe.write(frame, seconds=Fraction(0))
-        with pytest.raises(FrameError, match="frame 1 has no time, unlike others"):
+        with pytest.raises(FrameError, match="frame 1 has no time, unlike earlier frames"):
             pipe.write(frame)
-        with pytest.raises(FrameError, match="frame 1 is at 0 s, not behind 0 s"):
+        with pytest.raises(FrameError, match="frame 1 is at 0 s; it must be after 0 s"):
             pipe.write(frame, seconds=Fraction(0))
         pipe.write(frame, seconds=Fraction(1, 3))
     assert pipe.result.frames == 2
     with FramePipe(tmp_path / "other.mkv", size=SIZE, fps=25, pixel_format="gray8", encoder="ffv1") as pipe:
         pipe.write(frame)
-        with pytest.raises(FrameError, match="frame 1 has a time, unlike others"):
+        with pytest.raises(FrameError, match="frame 1 has a time, unlike earlier frames"):
             pipe.write(frame, seconds=Fraction(1))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_is_as_long_as_the_picture_however_many_frames_were_expected(suffix: str, tmp_path: Path) -> None:
+def test_pipe_audio_as_long_as_video_for_any_expected_count(suffix: str, tmp_path: Path) -> None:
     audio = make_clip(tmp_path / "sound.mp4", seconds=4, audio_seconds=4)
 
     def sound(expected: int | None) -> list[bytes]:
@@ -685,26 +698,26 @@ def test_sound_is_as_long_as_the_picture_however_many_frames_were_expected(suffi
         with av.open(str(path)) as container:
             return [bytes(packet) for packet in container.demux(audio=0)]
 
-    asked = sound(None)
+    reference = sound(None)
     with av.open(str(audio)) as container:
         whole = [bytes(packet) for packet in container.demux(audio=0)]
-    assert asked[:80] == whole[:80]
-    assert abs(len(asked) - 2 * probe(audio).audio[0].sample_rate_hz / 1024) < 3  # samples of an AAC packet
-    assert sound(50) == sound(90) == sound(10) == asked
+    assert reference[:80] == whole[:80]
+    assert abs(len(reference) - 2 * probe(audio).audio[0].sample_rate_hz / 1024) < 3  # samples per AAC packet
+    assert sound(50) == sound(90) == sound(10) == reference
     assert {path.name for path in tmp_path.iterdir()} == {"sound.mp4", f"out{suffix}"}
 
 
-def test_frames_that_are_handed_on_are_those_that_are_copied(clips: Clips, tmp_path: Path) -> None:
-    def encoded(handed_on: bool) -> list[bytes]:
-        reader = FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", handed_on=handed_on)
+def test_pipe_zero_copy_frames_equal_copied_frames(clips: Clips, tmp_path: Path) -> None:
+    def encoded(zero_copy: bool) -> list[bytes]:
+        reader = FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", zero_copy=zero_copy)
         path = tmp_path / "out.mkv"
         with reader, FramePipe(path, size=reader.size, fps=25, pixel_format="yuv420p", encoder="ffv1") as pipe:
             for frame in reader:
-                assert (frame.shared is not None) == (handed_on and sys.platform == "linux")
+                assert (frame.shared is not None) == (zero_copy and sys.platform == "linux")
                 frame.data[:1000] = frame.index % 256
                 if frame.index % 7:
                     pipe.write(frame)
-        with FrameReader(path, pixel_format="yuv420p") as made:
-            return [frame.data.tobytes() for frame in made]
+        with FrameReader(path, pixel_format="yuv420p") as reader:
+            return [frame.data.tobytes() for frame in reader]
 
-    assert encoded(handed_on=True) == encoded(handed_on=False)
+    assert encoded(zero_copy=True) == encoded(zero_copy=False)

@@ -1,4 +1,4 @@
-"""FrameReader on real files: every frame once, upright, at its own time, whatever the file is like."""
+"""FrameReader on real files: every frame once, upright, at its exact time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tests.clips import Clips
 from tests.media.test_frame_pipe import faulty
 from tests.processes import children, ffmpegs
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.hardware_decoding import nvdec_ffmpeg
 from reel_modal.errors import ConfigError, FFmpegError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import Frame
-from reel_modal.media import find_ffmpeg, probe
-from reel_modal.media.hardware_decoding import nvdec_ffmpeg
+from reel_modal.media import probe
+from reel_modal.media.frames import Frame
+from reel_modal.settings import Settings
 
 Decoder = Literal["process", "in_process"]
 
@@ -36,7 +37,7 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def check_leftovers() -> Iterator[None]:
     before, threads = children(), set(threading.enumerate())
     yield
     assert children() == before
@@ -56,7 +57,7 @@ def times_by_pyav(path: Path) -> list[Fraction]:
         *("milliseconds.mkv", "stream.ts", "late_video.mkv", "edit_list.mp4", "10bit.mp4", "turned_90.mp4"),
     ],
 )
-def test_every_frame_comes_at_its_own_exact_time(clips: Clips, decoder: Decoder, name: str) -> None:
+def test_reader_frame_times_are_exact(clips: Clips, decoder: Decoder, name: str) -> None:
     path = clips.get(name)
     with FrameReader(path, pixel_format="yuv420p", decoder=decoder) as reader:
         times = [frame.pts_seconds for frame in reader]
@@ -65,24 +66,24 @@ def test_every_frame_comes_at_its_own_exact_time(clips: Clips, decoder: Decoder,
     assert reader.broken_packets == 0
 
 
-def test_pixels_are_those_of_the_file(clips: Clips, decoder: Decoder) -> None:
+def test_reader_pixels_equal_file(clips: Clips, decoder: Decoder) -> None:
     path = clips.get("carphone_pristine.mp4")
     with av.open(str(path)) as container, FrameReader(path, pixel_format="yuv420p", decoder=decoder) as reader:
         for frame, decoded in zip(reader, container.decode(video=0), strict=True):
             assert np.array_equal(frame.data, decoded.to_ndarray(format="yuv420p").ravel())
 
 
-def test_the_memory_of_a_frame_is_used_again_and_a_copy_is_not(clips: Clips, decoder: Decoder) -> None:
+def test_reader_reuses_frame_buffer_but_not_copies(clips: Clips, decoder: Decoder) -> None:
     with FrameReader(clips.get("25.mp4"), decoder=decoder) as reader:
         frames = iter(reader)
         first = next(frames)
-        kept = first.copy()
+        first_copy = first.copy()
         second = next(frames)
         assert first.data is second.data
-        assert not np.array_equal(kept.data, second.data)
+        assert not np.array_equal(first_copy.data, second.data)
 
 
-def test_broken_packets_are_passed_over_and_counted(clips: Clips, decoder: Decoder) -> None:
+def test_reader_broken_packets_skipped_and_counted(clips: Clips, decoder: Decoder) -> None:
     with FrameReader(clips.get("broken_packets.mp4"), decoder=decoder) as reader:
         times = [frame.pts_seconds for frame in reader]
     assert reader.broken_packets == 3
@@ -91,7 +92,7 @@ def test_broken_packets_are_passed_over_and_counted(clips: Clips, decoder: Decod
         assert [frame.pts_seconds for frame in steady] == [Fraction(n, 25) for n in range(50)]
 
 
-def test_a_variable_rate_is_kept_or_resampled_on_purpose(clips: Clips, decoder: Decoder) -> None:
+def test_reader_variable_rate_kept_or_resampled(clips: Clips, decoder: Decoder) -> None:
     path = clips.get("vfr.mp4")
     with FrameReader(path, decoder=decoder) as kept:
         own = [frame.pts_seconds for frame in kept]
@@ -99,10 +100,10 @@ def test_a_variable_rate_is_kept_or_resampled_on_purpose(clips: Clips, decoder: 
     with FrameReader(path, fps=30, decoder=decoder) as steady:
         times = [frame.pts_seconds for frame in steady]
     assert times == [Fraction(n, 30) for n in range(len(times))]
-    assert abs(len(times) - 60) <= 1  # two seconds stay two seconds
+    assert abs(len(times) - 60) <= 1  # still two seconds
 
 
-def test_start_is_inclusive_and_end_exclusive(clips: Clips, decoder: Decoder) -> None:
+def test_reader_start_inclusive_and_end_exclusive(clips: Clips, decoder: Decoder) -> None:
     with FrameReader(clips.get("50.mp4"), start=Fraction(1, 5), end=Fraction(2, 5), decoder=decoder) as reader:
         assert [frame.pts_seconds for frame in reader] == [Fraction(n, 50) for n in range(10, 20)]
     with FrameReader(clips.get("50.mp4"), start=5, decoder=decoder) as behind:
@@ -110,9 +111,7 @@ def test_start_is_inclusive_and_end_exclusive(clips: Clips, decoder: Decoder) ->
 
 
 @pytest.mark.parametrize("start", [0, 15.05, 30, 45.55, 59.9])
-def test_a_late_start_gives_the_same_frames_as_reading_from_the_beginning(
-    clips: Clips, decoder: Decoder, start: float
-) -> None:
+def test_reader_late_start_gives_same_frames_as_full_read(clips: Clips, decoder: Decoder, start: float) -> None:
     path = clips.get("long.mp4")
     with FrameReader(path, pixel_format="gray8", start=start, end=start + 1, decoder=decoder) as reader:
         jumped = [(frame.pts_seconds, frame.data.tobytes()) for frame in reader]
@@ -122,12 +121,12 @@ def test_a_late_start_gives_the_same_frames_as_reading_from_the_beginning(
     assert jumped
 
 
-def test_frames_are_resized(clips: Clips, decoder: Decoder) -> None:
+def test_reader_size_given_resizes_frames(clips: Clips, decoder: Decoder) -> None:
     with FrameReader(clips.get("25.mp4"), size=(64, 36), decoder=decoder) as reader:
         assert next(iter(reader)).image.shape == (36, 64, 3)
 
 
-def test_leaving_early_ends_ffmpeg(clips: Clips) -> None:
+def test_reader_left_early_ends_ffmpeg(clips: Clips) -> None:
     reader = FrameReader(clips.get("bikes.mp4"))
     before = children()
     for frame in reader:
@@ -136,11 +135,11 @@ def test_leaving_early_ends_ffmpeg(clips: Clips) -> None:
             break
     reader.close()
     assert children() == before
-    with pytest.raises(ConfigError, match="reads its file once"):
+    with pytest.raises(ConfigError, match="can be iterated only once"):
         next(iter(reader))
 
 
-def test_ffmpeg_that_dies_is_an_error_and_not_an_end(clips: Clips) -> None:
+def test_reader_ffmpeg_killed_raises(clips: Clips) -> None:
     with (  # noqa: PT012
         pytest.raises(FFmpegError, match="SIGKILL") as caught,
         FrameReader(clips.get("bigbuckbunny.mp4")) as reader,
@@ -153,7 +152,7 @@ def test_ffmpeg_that_dies_is_an_error_and_not_an_end(clips: Clips) -> None:
     assert "could not be read to its end" in str(caught.value)
 
 
-def test_ffmpeg_that_gives_nothing_is_ended_within_the_bound(clips: Clips, tmp_path: Path) -> None:
+def test_reader_silent_ffmpeg_ended_at_timeout(clips: Clips, tmp_path: Path) -> None:
     stuck = faulty(tmp_path, "import time; time.sleep(600)")
     with (
         pytest.raises(FFmpegError, match="no data moved for 1 s"),
@@ -162,30 +161,30 @@ def test_ffmpeg_that_gives_nothing_is_ended_within_the_bound(clips: Clips, tmp_p
         list(reader)
 
 
-def test_an_end_before_the_start_is_refused(clips: Clips) -> None:
+def test_reader_end_before_start_refused(clips: Clips) -> None:
     with pytest.raises(ConfigError, match="must be after start"):
         FrameReader(clips.get("25.mp4"), start=2, end=1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "soon", []])
 @pytest.mark.parametrize("name", ["start", "end"])
-def test_a_bound_that_is_no_time_is_refused_by_name(clips: Clips, name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}; a finite number is wanted")):
+def test_reader_invalid_time_bound_refused_by_name(clips: Clips, name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}; it must be a finite number")):
         FrameReader(clips.get("25.mp4"), **{name: value})  # type: ignore[arg-type]
 
 
-def test_numpy_numbers_are_times(clips: Clips) -> None:
+def test_reader_numpy_times_accepted(clips: Clips) -> None:
     with FrameReader(clips.get("25.mp4"), start=np.float32(0.5), end=np.float64(0.75)) as reader:
         assert sum(1 for _ in reader) == 6
 
 
-def test_a_file_that_is_no_video_is_refused_before_ffmpeg_starts(clips: Clips) -> None:
+def test_reader_non_video_refused_before_ffmpeg_starts(clips: Clips) -> None:
     with pytest.raises(InvalidMediaError):
         FrameReader(clips.get("script.mp4"))
 
 
 @given(shades=st.lists(st.integers(0, 255), min_size=1, max_size=40))
-def test_what_is_written_is_read_back_in_count_and_order(
+def test_reader_written_frames_read_back_in_order(
     tmp_path_factory: pytest.TempPathFactory, shades: list[int]
 ) -> None:
     path = tmp_path_factory.mktemp("round") / "out.mkv"
@@ -214,14 +213,14 @@ def everything(path: Path, decoder: Decoder, **options: object) -> list[tuple[Fr
         *("turned_90.mp4", "444.mp4", "anamorphic.mp4", "broken_packets.mp4", "full_range.mp4"),
     ],
 )
-def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_format: str) -> None:
+def test_reader_decoders_give_same_frames(clips: Clips, name: str, pixel_format: str) -> None:
     path = clips.get(name)
     rate = probe(path).fps
     for options in ({"pixel_format": pixel_format}, {"pixel_format": pixel_format, "fps": rate}):
         by_process = everything(path, "process", **options)
         in_process = everything(path, "in_process", **options)
         assert [time for time, _ in by_process] == [time for time, _ in in_process]
-        # ffmpeg 6 and 7 dither 10 bits to 8 in another pattern than the libav of PyAV.
+        # ffmpeg 6 and 7 dither 10 bits to 8 with a different pattern than the libav of PyAV.
         level = 1 if name == "10bit.mp4" and find_ffmpeg().version < (8,) else 0
         for (_, one), (_, other) in zip(by_process, in_process, strict=True):
             difference = np.frombuffer(one, np.uint8).astype(np.int16) - np.frombuffer(other, np.uint8)
@@ -229,7 +228,7 @@ def test_both_decoders_give_the_same_frames(clips: Clips, name: str, pixel_forma
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA GPU")
-def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) -> None:
+def test_reader_gpu_decoder_unavailable_raises(clips: Clips) -> None:
     media = probe(clips.get("25.mp4"))
     assert nvdec_ffmpeg(media, Settings.from_env()) is None
     with pytest.raises(FFmpegError, match="could not be read to its end") as caught:
@@ -238,8 +237,8 @@ def test_a_gpu_that_does_not_decode_is_an_error_and_no_slower_way(clips: Clips) 
     assert caught.value.stderr_tail
 
 
-def test_frames_stay_as_they_are_for_as_long_as_was_asked(clips: Clips, decoder: Decoder) -> None:
-    with FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", decoder=decoder, valid_frames=3) as reader:
+def test_reader_retained_frames_stay_unchanged(clips: Clips, decoder: Decoder) -> None:
+    with FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p", decoder=decoder, retain_frames=3) as reader:
         recent: list[tuple[Frame, bytes]] = []
         for frame in reader:
             recent = [*recent[-2:], (frame, frame.data.tobytes())]
@@ -248,7 +247,7 @@ def test_frames_stay_as_they_are_for_as_long_as_was_asked(clips: Clips, decoder:
         assert reader.frames_read == 250
 
 
-@pytest.mark.parametrize(("count", "handed_on"), [(0, False), (2, True)])
-def test_a_count_of_frames_that_cannot_be_kept_is_refused(clips: Clips, count: int, handed_on: bool) -> None:
-    with pytest.raises(ConfigError, match=f"^valid_frames is {count}"):
-        FrameReader(clips.get("bikes.mp4"), valid_frames=count, handed_on=handed_on)
+@pytest.mark.parametrize(("count", "zero_copy"), [(0, False), (2, True)])
+def test_reader_invalid_retain_count_refused(clips: Clips, count: int, zero_copy: bool) -> None:
+    with pytest.raises(ConfigError, match=f"^retain_frames is {count}"):
+        FrameReader(clips.get("bikes.mp4"), retain_frames=count, zero_copy=zero_copy)

@@ -1,4 +1,4 @@
-"""Framing what cameras, phones and networks make, at the edges of what can be asked, and ended at any point."""
+"""Framing of real clips and their variants, edge cases of requests, and cancellation at any point."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ F = Fraction
 
 
 def variant(clips: Clips, name: str, kind: str) -> Path:
-    """The first 1.2 s of a real clip, made into what another camera would have written."""
+    """Make a variant of the first 1.2 s of a real clip, as another camera would have written it."""
     path = clips.folder / f"{kind}_{name}"
     if path.exists():
         return path
@@ -61,9 +61,7 @@ def variant(clips: Clips, name: str, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("shift", [0, 1e-9], ids=["one graph", "frame by frame"])
-def test_an_encoder_that_does_not_start_is_named_and_leaves_nothing(
-    clips: Clips, tmp_path: Path, shift: float
-) -> None:
+def test_framing_unavailable_encoder_named_and_leaves_nothing(clips: Clips, tmp_path: Path, shift: float) -> None:
     encode = EncodeOptions(encoder="h264_nonsense")
     crop = crops((0, 20, 10, 90, 160), (1, 20 + shift, 10, 90, 160))
     request = request_for(clips.get("25.mp4"), tmp_path / "out.mp4", crop=crop, encode=encode)
@@ -76,10 +74,10 @@ def test_an_encoder_that_does_not_start_is_named_and_leaves_nothing(
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("kind", ["plain", "rotated", "mirrored", "uneven", "10bit", "odd", "no_audio"])
 @pytest.mark.parametrize("shift", [0, 1e-9])
-def test_real_clips_and_their_variants_are_cut_out_of_the_upright_picture(
+def test_framing_real_clips_cropped_from_upright_picture(
     clips: Clips, tmp_path: Path, name: str, kind: str, shift: float
 ) -> None:
-    """A crop in its own size, in slow motion, shows the samples of the source itself."""
+    """A crop in its original size, in slow motion, keeps the samples of the source."""
     source = variant(clips, name, kind)
     media = probe(source, scan=True)
     assert media.scan is not None
@@ -93,16 +91,16 @@ def test_real_clips_and_their_variants_are_cut_out_of_the_upright_picture(
         "trim_end_seconds": F("0.9"),
     }
     result, path = framed(source, tmp_path, encode=FAITHFUL, **fields)
-    made = probe(path, scan=True)
-    assert made.scan is not None
-    assert result.frames == made.scan.frame_count == round(F("1.2") * media.fps)
-    assert (made.size, result.size) == ((width, height), (width, height))
+    output_media = probe(path, scan=True)
+    assert output_media.scan is not None
+    assert result.frames == output_media.scan.frame_count == round(F("1.2") * media.fps)
+    assert (output_media.size, result.size) == ((width, height), (width, height))
     assert result.duration_seconds == result.frames / media.fps
-    assert len(made.audio) == (1 if media.audio else 0)
+    assert len(output_media.audio) == (1 if media.audio else 0)
     if media.audio:
         assert len(samples_of(path)) == pytest.approx(float(result.duration_seconds) * 48000, abs=2048)
     if ratio != 1:
-        return  # scaled, so no sample is the source's
+        return  # scaled, so no sample equals the source
     line = request_for(source, path, **fields).timeline(media.scan.duration_seconds)
     with FrameReader(source, pixel_format="yuv420p") as reader:
         shown = {
@@ -144,7 +142,7 @@ paces = st.sampled_from([F(1, 10), F(1, 4), F(1, 2), F(1), F(3, 2), F(4), F(10)]
 
 @st.composite
 def edits(draw: st.DrawFn) -> dict[str, object]:
-    """What may be asked of any clip of one or two seconds."""
+    """Generate any valid edit of a clip of one or two seconds."""
     start = draw(st.just(F(0)) | st.integers(0, 900).map(lambda n: F(n, 1000)))
     borders = sorted(draw(st.sets(moments, max_size=5)))
     pairs = list(pairwise(borders))
@@ -168,7 +166,7 @@ def edits(draw: st.DrawFn) -> dict[str, object]:
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.sampled_from(LISTED), edit=edits())
-def test_any_valid_request_gives_the_frames_size_and_length_that_it_promises(
+def test_framing_any_valid_request_gives_expected_output(
     clips: Clips, tmp_path: Path, name: str, edit: dict[str, object]
 ) -> None:
     source = clips.get(name)
@@ -179,16 +177,16 @@ def test_any_valid_request_gives_the_frames_size_and_length_that_it_promises(
     line = request.timeline(media.scan.duration_seconds)
     fps = request.fps or media.fps
     result = run(request, tmp_path / "work")
-    made = probe(tmp_path / "out.mp4", scan=True)
-    assert made.scan is not None
-    assert result.frames == made.scan.frame_count == max(1, round(line.duration_seconds * fps))
-    assert result.size == made.size == request.output_size
+    output_media = probe(tmp_path / "out.mp4", scan=True)
+    assert output_media.scan is not None
+    assert result.frames == output_media.scan.frame_count == max(1, round(line.duration_seconds * fps))
+    assert result.size == output_media.size == request.output_size
     assert result.duration_seconds == result.frames / fps
-    assert abs(made.scan.duration_seconds - result.duration_seconds) < F(1, 1000)
-    assert bool(made.audio) == (request.audio and bool(media.audio))
-    if made.audio and not line.untouched:
+    assert abs(output_media.scan.duration_seconds - result.duration_seconds) < F(1, 1000)
+    assert bool(output_media.audio) == (request.audio and bool(media.audio))
+    if output_media.audio and not line.untouched:
         length = len(samples_of(tmp_path / "out.mp4")) / 48000
-        # AAC has 1024 samples a packet, of 44.1 kHz at least, and the last may be filled up.
+        # AAC has 1024 samples a packet, at 44.1 kHz or more, and the last one may be padded.
         assert -0.001 <= length - float(result.duration_seconds) < 0.05
 
 
@@ -198,7 +196,7 @@ def one_picture(folder: Path) -> Path:
     return path
 
 
-def test_a_clip_of_one_picture_is_framed(tmp_path: Path) -> None:
+def test_framing_single_picture_clip_works(tmp_path: Path) -> None:
     source = one_picture(tmp_path)
     assert framed(source, tmp_path, output_size=(32, 32))[0].frames == 1
     assert framed(source, tmp_path, output_size=(64, 48), fps=F(100))[0].frames == 4
@@ -209,7 +207,7 @@ def test_a_clip_of_one_picture_is_framed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shift", [0, 1e-9])
 @pytest.mark.parametrize(("start", "end"), [("0.5", "0.501"), ("0.513", "0.519"), ("0.99", None), (0, "0.001")])
-def test_a_trim_that_leaves_less_than_a_frame_leaves_one(
+def test_framing_trim_below_one_frame_keeps_one(
     clips: Clips, tmp_path: Path, start: object, end: object, shift: float
 ) -> None:
     crop = crops((0, 0, 0, 320, 180), (9, 0, 0, 320, 180 - shift))
@@ -225,7 +223,7 @@ MILLISECONDS = ("-fps_mode", "passthrough", "-enc_time_base", "1/1000")
 
 
 def gray_at(folder: Path, times: list[float]) -> Path:
-    """A clip with a picture at each of the times, brighter and brighter."""
+    """Make a clip of increasingly bright pictures at the given times."""
     steady, path = folder / "steady.mkv", folder / "gaps.mkv"
     with FramePipe(steady, size=(32, 32), fps=1, pixel_format="gray8", encoder="libx264", quality=1) as pipe:
         for number in range(len(times)):
@@ -236,8 +234,8 @@ def gray_at(folder: Path, times: list[float]) -> Path:
     return path
 
 
-def test_a_picture_that_stands_for_long_is_seen_though_the_trim_begins_within_it(tmp_path: Path) -> None:
-    """A recording of a screen has no pictures while nothing happens."""
+def test_framing_trim_inside_long_picture_shows_it(tmp_path: Path) -> None:
+    """A screen recording has no pictures while nothing changes."""
     source = gray_at(tmp_path, [0, 0.5, 1, 14, 14.5, 15])
     cut = {"trim_start_seconds": F(12), "trim_end_seconds": F("14.7"), "fps": F(10), "output_size": (32, 32)}
     result, path = framed(source, tmp_path, encode=FAITHFUL, **cut)
@@ -250,8 +248,8 @@ def test_a_picture_that_stands_for_long_is_seen_though_the_trim_begins_within_it
         assert [round((float(frame.image.mean()) - 16) / 10) for frame in reader] == [2] * 20
 
 
-def test_a_pause_late_in_a_clip_of_even_pictures_moves_nothing(tmp_path: Path) -> None:
-    """What a probe has seen of the first pictures is not true of the last ones: they come 15 ms late."""
+def test_framing_late_pause_in_regular_clip_shifts_nothing(tmp_path: Path) -> None:
+    """The last pictures are 15 ms late, which the first ones, the only ones probed, do not show."""
     steady, source = tmp_path / "steady.mkv", tmp_path / "late.mkv"
     with FramePipe(steady, size=(32, 32), fps=25, pixel_format="gray8", encoder="libx264", quality=1) as pipe:
         for number in range(200):
@@ -267,20 +265,20 @@ def test_a_pause_late_in_a_clip_of_even_pictures_moves_nothing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sound", ["-ac:a 6 -ar:a 48000", "-ac:a 1 -ar:a 8000", "-ac:a 2 -ar:a 22050"])
-def test_any_layout_and_rate_of_sound_is_retimed(tmp_path: Path, sound: str) -> None:
+def test_framing_any_audio_layout_and_rate_is_retimed(tmp_path: Path, sound: str) -> None:
     source = tmp_path / "in.mkv"
     picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1.5")
     tone = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1.5,volume=8")
     x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
     ffmpeg(*picture, *tone, *x264, "-c:a", "aac", *sound.split(), source)
     result, path = framed(source, tmp_path, output_size=(64, 48), segments=speeds((0, 1, "0.5")))
-    heard = samples_of(path)[:, 0]
-    assert len(heard) / 48000 == pytest.approx(float(result.duration_seconds), abs=0.15)
-    blocks = np.sqrt((heard[4800 : 48000 * 2] ** 2).reshape(-1, 4800).mean(1))
+    audio = samples_of(path)[:, 0]
+    assert len(audio) / 48000 == pytest.approx(float(result.duration_seconds), abs=0.15)
+    blocks = np.sqrt((audio[4800 : 48000 * 2] ** 2).reshape(-1, 4800).mean(1))
     assert float(blocks.min()) > 0.3 * float(blocks.max()) > 0.01
 
 
-def test_sound_with_the_wrong_length_changes_nothing_of_the_picture(clips: Clips, tmp_path: Path) -> None:
+def test_framing_wrong_audio_length_leaves_video_unchanged(clips: Clips, tmp_path: Path) -> None:
     double = speeds((0, 5, 2))
     for name, seconds in (("short_sound.mp4", 1), ("long_sound.mp4", "0.5")):
         result, path = framed(clips.get(name), tmp_path, output_size=(64, 36), segments=double)
@@ -288,8 +286,8 @@ def test_sound_with_the_wrong_length_changes_nothing_of_the_picture(clips: Clips
         assert abs(len(samples_of(path)) / 48000 - float(result.duration_seconds)) < 0.03
 
 
-def test_keyframes_outside_of_the_trim_lead_to_where_they_are(tmp_path: Path) -> None:
-    """The crop moves from before the trim to behind it; what is kept shows the way in between."""
+def test_framing_keyframes_outside_trim_are_interpolated(tmp_path: Path) -> None:
+    """The crop moves from before the trim until after it; the output shows the part in between."""
     source = tmp_path / "ramp.mp4"
     ramp = np.tile(np.arange(200, dtype=np.uint8), (64, 1))
     with FramePipe(source, size=(200, 64), fps=25, pixel_format="gray8", encoder="libx264", quality=1) as pipe:
@@ -303,8 +301,8 @@ def test_keyframes_outside_of_the_trim_lead_to_where_they_are(tmp_path: Path) ->
     assert middles == pytest.approx([31.5 + 20 + 2 * n for n in range(30)], abs=1)
 
 
-def test_what_the_file_lacks_is_said(clips: Clips, tmp_path: Path) -> None:
-    """A file that breaks off shows its last picture for the rest, and the result says so."""
+def test_framing_truncated_source_is_noted(clips: Clips, tmp_path: Path) -> None:
+    """A truncated file shows its last picture for the rest, and the result has a note."""
     whole = make_clip(tmp_path / "whole.mkv", seconds=3, audio_seconds=3).read_bytes()
     source = tmp_path / "broken.mkv"
     source.write_bytes(whole[: len(whole) * 2 // 3])
@@ -314,7 +312,7 @@ def test_what_the_file_lacks_is_said(clips: Clips, tmp_path: Path) -> None:
     for name in ("garbage.mp4", "playlist.mp4", "audio_only.mp4"):
         with pytest.raises(InvalidMediaError):
             framed(clips.get(name), tmp_path)
-    with pytest.raises(RequestError, match=r"^trim_start_seconds: is 9; the clip has ended at 1"):
+    with pytest.raises(RequestError, match=r"^trim_start_seconds: is 9; the clip ends at 1"):
         framed(clips.get("25.mp4"), tmp_path, trim_start_seconds=F(9))
 
 
@@ -323,7 +321,7 @@ MOVING = crops((0, 0, 0, 300, 170), (9, 20, 10, 300, 170))
 
 
 def long_work(clips: Clips, folder: Path, crop: tuple[CropKeyframe, ...]) -> FramingRequest:
-    """Seconds of work for either engine, with a sound that has to be made."""
+    """Return a request with seconds of work for either engine, with audio to encode."""
     return request_for(
         clips.get("with_sound.mp4"),
         folder / "made" / "out.mp4",
@@ -334,14 +332,14 @@ def long_work(clips: Clips, folder: Path, crop: tuple[CropKeyframe, ...]) -> Fra
     )
 
 
-def ended(
+def interrupt_with(
     clips: Clips,
     folder: Path,
     crop: tuple[CropKeyframe, ...],
     at: Callable[[ProgressEvent], bool],
     end: Callable[[CancellationToken], None],
 ) -> ReelModalError:
-    """Run the work over a former output, call `end` at the first event for which `at` is true; return the error."""
+    """Start the work over an existing output, call `end` at the first event that matches `at`; return the error."""
     (folder / "made").mkdir()
     (folder / "made" / "out.mp4").write_bytes(b"the former one")
     token, before, called = CancellationToken(), children(), []
@@ -372,30 +370,28 @@ def ended(
     ],
     ids=["fetch", "sound", "first", "late"],
 )
-def test_a_job_that_is_cancelled_leaves_nothing_whenever_that_is(
+def test_framing_cancelled_at_any_phase_leaves_nothing(
     clips: Clips, tmp_path: Path, crop: tuple[CropKeyframe, ...], at: Callable[[ProgressEvent], bool]
 ) -> None:
-    error = ended(clips, tmp_path, crop, at, CancellationToken.cancel)
+    error = interrupt_with(clips, tmp_path, crop, at, CancellationToken.cancel)
     assert isinstance(error, JobCancelledError)
 
 
 @pytest.mark.parametrize("crop", [STILL, MOVING], ids=["graph", "frames"])
-def test_an_ffmpeg_that_is_killed_leaves_nothing(
-    clips: Clips, tmp_path: Path, crop: tuple[CropKeyframe, ...]
-) -> None:
+def test_framing_ffmpeg_killed_leaves_nothing(clips: Clips, tmp_path: Path, crop: tuple[CropKeyframe, ...]) -> None:
     before = children()
 
     def kill(_: CancellationToken) -> None:
         for pid in children() - before:
             os.kill(pid, 9)
 
-    error = ended(clips, tmp_path, crop, lambda event: event.phase == "render" and event.done > 0, kill)
+    error = interrupt_with(clips, tmp_path, crop, lambda event: event.phase == "render" and event.done > 0, kill)
     assert isinstance(error, FFmpegError)
     assert "SIGKILL" in str(error)
 
 
 class CancelledAtAPacket(CancellationToken):
-    """Cancelled when it is looked at for the fifth time while the output is verified."""
+    """A token that is cancelled at its fifth check during the verification of the output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -417,9 +413,7 @@ class CancelledAtAPacket(CancellationToken):
     ],
     ids=["graph", "frames", "copy"],
 )
-def test_a_job_that_is_cancelled_while_its_output_is_verified_ends_there(
-    clips: Clips, tmp_path: Path, fields: dict[str, object]
-) -> None:
+def test_framing_cancelled_during_verification_ends(clips: Clips, tmp_path: Path, fields: dict[str, object]) -> None:
     token, before = CancelledAtAPacket(), children()
 
     def send(event: ProgressEvent) -> None:
@@ -429,6 +423,6 @@ def test_a_job_that_is_cancelled_while_its_output_is_verified_ends_there(
     (tmp_path / "made").mkdir()
     with pytest.raises(JobCancelledError):
         run(request, tmp_path / "work", cancellation=token, send=send)
-    assert token.looks == 5  # not one packet more
+    assert token.looks == 5  # no further packet
     assert children() == before
     assert list((tmp_path / "made").iterdir()) == list((tmp_path / "work").iterdir()) == []

@@ -1,4 +1,4 @@
-"""What frames show: the crop to a fraction of a pixel, gliding, in its colours, the same from both engines."""
+"""Pixels of framed clips: subpixel crops, smooth motion, colours, and equal results from both engines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.clips import Clips, ffmpeg, turned
 from tests.media.framed import FAITHFUL, crops, framed, request_for, run, speeds
 
 from reel_modal import FramePipe, FrameReader
+from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout
 from reel_modal.errors import RequestError
-from reel_modal.frames import ColorTags, Planes, frame_bytes, plane_views
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.media import probe
-from reel_modal.rendering.framing import CropTrack, FramingRenderer, Layout
+from reel_modal.media.frames import ColorTags, Planes, frame_bytes, plane_views
 from reel_modal.schema import FramingRequest
 
 F = Fraction
@@ -29,23 +29,23 @@ Point = tuple[float, float]
 
 
 def spot(center: Point, size: tuple[int, int], radius: float) -> np.ndarray:
-    """A soft bright spot, 0..1."""
+    """Return a soft bright spot, 0..1."""
     across = np.exp(-(((np.arange(size[0]) + 0.5 - center[0]) / radius) ** 2) / 2)
     down = np.exp(-(((np.arange(size[1]) + 0.5 - center[1]) / radius) ** 2) / 2)
     return down[:, None] * across
 
 
 def marked(center: Point, origin: Point = (0.5, 1.0)) -> Planes:
-    """Planes with a spot at `center`, in luma and in chroma, whose first sample lies at `origin`."""
+    """Return planes with a spot at `center`, in luma and in chroma; the first sample has the position `origin`."""
     luma = np.round(30 + 200 * spot(center, SIZE, 5)).astype(np.uint8)
-    # Sample i lies at 2i + origin, and spot() puts it at i + 1/2.
+    # Sample i has the position 2i + origin, and spot() puts it at i + 1/2.
     place = tuple((at - first) / 2 + 0.5 for at, first in zip(center, origin, strict=True))
     chroma = np.round(60 + 150 * spot(place, (SIZE[0] // 2, SIZE[1] // 2), 4)).astype(np.uint8)  # type: ignore[arg-type]
     return luma, chroma, chroma
 
 
 def centers(planes: Planes) -> tuple[Point, Point]:
-    """Where the spot is in luma and in chroma, both in luma pixels."""
+    """Return the position of the spot in luma and in chroma, both in luma pixels."""
 
     def center(plane: np.ndarray) -> Point:
         weight = plane.astype(float) - float(np.median(plane))
@@ -60,13 +60,13 @@ def centers(planes: Planes) -> tuple[Point, Point]:
 
 
 def marker(seconds: float) -> Point:
-    """Where the marker of the clip is."""
+    """Return the position of the marker in the clip."""
     return 320 + 150 * math.sin(1.3 * seconds), 180 + 70 * math.cos(1.9 * seconds)
 
 
 @pytest.fixture(scope="module")
 def marker_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds in which a spot goes around."""
+    """Make a four-second clip with a circling spot."""
     path = tmp_path_factory.mktemp("marker") / "marker.mp4"
     with FramePipe(
         path, size=SIZE, fps=FPS, pixel_format="yuv420p", encoder="libx264", quality=1, preset="ultrafast"
@@ -93,7 +93,7 @@ ZOOM = crops((0, 40.3, 10, 560, 315), ("1.5", 130, 50.5, 400, 225), (4, 60.7, 20
     ],
     ids=["same", "smaller", "larger", "spline", "pan", "still", "graph", "whole-graph"],
 )
-def test_a_marker_is_where_the_crop_says_in_luma_and_chroma(
+def test_crop_marker_position_exact_in_luma_and_chroma(
     marker_clip: Path, tmp_path: Path, fields: dict[str, object]
 ) -> None:
     result, path = framed(marker_clip, tmp_path, encode=FAITHFUL, **fields)
@@ -114,8 +114,10 @@ def test_a_marker_is_where_the_crop_says_in_luma_and_chroma(
     assert seen > 50
 
 
-def slow(start: tuple[float, ...], end: tuple[float, ...], size: tuple[int, int], steps: int = 150) -> np.ndarray:
-    """How far a spot is from where it should be, (steps, 4), while the crop goes slowly from `start` to `end`."""
+def position_errors(
+    start: tuple[float, ...], end: tuple[float, ...], size: tuple[int, int], steps: int = 150
+) -> np.ndarray:
+    """Return the position errors of a spot, (steps, 4), while the crop moves slowly from `start` to `end`."""
     request = request_for(Path("in.mp4"), Path("out.mp4"), crop=crops((0, *start), (1, *end)), output_size=size)  # type: ignore[arg-type]
     track = CropTrack(request, SIZE)
     framing = FramingRenderer(track, Layout(F(1), size, "cover"), "blur", ColorTags(), (0.5, 1.0))
@@ -144,9 +146,11 @@ def slow(start: tuple[float, ...], end: tuple[float, ...], size: tuple[int, int]
         ((100, 40, 363, 242), (101.5, 41, 357, 238), (720, 480)),
     ],
 )
-def test_slow_pans_and_zooms_glide(start: tuple[float, ...], end: tuple[float, ...], size: tuple[int, int]) -> None:
-    """Whole pixels would show as jumps of up to a pixel; a zoom through 1 is where resizing likes to stand still."""
-    errors = slow(start, end, size)
+def test_crop_slow_pan_or_zoom_moves_smoothly(
+    start: tuple[float, ...], end: tuple[float, ...], size: tuple[int, int]
+) -> None:
+    """Whole pixels would cause jumps of up to a pixel; resizing tends to stand still at a zoom factor of 1."""
+    errors = position_errors(start, end, size)
     assert float(np.abs(errors).max()) < 0.1
     assert float(np.abs(np.diff(errors, axis=0)).max()) < 0.06
 
@@ -163,10 +167,10 @@ def test_slow_pans_and_zooms_glide(start: tuple[float, ...], end: tuple[float, .
     ],
 )
 @pytest.mark.parametrize("shift", [0, 1e-9])
-def test_chroma_stays_with_luma_however_the_picture_was_turned(
+def test_crop_rotated_source_keeps_chroma_aligned(
     marker_clip: Path, tmp_path: Path, turn: tuple[int, bool], filters: tuple[str, ...], shift: float
 ) -> None:
-    """The picture is stored turned, with chroma where encoders put it, and turned upright by its matrix."""
+    """The picture is stored rotated, with the usual chroma positions, and turned upright by its matrix."""
     stored = tmp_path / "stored.mp4"
     words = ",".join(["format=yuv444p", *filters, "scale=out_h_chr_pos=0:out_v_chr_pos=128", "format=yuv420p"])
     lossless = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "1")
@@ -189,18 +193,18 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4"])
 @pytest.mark.parametrize("size", [(120, 96), (150, 120), (200, 160), (320, 256)])
-def test_both_engines_make_the_same_pictures(clips: Clips, tmp_path: Path, name: str, size: tuple[int, int]) -> None:
-    """The same edit twice; a crop that moves by a billionth of a pixel is cut picture by picture."""
+def test_engines_same_edit_make_same_pictures(clips: Clips, tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    """The same edit twice: a crop that moves by a billionth of a pixel is cropped frame by frame."""
     segments = speeds(("0.2", "0.6", "0.5"), ("0.6", "1.2", 2))
     edit = {"segments": segments, "trim_start_seconds": F("0.113"), "trim_end_seconds": F("1.3")}
-    made = []
+    outputs = []
     for shift in (0, 1e-9):
         crop = crops((0, 8, 6, 150, 120), (9, 8 + shift, 6, 150, 120))
         result, path = framed(
             clips.get(name), tmp_path, crop=crop, output_size=size, audio=False, encode=FAITHFUL, **edit
         )
-        made.append((result.engine, pictures(path)))
-    (one, first), (other, second) = made
+        outputs.append((result.engine, pictures(path)))
+    (one, first), (other, second) = outputs
     assert (one, other) == ("ffmpeg-graph", "opencv-yuv420p")
     assert len(first) == len(second)
     differences = [np.abs(a - b) for a, b in zip(first, second, strict=True)]
@@ -208,9 +212,9 @@ def test_both_engines_make_the_same_pictures(clips: Clips, tmp_path: Path, name:
     assert max(float(np.percentile(difference, 99)) for difference in differences) < 16
 
 
-def test_the_result_says_who_made_the_frames_and_the_plan_decides(clips: Clips) -> None:
+def test_result_names_engine_chosen_by_plan(clips: Clips) -> None:
     def engine(name: str, **fields: object) -> str:
-        from reel_modal.config import Settings
+        from reel_modal.settings import Settings
 
         request = request_for(clips.get(name), Path("/out.mp4"), **fields)
         return FramingPlan.of(request, probe(clips.get(name)), Settings.from_env()).engine
@@ -223,42 +227,42 @@ def test_the_result_says_who_made_the_frames_and_the_plan_decides(clips: Clips) 
     assert engine("25.mp4", crop=crops((0, 20, 10, 90, 160), (1, 30, 10, 90, 160))) == "opencv-yuv420p"
     assert engine("25.mp4", crop=crops((0, 20.5, 10.5, 90, 160))) == "opencv-yuv420p"
     assert engine("25.mp4", crop=still, fit="contain", output_size=(200, 160)) == "opencv-yuv420p"
-    assert engine("stream.ts", crop=still) == "opencv-yuv420p"  # its clock may jump
+    assert engine("stream.ts", crop=still) == "opencv-yuv420p"  # its times may jump
 
 
 @pytest.mark.parametrize("background", ["blur", "#ff0000"])
-def test_contain_shows_the_whole_crop_before_a_background(marker_clip: Path, tmp_path: Path, background: str) -> None:
+def test_contain_shows_whole_crop_on_background(marker_clip: Path, tmp_path: Path, background: str) -> None:
     fields = {"crop": crops((0, 0, 0, 640, 360)), "fit": "contain", "background": background}
     result, path = framed(marker_clip, tmp_path, output_size=(360, 640), encode=FAITHFUL, **fields)
     assert result.size == (360, 640)
     with FrameReader(path, pixel_format="yuv420p") as reader:
         luma, *chroma = (plane.copy() for plane in next(iter(reader)).planes)
-    # 640 x 360 became 360 x 202, in the middle but at even rows.
+    # 640 x 360 becomes 360 x 202, centered at an even row.
     top, bottom = 218, 420
     shown = (luma[top:bottom], *(plane[top // 2 : bottom // 2] for plane in chroma))
     assert centers(shown)[0] == pytest.approx([marker(0)[0] * 360 / 640, marker(0)[1] * 202 / 360], abs=NEAR_PX)
     beside = [plane[: top // 2 - 4] for plane in (luma[::2, ::2], *chroma)]
     if background == "#ff0000":
         assert [float(plane.mean()) for plane in beside] == pytest.approx([81, 90, 240], abs=2)  # red in BT.601
-    else:  # the crop itself, so large that its middle fills the height, and soft
+    else:  # the crop, enlarged to fill the height and blurred
         assert [float(plane.mean()) for plane in beside] == pytest.approx([30, 60, 60], abs=2)
         assert float(np.abs(np.diff(luma[: top - 8].astype(float), axis=0)).max()) < 4
 
 
-def test_crops_out_of_the_frame_are_moved_inside_and_named_or_refused(marker_clip: Path, tmp_path: Path) -> None:
+def test_crop_outside_frame_moved_with_note_or_refused(marker_clip: Path, tmp_path: Path) -> None:
     outside = crops((0, 600, -20, 100, 100), (1, 10, 10, 9000, 9000))
     result, _ = framed(marker_clip, tmp_path, crop=outside, output_size=(64, 64))
     (note,) = result.degraded
     assert note.code == "crop_moved"
-    assert str(note) == "2 of 2 crops reached out of the 640x360 frame and were moved inside"
+    assert str(note) == "2 of 2 crops extended beyond the 640x360 frame and were moved inside"
     request = request_for(marker_clip, tmp_path / "refused.mp4", crop=outside, outside="refuse")
-    with pytest.raises(RequestError, match=r"^crop\[0\].x: reaches from 600 to 700; the frame is 640 pixels wide"):
+    with pytest.raises(RequestError, match=r"^crop\[0\].x: extends from 600 to 700; the frame is 640 pixels wide"):
         run(request, tmp_path / "work")
     assert not (tmp_path / "refused.mp4").exists()
 
 
 def numbered(folder: Path, frames: int = 50, fps: int = 25) -> Path:
-    """A clip whose pictures say their number by their brightness."""
+    """Make a clip that encodes the number of each picture in its brightness."""
     path = folder / "numbered.mp4"
     with FramePipe(path, size=(32, 32), fps=fps, pixel_format="gray8", encoder="libx264", quality=1) as pipe:
         for number in range(frames):
@@ -281,7 +285,7 @@ def numbers(path: Path) -> list[float]:
         ([(0, "0.2", "0.1")], 0, "0.2"),
     ],
 )
-def test_no_picture_is_lost_or_doubled_at_the_borders_of_segments(
+def test_segment_borders_lose_or_repeat_no_picture(
     tmp_path: Path, segments: list[tuple[object, object, object]], start: object, end: object, shift: float
 ) -> None:
     source = numbered(tmp_path)
@@ -295,14 +299,14 @@ def test_no_picture_is_lost_or_doubled_at_the_borders_of_segments(
     result, path = framed(source, tmp_path, encode=FAITHFUL, **fields)
     assert result.engine == ("opencv-yuv420p" if shift else "ffmpeg-graph")
     line = request_for(source, path, **fields).timeline(F(2))
-    # Of all pictures, in order, each frame shows the last one whose nearest frame it is not before.
+    # Each frame shows the last picture whose nearest frame is at or before it.
     first_frames = [line.first_frame(F(number, 25), F(25)) for number in range(50)]
     shown = [max(n for n in range(50) if first_frames[n] <= frame) for frame in range(result.frames)]
     assert [round(number) for number in numbers(path)] == shown
     assert result.frames == round(line.duration_seconds * 25)
 
 
-def test_blending_mixes_the_two_pictures_around_a_frame(tmp_path: Path) -> None:
+def test_blend_mixes_both_neighbor_pictures(tmp_path: Path) -> None:
     source = numbered(tmp_path)
     slowed = speeds((0, 1, "0.25"))
     request = request_for(
@@ -314,15 +318,15 @@ def test_blending_mixes_the_two_pictures_around_a_frame(tmp_path: Path) -> None:
         encode=FAITHFUL,
     )
     run(request, tmp_path / "work")
-    made = numbers(tmp_path / "out.mp4")
-    assert made[:96] == pytest.approx([n / 4 for n in range(96)], abs=0.3)
-    assert all(after > before for before, after in pairwise(made[:96]))
+    levels = numbers(tmp_path / "out.mp4")
+    assert levels[:96] == pytest.approx([n / 4 for n in range(96)], abs=0.3)
+    assert all(after > before for before, after in pairwise(levels[:96]))
     repeated = dataclasses.replace(request, slow_motion="repeat")
     run(repeated, tmp_path / "work")
     assert [round(number) for number in numbers(tmp_path / "out.mp4")][2:10] == [0, 0, 1, 1, 1, 1, 2, 2]
 
 
-def test_any_source_turned_further_is_turned(marker_clip: Path, tmp_path: Path) -> None:
+def test_rotate_rotated_source_adds_up(marker_clip: Path, tmp_path: Path) -> None:
     x, y = marker(0)
     for degrees, size, place in ((90, (360, 640), (360 - y, x)), (180, SIZE, (640 - x, 360 - y))):
         for crop in ((), crops((0, 0, 0, *size), (9, 0, 0, size[0], size[1] - 1e-9))):
@@ -333,7 +337,7 @@ def test_any_source_turned_further_is_turned(marker_clip: Path, tmp_path: Path) 
                     assert found == pytest.approx(place, abs=NEAR_PX)
 
 
-def test_a_request_of_the_app_gives_the_size_that_it_asks_for(marker_clip: Path, tmp_path: Path) -> None:
+def test_app_request_gives_requested_size(marker_clip: Path, tmp_path: Path) -> None:
     assert framed(marker_clip, tmp_path)[0].size == (810, 1440)
     assert framed(marker_clip, tmp_path, aspect=F(9, 16))[0].size == (202, 360)
     assert framed(marker_clip, tmp_path, aspect=F(9, 16), fit="contain")[0].size == (640, 1138)

@@ -1,4 +1,4 @@
-"""Memory while a clip is framed: as much for a long clip as for a short one, in Python and in its ffmpegs."""
+"""Peak memory of framing, in Python and its ffmpeg processes, is independent of the clip's length."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.local_files import key_of
 from reel_modal.testing import make_clip
 
 SIZE = (640, 360)
-SHORT_SECONDS, LONG_SECONDS = 3, 12  # 75 and 300 frames, more than any encoder holds back
-# The 225 frames that the long clip has more would take 78 MB if they were kept, their sound 3 MB.
+SHORT_SECONDS, LONG_SECONDS = 3, 12  # 75 and 300 frames, more than any encoder buffers
+# The 225 additional frames of the long clip would take 78 MB if they were kept, their audio 3 MB.
 MOST_MORE_MB = 25
 
-# A process of its own for each clip, since a peak never sinks. That of the children is the largest ffmpeg's.
+# One process for each clip, because a peak never decreases. That of the children is the largest ffmpeg's.
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ MOVING = [{"time": at, "x": 100.5 + 20 * at, "y": 0, "width": 202.5, "height": 3
 
 
 class Framed(NamedTuple):
-    """What PROGRAM says: the peaks are in MB, of Python and of its largest ffmpeg."""
+    """The output of PROGRAM: the peaks in MB, of Python and of its largest ffmpeg."""
 
     engine: str
     frames: int
@@ -56,7 +56,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def frame(clip: Path, folder: Path, crop: list[dict[str, float]], speed: float | None) -> Framed:
-    asked: dict[str, object] = {
+    request_fields: dict[str, object] = {
         "jobId": "j",
         "userId": "u",
         "inputKey": key_of(clip),
@@ -67,8 +67,8 @@ def frame(clip: Path, folder: Path, crop: list[dict[str, float]], speed: float |
         "encode": {"encoder": "libx264", "preset": "ultrafast"},
     }
     if speed is not None:
-        asked["segments"] = [{"start": 0.5, "end": int(clip.stem) - 0.5, "speed": speed}]
-    command = [sys.executable, "-c", PROGRAM, json.dumps(asked), str(folder)]
+        request_fields["segments"] = [{"start": 0.5, "end": int(clip.stem) - 0.5, "speed": speed}]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(request_fields), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Framed(*json.loads(done.stdout))
 
@@ -78,7 +78,7 @@ def frame(clip: Path, folder: Path, crop: list[dict[str, float]], speed: float |
     [(STILL, None, "ffmpeg-graph"), (MOVING, None, "opencv-yuv420p"), (MOVING, 1.5, "opencv-yuv420p")],
     ids=["still", "moving", "retimed"],
 )
-def test_a_long_clip_takes_no_more_memory_than_a_short_one(
+def test_framing_long_clip_uses_no_more_memory_than_short(
     clips: list[Path], tmp_path: Path, crop: list[dict[str, float]], speed: float | None, engine: str
 ) -> None:
     short, long = (frame(clip, tmp_path, crop, speed) for clip in clips)

@@ -1,4 +1,4 @@
-"""Sound and picture keep step through trims and speeds: every flash and every beep is where the time line says."""
+"""Audio and video stay in sync through trims and speed changes, checked by flashes and beeps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.local_files import key_of, path_of, root_storage
 from tests.media.beats import LENGTH_SECONDS, beat_times, beeps, flashes, make_beats, samples_of
 from tests.media.test_render_overlay import sound as packets_of_sound
 
-from reel_modal.config import Settings
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment, Timeline
+from reel_modal.settings import Settings
 
 F = Fraction
 SECONDS = 5
 HALF_A_FRAME = F(1, 2)
-# Half of what ITU-R BT.1359-1 finds detectable (sound 45 ms early).
+# Half of the threshold of detectability in ITU-R BT.1359-1 (audio 45 ms early).
 NEAR_SECONDS = 0.020
 
 RATES = {"23.976": F(24000, 1001), "25": F(25), "29.97": F(30000, 1001), "50": F(50), "59.94": F(60000, 1001)}
-# A pan of a pixel is enough to have every frame cut by itself.
+# With a pan of a pixel every frame is cropped separately.
 PAN = tuple(CropKeyframe(time_seconds=F(at), x=at / 5, y=0, width=60, height=45) for at in (0, 5))
 EDITS: dict[str, tuple[object, object, list[tuple[object, object, object]]]] = {
     "quarter": (0, None, [(0, 5, "0.25")]),
@@ -42,14 +42,14 @@ EDITS: dict[str, tuple[object, object, list[tuple[object, object, object]]]] = {
 
 
 @dataclass
-class Made:
+class Framed:
     request: FramingRequest
     path: Path
     timeline: Timeline
     result: RenderResult
 
 
-def make(clip: Path, folder: Path, edit: str, **fields: object) -> Made:
+def make(clip: Path, folder: Path, edit: str, **fields: object) -> Framed:
     start, end, speeds = EDITS[edit]
     request = FramingRequest(
         job_id="j",
@@ -72,7 +72,7 @@ def make(clip: Path, folder: Path, edit: str, **fields: object) -> Made:
     )
     scan = probe(clip, scan=True).scan
     assert scan is not None
-    return Made(request, folder / "out.mp4", request.timeline(scan.duration_seconds), result)
+    return Framed(request, folder / "out.mp4", request.timeline(scan.duration_seconds), result)
 
 
 def beats(clips: Clips, rate: str, sound_hz: int) -> Path:
@@ -81,7 +81,7 @@ def beats(clips: Clips, rate: str, sound_hz: int) -> Path:
 
 
 def uneven_beats(clips: Clips, sound_hz: int) -> Path:
-    """Every third picture of the second half is missing."""
+    """Make beats without every third picture of the second half."""
     path = clips.folder / f"beats_uneven_{sound_hz}.mp4"
     if not path.exists():
         select = r"select=lt(t\,2.2)+mod(n\,3)"
@@ -89,90 +89,90 @@ def uneven_beats(clips: Clips, sound_hz: int) -> Path:
     return path
 
 
-def kept(times: Iterable[Fraction], line: Timeline) -> list[Fraction]:
-    """Where on the output those beats are that begin and end in one piece of it."""
+def expected_times(times: Iterable[Fraction], line: Timeline) -> list[Fraction]:
+    """Return the output times of the beats that are completely inside one piece of the timeline."""
     end = line.source_end or F(1000)
     return [line.to_output(t) for t in times if line.source_start < t and t + LENGTH_SECONDS < end]
 
 
-def check(made: Made, source: Path, beat_moments: list[Fraction], least: int = 3) -> None:
-    fps = made.result.fps
-    assert made.result.frames == round(made.timeline.duration_seconds * fps)
-    expected_flashes, flashes_made = kept(flashes(source), made.timeline), flashes(made.path)
+def check(framed: Framed, source: Path, beat_moments: list[Fraction], least: int = 3) -> None:
+    fps = framed.result.fps
+    assert framed.result.frames == round(framed.timeline.duration_seconds * fps)
+    expected_flashes, flashes_made = expected_times(flashes(source), framed.timeline), flashes(framed.path)
     for expected in expected_flashes:
         nearest = min(flashes_made, key=lambda flash: abs(flash - expected))
-        # Blended pictures shine through from when the one before them begins.
-        early = _spacing(made, expected) if made.request.slow_motion == "blend" else F(0)
+        # A blended picture is visible from the start of the one before it.
+        early = _spacing(framed, expected) if framed.request.slow_motion == "blend" else F(0)
         assert -HALF_A_FRAME / fps - early <= nearest - expected <= HALF_A_FRAME / fps
     assert len(expected_flashes) >= least
     assert len(flashes_made) <= len(expected_flashes) + 2
-    found = beeps(made.path)
-    for expected in kept(beat_moments, made.timeline):
-        late = min((beep - float(expected) for beep in found), key=abs)
+    beep_times = beeps(framed.path)
+    for expected in expected_times(beat_moments, framed.timeline):
+        late = min((beep - float(expected) for beep in beep_times), key=abs)
         assert abs(late) <= NEAR_SECONDS, f"a beep is {late * 1000:.1f} ms late"
 
 
-def _spacing(made: Made, moment: Fraction) -> Fraction:
-    """How far apart two pictures of the source are around this moment of the output."""
-    source = probe(path_of(made.request.input_key))
-    return 1 / (source.fps * made.timeline.piece_at_output(moment - F(1, 1000)).speed)
+def _spacing(framed: Framed, moment: Fraction) -> Fraction:
+    """Return the distance of two source pictures at this time of the output."""
+    source = probe(path_of(framed.request.input_key))
+    return 1 / (source.fps * framed.timeline.piece_at_output(moment - F(1, 1000)).speed)
 
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize(("rate", "sound_hz"), list(zip(RATES, [48000, 44100, 48000, 44100, 48000], strict=True)))
-def test_flashes_and_beeps_are_where_the_time_line_says(
-    clips: Clips, tmp_path: Path, rate: str, sound_hz: int, edit: str
-) -> None:
+def test_retimed_beats_match_timeline(clips: Clips, tmp_path: Path, rate: str, sound_hz: int, edit: str) -> None:
     source = beats(clips, rate, sound_hz)
-    made = make(source, tmp_path, edit)
-    assert made.result.engine == "ffmpeg-graph"
-    check(made, source, beat_times(RATES[rate], SECONDS))
+    framed = make(source, tmp_path, edit)
+    assert framed.result.engine == "ffmpeg-graph"
+    check(framed, source, beat_times(RATES[rate], SECONDS))
 
 
 @pytest.mark.parametrize(("rate", "sound_hz"), list(zip(RATES, [44100, 48000, 44100, 48000, 44100], strict=True)))
-def test_so_they_are_with_the_other_rate_of_sound(clips: Clips, tmp_path: Path, rate: str, sound_hz: int) -> None:
+def test_retimed_audio_other_sample_rate_stays_in_sync(
+    clips: Clips, tmp_path: Path, rate: str, sound_hz: int
+) -> None:
     source = beats(clips, rate, sound_hz)
     check(make(source, tmp_path, "mixed"), source, beat_times(RATES[rate], SECONDS))
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("slow_motion", ["repeat", "blend"])
-def test_so_they_are_where_the_crop_moves(clips: Clips, tmp_path: Path, rate: str, slow_motion: str) -> None:
+def test_retimed_clip_moving_crop_stays_in_sync(clips: Clips, tmp_path: Path, rate: str, slow_motion: str) -> None:
     source = beats(clips, rate, 48000)
-    made = make(source, tmp_path, "mixed", crop=PAN, slow_motion=slow_motion)
-    assert made.result.engine == "opencv-yuv420p"
-    check(made, source, beat_times(RATES[rate], SECONDS))
+    framed = make(source, tmp_path, "mixed", crop=PAN, slow_motion=slow_motion)
+    assert framed.result.engine == "opencv-yuv420p"
+    check(framed, source, beat_times(RATES[rate], SECONDS))
 
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("sound_hz", [44100, 48000])
-def test_so_they_are_where_pictures_come_unevenly(clips: Clips, tmp_path: Path, edit: str, sound_hz: int) -> None:
+def test_retimed_clip_variable_rate_stays_in_sync(clips: Clips, tmp_path: Path, edit: str, sound_hz: int) -> None:
     source = uneven_beats(clips, sound_hz)
-    made = make(source, tmp_path, edit, fps=F(30))
-    assert made.result.degraded == ()
-    check(made, source, beat_times(F(50), SECONDS))
+    framed = make(source, tmp_path, edit, fps=F(30))
+    assert framed.result.degraded == ()
+    check(framed, source, beat_times(F(50), SECONDS))
 
 
 @pytest.mark.parametrize(("speed", "end", "least"), [("0.1", "1.2", 1), ("10", None, 4)])
-def test_so_they_are_at_the_slowest_and_the_fastest(
+def test_retimed_clip_extreme_speed_stays_in_sync(
     clips: Clips, tmp_path: Path, speed: str, end: str | None, least: int
 ) -> None:
     source = beats(clips, "59.94", 48000)
     segments = (SpeedSegment(start_seconds=F(0), end_seconds=F(5), speed=F(speed)),)
-    made = make(source, tmp_path, "half", segments=segments, trim_end_seconds=None if end is None else F(end))
-    check(made, source, beat_times(RATES["59.94"], SECONDS), least)
+    framed = make(source, tmp_path, "half", segments=segments, trim_end_seconds=None if end is None else F(end))
+    check(framed, source, beat_times(RATES["59.94"], SECONDS), least)
 
 
 @pytest.mark.parametrize("fps", [F(24000, 1001), F(30), F(60)])
-def test_so_they_are_at_another_rate(clips: Clips, tmp_path: Path, fps: Fraction) -> None:
+def test_retimed_clip_other_output_rate_stays_in_sync(clips: Clips, tmp_path: Path, fps: Fraction) -> None:
     source = beats(clips, "25", 48000)
-    made = make(source, tmp_path, "mixed", fps=fps)
-    assert made.result.fps == fps
-    check(made, source, beat_times(F(25), SECONDS))
+    framed = make(source, tmp_path, "mixed", fps=fps)
+    assert framed.result.fps == fps
+    check(framed, source, beat_times(F(25), SECONDS))
 
 
 @pytest.mark.parametrize("offset", ["0.3", "-0.2"])
-def test_sound_that_begins_late_or_early_stays_where_it_was(clips: Clips, tmp_path: Path, offset: str) -> None:
+def test_retimed_audio_late_or_early_keeps_offset(clips: Clips, tmp_path: Path, offset: str) -> None:
     plain = beats(clips, "25", 48000)
     source = tmp_path / "moved.mkv"
     ffmpeg("-i", plain, "-itsoffset", offset, "-i", plain, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
@@ -181,25 +181,25 @@ def test_sound_that_begins_late_or_early_stays_where_it_was(clips: Clips, tmp_pa
     check(make(source, tmp_path, "trimmed", crop=PAN), source, moments)
 
 
-def test_sound_has_the_length_of_the_picture_to_the_sample(clips: Clips, tmp_path: Path) -> None:
-    made = make(beats(clips, "29.97", 44100), tmp_path, "mixed")
-    wanted = round(made.result.duration_seconds * 44100)
-    # AAC has 1024 samples a packet, and the last one may be filled up.
-    assert 0 <= len(samples_of(made.path, 44100)) - wanted <= 1024
+def test_retimed_audio_as_long_as_video_to_the_sample(clips: Clips, tmp_path: Path) -> None:
+    framed = make(beats(clips, "29.97", 44100), tmp_path, "mixed")
+    expected_samples = round(framed.result.duration_seconds * 44100)
+    # AAC has 1024 samples a packet, and the last one may be padded.
+    assert 0 <= len(samples_of(framed.path, 44100)) - expected_samples <= 1024
 
 
-def test_many_pieces_add_nothing_up(clips: Clips, tmp_path: Path) -> None:
-    """Forty pieces of an eighth of a second each: the last beep is as near as the first."""
+def test_many_segments_errors_do_not_accumulate(clips: Clips, tmp_path: Path) -> None:
+    """After 40 pieces of an eighth of a second each, the last beep is as precise as the first."""
     source = beats(clips, "50", 48000)
     speeds = [F(1), F(1, 2), F(2), F(3, 2)]
     segments = tuple(
         SpeedSegment(start_seconds=F(n, 8), end_seconds=F(n + 1, 8), speed=speeds[n % 4]) for n in range(32)
     )
-    made = make(source, tmp_path, "trimmed", segments=segments, trim_end_seconds=None, trim_start_seconds=F(0))
-    assert len(made.timeline.pieces) > 30
-    last = made.timeline.to_output(beat_times(F(50), SECONDS)[-1])
-    assert beeps(made.path)[-1] == pytest.approx(float(last), abs=NEAR_SECONDS)
-    assert flashes(made.path)[-1] == pytest.approx(float(last), abs=0.01)
+    framed = make(source, tmp_path, "trimmed", segments=segments, trim_end_seconds=None, trim_start_seconds=F(0))
+    assert len(framed.timeline.pieces) > 30
+    last = framed.timeline.to_output(beat_times(F(50), SECONDS)[-1])
+    assert beeps(framed.path)[-1] == pytest.approx(float(last), abs=NEAR_SECONDS)
+    assert flashes(framed.path)[-1] == pytest.approx(float(last), abs=0.01)
 
 
 def tone(path: Path, seconds: float, *options: str) -> Path:
@@ -209,45 +209,47 @@ def tone(path: Path, seconds: float, *options: str) -> Path:
     return path
 
 
-def test_joins_neither_click_nor_drop_out(tmp_path: Path) -> None:
-    made = make(tone(tmp_path / "tone.mp4", 4), tmp_path, "mixed", trim_end_seconds=F(4))
-    heard = samples_of(made.path)[2400:-2400, 0]
-    peak = float(np.abs(heard).max())
-    # The steepest of a tone of 440 Hz; a click would be a step of up to twice the peak.
-    assert float(np.abs(np.diff(heard)).max()) < 2.5 * peak * 2 * np.pi * 440 / 48000
-    blocks = heard[: len(heard) // 960 * 960].reshape(-1, 960)
+def test_retimed_audio_joins_have_no_click_or_gap(tmp_path: Path) -> None:
+    framed = make(tone(tmp_path / "tone.mp4", 4), tmp_path, "mixed", trim_end_seconds=F(4))
+    audio = samples_of(framed.path)[2400:-2400, 0]
+    peak = float(np.abs(audio).max())
+    # The maximal slope of a tone of 440 Hz; a click would be a step of up to twice the peak.
+    assert float(np.abs(np.diff(audio)).max()) < 2.5 * peak * 2 * np.pi * 440 / 48000
+    blocks = audio[: len(audio) // 960 * 960].reshape(-1, 960)
     assert float(np.sqrt((blocks**2).mean(1)).min()) > 0.35 * peak
 
 
-def test_the_pitch_stays(tmp_path: Path) -> None:
+def test_retimed_audio_keeps_pitch(tmp_path: Path) -> None:
     for edit in ("quarter", "half", "double", "fourfold"):
-        heard = samples_of(make(tone(tmp_path / "tone.mp4", 4), tmp_path, edit).path)[:, 0]
-        spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
-        assert float(np.argmax(spectrum)) * 48000 / len(heard) == pytest.approx(440, abs=6)
+        audio = samples_of(make(tone(tmp_path / "tone.mp4", 4), tmp_path, edit).path)[:, 0]
+        spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+        assert float(np.argmax(spectrum)) * 48000 / len(audio) == pytest.approx(440, abs=6)
 
 
-def test_where_the_source_has_no_sound_there_is_silence(tmp_path: Path) -> None:
-    made = make(tone(tmp_path / "short.mp4", 1.5), tmp_path, "double")
-    heard = np.abs(samples_of(made.path)[:, 0])
-    assert len(heard) == pytest.approx(2 * 48000, abs=1024)
-    assert float(heard[4800:30000].max()) > 0.3
-    assert float(heard[40800:].max()) < 0.001
+def test_retimed_audio_ended_early_becomes_silence(tmp_path: Path) -> None:
+    framed = make(tone(tmp_path / "short.mp4", 1.5), tmp_path, "double")
+    audio = np.abs(samples_of(framed.path)[:, 0])
+    assert len(audio) == pytest.approx(2 * 48000, abs=1024)
+    assert float(audio[4800:30000].max()) > 0.3
+    assert float(audio[40800:].max()) < 0.001
 
 
 @pytest.mark.parametrize("crop", [(), PAN])
-def test_sound_is_copied_packet_by_packet_where_the_time_line_is_untouched(
+def test_untouched_timeline_copies_audio_packets(
     clips: Clips, tmp_path: Path, crop: tuple[CropKeyframe, ...]
 ) -> None:
     source = beats(clips, "25", 44100)
     whole = make(source, tmp_path, "trimmed", trim_start_seconds=F(0), trim_end_seconds=None, crop=crop)
-    made, given = packets_of_sound(whole.path), packets_of_sound(source)
-    assert [data for _, data in made] == [data for _, data in given][: len(made)]
-    assert [at for at, _ in made] == pytest.approx([at for at, _ in given][: len(made)], abs=0.001)
-    assert made[-1][0] > 4.9
+    output_packets, source_packets = packets_of_sound(whole.path), packets_of_sound(source)
+    assert [data for _, data in output_packets] == [data for _, data in source_packets][: len(output_packets)]
+    assert [at for at, _ in output_packets] == pytest.approx(
+        [at for at, _ in source_packets][: len(output_packets)], abs=0.001
+    )
+    assert output_packets[-1][0] > 4.9
     assert make(source, tmp_path, "trimmed", audio=False, crop=crop).result.degraded == ()
     assert probe(whole.path).audio == ()
 
 
-def test_a_clip_without_sound_stays_without(clips: Clips, tmp_path: Path) -> None:
-    made = make(clips.get("25.mp4"), tmp_path, "double")
-    assert (probe(made.path).audio, made.result.degraded) == ((), ())
+def test_clip_without_audio_stays_without_audio(clips: Clips, tmp_path: Path) -> None:
+    framed = make(clips.get("25.mp4"), tmp_path, "double")
+    assert (probe(framed.path).audio, framed.result.degraded) == ((), ())

@@ -1,4 +1,4 @@
-"""Interlaced clips: found by their pictures, made progressive wherever pictures are rendered, kept where copied."""
+"""Interlaced clips: detected by their pictures, deinterlaced for rendering, kept for copying."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.clips import ffmpeg, real
 from tests.media.rendered import rendered
 from tests.media.test_render_overlay import spotlight
 
+from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import interlacing, probe, probing
-from reel_modal.media.frame_reader import Decoder
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
 
 SIZE = (160, 96)
 RATE = Fraction(25)
 FAITHFUL = EncodeOptions(encoder="libx264", preset="ultrafast", quality=4, smart=False)
 
-# A white bar that moves 6 pixels from field to field: woven, its edges have teeth.
+# A white bar that moves 6 pixels from field to field: interleaved fields show combing at its edges.
 BAR = (
     "color=black:size=160x96:rate=50:duration=1,geq=lum='if(between(mod(X-N*6+1600,160),0,40),235,16)':cb=128:cr=128"
 )
@@ -35,27 +35,27 @@ KINDS: dict[str, tuple[str, ...]] = {
     "mpeg2.ts": ("-c:v", "mpeg2video", *CODED, "-q:v", "2"),
     "mpeg4.avi": ("-c:v", "mpeg4", *CODED, "-q:v", "2"),
     "ffv1.mkv": ("-c:v", "ffv1"),
-    "unmarked_prores.mov": ("-c:v", "prores_ks"),  # the frames say progressive, the container says interlaced
+    "unmarked_prores.mov": ("-c:v", "prores_ks"),  # the frames are flagged progressive, the container interlaced
     "unmarked_mjpeg.mov": ("-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p"),
 }
 
 
 def woven(path: Path, order: str, *encoder: str, source: str = BAR, rate: int = 25) -> Path:
     layout = () if "-pix_fmt" in encoder else ("-pix_fmt", "yuv422p10le" if "prores_ks" in encoder else "yuv420p")
-    # Fields of 4:2:0 have chroma of their own.
+    # In 4:2:0 each field has separate chroma.
     picture = f"{source},format=yuv444p,{WEAVE[order]},scale=interl=1"
     ffmpeg("-f", "lavfi", "-i", picture, "-r", str(rate), *encoder, *layout, path)
     return path
 
 
 def teeth(path: Path, **options: Any) -> float:
-    """How much the lines of the pictures differ from the mean of the lines above and below."""
+    """Return how much the lines of the pictures differ from the mean of their neighbors."""
     with FrameReader(path, pixel_format="gray8", **options) as reader:
-        found = []
+        differences = []
         for frame in reader:
             luma = frame.image.astype(int)
-            found.append(np.abs(luma[1:-1] - (luma[:-2] + luma[2:]) // 2).mean())
-    return float(np.mean(found))
+            differences.append(np.abs(luma[1:-1] - (luma[:-2] + luma[2:]) // 2).mean())
+    return float(np.mean(differences))
 
 
 def pictures(path: Path, decoder: Decoder, **options: Any) -> list[tuple[Fraction, bytes]]:
@@ -72,7 +72,7 @@ def field_order(path: Path) -> int:
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
 @pytest.mark.parametrize("name", KINDS)
-def test_reader_makes_pictures_of_fields(name: str, order: str, tmp_path: Path) -> None:
+def test_reader_interlaced_clip_is_deinterlaced(name: str, order: str, tmp_path: Path) -> None:
     clip = woven(tmp_path / name, order, *KINDS[name])
     media = probe(clip)
     assert media.interlaced
@@ -80,16 +80,16 @@ def test_reader_makes_pictures_of_fields(name: str, order: str, tmp_path: Path) 
     stored = pictures(clip, "process")
     assert teeth(clip) > 5
     for deinterlace, times in (("frame", 1), ("field", 2)):
-        made = pictures(clip, "process", deinterlace=deinterlace)
-        assert made == pictures(clip, "in_process", deinterlace=deinterlace)
-        assert len(made) == times * len(stored)
-        steps = {later - time for (time, _), (later, _) in pairwise(made)}
+        frames = pictures(clip, "process", deinterlace=deinterlace)
+        assert frames == pictures(clip, "in_process", deinterlace=deinterlace)
+        assert len(frames) == times * len(stored)
+        steps = {later - time for (time, _), (later, _) in pairwise(frames)}
         assert steps == {1 / (times * RATE)}
         assert teeth(clip, deinterlace=deinterlace) < 0.2 * teeth(clip)
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-def test_field_rate_shows_the_fields_in_their_order(order: str, tmp_path: Path) -> None:
+def test_reader_field_rate_keeps_field_order(order: str, tmp_path: Path) -> None:
     clip = woven(tmp_path / "clip.mp4", order, *KINDS["h264.mp4"])
     places = []
     with FrameReader(clip, pixel_format="gray8", deinterlace="field") as reader:
@@ -101,7 +101,7 @@ def test_field_rate_shows_the_fields_in_their_order(order: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("rate", ["24000/1001", "25", "30000/1001", "30"])
-def test_field_rate_is_twice_the_rate(rate: str, tmp_path: Path) -> None:
+def test_reader_field_rate_is_twice_frame_rate(rate: str, tmp_path: Path) -> None:
     source = BAR.replace("rate=50", f"rate={2 * Fraction(rate)}")
     clip = tmp_path / "clip.mp4"
     ffmpeg("-f", "lavfi", "-i", f"{source},{WEAVE['tff']}", "-r", rate, "-c:v", "libx264", *CODED, clip)
@@ -126,7 +126,9 @@ FUNCTIONS: dict[str, tuple[type[Any], dict[str, object]]] = {
 
 @pytest.mark.parametrize("deinterlace", ["frame", "field"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_rendered_pictures_are_progressive(name: str, deinterlace: Literal["frame", "field"], tmp_path: Path) -> None:
+def test_render_interlaced_clip_gives_progressive_output(
+    name: str, deinterlace: Literal["frame", "field"], tmp_path: Path
+) -> None:
     clip = woven(tmp_path / "clip.mp4", "tff", *KINDS["h264.mp4"])
     kind, fields = FUNCTIONS[name]
     encode = EncodeOptions(**(FAITHFUL.to_dict() | {"deinterlace": deinterlace}))  # type: ignore[arg-type]
@@ -135,9 +137,9 @@ def test_rendered_pictures_are_progressive(name: str, deinterlace: Literal["fram
     assert "interlaced" in result.degraded[0].message
     times = 2 if deinterlace == "field" else 1
     assert (result.fps, result.frames) == (times * RATE, times * 25)
-    made = probe(tmp_path / "out.mp4", scan=True)
-    assert made.scan is not None
-    assert (made.fps, made.scan.frame_count, made.interlaced) == (result.fps, result.frames, False)
+    output = probe(tmp_path / "out.mp4", scan=True)
+    assert output.scan is not None
+    assert (output.fps, output.scan.frame_count, output.interlaced) == (result.fps, result.frames, False)
     assert field_order(tmp_path / "out.mp4") == 1
     assert teeth(tmp_path / "out.mp4") < 0.3 * teeth(clip)
 
@@ -145,8 +147,8 @@ def test_rendered_pictures_are_progressive(name: str, deinterlace: Literal["fram
 @pytest.mark.parametrize("rate", ["constant", "source"])
 @pytest.mark.parametrize("deinterlace", ["frame", "field"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_variable_rate_keeps_its_length(name: str, deinterlace: str, rate: str, tmp_path: Path) -> None:
-    """After a second, one picture of three is left, the last of which stands for three."""
+def test_render_interlaced_variable_rate_keeps_length(name: str, deinterlace: str, rate: str, tmp_path: Path) -> None:
+    """After a second, one picture of three remains, and the last one lasts as long as three."""
     gaps = r"select='lt(t\,1)+not(mod(n\,3))'"
     source = f"{BAR.replace('duration=1', 'duration=2')},{WEAVE['tff']},{gaps}"
     clip = tmp_path / "clip.mkv"
@@ -154,16 +156,16 @@ def test_variable_rate_keeps_its_length(name: str, deinterlace: str, rate: str, 
     kind, fields = FUNCTIONS[name]
     encode = EncodeOptions(**(FAITHFUL.to_dict() | {"deinterlace": deinterlace}))  # type: ignore[arg-type]
     result = rendered(kind, clip, tmp_path / "out.mp4", encode=encode, rate=rate, **fields)
-    made = probe(tmp_path / "out.mp4", scan=True)
-    assert made.scan is not None
-    assert abs(made.scan.duration_seconds - 2) <= Fraction(1, 20)
-    assert (made.scan.frame_count, made.interlaced) == (result.frames, False)
+    output = probe(tmp_path / "out.mp4", scan=True)
+    assert output.scan is not None
+    assert abs(output.scan.duration_seconds - 2) <= Fraction(1, 20)
+    assert (output.scan.frame_count, output.interlaced) == (result.frames, False)
     if rate == "source":
         stored = len(pictures(clip, "in_process"))
         assert result.frames == stored if deinterlace == "frame" else 2 * stored - 1 <= result.frames <= 2 * stored
 
 
-def test_copied_pictures_keep_their_fields(tmp_path: Path) -> None:
+def test_copy_interlaced_pictures_stay_interlaced(tmp_path: Path) -> None:
     clip = woven(tmp_path / "clip.mp4", "tff", *KINDS["h264.mp4"], "-g", "5")
     encode = EncodeOptions(encoder="libx264")
     result = rendered(OverlayRequest, clip, tmp_path / "out.mp4", encode=encode, regions=spotlight("0", "0.1"))
@@ -177,12 +179,12 @@ def test_copied_pictures_keep_their_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [OverlayRequest, FramingRequest])
-def test_pictures_of_fields_are_not_copied(kind: type[Any], tmp_path: Path) -> None:
+def test_deinterlaced_pictures_are_not_copied(kind: type[Any], tmp_path: Path) -> None:
     clip = woven(tmp_path / "clip.mp4", "tff", *KINDS["h264.mp4"], "-g", "5")
     encode = EncodeOptions(encoder="libx264", deinterlace="field")
     fields = {"regions": ()} if kind is OverlayRequest else {"output_size": SIZE}
     result = rendered(kind, clip, tmp_path / "out.mp4", encode=encode, **fields)
-    assert (result.plan, result.reason, result.fps) == ("full", "the request asks for a picture of each field", 50)
+    assert (result.plan, result.reason, result.fps) == ("full", "the request asks for one frame per field", 50)
 
 
 PROGRESSIVE: dict[str, tuple[str, ...]] = {
@@ -196,7 +198,7 @@ PROGRESSIVE: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", PROGRESSIVE)
-def test_progressive_clip_that_is_marked_interlaced_stays_as_it_is(name: str, tmp_path: Path) -> None:
+def test_progressive_clip_tagged_interlaced_is_unchanged(name: str, tmp_path: Path) -> None:
     clip = tmp_path / name
     ffmpeg("-i", real("bikes.mp4"), "-t", "1.5", "-an", *PROGRESSIVE[name], clip)
     assert not probe(clip).interlaced
@@ -205,15 +207,15 @@ def test_progressive_clip_that_is_marked_interlaced_stays_as_it_is(name: str, tm
 
 @pytest.mark.parametrize("name", ["fake.mp4", "header.mov"])
 @pytest.mark.parametrize("size", ["160x96", "320x240"])
-def test_header_alone_makes_no_clip_interlaced(name: str, size: str, tmp_path: Path) -> None:
-    """Fine lines that move look like fields to the comparison of pictures."""
+def test_probe_header_alone_does_not_mean_interlaced(name: str, size: str, tmp_path: Path) -> None:
+    """The comparison of pictures mistakes fine moving lines for fields."""
     clip = tmp_path / name
     ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1.5", *PROGRESSIVE[name], clip)
     assert not probe(clip).interlaced
 
 
-def test_late_fields_are_found(tmp_path: Path) -> None:
-    """A progressive beginning does not speak for what follows."""
+def test_probe_late_fields_are_detected(tmp_path: Path) -> None:
+    """A progressive start does not exclude interlaced pictures later."""
     begin, then = (
         "testsrc2=size=160x96:rate=25:duration=1",
         f"{BAR.replace('duration=1', 'duration=2')},{WEAVE['tff']}",
@@ -226,23 +228,23 @@ def test_late_fields_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mpeg2.ts", "ffv1.mkv"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_interlaced_clip_that_breaks_off_is_read(name: str, share: float, tmp_path: Path) -> None:
+def test_reader_truncated_interlaced_clip_is_read(name: str, share: float, tmp_path: Path) -> None:
     data = bytearray(woven(tmp_path / f"whole.{name}", "tff", *KINDS[name]).read_bytes())
     at = int(len(data) * share)
     data[at : at + 300] = bytes(300)
     clip = tmp_path / name
     clip.write_bytes(data[: int(len(data) * (share + 0.1))])
     assert probe(clip).interlaced
-    # What is concealed of a broken picture may differ; which pictures there are may not.
+    # Error concealment may differ between the decoders; the frame times may not.
     decoders: tuple[Decoder, ...] = ("in_process", "process")
-    made = [[time for time, _ in pictures(clip, decoder, deinterlace="field")] for decoder in decoders]
-    assert made[0] == made[1]
+    frame_times = [[time for time, _ in pictures(clip, decoder, deinterlace="field")] for decoder in decoders]
+    assert frame_times[0] == frame_times[1]
 
 
-def test_progressive_clip_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progressive_clip_skips_field_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("it was decoded once more")
 
-    monkeypatch.setattr(probing, "look_at_fields", refuse)
-    assert probing.look_at_fields is not interlacing.look_at_fields
+    monkeypatch.setattr(probing, "detect_fields", refuse)
+    assert probing.detect_fields is not interlacing.detect_fields
     assert not probe(real("bikes.mp4")).interlaced

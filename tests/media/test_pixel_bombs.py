@@ -1,7 +1,4 @@
-"""Pictures beyond the limits: refused before a decoder gets them, whatever the container says of their size.
-
-Each clip is measured in a process that has probed a plain clip before: how far its memory grows, and its CPU time.
-"""
+"""Pictures beyond the limits are refused before decoding, although the container declares another size."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of the
 
 
 def measure(plain: Path, *clips: Path, limits: str = LIMITS, action: str = "probe(name, settings=settings)") -> dict:  # type: ignore[type-arg]
-    """Return for each clip the growth in MB, the CPU seconds and what came of it."""
+    """Return the growth in MB, the CPU seconds and the outcome of each clip, measured after a probe of `plain`."""
     code = MEASURE.format(limits=limits, action=action.replace("\n", "\n        "))
     done = subprocess.run(
         [sys.executable, "-c", code, plain, *clips], capture_output=True, text=True, timeout=100, check=False
@@ -66,16 +63,16 @@ def measure(plain: Path, *clips: Path, limits: str = LIMITS, action: str = "prob
     return json.loads(done.stdout)
 
 
-# What encoders make, in which container, with how the container says another size.
+# Encoders, their containers, and how each container is changed to declare another size.
 
 
 def in_matroska(data: bytes) -> bytes:
-    """PixelWidth and PixelHeight become 320 and 240."""
+    """Set PixelWidth and PixelHeight to 320 and 240."""
     return replaced(rb"\xb0\x82..\xba\x82..", b"\xb0\x82\x01\x40\xba\x82\x00\xf0", data)
 
 
 def in_mp4(data: bytes) -> bytes:
-    """The size in the sample entry and in the track's header become 320 and 240."""
+    """Set the size in the sample entry and in the track header to 320 and 240."""
     sides, track = struct.pack(">HH", SIDE, SIDE), struct.pack(">HHHH", SIDE, 0, SIDE, 0)
     samples, header = data[: data.rindex(b"moov")], data[data.rindex(b"moov") :]
     assert sides in header
@@ -84,7 +81,7 @@ def in_mp4(data: bytes) -> bytes:
 
 
 def in_avi(data: bytes) -> bytes:
-    """The size in the stream's format becomes 320 and 240."""
+    """Set the size in the stream format to 320 and 240."""
     return replaced(rb"(strf.{4}.\0\0\0).{8}", rb"\g<1>" + struct.pack("<ii", 320, 240), data)
 
 
@@ -165,7 +162,7 @@ def plain(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(folder: Path, plain: Path) -> dict[str, tuple[float, float, str]]:
-    """What probing costs of each clip, as it was made and with a container that says 320x240."""
+    """Measure the probe of each clip, unchanged and with a container that declares 320x240."""
     paths = []
     for codec, (encoder, *options) in ENCODERS.items():
         first, *others = (folder / f"{codec}.{suffix}" for suffix in CONTAINERS[codec])
@@ -182,26 +179,24 @@ def measured(folder: Path, plain: Path) -> dict[str, tuple[float, float, str]]:
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_probe_declared_size_beyond_the_limits_is_refused_unread(
+def test_probe_declared_size_beyond_limits_refused_unread(
     name: str, measured: dict[str, tuple[float, float, str]]
 ) -> None:
-    growth_mb, cpu_seconds, said = measured[name]
-    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in said or name in NO_SIZE
-    assert said.startswith("InvalidMediaError")
+    growth_mb, cpu_seconds, outcome = measured[name]
+    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in outcome or name in NO_SIZE
+    assert outcome.startswith("InvalidMediaError")
     assert (growth_mb < GROWTH_MB, cpu_seconds < CPU_SECONDS) == (True, True), (growth_mb, cpu_seconds)
 
 
 @pytest.mark.parametrize("name", LYING)
-def test_probe_size_that_the_container_hides_is_not_decoded(
-    name: str, measured: dict[str, tuple[float, float, str]]
-) -> None:
-    growth_mb, cpu_seconds, said = measured[f"small-{name}"]
-    assert said.startswith("InvalidMediaError")
-    assert "declares" in said or "larger than Settings.limits" in said
+def test_probe_size_hidden_by_container_not_decoded(name: str, measured: dict[str, tuple[float, float, str]]) -> None:
+    growth_mb, cpu_seconds, outcome = measured[f"small-{name}"]
+    assert outcome.startswith("InvalidMediaError")
+    assert "declares" in outcome or "exceeds Settings.limits" in outcome
     assert (growth_mb < GROWTH_MB, cpu_seconds < CPU_SECONDS) == (True, True), (growth_mb, cpu_seconds)
 
 
-# Streams that grow after their first pictures, and pictures that are cropped.
+# Streams that grow after their first pictures, and cropped pictures.
 
 CROPPED = f"h264_metadata=crop_right={SIDE - 320}:crop_bottom={SIDE - 240}"
 CROPPED_HEVC = f"hevc_metadata=crop_right={SIDE - 320}:crop_bottom={SIDE - 240}"
@@ -210,7 +205,7 @@ CROPPED_HEVC = f"hevc_metadata=crop_right={SIDE - 320}:crop_bottom={SIDE - 240}"
 def pictures(
     path: Path, encoder: tuple[str, ...], *, size: tuple[int, int], frames: int, filters: str = "null"
 ) -> Path:
-    """Encode a raw stream; its parameter sets are in it."""
+    """Encode a raw stream, which contains its parameter sets."""
     source = f"testsrc2=s={size[0]}x{size[1]}:r=25"
     ffmpeg("-f", "lavfi", "-i", source, "-frames:v", str(frames), "-c:v", *encoder, "-bsf:v", filters, path)
     return path
@@ -218,7 +213,7 @@ def pictures(
 
 @pytest.fixture(scope="module")
 def growing(folder: Path) -> Path:
-    """Two hundred pictures of 320x240, then one beyond the limits, which may be cropped to 320x240."""
+    """Return 200 pictures of 320x240, then one beyond the limits, optionally cropped to 320x240."""
     encoder = ENCODERS["h264"]
     small = pictures(folder / "g-small.h264", encoder, size=(320, 240), frames=200)
     large = pictures(folder / "g-large.h264", encoder, size=(SIDE, SIDE), frames=1)
@@ -242,10 +237,10 @@ def read_with(decoder: str) -> str:
     list(reader)"""
 
 
-def test_in_process_stream_that_grows_is_refused_there(growing: Path, plain: Path) -> None:
-    found = measure(plain, *(growing / name for name in GROWING), action=read_with("in_process"))
-    for name, (growth_mb, _, said) in found.items():
-        assert f"declares {SIDE}x{SIDE} pixels" in said, name
+def test_in_process_growing_stream_refused(growing: Path, plain: Path) -> None:
+    outcomes = measure(plain, *(growing / name for name in GROWING), action=read_with("in_process"))
+    for name, (growth_mb, _, outcome) in outcomes.items():
+        assert f"declares {SIDE}x{SIDE} pixels" in outcome, name
         assert growth_mb < GROWTH_MB, name
 
 
@@ -261,7 +256,7 @@ print(json.dumps([peaks, frames]))
 """
 
 
-def test_ffmpeg_does_not_decode_the_pictures_that_grow(growing: Path) -> None:
+def test_ffmpeg_growing_pictures_not_decoded(growing: Path) -> None:
     names = ["g-small.h264", *(name for name in GROWING if name.startswith("growing-plain"))]
     command = [sys.executable, "-c", COUNT_IN_CHILD.format(limits=LIMITS), *(growing / name for name in names)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
@@ -272,23 +267,23 @@ def test_ffmpeg_does_not_decode_the_pictures_that_grow(growing: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "avi", "h264"])
-def test_probe_cropped_pictures_count_whole(suffix: str, growing: Path, plain: Path) -> None:
+def test_probe_cropped_pictures_count_uncropped(suffix: str, growing: Path, plain: Path) -> None:
     path = growing / f"cropped.{suffix}"
     ffmpeg("-r", "25", "-i", growing / "g-cropped.h264", "-c", "copy", path)
-    (growth_mb, cpu_seconds, said) = measure(plain, path)[path.name]
-    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in said
+    (growth_mb, cpu_seconds, outcome) = measure(plain, path)[path.name]
+    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in outcome
     assert (growth_mb < GROWTH_MB, cpu_seconds < CPU_SECONDS) == (True, True)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "hevc"])
-def test_probe_cropped_hevc_counts_whole(suffix: str, folder: Path, plain: Path) -> None:
+def test_probe_cropped_hevc_counts_uncropped(suffix: str, folder: Path, plain: Path) -> None:
     source = folder / "cropped-hevc-once.mp4"
     if not source.exists():
         pictures(source, ENCODERS["hevc"], size=(SIDE, SIDE), frames=1, filters=CROPPED_HEVC)
     path = folder / f"cropped-hevc.{suffix}"
     ffmpeg("-i", source, "-c", "copy", path)
-    (growth_mb, _, said) = measure(plain, path)[path.name]
-    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in said
+    (growth_mb, _, outcome) = measure(plain, path)[path.name]
+    assert f"declares {SIDE}x{SIDE} pixels; at most 1280x1280" in outcome
     assert growth_mb < GROWTH_MB
 
 
@@ -302,31 +297,31 @@ PADDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def test_probe_padded_pictures_within_the_limits_are_accepted(folder: Path, plain: Path) -> None:
-    """1080 lines are coded as 1088: that is no reason to refuse them by a limit of 1080."""
+def test_probe_padded_pictures_within_limits_accepted(folder: Path, plain: Path) -> None:
+    """1080 lines are coded as 1088, which a limit of 1080 must accept."""
     paths = [
         pictures(folder / f"hd-{name}", encoder, size=(1920, 1080), frames=1) for name, encoder in PADDED.items()
     ]
     for lines in (1080, 1079):
         limits = f"limits=MediaLimits(max_width_px=1920, max_height_px={lines}, max_frame_pixels=1920 * 1080)"
-        for name, (_, _, said) in measure(plain, *paths, limits=limits).items():
-            assert (said == "accepted") == (lines == 1080), (name, said)
-            assert lines == 1080 or "declares 1920x1080 pixels" in said
+        for name, (_, _, outcome) in measure(plain, *paths, limits=limits).items():
+            assert (outcome == "accepted") == (lines == 1080), (name, outcome)
+            assert lines == 1080 or "declares 1920x1080 pixels" in outcome
 
 
-def test_probe_large_cover_art_is_not_decoded(folder: Path, plain: Path) -> None:
+def test_probe_large_cover_art_not_decoded(folder: Path, plain: Path) -> None:
     cover, path = folder / "cover.jpg", folder / "with-cover.mp4"
     ffmpeg("-f", "lavfi", "-i", f"color=gray:s={SIDE}x{SIDE}", "-frames:v", "1", "-pix_fmt", "yuvj420p", cover)
     ffmpeg(
         *("-i", plain, "-i", cover, "-map", "0", "-map", "1", "-c", "copy"),
         *("-disposition:v:1", "attached_pic", path),
     )
-    growth_mb, _, said = measure(plain, path)[path.name]
-    assert (said, growth_mb < GROWTH_MB) == ("accepted", True)
+    growth_mb, _, outcome = measure(plain, path)[path.name]
+    assert (outcome, growth_mb < GROWTH_MB) == ("accepted", True)
 
 
-def test_probe_16000_pixels_are_refused_by_the_defaults(folder: Path, plain: Path) -> None:
-    """A header alone says it: the screen of a GIF, the frame of a JPEG, the parameter sets of an H.264 stream."""
+def test_probe_16000_pixels_refused_by_default(folder: Path, plain: Path) -> None:
+    """Only a header declares it: the screen of a GIF, the frame of a JPEG, the parameter sets of H.264."""
     gif, jpeg, h264 = folder / "16000.gif", folder / "16000.avi", folder / "16000.h264"
     gif.write_bytes(b"GIF89a" + struct.pack("<HH", 16000, 16000) + b"\xf0\0\0" + bytes(6) + b"\x2c" + bytes(4)
                     + struct.pack("<HH", 16000, 16000) + b"\0\x08\x0b" + bytes(11) + b"\0\x3b")  # fmt: skip
@@ -335,16 +330,16 @@ def test_probe_16000_pixels_are_refused_by_the_defaults(folder: Path, plain: Pat
     jpeg.write_bytes(jpeg.read_bytes().replace(b"\x08" + frame, b"\x08" + struct.pack(">HH", 16000, 16000)))
     small = pictures(folder / "s.h264", ENCODERS["h264"], size=(320, 240), frames=5).read_bytes()
     h264.write_bytes(resized(small, (1000, 1000)))
-    found = measure(plain, gif, jpeg, h264, limits="")
-    for name, (growth_mb, cpu_seconds, said) in found.items():
-        assert said.startswith("InvalidMediaError"), name
+    outcomes = measure(plain, gif, jpeg, h264, limits="")
+    for name, (growth_mb, cpu_seconds, outcome) in outcomes.items():
+        assert outcome.startswith("InvalidMediaError"), name
         assert (growth_mb < GROWTH_MB, cpu_seconds < CPU_SECONDS) == (True, True), (name, growth_mb)
-    assert "declares 16000x16000 pixels" in found[h264.name][2]
-    assert "declares 16000x16000 pixels" in found[gif.name][2]
+    assert "declares 16000x16000 pixels" in outcomes[h264.name][2]
+    assert "declares 16000x16000 pixels" in outcomes[gif.name][2]
 
 
 def resized(stream: bytes, blocks: tuple[int, int]) -> bytes:
-    """Return an H.264 stream of x264 whose parameter sets say another number of blocks of 16 pixels."""
+    """Return an x264 stream whose parameter sets declare another number of blocks of 16 pixels."""
     start = stream.index(b"\0\0\1\x67") + 3
     end = stream.index(b"\0\0\1", start)
     bits = "".join(f"{byte:08b}" for byte in stream[start:end].rstrip(b"\0").replace(b"\0\0\3", b"\0\0"))
@@ -361,7 +356,7 @@ def golomb(number: int) -> str:
     return "0" * (len(binary) - 1) + binary
 
 
-def test_webp_and_other_pictures_are_not_opened(folder: Path, plain: Path) -> None:
+def test_probe_webp_and_other_images_not_opened(folder: Path, plain: Path) -> None:
     path = folder / "picture.webp"
     path.write_bytes(b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0\x30\x01\0\x9d\x01\x2a\x80\x3e\x80\x3e" + bytes(40))
     assert "cannot be read as a video" in measure(plain, path)[path.name][2]

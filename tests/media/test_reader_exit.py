@@ -1,4 +1,4 @@
-"""A FrameReader that is not closed: the interpreter exits as it would without it, and no ffmpeg is left."""
+"""A FrameReader that is not closed: the interpreter exits normally, and no ffmpeg is left."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ RUNS = {"break": 50, "next": 50, "raise": 50, "kept": 10, "entered": 10, "cycle"
 MARK = "REEL_MODAL_TEST_READER_EXIT"
 END_SECONDS = 10
 
-# Children that are forked after the imports are cheap, and exit like any interpreter that reaches its last line. Two
-# run at a time, but not if each writes a traceback: the lines of two would mix.
+# Children forked after the imports start fast, and exit like any interpreter that reaches its last line. Two run in
+# parallel, except if each writes a traceback, because the lines of two would mix.
 SCRIPT = """
 import json, os, sys
 from reel_modal.ffmpeg_pipe import FrameReader
-from reel_modal.media import find_ffmpeg, probe
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.media import probe
 
 path, decoder, way, runs = json.loads(sys.argv[1])
 media, _ = probe(path), find_ffmpeg()
@@ -64,14 +65,14 @@ read(FrameReader(media, decoder=decoder))
 """
 
 
-def left_behind(mark: str) -> list[Path]:
-    """The processes that were started with `mark` in their environment and still run."""
-    wanted, found = f"{MARK}={mark}".encode(), []
+def running(mark: str) -> list[Path]:
+    """Return the running processes that were started with `mark` in their environment."""
+    expected, remaining = f"{MARK}={mark}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
-            if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found.append(process)
-    return found
+            if expected in (process / "environ").read_bytes().split(b"\0"):
+                remaining.append(process)
+    return remaining
 
 
 @pytest.mark.parametrize("way", RUNS)
@@ -92,5 +93,5 @@ def test_reader_not_closed_exits_cleanly(clips: Clips, decoder: str, way: str) -
     assert json.loads(done.stdout) == [1 if way == "raise" else 0] * runs, done.stderr[-2000:]
     assert done.stderr.count("LookupError: in the loop") == (runs if way == "raise" else 0)
     assert way == "raise" or done.stderr == ""
-    # What was killed goes when the kernel gets to it.
-    await_end([int(process.name) for process in left_behind(mark)], END_SECONDS)
+    # A killed process disappears only after the kernel has removed it.
+    await_end([int(process.name) for process in running(mark)], END_SECONDS)

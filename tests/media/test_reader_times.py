@@ -1,4 +1,4 @@
-"""FrameReader whatever order ffmpeg writes in: exact times, no stall, no lost last frame, and errors that say why."""
+"""FrameReader with frames and times in any order: exact times, no stall, all frames, helpful errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from tests.clips import Clips, ffmpeg
 from tests.media.test_frame_pipe import faulty
 
-from reel_modal.config import MediaLimits, Settings
+from reel_modal._ffmpeg.frame_times import FrameTimes
 from reel_modal.errors import FFmpegError, FFmpegStalledError
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import probe
-from reel_modal.media.frame_times import FrameTimes
 from reel_modal.media.picture_end import picture_end
+from reel_modal.settings import MediaLimits, Settings
 from reel_modal.testing import make_clip
 
 Decoder = Literal["process", "in_process"]
@@ -37,18 +37,18 @@ def slides(clips: Clips, size: tuple[int, int]) -> Path:
 
 @pytest.mark.parametrize("fps", [30, 240])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_many_frames_of_one_picture_never_stalls(clips: Clips, decoder: Decoder, fps: int) -> None:
+def test_reader_many_frames_from_one_picture_never_stall(clips: Clips, decoder: Decoder, fps: int) -> None:
     path = slides(clips, (1280, 720))
     settings = Settings.from_env()
     with FrameReader(path, pixel_format="yuv420p", fps=fps, decoder=decoder, settings=settings) as reader:
-        seen = [(frame.pts_seconds, int(frame.data[::997].sum())) for frame in reader]
-    assert [seconds for seconds, _ in seen] == [F(number, fps) for number in range(3 * fps)]
-    assert [len({total for _, total in seen[at : at + fps]}) for at in range(0, 3 * fps, fps)] == [1, 1, 1]
-    assert len({total for _, total in seen}) == 3
+        frames = [(frame.pts_seconds, int(frame.data[::997].sum())) for frame in reader]
+    assert [seconds for seconds, _ in frames] == [F(number, fps) for number in range(3 * fps)]
+    assert [len({total for _, total in frames[at : at + fps]}) for at in range(0, 3 * fps, fps)] == [1, 1, 1]
+    assert len({total for _, total in frames}) == 3
 
 
 def uneven(clips: Clips, times: tuple[int, ...], last_ticks: int = 33) -> Path:
-    """A clip of milliseconds with a picture at each of `times`, whose last sample says that it lasts `last_ticks`."""
+    """Make a clip in milliseconds with a picture at each of `times`; the last sample lasts `last_ticks`."""
     path = clips.folder / f"at_{'_'.join(map(str, times))}_{last_ticks}.mp4"
     if path.exists():
         return path
@@ -75,7 +75,7 @@ def uneven(clips: Clips, times: tuple[int, ...], last_ticks: int = 33) -> Path:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_times_of_33_milliseconds_are_exact(clips: Clips, decoder: Decoder) -> None:
+def test_reader_33_millisecond_times_are_exact(clips: Clips, decoder: Decoder) -> None:
     times = tuple(range(0, 990, 33))
     with FrameReader(uneven(clips, times), decoder=decoder) as reader:
         assert [frame.pts_seconds for frame in reader] == [F(at, 1000) for at in times]
@@ -84,7 +84,7 @@ def test_reader_times_of_33_milliseconds_are_exact(clips: Clips, decoder: Decode
 @pytest.mark.parametrize("last_ticks", [0, 1, 5])
 @pytest.mark.parametrize("fps", [F(15), F(25), F(30), F(60)])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_last_sample_without_duration_lasts_a_frame(
+def test_reader_last_sample_without_duration_lasts_one_frame(
     clips: Clips, decoder: Decoder, fps: Fraction, last_ticks: int
 ) -> None:
     path = uneven(clips, tuple(range(0, 1000, 40)), last_ticks)
@@ -98,7 +98,7 @@ def test_reader_last_sample_without_duration_lasts_a_frame(
 
 @pytest.mark.parametrize(("last_ticks", "count"), [(40, 25), (80, 26), (1000, 49)])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_last_sample_with_duration_lasts_as_long(
+def test_reader_last_sample_with_duration_keeps_it(
     clips: Clips, decoder: Decoder, last_ticks: int, count: int
 ) -> None:
     path = uneven(clips, tuple(range(0, 1000, 40)), last_ticks)
@@ -114,13 +114,13 @@ def test_reader_last_sample_with_duration_lasts_as_long(
         (None, F("0.40"), 25, 0, 10),
         (None, F("0.5"), 7, 0, 4),
         (F("0.2"), F("0.4"), 50, 0, 10),
-        (F("0.9"), None, 25, 1, 2),  # the first picture from there on comes at 0.92 s
+        (F("0.9"), None, 25, 1, 2),  # the first picture from 0.9 s on is at 0.92 s
         (F("0.2"), F(9), 25, 0, 20),
         (F(5), None, 25, 0, 0),
     ],
 )
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_bounds_at_a_rate_are_kept(
+def test_reader_bounds_with_fps_are_respected(
     clips: Clips, decoder: Decoder, start: Fraction | None, end: Fraction | None, fps: int, first: int, count: int
 ) -> None:
     path = uneven(clips, tuple(range(0, 1000, 40)), 40)
@@ -130,13 +130,13 @@ def test_reader_bounds_at_a_rate_are_kept(
 
 
 @pytest.mark.parametrize("name", ["stream.ts", "vfr.mp4", "late_video.mkv", "odd.webm", "edit_list.mp4"])
-def test_picture_end_is_that_of_all_packets(clips: Clips, name: str) -> None:
+def test_picture_end_covers_all_packets(clips: Clips, name: str) -> None:
     media = probe(clips.get(name), scan=True)
     assert media.scan is not None
     assert picture_end(media, MediaLimits()) == media.start_seconds + media.scan.duration_seconds
 
 
-def test_picture_end_of_a_broken_off_file_is_that_of_what_is_there(clips: Clips, tmp_path: Path) -> None:
+def test_picture_end_truncated_file_covers_existing_packets(clips: Clips, tmp_path: Path) -> None:
     whole = clips.get("stream.ts").read_bytes()
     path = tmp_path / "half.ts"
     path.write_bytes(whole[: len(whole) // 2])
@@ -148,7 +148,7 @@ def test_picture_end_of_a_broken_off_file_is_that_of_what_is_there(clips: Clips,
 
 @pytest.mark.parametrize("suffix", [".264", ".avi", ".flv", ".mpg", ".gif", ".webm"])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_reader_containers_without_times_lose_no_frame(tmp_path: Path, decoder: Decoder, suffix: str) -> None:
+def test_reader_container_without_times_loses_no_frame(tmp_path: Path, decoder: Decoder, suffix: str) -> None:
     encoders = {".gif": "gif", ".mpg": "mpeg2video", ".webm": "libvpx"}
     encoder = ("-c:v", encoders.get(suffix, "libx264"), *(("-bf", "2") if suffix in {".264", ".avi", ".flv"} else ()))
     pixels = "rgb8" if suffix == ".gif" else "yuv420p"
@@ -161,7 +161,7 @@ def test_reader_containers_without_times_lose_no_frame(tmp_path: Path, decoder: 
 
 
 def stand_in(folder: Path, body: str) -> Settings:
-    """An ffmpeg that answers questions like the real one, and does `body` instead of reading a clip."""
+    """Return an ffmpeg that answers queries like the real one, and runs `body` instead of reading a clip."""
     settings = faulty(folder, f"import time\n{body}")
     return Settings(ffmpeg=settings.ffmpeg, stall_seconds=1.0)
 
@@ -176,13 +176,13 @@ ONE_FRAME = "os.write(1, bytes(320 * 180 * 3 // 2))"
         (
             f"{ONE_FRAME}\ntime.sleep(60)",
             FFmpegStalledError,
-            "waited for ffmpeg to print the time of a frame that it had written",
+            "waited for ffmpeg to print the timestamp of a frame",
         ),
-        (f"{ONE_FRAME}\nsys.exit(0)", FFmpegError, "ffmpeg ended without the time of a frame"),
+        (f"{ONE_FRAME}\nsys.exit(0)", FFmpegError, "ffmpeg ended without the timestamp of a frame"),
         (f"{ONE_FRAME}\nsys.exit('no memory')", FFmpegError, "no memory"),
     ],
 )
-def test_reader_stall_names_what_ffmpeg_did_not_do(
+def test_reader_stall_error_names_missing_output(
     clips: Clips, tmp_path: Path, body: str, kind: type[Exception], message: str
 ) -> None:
     started = time.monotonic()
@@ -196,8 +196,8 @@ def test_reader_stall_names_what_ffmpeg_did_not_do(
 
 
 @pytest.mark.parametrize("order", ["times first", "frames first", "in turns"])
-def test_reader_order_of_frames_and_times_does_not_matter(clips: Clips, tmp_path: Path, order: str) -> None:
-    """Frames of more than a pipe holds, and more times than a pipe holds."""
+def test_reader_frames_and_times_in_any_order_match(clips: Clips, tmp_path: Path, order: str) -> None:
+    """Both the frames and the times exceed the capacity of a pipe."""
     count = 3000 if order == "times first" else 40
     write: dict[str, Callable[[str, str], str]] = {
         "times first": lambda times, frames: f"{times}\n{frames}",
@@ -215,7 +215,7 @@ def test_reader_order_of_frames_and_times_does_not_matter(clips: Clips, tmp_path
         assert [frame.pts_seconds for frame in reader] == [number * tick for number in range(count)]
 
 
-def test_frame_times_among_halves_of_messages_keep_both() -> None:
+def test_frame_times_between_partial_messages_keep_both() -> None:
     times = FrameTimes(F(2), F(1, 25))
     lines = [
         "frame:0    pts:0       pts_time:0",
@@ -238,8 +238,8 @@ def test_frame_times_among_halves_of_messages_keep_both() -> None:
         times.next(0.01)
 
 
-def test_reader_statically_linked_ffmpeg_reads_mpeg_ts(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loads the machine's iconv modules for the names in the stream, and crashes in them."""
+def test_reader_static_ffmpeg_reads_mpeg_ts(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A static ffmpeg loads the machine's iconv modules for the names in the stream, and crashes in them."""
     path = clips.get("stream.ts")
     monkeypatch.delenv("GCONV_PATH")
     with FrameReader(path) as reader:

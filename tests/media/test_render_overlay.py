@@ -1,4 +1,4 @@
-"""The function body from a clip to a published clip, on real files and on what phones make of them."""
+"""render_overlay from a clip to a published clip, on real files, including those of phones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from tests.clips import REAL, Clips
 from tests.processes import children, ffmpegs
 
-from reel_modal.config import Settings
 from reel_modal.errors import (
     EncoderUnavailableError,
     FFmpegError,
@@ -25,10 +24,10 @@ from reel_modal.errors import (
     RequestError,
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import frame_rate
-from reel_modal.functions import publishing, render_overlay
+from reel_modal.functions import outputs, render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.frames import frame_rate
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import (
     Degradation,
@@ -38,6 +37,7 @@ from reel_modal.schema import (
     OverlayRequest,
     RenderResult,
 )
+from reel_modal.settings import Settings
 from reel_modal.storage import FolderStorage
 
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=18)
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_process_left() -> Iterator[None]:
+def check_processes() -> Iterator[None]:
     before = children()
     yield
     assert children() == before
@@ -74,11 +74,11 @@ def render(
     token: CancellationToken | None = None,
     **fields: object,
 ) -> tuple[Path, RenderResult]:
-    """Put `clip` into the store and render it there."""
+    """Copy `clip` into the store and render it there."""
     (store / f"in{clip.suffix}").write_bytes(clip.read_bytes())
     workdir = store.parent / "work"
     workdir.mkdir(exist_ok=True)
-    asked = OverlayRequest(
+    request = OverlayRequest(
         **{  # type: ignore[arg-type]
             "job_id": "j",
             "user_id": "u",
@@ -96,16 +96,16 @@ def render(
         reporter=Reporter((events if events is not None else []).append, interval_seconds=0),
         cancellation=token or CancellationToken(),
     )
-    return store / asked.output_key, render_overlay.run(asked, context)
+    return store / request.output_key, render_overlay.run(request, context)
 
 
-def nothing_made(store: Path) -> bool:
-    """Whether neither the store nor the working folder holds anything of the output."""
+def has_no_output(store: Path) -> bool:
+    """Return whether the store and the working folder contain no part of the output."""
     return not list(store.rglob("*out*")) and not list((store.parent / "work").rglob("*.part.*"))
 
 
 @pytest.mark.parametrize("smart", [True, False])
-def test_region_after_the_end_of_the_clip_is_noted(clips: Clips, store: Path, smart: bool) -> None:
+def test_overlay_region_after_end_is_noted(clips: Clips, store: Path, smart: bool) -> None:
     clip = clips.get("25.mp4")
     end = probe(clip).duration_seconds
     assert end is not None
@@ -121,7 +121,7 @@ def test_region_after_the_end_of_the_clip_is_noted(clips: Clips, store: Path, sm
     )
 
 
-def test_many_regions_after_the_end_are_one_note(clips: Clips, store: Path) -> None:
+def test_overlay_many_regions_after_end_share_one_note(clips: Clips, store: Path) -> None:
     late = tuple(dataclasses.replace(spotlight("900")[0], id=f"r{number}") for number in range(300))
     (note,) = render(clips.get("25.mp4"), store, regions=late)[1].degraded
     assert str(note).endswith("'r4' at 900 s and 295 more")
@@ -146,53 +146,53 @@ def sound(path: Path) -> list[tuple[float, bytes]]:
         *("edit_list.mp4", "broken_packets.mp4", "cover_art.mp4", "odd_clock.mp4"),
     ],
 )
-def test_every_kind_of_clip_comes_out_whole(clips: Clips, store: Path, name: str) -> None:
+def test_overlay_every_kind_of_clip_renders_completely(clips: Clips, store: Path, name: str) -> None:
     source = probe(clips.get(name), scan=True)
     path, result = render(clips.get(name), store)
-    made = probe(path, scan=True)
-    assert made.scan is not None
+    output = probe(path, scan=True)
+    assert output.scan is not None
     assert source.scan is not None
-    assert made.scan.frame_count == source.expected_frames == result.frames
-    assert (made.fps, made.constant_rate) == (frame_rate(source.fps), True)
+    assert output.scan.frame_count == source.expected_frames == result.frames
+    assert (output.fps, output.constant_rate) == (frame_rate(source.fps), True)
     even = tuple(side + side % 2 for side in source.size)
-    assert (made.size, made.orientation.rotation_degrees, made.orientation.mirrored) == (even, 0, False)
-    assert made.sample_aspect_ratio == source.sample_aspect_ratio
-    assert (made.color.matrix, made.color.primaries, made.color.transfer) == (
+    assert (output.size, output.orientation.rotation_degrees, output.orientation.mirrored) == (even, 0, False)
+    assert output.sample_aspect_ratio == source.sample_aspect_ratio
+    assert (output.color.matrix, output.color.primaries, output.color.transfer) == (
         source.color.matrix,
         source.color.primaries,
         source.color.transfer,
     )
-    assert (made.color.range == "pc") == (source.color.range == "pc")
-    assert abs(made.scan.duration_seconds - source.scan.duration_seconds) <= 1 / source.fps
-    assert len(made.audio) == min(1, len(source.audio))
+    assert (output.color.range == "pc") == (source.color.range == "pc")
+    assert abs(output.scan.duration_seconds - source.scan.duration_seconds) <= 1 / source.fps
+    assert len(output.audio) == min(1, len(source.audio))
     assert tuple(map(str, result.degraded)) == EXPECTED_NOTES.get(name, ())
     assert list((store.parent / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mov"])
-def test_a_container_that_rounds_times_still_holds_the_rate(clips: Clips, store: Path, suffix: str) -> None:
+def test_overlay_container_rounding_times_keeps_rate(clips: Clips, store: Path, suffix: str) -> None:
     path, result = render(clips.get("odd_clock.mp4"), store, output_key=f"made/out{suffix}")
-    made = probe(path)
-    assert abs(made.fps / result.fps - 1) < Fraction(1, 10_000)
+    output = probe(path)
+    assert abs(output.fps / result.fps - 1) < Fraction(1, 10_000)
 
 
 EXPECTED_NOTES = {
-    "stream.ts": ("the mp2 sound was encoded again: .mp4 does not take it",),
-    "vorbis.mkv": ("the vorbis sound was encoded again: .mp4 does not take it",),
+    "stream.ts": ("the mp2 audio was re-encoded: .mp4 does not support it",),
+    "vorbis.mkv": ("the vorbis audio was re-encoded: .mp4 does not support it",),
     "10bit.mp4": ("the 10-bit source was rendered in 8 bits",),
     "444.mp4": ("the yuv444p source was rendered as yuv420p, which has less color detail",),
-    "long_sound.mp4": ("the output ends with the last picture; 1.00 s of sound after it are not in it",),
-    "late_video.mkv": ("the output begins with the first picture; 0.50 s of sound before it are not in it",),
+    "long_sound.mp4": ("the output ends with the last frame; 1.00 s of audio after it are missing",),
+    "late_video.mkv": ("the output begins with the first frame; 0.50 s of audio before it are missing",),
     "cover_art.mp4": ("stream 2 of the source (cover art, mjpeg) is not in the output",),
-    "odd.webm": ("the odd size 161x121 was encoded as 162x122, since its chroma wants an even one",),
-    "vfr.mp4": ("the variable frame rate was resampled to 25 frames a second",),
+    "odd.webm": ("the odd size 161x121 was encoded as 162x122, because its chroma requires an even size",),
+    "vfr.mp4": ("the variable frame rate was resampled to 25 frames per second",),
     "broken_packets.mp4": (
-        "3 packets of the source could not be decoded; the picture before each is shown for longer",
+        "3 packets of the source could not be decoded; the frame before each is shown for longer",
     ),
 }
 
 
-def test_the_highlight_is_where_and_when_it_was_asked_for(clips: Clips, store: Path) -> None:
+def test_overlay_highlight_at_requested_place_and_time(clips: Clips, store: Path) -> None:
     path, _ = render(
         clips.get("bikes.mp4"), store, regions=spotlight("2", "4"), encode=dataclasses.replace(FAST, quality=1)
     )
@@ -201,16 +201,16 @@ def test_the_highlight_is_where_and_when_it_was_asked_for(clips: Clips, store: P
         FrameReader(clips.get("bikes.mp4"), pixel_format="gray8") as before,
         FrameReader(path, pixel_format="gray8") as after,
     ):
-        for source, made in zip(before, after, strict=True):
+        for source, rendered_frame in zip(before, after, strict=True):
             corner, center = (slice(0, 20), slice(0, 40)), (slice(126, 146), slice(310, 330))
-            assert abs(float(source.image[center].mean()) - float(made.image[center].mean())) < 2
-            if float(made.image[corner].mean()) < float(source.image[corner].mean()) - 4:
+            assert abs(float(source.image[center].mean()) - float(rendered_frame.image[center].mean())) < 2
+            if float(rendered_frame.image[corner].mean()) < float(source.image[corner].mean()) - 4:
                 dimmed.append(source.pts_seconds)
     assert (dimmed[0], dimmed[-1], len(dimmed)) == (2, 4, 51)
 
 
-def test_untouched_frames_lose_nothing_before_the_encoder(clips: Clips, store: Path) -> None:
-    """With a lossless encoder, what no region changes is bit for bit what was decoded."""
+def test_overlay_untouched_frames_are_lossless_before_encoder(clips: Clips, store: Path) -> None:
+    """With a lossless encoder, frames without a region are bit-exact."""
     path, _ = render(
         clips.get("bikes.mp4"),
         store,
@@ -223,41 +223,43 @@ def test_untouched_frames_lose_nothing_before_the_encoder(clips: Clips, store: P
         FrameReader(clips.get("bikes.mp4"), pixel_format="yuv420p") as before,
         FrameReader(path, pixel_format="yuv420p") as after,
     ):
-        for source, made in zip(before, after, strict=True):
-            if not np.array_equal(source.data, made.data):
+        for source, rendered_frame in zip(before, after, strict=True):
+            if not np.array_equal(source.data, rendered_frame.data):
                 changed.append(source.index)
     assert changed == [50]
 
 
 @pytest.mark.parametrize("name", ["with_sound.mp4", "bigbuckbunny.mp4"])
-def test_sound_is_copied_packet_by_packet(clips: Clips, store: Path, name: str) -> None:
+def test_overlay_audio_packets_are_copied(clips: Clips, store: Path, name: str) -> None:
     path, _ = render(clips.get(name), store)
-    source, made = sound(clips.get(name)), sound(path)
+    source, output_packets = sound(clips.get(name)), sound(path)
     length = float(probe(clips.get(name), scan=True).scan.duration_seconds)  # type: ignore[union-attr]
-    assert [data for _, data in made] == [data for _, data in source][: len(made)]
-    assert [at for at, _ in made] == pytest.approx([at for at, _ in source][: len(made)], abs=0.001)
-    assert length - 0.05 < made[-1][0] < length + 0.05
+    assert [data for _, data in output_packets] == [data for _, data in source][: len(output_packets)]
+    assert [at for at, _ in output_packets] == pytest.approx(
+        [at for at, _ in source][: len(output_packets)], abs=0.001
+    )
+    assert length - 0.05 < output_packets[-1][0] < length + 0.05
 
 
-def test_shorter_sound_shortens_nothing_and_longer_sound_is_bounded(clips: Clips, store: Path) -> None:
+def test_overlay_short_audio_kept_and_long_audio_cut(clips: Clips, store: Path) -> None:
     path, result = render(clips.get("short_sound.mp4"), store)
     assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (50, True)
     path, result = render(clips.get("long_sound.mp4"), store)
     assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (25, True)
 
 
-def test_sound_stays_with_a_picture_that_begins_late(clips: Clips, store: Path) -> None:
-    """Half a second of sound comes before the first picture; what is kept begins with the picture."""
+def test_overlay_late_video_keeps_audio_in_sync(clips: Clips, store: Path) -> None:
+    """Half a second of audio precedes the first picture; the output starts with the picture."""
     path, _ = render(clips.get("late_video.mkv"), store)
-    made = sound(path)
+    output_packets = sound(path)
     source = dict(sound(clips.get("late_video.mkv")))
     start = float(probe(clips.get("late_video.mkv")).start_seconds)
     at_picture = next(data for at, data in sorted(source.items()) if at >= start - 1e-6)
-    assert made[0][0] == pytest.approx(0, abs=0.03)
-    assert at_picture in [data for _, data in made[:2]]
+    assert output_packets[0][0] == pytest.approx(0, abs=0.03)
+    assert at_picture in [data for _, data in output_packets[:2]]
 
 
-def test_phases_and_frames_are_reported(clips: Clips, store: Path) -> None:
+def test_overlay_reports_phases_and_frames(clips: Clips, store: Path) -> None:
     events: list[ProgressEvent] = []
     _, result = render(clips.get("25.mp4"), store, events=events)
     assert list(dict.fromkeys(event.phase for event in events)) == ["fetch", "render", "verify", "publish"]
@@ -268,7 +270,7 @@ def test_phases_and_frames_are_reported(clips: Clips, store: Path) -> None:
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
 
 
-def test_cancelling_stops_between_frames_and_leaves_nothing(clips: Clips, store: Path) -> None:
+def test_overlay_cancelled_stops_and_leaves_nothing(clips: Clips, store: Path) -> None:
     token = CancellationToken()
 
     class Stop(list[ProgressEvent]):
@@ -278,34 +280,34 @@ def test_cancelling_stops_between_frames_and_leaves_nothing(clips: Clips, store:
 
     with pytest.raises(JobCancelledError, match="render_overlay: cancelled between two frames"):
         render(clips.get("bikes.mp4"), store, events=Stop(), token=token)
-    assert nothing_made(store)
+    assert has_no_output(store)
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
-        ({"input_key": "missing.mp4"}, ObjectNotFoundError, "no object under 'missing.mp4'"),
+        ({"input_key": "missing.mp4"}, ObjectNotFoundError, "object 'missing.mp4' not found"),
         ({"input_key": "../in.mp4"}, RequestError, "'..'"),
         ({"output_key": "/etc/out.mp4"}, RequestError, "is not a relative path"),
         ({"encode": EncodeOptions(encoder="h264_nonsense")}, EncoderUnavailableError, "does not start"),
     ],
 )
-def test_what_cannot_work_leaves_nothing(
+def test_overlay_invalid_request_leaves_nothing(
     clips: Clips, store: Path, fields: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         render(clips.get("25.mp4"), store, **fields)
-    assert nothing_made(store)
+    assert has_no_output(store)
 
 
 @pytest.mark.parametrize("name", ["garbage.mp4", "playlist.mp4", "audio_only.mp4", "large.mkv"])
-def test_what_is_no_video_is_refused(clips: Clips, store: Path, name: str) -> None:
+def test_overlay_non_video_input_refused(clips: Clips, store: Path, name: str) -> None:
     with pytest.raises(InvalidMediaError):
         render(clips.get(name), store)
-    assert nothing_made(store)
+    assert has_no_output(store)
 
 
-def test_an_encoder_that_dies_leaves_the_former_output(clips: Clips, store: Path) -> None:
+def test_overlay_encoder_killed_keeps_previous_output(clips: Clips, store: Path) -> None:
     (store / "made").mkdir()
     (store / "made" / "out.mp4").write_bytes(b"the former one")
 
@@ -321,7 +323,7 @@ def test_an_encoder_that_dies_leaves_the_former_output(clips: Clips, store: Path
     assert [path.name for path in (store / "made").iterdir()] == ["out.mp4"]
 
 
-def test_an_output_that_is_cancelled_while_it_is_verified_is_not_published(clips: Clips, store: Path) -> None:
+def test_overlay_cancelled_during_verification_not_published(clips: Clips, store: Path) -> None:
     token = CancellationToken()
 
     class Cancel(list[ProgressEvent]):
@@ -331,28 +333,26 @@ def test_an_output_that_is_cancelled_while_it_is_verified_is_not_published(clips
 
     with pytest.raises(JobCancelledError):
         render(clips.get("25.mp4"), store, events=Cancel(), token=token)
-    assert nothing_made(store)
+    assert has_no_output(store)
 
 
-def test_an_output_that_is_not_what_was_asked_for_is_not_published(
-    clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overlay_wrong_output_not_published(clips: Clips, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def another_size(path: Path, **settings: object) -> MediaInfo:
         return dataclasses.replace(probe(path, **settings), size=(2, 2))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publishing, "probe", another_size)
-    with pytest.raises(OutputMismatchError, match=r"another size than was asked for: \(2, 2\), not \(320, 180\)"):
+    monkeypatch.setattr(outputs, "probe", another_size)
+    with pytest.raises(OutputMismatchError, match=r"size of the output is \(2, 2\); it must be \(320, 180\)"):
         render(clips.get("25.mp4"), store)
-    assert nothing_made(store)
+    assert has_no_output(store)
 
 
-def test_verification_refuses_another_frame_rate(tmp_path: Path) -> None:
+def test_verification_wrong_frame_rate_refused(tmp_path: Path) -> None:
     with FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=25) as pipe:
         for _ in range(25):
             pipe.write(np.zeros((48, 64, 3), np.uint8))
     storage = FolderStorage(tmp_path)
     context = JobContext(storage=storage, workdir=tmp_path, settings=Settings.from_env())
-    assert publishing.verified(pipe.result, context, "render_overlay").made.fps == 25
+    assert outputs.verified(pipe.result, context, "render_overlay").written.fps == 25
     labelled = dataclasses.replace(pipe.result, fps=Fraction(24))
-    with pytest.raises(OutputMismatchError, match="another frame rate than was asked for: 25, not 24"):
-        publishing.verified(labelled, context, "render_overlay")
+    with pytest.raises(OutputMismatchError, match="frame rate of the output is 25; it must be 24"):
+        outputs.verified(labelled, context, "render_overlay")

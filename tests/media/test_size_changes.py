@@ -1,4 +1,4 @@
-"""Pictures whose size changes on the way are fitted into the size of the first, and that is said."""
+"""Pictures that change size are scaled to the first size, and the result has a note."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.clips import Clips, ffmpeg
 from tests.media.framed import FAITHFUL, crops, request_for, run
 from tests.media.rendered import rendered
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import probe
-from reel_modal.media.frame_reader import Decoder
 from reel_modal.media.picture_sizes import changes_size
 from reel_modal.schema import EncodeOptions, OverlayRequest, UpscaleRequest
+from reel_modal.settings import Settings
 
 FIRST = (128, 96)
 ODD = (127, 95)
@@ -24,7 +24,7 @@ CONTAINERS = {".webm": ("libvpx", "-deadline", "realtime"), ".ts": ("libx264", "
 
 
 def call(clips: Clips, change: str, suffix: str, first: tuple[int, int] = FIRST) -> Path:
-    """A second of the size `first` in white, then a second of another size in white."""
+    """Make a second of the size `first` in white, then a second of another size in white."""
     path = clips.folder / f"call_{first[0]}_{change}{suffix}"
     if not path.exists():
         parts = []
@@ -46,7 +46,7 @@ def call(clips: Clips, change: str, suffix: str, first: tuple[int, int] = FIRST)
 
 
 def white_share(change: str) -> float:
-    """The part of FIRST that a fitted picture of the other size fills."""
+    """Return the part of FIRST that a scaled picture of the other size fills."""
     width, height = CHANGES[change]
     scale = min(FIRST[0] / width, FIRST[1] / height)
     return width * scale * height * scale / (FIRST[0] * FIRST[1])
@@ -55,7 +55,7 @@ def white_share(change: str) -> float:
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
 @pytest.mark.parametrize(("suffix", "first"), [(".webm", FIRST), (".ts", FIRST), (".webm", ODD)])
 @pytest.mark.parametrize("change", CHANGES)
-def test_reader_fits_pictures_of_another_size(
+def test_reader_size_change_scales_pictures(
     clips: Clips, change: str, suffix: str, first: tuple[int, int], decoder: Decoder
 ) -> None:
     with FrameReader(call(clips, change, suffix, first), pixel_format="gray8", decoder=decoder) as reader:
@@ -68,13 +68,11 @@ def test_reader_fits_pictures_of_another_size(
 
 @pytest.mark.parametrize("suffix", [".webm", ".ts"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_still_crop_of_changing_size_is_cut_from_fitted_pictures(
-    clips: Clips, tmp_path: Path, change: str, suffix: str
-) -> None:
+def test_crop_size_change_uses_scaled_pictures(clips: Clips, tmp_path: Path, change: str, suffix: str) -> None:
     source, output = call(clips, change, suffix), tmp_path / "out.mp4"
     crop = crops((0, 16, 8, 96, 80))
     result = run(request_for(source, output, crop=crop, output_size=(96, 80), encode=FAITHFUL), tmp_path / "work")
-    assert [note.code for note in result.degraded if "fitted" in note.message] == ["pictures_fitted"]
+    assert [note.code for note in result.degraded if "scaled to fit" in note.message] == ["pictures_fitted"]
     assert result.engine == "opencv-yuv420p"
     assert (result.frames, result.size) == (50, (96, 80))
     with FrameReader(output, pixel_format="gray8") as reader:
@@ -83,15 +81,15 @@ def test_still_crop_of_changing_size_is_cut_from_fitted_pictures(
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".ts"])
-def test_overlay_and_upscale_say_that_pictures_were_fitted(clips: Clips, tmp_path: Path, suffix: str) -> None:
+def test_overlay_and_upscale_size_change_is_noted(clips: Clips, tmp_path: Path, suffix: str) -> None:
     source, encode = call(clips, "turned", suffix), EncodeOptions(encoder="libx264")
     fields: dict[type, dict[str, object]] = {OverlayRequest: {"regions": []}, UpscaleRequest: {"scale": 2}}
-    for kind, given in fields.items():
-        result = rendered(kind, source, tmp_path / f"{kind.__name__}.mp4", encode=encode, **given)
+    for kind, options in fields.items():
+        result = rendered(kind, source, tmp_path / f"{kind.__name__}.mp4", encode=encode, **options)
         [note] = [note for note in result.degraded if note.code == "pictures_fitted"]
-        assert "25 pictures" in note.message
+        assert "25 frames" in note.message
 
 
-def test_changes_size_of_a_steady_clip_is_false(clips: Clips) -> None:
+def test_changes_size_constant_size_is_false(clips: Clips) -> None:
     assert not changes_size(probe(clips.get("bikes.mp4")), Settings())
     assert changes_size(probe(call(clips, "smaller", ".webm")), Settings())

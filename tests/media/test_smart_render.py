@@ -1,4 +1,4 @@
-"""Splices on real files: what is copied is bit for bit the source's, what is new is what the renderer draws."""
+"""Splices on real files: copied parts are bit-exact, and new parts equal the renderer's output."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from tests.media.boxes import sample_durations
 from tests.media.splices import FAST, RecordingPipe, check, packets, quiet, render, x264
 from tests.media.test_frame_pipe import children
 
-from reel_modal.config import Settings
+from reel_modal._smart_render import render as windows
+from reel_modal._smart_render import splice, verify
+from reel_modal._smart_render.h264.parameter_sets import ParameterSets
+from reel_modal._smart_render.plan import RenderPlan, RenderSpan
+from reel_modal._smart_render.source import read_picture
+from reel_modal._smart_render.x264_settings import X264Settings
 from reel_modal.errors import JobCancelledError
 from reel_modal.ffmpeg_pipe import FrameReader
-from reel_modal.functions import publishing, smart
+from reel_modal.functions import outputs, try_smart
 from reel_modal.functions.context import CancellationToken
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions
-from reel_modal.smart_render import checking, splicing, windows
-from reel_modal.smart_render.h264 import ParameterSets
-from reel_modal.smart_render.matching import Matching
-from reel_modal.smart_render.packets import read_picture
-from reel_modal.smart_render.planning import RenderPlan, Window
+from reel_modal.settings import Settings
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -65,8 +66,8 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ),
     ],
 )
-def test_every_structure_is_spliced(clips: Clips, tmp_path: Path, name: str) -> None:
-    encode = dataclasses.replace(FAST, hdr="keep")  # of HDR; what is drawn on becomes SDR otherwise
+def test_splice_every_structure_works(clips: Clips, tmp_path: Path, name: str) -> None:
+    encode = dataclasses.replace(FAST, hdr="keep")  # keeps HDR; rendered parts would become SDR otherwise
     check(render(clips.get(name), tmp_path, (1.3, 1.6), encode=encode))
 
 
@@ -83,36 +84,36 @@ def test_every_structure_is_spliced(clips: Clips, tmp_path: Path, name: str) -> 
         ([(0.9, 0.95), (0.96, 1.0)], 25),
     ],
 )
-def test_regions_anywhere_cost_what_they_touch(
+def test_splice_renders_only_touched_groups(
     clips: Clips, tmp_path: Path, spans: list[tuple[float, float]], rendered: int
 ) -> None:
-    """Keyframes stand at 0, 24, 48, 72 and 96: a window begins with the change and ends with the next of them."""
-    made = render(clips.get("no_b.mp4"), tmp_path, *spans)
-    check(made)
-    assert made.result.frames - made.result.frames_copied == rendered
-    assert made.result.encoder == ("libx264" if rendered else "copy")
+    """Keyframes are at 0, 24, 48, 72 and 96: a window starts at the change and ends at the next keyframe."""
+    rendering = render(clips.get("no_b.mp4"), tmp_path, *spans)
+    check(rendering)
+    assert rendering.result.frames - rendering.result.frames_copied == rendered
+    assert rendering.result.encoder == ("libx264" if rendered else "copy")
 
 
-def test_what_is_new_is_what_the_full_renderer_makes(clips: Clips, tmp_path: Path) -> None:
-    """Against a full render by a lossless encoder, of a turned clip."""
+def test_splice_new_pictures_equal_full_render(clips: Clips, tmp_path: Path) -> None:
+    """Compared with a full lossless render of a rotated clip."""
     source = clips.get("rotated_90.mp4")
-    made = render(source, tmp_path, (1.3, 1.6))
+    rendering = render(source, tmp_path, (1.3, 1.6))
     lossless = render(source, tmp_path, (1.3, 1.6), output="full.mkv", encode=EncodeOptions(encoder="ffv1"))
-    (window,) = made.plan.windows
+    (window,) = rendering.plan.windows
     with av.open(str(lossless.path)) as container:
         full = [frame.to_ndarray() for frame in itertools.islice(container.decode(video=0), *window.kept)]
-    size = made.media.coded_size
-    for drawn, wanted in zip(made.drawn, full, strict=True):
+    size = rendering.media.coded_size
+    for drawn, stored in zip(rendering.drawn, full, strict=True):
         luma = np.frombuffer(drawn[: size[0] * size[1]], np.uint8).reshape(size[1], size[0])
-        assert np.array_equal(np.rot90(luma, -1), wanted[: size[0]])
+        assert np.array_equal(np.rot90(luma, -1), stored[: size[0]])
 
 
-def test_the_work_that_is_reported_is_the_work_that_is_done(clips: Clips, tmp_path: Path) -> None:
-    made = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6))
-    assert list(dict.fromkeys(event.phase for event in made.events)) == ["fetch", "render", "verify", "publish"]
-    drawn = made.result.frames - made.result.frames_copied
+def test_splice_progress_counts_rendered_frames_only(clips: Clips, tmp_path: Path) -> None:
+    rendering = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6))
+    assert list(dict.fromkeys(event.phase for event in rendering.events)) == ["fetch", "render", "verify", "publish"]
+    drawn = rendering.result.frames - rendering.result.frames_copied
     assert 8 < drawn < 25
-    events = [event for event in made.events if event.phase == "render"]
+    events = [event for event in rendering.events if event.phase == "render"]
     done = [event.done for event in events]
     assert (done, done[0], done[-1]) == (sorted(done), 0, drawn)
     assert {event.total for event in events} == {drawn}
@@ -121,59 +122,62 @@ def test_the_work_that_is_reported_is_the_work_that_is_done(clips: Clips, tmp_pa
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("rgb.mp4", "its pictures are gbrp (profile 244, chroma format 3, 8 bits), which new ones cannot match"),
-        ("monochrome.mp4", "(profile 100, chroma format 0, 8 bits), which new ones cannot match"),
+        ("rgb.mp4", "its frames are gbrp (profile 244, chroma format 3, 8 bits), which x264 cannot match"),
+        ("monochrome.mp4", "(profile 100, chroma format 0, 8 bits), which x264 cannot match"),
         ("hevc.mp4", "its codec is hevc; only h264 can be spliced"),
         ("stream_spliced.ts", "its container is mpegts; only MP4, MOV and Matroska can be spliced"),
-        ("vorbis.mkv", ".mp4 does not take its vorbis sound as it is"),
+        ("vorbis.mkv", "its vorbis audio cannot be copied to .mp4"),
         ("broken_packets.mp4", "packet"),
-        ("changing_sets.mp4", "its parameter sets change in mid-stream"),
+        ("changing_sets.mp4", "its parameter sets change within the stream"),
     ],
 )
-def test_what_is_not_spliced_is_rendered_in_full_and_says_why(
+def test_splice_unsupported_clip_rendered_in_full_with_reason(
     clips: Clips, tmp_path: Path, name: str, reason: str
 ) -> None:
-    made = render(clips.get(name), tmp_path, (0.3, 0.6))
-    assert (made.result.plan, made.result.frames_copied) == ("full", 0)
-    assert reason in made.result.reason
-    assert quiet(made.path) == ""
+    rendering = render(clips.get(name), tmp_path, (0.3, 0.6))
+    assert (rendering.result.plan, rendering.result.frames_copied) == ("full", 0)
+    assert reason in rendering.result.reason
+    assert quiet(rendering.path) == ""
 
 
 @pytest.mark.parametrize(
     ("fields", "output", "reason"),
     [
-        ({"smart": False}, "out.mp4", "the request asks for it"),
-        ({"encoder": "ffv1"}, "out.mkv", "the request asks for the encoder ffv1; libx264 can be spliced"),
-        ({}, "out.mkv", "the output is .mkv; only .m4v, .mov, .mp4 are spliced"),
+        ({"smart": False}, "out.mp4", "the request disables smart rendering"),
+        ({"encoder": "ffv1"}, "out.mkv", "the request asks for the encoder ffv1; only libx264 can be spliced"),
+        ({}, "out.mkv", "the output is .mkv; only .m4v, .mov, .mp4 can be spliced"),
     ],
 )
-def test_a_request_can_want_all_of_it_rendered(
+def test_splice_disabled_by_request_renders_in_full(
     clips: Clips, tmp_path: Path, fields: dict[str, object], output: str, reason: str
 ) -> None:
     encode = dataclasses.replace(FAST, **fields)  # type: ignore[arg-type]
-    made = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6), output=output, encode=encode)
-    assert (made.result.plan, made.result.reason) == ("full", reason)
+    rendering = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6), output=output, encode=encode)
+    assert (rendering.result.plan, rendering.result.reason) == ("full", reason)
 
 
-def test_a_clip_that_changes_all_through_is_rendered_in_full(clips: Clips, tmp_path: Path) -> None:
-    made = render(clips.get("no_b.mp4"), tmp_path, (0, 100))
-    assert (made.result.plan, made.result.reason) == (
+def test_splice_clip_changed_everywhere_renders_in_full(clips: Clips, tmp_path: Path) -> None:
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (0, 100))
+    assert (rendering.result.plan, rendering.result.reason) == (
         "full",
-        "every picture of it changes, or depends on one that does",
+        "all of its frames change, or depend on one that does",
     )
-    made = render(clips.get("no_b.mp4"), tmp_path, (0.1, 100))
-    assert (made.result.plan, made.result.reason) == ("full", "97 of its pictures would have to be rendered anyway")
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (0.1, 100))
+    assert (rendering.result.plan, rendering.result.reason) == (
+        "full",
+        "97 of its frames would have to be rendered anyway",
+    )
 
 
-def test_a_gpu_that_encodes_renders_all_of_what_changes_much(
+def test_splice_many_changes_with_gpu_encoder_renders_in_full(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto = EncodeOptions(preset="ultrafast")
     source = clips.get("no_b.mp4")
-    monkeypatch.setattr(smart, "try_encoder", lambda *_, **__: None)  # as on a machine with NVENC
-    made = render(source, tmp_path, (0.96, 2.5), encode=auto)
-    assert made.result.reason == (
-        "h264_nvenc starts here, and makes all of it sooner than libx264 the 48 pictures that change"
+    monkeypatch.setattr(try_smart, "try_encoder", lambda *_, **__: None)  # as on a machine with NVENC
+    rendering = render(source, tmp_path, (0.96, 2.5), encode=auto)
+    assert rendering.result.reason == (
+        "h264_nvenc is available, and encodes all of it faster than libx264 the 48 changed frames"
     )
     check(render(source, tmp_path, (0.96, 1.5), encode=auto))
     monkeypatch.undo()
@@ -181,14 +185,14 @@ def test_a_gpu_that_encodes_renders_all_of_what_changes_much(
     check(render(source, tmp_path, (0.96, 2.5), encode=auto))
 
 
-def test_a_named_output_of_quicktime_is_one(clips: Clips, tmp_path: Path) -> None:
-    made = render(clips.get("quicktime.mov"), tmp_path, (1.3, 1.6), output="out.mov")
-    check(made)
-    assert b"ftypqt" in made.path.read_bytes()[:16]
+def test_splice_mov_output_is_quicktime(clips: Clips, tmp_path: Path) -> None:
+    rendering = render(clips.get("quicktime.mov"), tmp_path, (1.3, 1.6), output="out.mov")
+    check(rendering)
+    assert b"ftypqt" in rendering.path.read_bytes()[:16]
 
 
-def test_a_spliced_clip_is_spliced_again(clips: Clips, tmp_path: Path) -> None:
-    """Its track has two sets of each kind then, and gets a third."""
+def test_splice_spliced_clip_works_again(clips: Clips, tmp_path: Path) -> None:
+    """The track already has two sets of each kind, and gets a third."""
     once = render(clips.get("pyramid.mp4"), tmp_path, (1.3, 1.6), output="once.mp4")
     again = render(once.path, tmp_path, (1.4, 1.5), (2.8, 2.9))
     check(again)
@@ -197,7 +201,7 @@ def test_a_spliced_clip_is_spliced_again(clips: Clips, tmp_path: Path) -> None:
     assert (len(sets.sps), len(sets.pps)) == (3, 3)
 
 
-def test_the_index_comes_first(clips: Clips, tmp_path: Path) -> None:
+def test_splice_output_index_comes_first(clips: Clips, tmp_path: Path) -> None:
     data = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6)).path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 
@@ -224,14 +228,14 @@ def _late(packet: Packet, place: int) -> Packet:
 
 
 def _lasting(packet: Packet, place: int) -> Packet:
-    """All is as planned but the length of the last picture, which only a look at the whole file finds."""
+    """Only the length of the last picture is wrong, which only a scan of the whole file detects."""
     if place == 99:
         packet.duration = 40 * 512
     return packet
 
 
 def _undecodable(packet: Packet, place: int) -> Packet:
-    """The first new picture ends in noise."""
+    """Replace the end of the first new picture with noise."""
     if place != 48:
         return packet
     data = bytes(packet)
@@ -248,62 +252,62 @@ def _like(packet: Packet, data: bytes) -> Packet:
 @pytest.mark.parametrize(
     ("alter", "words"),
     [
-        (_flipped, "packet 5 is not the copy that it should be"),
+        (_flipped, "packet 5 is not a copy of the source packet"),
         (_dropped, "packet 5 is not"),
-        (_late, "the pictures are not shown when they should be"),
+        (_late, "the frames have wrong presentation times"),
         (_undecodable, "joint"),
-        (_lasting, "the output has another seconds than was asked for"),
+        (_lasting, "the duration in seconds of the output is"),
     ],
 )
-def test_a_splice_that_is_not_right_is_not_published(
+def test_splice_wrong_output_not_published(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alter: Alter, words: str
 ) -> None:
-    """Whatever goes wrong in between, what comes out is a full render that says so."""
-    honest = splicing._Splice._picture_packet
+    """Every fault leads to a full render with a reason."""
+    honest = splice._Splice._picture_packet
 
-    def altered(self: splicing._Splice, packet: Packet, place: int) -> Packet | None:
-        made = honest(self, packet, place)
-        return None if made is None else alter(made, place)
+    def altered(self: splice._Splice, packet: Packet, place: int) -> Packet | None:
+        packet_bytes = honest(self, packet, place)
+        return None if packet_bytes is None else alter(packet_bytes, place)
 
-    monkeypatch.setattr(splicing._Splice, "_picture_packet", altered)
-    made = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
-    assert made.result.plan == "full"
-    assert made.result.reason.startswith("copying was tried, but ")
-    assert words in made.result.reason
-    assert made.result.frames_copied == 0
-    assert abs(probe(made.path, scan=True).duration_seconds - 4) < Fraction(1, 25)
-    assert quiet(made.path) == ""
-    events = [event for event in made.events if event.phase == "render"]
+    monkeypatch.setattr(splice._Splice, "_picture_packet", altered)
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
+    assert rendering.result.plan == "full"
+    assert rendering.result.reason.startswith("copying its packets failed: ")
+    assert words in rendering.result.reason
+    assert rendering.result.frames_copied == 0
+    assert abs(probe(rendering.path, scan=True).duration_seconds - 4) < Fraction(1, 25)
+    assert quiet(rendering.path) == ""
+    events = [event for event in rendering.events if event.phase == "render"]
     assert (events[-1].done, events[-1].total) == (100, 100)
 
 
-def test_splice_whose_joint_decodes_to_fewer_pictures_is_rendered_in_full(
+def test_splice_joint_with_missing_pictures_renders_in_full(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Decoding begins at a picture that refers to earlier ones, so that what comes out at first is not whole.
-    monkeypatch.setattr(checking, "_around_joints", lambda *_: [(60, 70)])
-    made = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
-    assert made.result.plan == "full"
-    assert "packets 60 to 70 around a joint give" in made.result.reason
+    # Decoding starts at a picture that refers to earlier ones, so the first pictures are incomplete.
+    monkeypatch.setattr(verify, "_around_joints", lambda *_: [(60, 70)])
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
+    assert rendering.result.plan == "full"
+    assert "packets 60 to 70 around a joint give" in rendering.result.reason
 
 
-def test_a_track_without_its_new_parameter_sets_is_not_published(
+def test_splice_track_without_new_parameter_sets_not_published(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = clips.get("spliced.mp4")
     with av.open(str(source)) as container:
         old = container.streams.video[0].codec_context.extradata or b""
     monkeypatch.setattr(ParameterSets, "record", lambda _: old)
-    made = render(source, tmp_path, (1.3, 1.6))
-    assert "the track does not hold its parameter sets as it should" in made.result.reason
+    rendering = render(source, tmp_path, (1.3, 1.6))
+    assert "the video track does not have the planned parameter sets" in rendering.result.reason
 
 
-def test_cancelling_in_a_window_leaves_nothing(clips: Clips, tmp_path: Path) -> None:
+def test_splice_cancelled_in_window_leaves_nothing(clips: Clips, tmp_path: Path) -> None:
     token = CancellationToken()
 
     class Stop(list[ProgressEvent]):
         def append(self, event: ProgressEvent) -> None:
-            if event.phase == "render":  # its beginning; looked at behind the first frame
+            if event.phase == "render":  # its start; checked after the first frame
                 token.cancel()
 
     with pytest.raises(JobCancelledError):
@@ -311,10 +315,10 @@ def test_cancelling_in_a_window_leaves_nothing(clips: Clips, tmp_path: Path) -> 
     assert not list(tmp_path.rglob("*out*"))
 
 
-def test_a_decoder_that_is_left_in_mid_stream_ends(clips: Clips) -> None:
-    """Its threads must not need the interpreter that waits for them."""
+def test_splice_decoder_abandoned_mid_stream_ends(clips: Clips) -> None:
+    """Its threads must not need the interpreter, which waits for them."""
     picture = read_picture(probe(clips.get("spliced.mp4")))
-    window = Window(first=0, end=100, kept=(0, 100), decode_from=0)
+    window = RenderSpan(first=0, end=100, kept=(0, 100), decode_from=0)
     for count in range(1, 40):
         frames = windows._decoded(picture, window, Settings.from_env())
         assert [frame.pts for frame in itertools.islice(frames, count)] == list(range(count))
@@ -323,7 +327,7 @@ def test_a_decoder_that_is_left_in_mid_stream_ends(clips: Clips) -> None:
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_structure_with_any_regions(
+def test_splice_any_structure_with_any_regions_works(
     tmp_path_factory: pytest.TempPathFactory, clips: Clips, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -352,11 +356,11 @@ def test_any_structure_with_any_regions(
         pixel_format=draw(st.sampled_from(["yuv420p", "yuv422p", "yuv420p10le", "yuv422p10le", "yuv444p"])),
     )(clips, source)
     starts = draw(st.lists(st.integers(0, 60), max_size=3))
-    made = render(source, folder, *((start / 25, (start + draw(st.integers(0, 12))) / 25) for start in starts))
-    if made.result.plan == "full":
-        assert "every picture" in made.result.reason or "have to be rendered anyway" in made.result.reason
+    rendering = render(source, folder, *((start / 25, (start + draw(st.integers(0, 12))) / 25) for start in starts))
+    if rendering.result.plan == "full":
+        assert "every picture" in rendering.result.reason or "have to be rendered anyway" in rendering.result.reason
     else:
-        check(made)
+        check(rendering)
 
 
 @pytest.mark.parametrize(
@@ -366,22 +370,22 @@ def test_any_structure_with_any_regions(
         *(("twelve_seconds.mp4", "veryfast"), ("twelve_seconds.mp4", "slow")),
     ],
 )
-def test_no_step_is_seen_at_a_joint(clips: Clips, tmp_path: Path, name: str, preset: str) -> None:
-    """What no region touches loses no more in a window than the source would lose at crf 18."""
+def test_splice_joint_has_no_visible_quality_step(clips: Clips, tmp_path: Path, name: str, preset: str) -> None:
+    """Untouched pictures in a window lose no more than the source encoded at crf 18."""
     source = clips.get(name)
-    made = render(source, tmp_path, (1.3, 1.6), encode=EncodeOptions(encoder="libx264", preset=preset))
+    rendering = render(source, tmp_path, (1.3, 1.6), encode=EncodeOptions(encoder="libx264", preset=preset))
     again = tmp_path / "again.mp4"
     ffmpeg("-i", source, "-an", "-c:v", "libx264", "-preset", preset, "-crf", "18", "-frames:v", "80", again)
-    (window,) = made.plan.windows
+    (window,) = rendering.plan.windows
     losses = []
-    for path in (made.path, again):
+    for path in (rendering.path, again):
         with FrameReader(path, pixel_format="gray8") as new, FrameReader(source, pixel_format="gray8") as old:
             for before, after in itertools.islice(zip(old, new, strict=False), *window.kept):
-                # Behind the dimmed picture's end nothing is drawn.
+                # Nothing is drawn after the end of the dimming.
                 if before.pts_seconds > Fraction(16, 10) and after.index < 80:
                     losses.append((path, float(np.mean((before.image.astype(float) - after.image) ** 2))))
-    ours, theirs = (np.mean([loss for at, loss in losses if at == path]) for path in (made.path, again))
-    assert 0 < ours <= theirs
+    smart_loss, full_loss = (np.mean([loss for at, loss in losses if at == path]) for path in (rendering.path, again))
+    assert 0 < smart_loss <= full_loss
 
 
 @pytest.mark.parametrize(
@@ -394,35 +398,35 @@ def test_no_step_is_seen_at_a_joint(clips: Clips, tmp_path: Path, name: str, pre
         (31, "fast", "fast", 17, "8x8dct=1"),
     ],
 )
-def test_few_new_pictures_are_encoded_quickly(
+def test_splice_few_new_pictures_use_fast_preset(
     clips: Clips, frames: int, wanted: str, preset: str, quality: int, words: str
 ) -> None:
-    """Of three hundred, thirty are few."""
+    """30 of 300 pictures are few."""
     picture = read_picture(probe(clips.get("twelve_seconds.mp4")))
-    window = Window(first=0, end=frames, kept=(0, frames), decode_from=0)
+    window = RenderSpan(first=0, end=frames, kept=(0, frames), decode_from=0)
     plan = RenderPlan("smart", windows=(window,), kept=(0, 300))
-    match = Matching.of(plan, picture, EncodeOptions(preset=wanted))
+    match = X264Settings.of(plan, picture, EncodeOptions(preset=wanted))
     assert (match.preset, match.quality) == (preset, quality)
     assert match.options(plan, picture)["x264-params"].endswith(f":{words}")
-    assert Matching.of(plan, picture, EncodeOptions(preset=wanted, quality=3)).quality == 3
+    assert X264Settings.of(plan, picture, EncodeOptions(preset=wanted, quality=3)).quality == 3
 
 
-def test_an_output_is_looked_at_once(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splice_output_is_scanned_once(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
 
     def look(path: Path, **how: object) -> MediaInfo:
         looked.append(path)
         return probe(path, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publishing, "probe", look)
-    made = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6))
-    assert made.result.plan == "smart"
+    monkeypatch.setattr(outputs, "probe", look)
+    rendering = render(clips.get("spliced.mp4"), tmp_path, (1.3, 1.6))
+    assert rendering.result.plan == "smart"
     assert [path.name for path in looked] == ["output.mp4"]
 
 
-def test_probe_reads_back_what_was_spliced(clips: Clips, tmp_path: Path) -> None:
-    made = render(clips.get("ntsc.mkv"), tmp_path, (1.3, 1.6))
-    found = probe(made.path, scan=True)
-    assert (found.fps, found.constant_rate, found.frame_count_header) == (Fraction(30000, 1001), True, 120)
-    assert [count for count, _ in sample_durations(made.path)] == [120]
-    assert len(packets(made.path)) == 120
+def test_splice_probe_of_output_matches_source(clips: Clips, tmp_path: Path) -> None:
+    rendering = render(clips.get("ntsc.mkv"), tmp_path, (1.3, 1.6))
+    output = probe(rendering.path, scan=True)
+    assert (output.fps, output.constant_rate, output.frame_count_header) == (Fraction(30000, 1001), True, 120)
+    assert [count for count, _ in sample_durations(rendering.path)] == [120]
+    assert len(packets(rendering.path)) == 120

@@ -1,4 +1,4 @@
-"""Spliced clips in a browser: seeking to both sides of every joint, and playing across it."""
+"""Spliced clips in a browser: seeking around every joint, and playing across it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser import Page, browser_page
 from tests.clips import Clips
 from tests.media.splices import Rendering, render
 
-from reel_modal.frames import U8Array
+from reel_modal.media.frames import U8Array
 
 BLOCK = 12
 SCRIPT = """(async () => {
@@ -85,16 +85,16 @@ async def load(page: Page, clip: bytes) -> tuple[int, int, float]:
 
 
 def blocks(picture: U8Array) -> U8Array:
-    """Mean light of blocks of an upright RGB picture (H, W, 3)."""
+    """Return the mean brightness of the blocks of an upright RGB picture (H, W, 3)."""
     light = picture @ np.array([0.299, 0.587, 0.114])
     height, width = (side // BLOCK * BLOCK for side in light.shape)
     return light[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3)).ravel()
 
 
-def expected(made: Rendering) -> list[tuple[float, U8Array]]:
-    """Time and blocks of every picture of the output, by libav."""
-    turn = made.media.orientation.rotation_degrees // 90
-    with av.open(str(made.path)) as container:
+def expected(rendering: Rendering) -> list[tuple[float, U8Array]]:
+    """Return the time and the blocks of every picture of the output, decoded by libav."""
+    turn = rendering.media.orientation.rotation_degrees // 90
+    with av.open(str(rendering.path)) as container:
         return [
             (float(frame.time or 0), blocks(np.rot90(frame.to_ndarray(format="rgb24"), -turn)))
             for frame in container.decode(video=0)
@@ -102,33 +102,33 @@ def expected(made: Rendering) -> list[tuple[float, U8Array]]:
 
 
 @pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv", "high10.mp4", "high422_10.mp4", "top_first.mp4"])
-async def test_a_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_path: Path, name: str) -> None:
-    made = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
-    assert made.result.plan == "smart"
-    pictures = expected(made)
-    clip = made.path.read_bytes()
-    joints = [edge for window in made.plan.windows for edge in window.kept]
+async def test_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_path: Path, name: str) -> None:
+    rendering = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
+    assert rendering.result.plan == "smart"
+    pictures = expected(rendering)
+    clip = rendering.path.read_bytes()
+    joints = [edge for window in rendering.plan.windows for edge in window.kept]
 
-    def check(time: float, seen: list[float]) -> int:
+    def check(time: float, shown: list[float]) -> int:
         rank = min(range(len(pictures)), key=lambda rank: abs(pictures[rank][0] - time))
         assert abs(pictures[rank][0] - time) < 0.002
-        off = np.abs(np.array(seen) - pictures[rank][1])
-        others = [float(np.abs(np.array(seen) - pictures[other][1]).mean()) for other in (rank - 1, rank + 1)]
+        off = np.abs(np.array(shown) - pictures[rank][1])
+        neighbors = [float(np.abs(np.array(shown) - pictures[other][1]).mean()) for other in (rank - 1, rank + 1)]
         assert off.mean() < 8
-        assert off.mean() <= min(others)
+        assert off.mean() <= min(neighbors)
         return rank
 
     async with browser_page() as page:
         width, height, seconds = await load(page, clip)
-        assert (width, height) == made.media.size
+        assert (width, height) == rendering.media.size
         assert seconds == pytest.approx(4, abs=0.05)
-        step = float(1 / made.media.fps)
+        step = float(1 / rendering.media.fps)
         for joint in joints:
             for rank in (joint - 1, joint):
-                time, seen = await page.run(f"window.seek({(rank + 0.5) * step!r})")
-                assert check(time, seen) == rank
+                time, shown = await page.run(f"window.seek({(rank + 0.5) * step!r})")
+                assert check(time, shown) == rank
         for joint in joints:
             played = await page.run(f"window.play({(joint - 5) * step!r}, {(joint + 4) * step!r})")
-            ranks = [check(time, seen) for time, seen in played]
+            ranks = [check(time, shown) for time, shown in played]
             assert ranks == sorted(ranks)
             assert ranks[0] < joint <= ranks[-1]

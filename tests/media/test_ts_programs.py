@@ -1,4 +1,4 @@
-"""A broadcast with several programs: what goes along belongs to the picture."""
+"""A broadcast with several programs: only the streams of the video's program are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EDITS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 
 
 def multiplex(path: Path, *options: str, sizes: tuple[str, str] = ("64x48", "128x96")) -> Path:
-    """Two programs, each with a picture and a sound."""
+    """Make two programs, each with video and audio."""
     inputs: list[str] = []
     for size, pitch in zip(sizes, PITCHES.values(), strict=True):
         inputs += ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=2"]
@@ -43,7 +43,7 @@ def multiplex(path: Path, *options: str, sizes: tuple[str, str] = ("64x48", "128
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("sizes", [("64x48", "128x96"), ("128x96", "64x48")])
-def test_sound_of_another_program_is_left_out_and_named(sizes: tuple[str, str], edit: str, tmp_path: Path) -> None:
+def test_audio_of_other_program_dropped_with_note(sizes: tuple[str, str], edit: str, tmp_path: Path) -> None:
     source, output = multiplex(tmp_path / "in.ts", sizes=sizes), tmp_path / "out.mp4"
     kind, fields = EDITS[edit]
     media = probe(source)
@@ -57,10 +57,10 @@ def test_sound_of_another_program_is_left_out_and_named(sizes: tuple[str, str], 
     assert [stream.kind for stream in other] == ["picture", "sound"]
     named = [note.message for note in result.degraded if note.code in {"sound_dropped", "video_dropped"}]
     assert len(named) == 2
-    assert all("it belongs to another program than the picture" in message for message in named)
+    assert all("it belongs to another program than the video" in message for message in named)
 
 
-def test_sounds_of_one_program_all_go_along(tmp_path: Path) -> None:
+def test_audio_streams_of_one_program_all_kept(tmp_path: Path) -> None:
     source = tmp_path / "in.ts"
     sounds = ("-f", "lavfi", "-i", "sine=400:duration=2", "-f", "lavfi", "-i", "sine=900:duration=2")
     picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=2")
@@ -71,17 +71,17 @@ def test_sounds_of_one_program_all_go_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (4, 0), (0, 16)])
-def test_programs_are_read_from_their_tables(before: int, after: int, tmp_path: Path) -> None:
-    """As they are, with a time before each packet (M2TS), or with a check after each."""
+def test_programs_of_reads_tables(before: int, after: int, tmp_path: Path) -> None:
+    """Plain, with a time before each packet (M2TS), or with a checksum after each."""
     data, beside = multiplex(tmp_path / "in.ts").read_bytes(), random.Random(1)
     packets = [
         beside.randbytes(before) + data[at : at + 188] + beside.randbytes(after) for at in range(0, len(data), 188)
     ]
-    found = programs_of(BytesIO(b"".join(packets)))
-    assert [len(program) for program in found] == [2, 2]
-    assert not found[0] & found[1]
-    cut = b"".join(packets)[77:]  # a recording may begin anywhere
-    assert programs_of(BytesIO(cut)) == found
+    programs = programs_of(BytesIO(b"".join(packets)))
+    assert [len(program) for program in programs] == [2, 2]
+    assert not programs[0] & programs[1]
+    cut = b"".join(packets)[77:]  # a recording may start anywhere
+    assert programs_of(BytesIO(cut)) == programs
 
 
 def packet(pid: int, payload: bytes, *, begins: bool) -> bytes:
@@ -93,7 +93,7 @@ def section(table: int, number: int, body: bytes) -> bytes:
     return bytes((table, 0xB0 | length >> 8, length & 0xFF, number >> 8, number & 0xFF, 0xC1, 0, 0)) + body + bytes(4)
 
 
-def test_table_longer_than_a_packet_is_read(tmp_path: Path) -> None:
+def test_programs_of_table_longer_than_packet_is_read(tmp_path: Path) -> None:
     listed = bytes((0, 0, 0xE0, 0x10, 0, 7, 0xE1, 0))
     streams = b"".join(bytes((27, 0xE2, pid, 0xF0, 8)) + bytes(8) for pid in range(40))
     table = b"\0" + section(2, 7, bytes((0xE2, 0, 0xF0, 0)) + streams)
@@ -103,7 +103,7 @@ def test_table_longer_than_a_packet_is_read(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
-def test_garbage_has_no_programs_and_no_errors(parts: list[bytes]) -> None:
+def test_programs_of_garbage_is_empty(parts: list[bytes]) -> None:
     data = b"".join(b"\x47\x40\x00\x10" + part.ljust(184, b"\x47")[:184] for part in parts)
     assert isinstance(programs_of(BytesIO(data)), tuple)
     assert programs_of(BytesIO(b"".join(parts))) == () or parts

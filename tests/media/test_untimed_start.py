@@ -1,4 +1,4 @@
-"""Matroska whose first pictures come before its zero, where libav reads no times."""
+"""Matroska with first pictures before zero, for which libav reads no times."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.clips import ffmpeg
 from tests.media.rendered import rendered
 
 from reel_modal import FrameReader
-from reel_modal.frames import U8Array
+from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.media import probe
-from reel_modal.media.frame_reader import Decoder
+from reel_modal.media.frames import U8Array
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, OverlayRequest
 
 STEADY = "testsrc2=size=160x96:rate=30:duration=4"
@@ -42,15 +42,15 @@ def pictures(source: Path, decoder: Decoder) -> list[tuple[Fraction, U8Array]]:
 @pytest.mark.parametrize("decoder", ["process", "in_process"])
 @pytest.mark.parametrize("reordered", ["0", "3"])
 def test_pictures_before_zero_get_times(decoder: Decoder, reordered: str, tmp_path: Path) -> None:
-    found = pictures(before_zero(tmp_path / "in.mkv", STEADY, "-bf", reordered), decoder)
+    decoded = pictures(before_zero(tmp_path / "in.mkv", STEADY, "-bf", reordered), decoder)
     expected = pictures(tmp_path / "plain.mkv", decoder)
-    assert len(found) == len(expected) == 120
-    for (seconds, image), (plain_seconds, plain_image) in zip(found, expected, strict=True):
+    assert len(decoded) == len(expected) == 120
+    for (seconds, image), (plain_seconds, plain_image) in zip(decoded, expected, strict=True):
         assert float(seconds) == pytest.approx(float(plain_seconds) - 1.5, abs=0.002)
         assert (image == plain_image).all()
 
 
-def test_length_before_zero_is_part_of_the_length(tmp_path: Path) -> None:
+def test_duration_includes_pictures_before_zero(tmp_path: Path) -> None:
     media = probe(before_zero(tmp_path / "in.mkv"), scan=True)
     assert media.scan is not None
     assert (media.start_seconds, media.fps, media.scan.frame_count) == (Fraction(-3, 2), 30, 120)
@@ -70,7 +70,7 @@ EDITS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_outputs_begin_before_zero(edit: str, tmp_path: Path) -> None:
+def test_render_includes_pictures_before_zero(edit: str, tmp_path: Path) -> None:
     kind, fields = EDITS[edit]
     result = rendered(kind, before_zero(tmp_path / "in.mkv"), tmp_path / "out.mp4", **fields)
     assert (result.frames, result.duration_seconds) == (120, 4)
@@ -80,19 +80,19 @@ def test_outputs_begin_before_zero(edit: str, tmp_path: Path) -> None:
     assert float(sound.duration_seconds or 0) == pytest.approx(4, abs=0.03)
 
 
-def test_trim_counts_from_the_first_picture(tmp_path: Path) -> None:
+def test_trim_times_count_from_first_picture(tmp_path: Path) -> None:
     source = before_zero(tmp_path / "in.mkv")
     trim = {"trim_start_seconds": 1, "trim_end_seconds": 2, "output_size": (160, 96)}
     rendered(FramingRequest, source, tmp_path / "out.mp4", **trim)
-    found = pictures(tmp_path / "out.mp4", "in_process")
-    assert len(found) == 30
+    decoded = pictures(tmp_path / "out.mp4", "in_process")
+    assert len(decoded) == 30
     expected = pictures(source, "in_process")[30:60]
-    for (_, image), (_, original) in zip(found, expected, strict=True):
+    for (_, image), (_, original) in zip(decoded, expected, strict=True):
         assert abs(image.astype(int) - original).mean() < 6
 
 
-def test_uneven_pictures_before_zero_are_all_shown(tmp_path: Path) -> None:
-    """How far apart they are is lost: they are shown evenly, and none of them is dropped."""
+def test_uneven_pictures_before_zero_all_rendered(tmp_path: Path) -> None:
+    """Their distances are unknown: they are spaced evenly, and none is dropped."""
     source = before_zero(tmp_path / "in.mkv", SLOW_AT_FIRST)
     count = len(pictures(source, "process"))
     result = rendered(OverlayRequest, source, tmp_path / "out.mp4", regions=(), rate="source")

@@ -1,4 +1,4 @@
-"""Memory while a clip is enlarged: as much for a long clip as for a short one."""
+"""Peak memory of upscaling is independent of the clip's length."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.networks import repeating
 from reel_modal.testing import make_clip
 
 SHORT_SECONDS, LONG_SECONDS = 1, 4  # 25 and 100 frames
-# The 75 frames that the long clip has more would take 104 MB at 1280x720 if they were kept.
+# The 75 additional frames of the long clip would take 104 MB at 1280x720 if they were kept.
 MOST_MORE_MB = 15
 
-# A process of its own: the peak of this one was set by whatever ran before. The short clip comes first, so that
-# what is loaded and reserved once is not counted.
+# A separate process, because earlier tests have set the peak of this one. The short clip runs first, so that one-time
+# allocations are not counted.
 PROGRAM = """
 import hashlib, resource, sys
 from pathlib import Path
@@ -37,8 +37,8 @@ for clip in clips:
 """
 
 
-def test_a_long_clip_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    network = tmp_path / "repeating.onnx"  # far faster than the encoder, so that frames would pile up
+def test_upscale_long_clip_uses_no_more_memory_than_short(tmp_path: Path) -> None:
+    network = tmp_path / "repeating.onnx"  # far faster than the encoder, so that frames would accumulate
     network.write_bytes(repeating(1).to_bytes())
     clips = [
         str(make_clip(tmp_path / f"{seconds}.mp4", size=(640, 360), seconds=seconds))

@@ -1,4 +1,4 @@
-"""A real server on this machine, for as long as a block lasts."""
+"""Run a real server on this machine within a block."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from starlette.types import ASGIApp
 
 @asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
-    """Serve `app` on 127.0.0.1 and yield the port; afterwards nothing listens there and no connection is open."""
+    """Serve `app` on 127.0.0.1 and yield the port; afterwards the port is free and every connection is closed."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    listener.listen()  # who connects before the server runs waits for it
+    listener.listen()  # clients that connect before the server runs wait for it
     config = uvicorn.Config(
         app, log_level="error", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=0
     )

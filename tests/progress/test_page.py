@@ -1,4 +1,4 @@
-"""The example page in a real browser: a bar that only goes forward, whatever the network and the person do."""
+"""The example page in a real browser: the bar only goes forward, also after lost connections and reloads."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver(() => window.seen.push(bar.value)).observe(bar, {attributes: true});
 });
 """
-"""Every value that the bar had in this document."""
+"""Records every value of the bar in this document."""
 
 
 @dataclass
 class Wire:
-    """The app behind a network that a test can cut."""
+    """The app, with a network in between that a test can cut."""
 
     app: ASGIApp
     streams: list[asyncio.Event] = field(default_factory=list)
@@ -58,19 +58,19 @@ class Wire:
         if cut.is_set():
             answering.cancel()
             await asyncio.wait({answering})
-            # Ending without the end of the answer closes the connection, as a network does that drops.
+            # Closes the connection without the end of the response, as a lost network connection does.
             return
         await answering
 
     async def stream(self, number: int) -> None:
-        """Return when the browser has asked so often."""
+        """Return when the browser has requested the stream `number` times."""
         async with self.opened, asyncio.timeout(60):
             await self.opened.wait_for(lambda: len(self.streams) >= number)
 
 
 @dataclass
 class Host:
-    """A job that a test moves on by hand, the page on it, and the wire between them."""
+    """A job on a manual clock, its page, and the connection between them."""
 
     clock: ManualClock
     job: Job[RenderResult]
@@ -78,7 +78,7 @@ class Host:
     url: str
 
     async def advance(self, seconds: float) -> None:
-        """Let the time of the job pass, and the server take its turns."""
+        """Advance the job's clock and let the server run."""
         await self.clock.advance(seconds)
 
 
@@ -106,7 +106,7 @@ async def check_forward(page: Page) -> list[float]:
     return seen
 
 
-async def test_the_bar_survives_a_dropped_connection_and_a_reload_and_ends_complete(tmp_path: Path) -> None:
+async def test_page_bar_survives_lost_connection_and_reload(tmp_path: Path) -> None:
     async with hosting() as host, browser_page() as page:
         await page.at_each_start(RECORD)
         await page.go(host.url)
@@ -120,7 +120,7 @@ async def test_the_bar_survives_a_dropped_connection_and_a_reload_and_ends_compl
         await page.screenshot(tmp_path / "page.png")
 
         host.wire.streams[0].set()
-        await host.wire.stream(2)  # the browser asks again by itself
+        await host.wire.stream(2)  # the browser reconnects automatically
         assert host.wire.resumed_from[1].startswith(tuple("123456789"))
         await host.advance(8.0)
         await page.until("document.querySelector('#source').textContent.includes('270 of 600')")
@@ -131,7 +131,7 @@ async def test_the_bar_survives_a_dropped_connection_and_a_reload_and_ends_compl
         before = await bar(page)
         await page.reload()
         await host.wire.stream(3)
-        assert await bar(page) >= before  # at once, before any news
+        assert await bar(page) >= before  # immediately, before the first event
         await host.advance(8.0)
         await page.until("document.querySelector('#source').textContent.includes('390 of 600')")
 
@@ -141,14 +141,14 @@ async def test_the_bar_survives_a_dropped_connection_and_a_reload_and_ends_compl
         assert seen[-1] == 100
         assert [value for value in seen if value == 100] == [100]
         assert await page.run("document.querySelector('#percent').textContent") == "100 %"
-        # Whoever comes back to it sees it complete, and asks once.
+        # After the end, a reloaded page shows the complete bar and requests the stream once.
         await page.reload()
         await host.wire.stream(4)
         assert await bar(page) == 100
         assert (await host.job.result()).job_id == "job"
 
 
-async def test_a_stuck_job_says_so_and_a_failed_one_keeps_its_bar() -> None:
+async def test_page_stuck_job_shows_message_and_failure_keeps_bar() -> None:
     events = [ProgressEvent("render", 30, 600, 2.0, 1)]
     broken = InvalidMediaError("it ends in the middle")
     async with hosting(events=events, seconds=80.0, error=broken) as host, browser_page() as page:
@@ -156,7 +156,7 @@ async def test_a_stuck_job_says_so_and_a_failed_one_keeps_its_bar() -> None:
         await page.go(host.url)
         await host.wire.stream(1)
         await host.advance(46.2)
-        await page.until("document.querySelector('#message').textContent.includes('no news for 40 s')")
+        await page.until("document.querySelector('#message').textContent.includes('no update for 40 s')")
         before = await bar(page)
         await host.advance(60.0)
         await page.until("document.body.dataset.status === 'error'")
@@ -165,13 +165,13 @@ async def test_a_stuck_job_says_so_and_a_failed_one_keeps_its_bar() -> None:
         await check_forward(page)
 
 
-async def test_a_job_that_nobody_knows_is_said_to_be_unknown() -> None:
+async def test_page_unknown_job_shows_a_message() -> None:
     async with hosting() as host, browser_page() as page:
         await page.go(host.url.rpartition("/")[0] + "/nonsense")
         await page.until("document.querySelector('#message').textContent === 'There is no such job.'")
 
 
-async def test_a_real_job_is_started_from_the_page_and_watched_to_its_end(tmp_path: Path) -> None:
+async def test_page_starts_a_real_job_and_shows_its_end(tmp_path: Path) -> None:
     await asyncio.to_thread(make_clip, tmp_path / "in.mp4", seconds=4)
 
     def new_request() -> object:
@@ -191,7 +191,7 @@ async def test_a_real_job_is_started_from_the_page_and_watched_to_its_end(tmp_pa
     assert output.stat().st_size > 0
 
 
-def test_without_a_browser_these_tests_fail_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):

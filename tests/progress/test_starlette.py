@@ -1,4 +1,4 @@
-"""A browser's view of a job: real requests to a real server, which resume, end, and leave nothing behind."""
+"""Progress streams of a real server: they resume, end, and leave no task running."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAN = ProgressPlan.weighted(startup_seconds=1, work=[WorkPhase("fetch", 1), Wor
 
 
 class Host:
-    """An app with one job that a test moves on."""
+    """An app with one job that the test controls."""
 
     def __init__(self) -> None:
         self.events = Events()
@@ -45,7 +45,7 @@ class Host:
         return progress_of(self.events, self.done, started_at=self._started_at, plan=PLAN, interval_seconds=0.02)
 
     def render(self, done: int) -> None:
-        """Say that so many of 100 frames are done."""
+        """Report `done` of 100 frames."""
         self.events.send(ProgressEvent("render", done, 100, done / 10, done + 1))
 
     async def _stream(self, request: Request) -> Response:
@@ -93,7 +93,7 @@ class Stream:
                     yield json.loads(value)
 
     async def until(self, condition: Any) -> list[dict[str, Any]]:
-        """Read until an event meets the condition, then hang up."""
+        """Read until an event meets the condition, then disconnect."""
         seen = []
         async with aclosing(aiter(self)) as events:  # type: ignore[type-var]
             async for event in events:
@@ -113,7 +113,7 @@ def check_forward(events: list[dict[str, Any]]) -> None:
     assert all(type(event["progress"]) is int for event in events)
 
 
-async def test_a_stream_goes_from_estimate_to_measure_to_the_end(host: Host, server: str) -> None:
+async def test_stream_is_simulated_then_measured_then_complete(host: Host, server: str) -> None:
     stream, seen = Stream(server), list[dict[str, Any]]()
     async for event in stream:
         seen.append(event)
@@ -123,7 +123,7 @@ async def test_a_stream_goes_from_estimate_to_measure_to_the_end(host: Host, ser
             host.done.set_result("reel.mp4")
     check_forward(seen)
     assert (seen[0]["status"], seen[0]["source"]) == ("processing", "simulated")
-    assert seen[0]["message"] in {"Sending the video...", "Starting the renderer..."}  # on a busy machine it is late
+    assert seen[0]["message"] in {"Sending the video...", "Starting the renderer..."}  # a busy machine may be late
     assert [event["status"] for event in seen[-2:]] == ["processing", "complete"]
     assert (seen[-1]["progress"], seen[-2]["done"], seen[-2]["total"]) == (100, 40, 100)
     assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -132,7 +132,7 @@ async def test_a_stream_goes_from_estimate_to_measure_to_the_end(host: Host, ser
     assert (stream.last_id, stream.retry) == (f"{len(seen)}-100.00-end", "250")
 
 
-async def test_a_reconnect_goes_on_where_the_browser_was(host: Host, server: str) -> None:
+async def test_stream_reconnect_resumes_at_last_event_id(host: Host, server: str) -> None:
     host.render(60)
     first = Stream(server)
     before = await first.until(lambda event: event["sequence"] >= 3)
@@ -147,7 +147,7 @@ async def test_a_reconnect_goes_on_where_the_browser_was(host: Host, server: str
     check_forward(before + after + rest)
 
 
-async def test_a_browser_that_saw_more_than_this_server_knows_sees_no_step_back(host: Host, server: str) -> None:
+async def test_stream_after_server_restart_does_not_go_back(host: Host, server: str) -> None:
     stream = Stream(server, "70-88.25")
     seen = await stream.until(lambda event: event["sequence"] >= 74)
     assert [event["sequence"] for event in seen] == [71, 72, 73, 74]
@@ -155,24 +155,24 @@ async def test_a_browser_that_saw_more_than_this_server_knows_sees_no_step_back(
     host.done.set_exception(ValueError("secret words of a log"))
     host.done.exception()
     (failed,) = await Stream(server, stream.last_id).until(bool)
-    assert (failed["status"], failed["progress"], failed["message"]) == ("error", 88, "Export failed.")
+    assert (failed["status"], failed["progress"], failed["message"]) == ("error", 88, "The job failed.")
 
 
-async def test_a_browser_that_saw_the_end_is_told_to_stop(host: Host, server: str) -> None:
+async def test_stream_reconnect_after_the_end_gets_204(host: Host, server: str) -> None:
     host.done.set_result("reel.mp4")
     stream = Stream(server)
     await stream.until(lambda event: event["status"] == "complete")
-    again = Stream(server, stream.last_id)
-    assert [event async for event in again] == []
-    assert again.status_code == 204
+    reconnected = Stream(server, stream.last_id)
+    assert [event async for event in reconnected] == []
+    assert reconnected.status_code == 204
 
 
-async def test_a_page_that_was_loaded_anew_may_say_what_it_has_seen(host: Host, server: str) -> None:
+async def test_stream_last_event_id_in_query_is_used(host: Host, server: str) -> None:
     async with httpx.AsyncClient(timeout=30) as client:
         url = f"http://{server}/progress?last_event_id="
         async with client.stream("GET", f"{url}7-40.00") as response:
             assert await first_id(response) == "8-40.00"
-        # What the browser itself says is newer than the address.
+        # The header that the browser sends is newer than the query.
         async with client.stream("GET", f"{url}7-40.00", headers={"Last-Event-ID": "9-50.00"}) as response:
             assert await first_id(response) == "10-50.00"
         assert (await client.get(f"{url}9-100.00-end")).status_code == 204
@@ -182,7 +182,7 @@ async def test_a_page_that_was_loaded_anew_may_say_what_it_has_seen(host: Host, 
     "last_id",
     ["", "7", "x-50.00", "7-101.00", "7-50", "-1-50.00", "7-50.00-END", "7-nan", "9" * 13 + "-1.00", "\u0667-50.00"],
 )
-async def test_an_id_that_is_none_of_ours_says_nothing(host: Host, server: str, last_id: str) -> None:
+async def test_stream_invalid_last_event_id_is_ignored(host: Host, server: str, last_id: str) -> None:
     url, raw = f"http://{server}/progress", last_id.encode()
     async with httpx.AsyncClient() as client, client.stream("GET", url, headers={b"Last-Event-ID": raw}) as response:
         assert response.status_code == 200
@@ -192,19 +192,19 @@ async def test_an_id_that_is_none_of_ours_says_nothing(host: Host, server: str, 
         assert line.startswith("id: 1-")
 
 
-async def test_a_hundred_percent_of_another_job_is_not_shown_before_the_end(server: str) -> None:
+async def test_stream_100_percent_of_other_job_is_capped_at_99(server: str) -> None:
     seen = await Stream(server, "7-100.00").until(bool)
     assert (seen[0]["status"], seen[0]["progress"]) == ("processing", 99)
 
 
-async def test_who_hangs_up_ends_only_his_own_stream(host: Host, server: str) -> None:
+async def test_stream_disconnect_ends_only_that_stream(host: Host, server: str) -> None:
     seen = await Stream(server).until(lambda event: event["sequence"] >= 2)
     assert seen
     await host.events.deserted.wait()
     assert not host.done.done()
 
 
-async def test_many_browsers_watch_one_job(host: Host, server: str) -> None:
+async def test_stream_many_browsers_each_get_the_end(host: Host, server: str) -> None:
     async def watch() -> list[dict[str, Any]]:
         return [event async for event in Stream(server)]
 
@@ -219,7 +219,7 @@ async def test_many_browsers_watch_one_job(host: Host, server: str) -> None:
         assert seen[-1]["progress"] == 100
 
 
-async def test_a_socket_goes_the_same_way(host: Host, server: str) -> None:
+async def test_socket_resumes_and_ends_like_a_stream(host: Host, server: str) -> None:
     seen: list[dict[str, Any]] = []
     async with connect(f"ws://{server}/socket") as socket:
         await socket.send("what a page says is ignored")
@@ -241,23 +241,23 @@ async def test_a_socket_goes_the_same_way(host: Host, server: str) -> None:
             await socket.recv()
 
 
-async def test_a_page_that_leaves_a_silent_socket_is_noticed(host: Host, server: str) -> None:
+async def test_socket_lost_connection_is_detected(host: Host, server: str) -> None:
     socket = await connect(f"ws://{server}/socket")
     await socket.recv()
-    socket.transport.abort()  # a network that drops says no goodbye
+    socket.transport.abort()  # a lost connection sends no close frame
     await host.events.deserted.wait()
     assert not host.done.done()
 
 
-def test_a_missing_starlette_is_named_with_its_cure() -> None:
+def test_missing_starlette_names_the_extra() -> None:
     code = "import sys; sys.modules['starlette'] = None; import reel_modal.contrib.starlette"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert "MissingDependencyError: starlette does not load here" in done.stderr
+    assert "MissingDependencyError: starlette cannot be imported" in done.stderr
     assert 'pip install "reel-modal[starlette]"' in done.stderr
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-async def test_an_impossible_pause_is_refused(host: Host, seconds: float) -> None:
+async def test_stream_invalid_retry_seconds_is_refused(host: Host, seconds: float) -> None:
     with pytest.raises(ConfigError, match="retry_seconds"):
         progress_events(
             Request({"type": "http", "headers": [], "query_string": b""}), host.updates(), retry_seconds=seconds

@@ -1,4 +1,4 @@
-"""What a network, a disk and a rival do to the storage: nothing lost, nothing half-written, every error named."""
+"""Storage under faults of network, disk and server: no lost or partial objects, and every error is named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from obstore.exceptions import GenericError
 from tests.object_store import BUCKET, SECRET_KEY, Network, ObjectStore, free_ports
 
-from reel_modal.config import Settings
 from reel_modal.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -26,14 +25,15 @@ from reel_modal.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
+from reel_modal.settings import Settings
 from reel_modal.storage import FolderStorage, Storage
 from reel_modal.storage.faults import storage_error
-from reel_modal.storage.objects import Patience
+from reel_modal.storage.objects import RetryPolicy
 from reel_modal.storage.urls import storage_at
 
 _MIB = 1 << 20
-HASTY = Patience(
-    connect_seconds=2, silent_seconds=1, request_seconds=3, request_retries=0, attempts=2, retry_seconds=20
+HASTY = RetryPolicy(
+    connect_seconds=2, read_timeout_seconds=1, request_seconds=3, request_retries=0, attempts=2, retry_seconds=20
 )
 
 UPLOAD = """
@@ -56,57 +56,57 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["/bin/umount", disk], check=True)
 
 
-def made(folder: Path, size: int, name: str = "made.mp4") -> Path:
+def new_file(folder: Path, size: int, name: str = "made.mp4") -> Path:
     path = folder / name
     path.write_bytes(os.urandom(size))
     return path
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_an_upload_that_is_killed_shows_nothing_and_leaves_the_former_object(s3: ObjectStore, tmp_path: Path) -> None:
+def test_publish_killed_upload_keeps_the_old_object(s3: ObjectStore, tmp_path: Path) -> None:
     storage = Storage.from_url(s3.url("killed"))
     storage.write_bytes("killed.mp4", b"former")
-    source = made(tmp_path, 40 * _MIB)
+    source = new_file(tmp_path, 40 * _MIB)
     with Network(bytes_per_second=5e6).to(s3.port) as network:
         command = [sys.executable, "-c", UPLOAD, s3.url("killed", port=network.port), str(source), "replace"]
         uploading = subprocess.Popen(command, env=os.environ | s3.environment)
-        wait_for(lambda: network.passed > 12 * _MIB)
+        wait_until(lambda: network.passed > 12 * _MIB)
         uploading.kill()
         uploading.wait()
     assert storage.read_bytes("killed.mp4") == b"former"
     assert source.stat().st_size == 40 * _MIB
-    # What is left is hidden, as S3 leaves it: a rule of the bucket's life cycle removes it (docs/storage.md).
-    assert len(s3.begun_uploads()) == 1
+    # The unfinished upload is hidden, as on S3; a lifecycle rule of the bucket removes it (docs/storage.md).
+    assert len(s3.unfinished_uploads()) == 1
     assert storage.publish(source, "killed.mp4") == 40 * _MIB
     assert storage.stat("killed.mp4").bytes == 40 * _MIB
 
 
-def test_an_upload_that_is_killed_before_it_gets_its_name_shows_nothing(s3: ObjectStore, tmp_path: Path) -> None:
+def test_publish_killed_before_the_final_copy_shows_nothing(s3: ObjectStore, tmp_path: Path) -> None:
     storage = Storage.from_url(s3.url("unnamed"))
-    source = made(tmp_path, 65 * _MIB)
+    source = new_file(tmp_path, 65 * _MIB)
     with Network(silent_from=b"x-amz-copy-source").to(s3.port) as network:
         command = [sys.executable, "-c", UPLOAD, s3.url("unnamed", port=network.port), str(source), "refuse"]
         uploading = subprocess.Popen(command, env=os.environ | s3.environment)
-        wait_for(lambda: network.silent)
+        wait_until(lambda: network.silent)
         uploading.kill()
         uploading.wait()
-    network.silent = False  # nobody is there any more to whom anything could pass
+    network.silent = False  # the killed process receives nothing any more
     with pytest.raises(ObjectNotFoundError):
         storage.stat("killed.mp4")
-    # The file lies where nobody looks, until the bucket's rule removes it (docs/storage.md).
+    # The file stays under `unpublished/` until a lifecycle rule removes it (docs/storage.md).
     assert len(s3.files_in("unnamed/unpublished")) == 1
     assert storage.publish(source, "killed.mp4", existing="refuse") == 65 * _MIB
     assert storage.stat("killed.mp4").bytes == 65 * _MIB
     assert len(s3.files_in("unnamed/unpublished")) == 1
 
 
-def test_a_lost_connection_is_made_again_and_nothing_is_lost(s3: ObjectStore, tmp_path: Path) -> None:
+def test_transfer_lost_connection_is_retried_completely(s3: ObjectStore, tmp_path: Path) -> None:
     data = os.urandom(20 * _MIB)
     with Network(cut_after_bytes=_MIB, cuts=3).to(s3.port) as network:
         storage = Storage.from_url(s3.url("lost", port=network.port))
@@ -117,28 +117,28 @@ def test_a_lost_connection_is_made_again_and_nothing_is_lost(s3: ObjectStore, tm
         assert network.cuts == 0
 
 
-def test_a_connection_that_is_lost_each_time_is_named(s3: ObjectStore, tmp_path: Path) -> None:
-    Storage.from_url(s3.url("lost-always")).publish(made(tmp_path, 2 * _MIB), "a.mp4")
+def test_fetch_connection_always_lost_is_unavailable(s3: ObjectStore, tmp_path: Path) -> None:
+    Storage.from_url(s3.url("lost-always")).publish(new_file(tmp_path, 2 * _MIB), "a.mp4")
     with Network(cut_after_bytes=65536, cuts=1000).to(s3.port) as network:
         storage = storage_at(s3.url("lost-always", port=network.port), patience=HASTY)
-        with pytest.raises(StorageUnavailableError, match=r"did not answer for the object under 'a\.mp4'"):
+        with pytest.raises(StorageUnavailableError, match=r"did not respond for object 'a\.mp4'"):
             storage.fetch("a.mp4", tmp_path)
 
 
-def test_a_store_that_is_silent_or_away_is_named_within_its_bound(s3: ObjectStore, tmp_path: Path) -> None:
+def test_storage_silent_or_unreachable_server_times_out(s3: ObjectStore, tmp_path: Path) -> None:
     with Network(silent=True).to(s3.port) as network:
         storage = storage_at(s3.url("silent", port=network.port), patience=HASTY)
-        for ask in (lambda: storage.stat("a.mp4"), lambda: storage.publish(made(tmp_path, 100), "a.mp4")):
-            with pytest.raises(StorageUnavailableError, match="look at the endpoint and the network"):
-                ask()
+        for operation in (lambda: storage.stat("a.mp4"), lambda: storage.publish(new_file(tmp_path, 100), "a.mp4")):
+            with pytest.raises(StorageUnavailableError, match="check the endpoint and the network"):
+                operation()
         network.silent = False
-    away = storage_at(s3.url("away", port=free_ports(1)[0]), patience=HASTY)
-    with pytest.raises(StorageUnavailableError, match="look at the endpoint"):
-        away.check()
+    unreachable = storage_at(s3.url("away", port=free_ports(1)[0]), patience=HASTY)
+    with pytest.raises(StorageUnavailableError, match="check the endpoint"):
+        unreachable.check()
 
 
-def test_a_slow_network_is_waited_for_and_one_that_is_too_slow_is_named(s3: ObjectStore, tmp_path: Path) -> None:
-    source = made(tmp_path, 2 * _MIB)
+def test_storage_slow_network_works_until_the_timeout(s3: ObjectStore, tmp_path: Path) -> None:
+    source = new_file(tmp_path, 2 * _MIB)
     data = source.read_bytes()
     with Network(bytes_per_second=2e6).to(s3.port) as network:
         slow = s3.url("slow", port=network.port)
@@ -146,21 +146,21 @@ def test_a_slow_network_is_waited_for_and_one_that_is_too_slow_is_named(s3: Obje
         assert Storage.from_url(slow).fetch("a.mp4", tmp_path).read_bytes() == data
         network.bytes_per_second = 1e5
         with pytest.raises(StorageUnavailableError, match=r"'a\.mp4'"):
-            storage_at(slow, patience=Patience(request_seconds=0.5, attempts=1)).fetch("a.mp4", tmp_path)
+            storage_at(slow, patience=RetryPolicy(request_seconds=0.5, attempts=1)).fetch("a.mp4", tmp_path)
 
 
-def test_what_arrives_changed_is_not_put_in_place(s3: ObjectStore, tmp_path: Path) -> None:
+def test_publish_data_changed_in_transit_is_refused(s3: ObjectStore, tmp_path: Path) -> None:
     with Network(flip_at=50_000).to(s3.port) as network:
         storage = storage_at(s3.url("changed", port=network.port), patience=HASTY)
         for size in (_MIB, 17 * _MIB):
             with pytest.raises(StorageError, match=r"a\.mp4"):
-                storage.publish(made(tmp_path, size), "a.mp4")
+                storage.publish(new_file(tmp_path, size), "a.mp4")
     with pytest.raises(ObjectNotFoundError):
         Storage.from_url(s3.url("changed")).stat("a.mp4")
 
 
 @pytest.mark.parametrize("kind", ["s3", "memory"])
-def test_what_the_store_holds_is_compared_with_what_was_sent(
+def test_publish_different_stored_content_is_removed(
     s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     storage = Storage.from_url(s3.url("compared") if kind == "s3" else "memory://compared")
@@ -170,22 +170,22 @@ def test_what_the_store_holds_is_compared_with_what_was_sent(
         return storage.stat(key).version
 
     monkeypatch.setattr(storage, "_put", put_less)
-    source = made(tmp_path, 1000)
-    with pytest.raises(StorageError, match=r"'a\.mp4' is not what was sent, so it was removed"):
+    source = new_file(tmp_path, 1000)
+    with pytest.raises(StorageError, match=r"'a\.mp4' differs from the file that was sent, so it was removed"):
         storage.publish(source, "a.mp4")
     assert source.stat().st_size == 1000
     with pytest.raises(ObjectNotFoundError):
         storage.stat("a.mp4")
 
 
-def test_a_store_that_refuses_says_why_and_what_to_do(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_refused_access_names_cause_and_cure(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     url = s3.url("refused")
     with pytest.raises(StorageAccessError, match=r"NoSuchBucket.*create the bucket"):
         Storage.from_url(url.replace(BUCKET, "no-such-bucket")).read_bytes("a.mp4")
     with pytest.raises(StorageAccessError, match=r"NoSuchBucket.*create the bucket"):
         Storage.from_url(url.replace(BUCKET, "no-such-bucket")).check()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
-    for ask in (
+    for operation in (
         lambda: Storage.from_url(url).stat("a.mp4"),
         lambda: Storage.from_url(url).read_bytes("a.mp4"),
         lambda: Storage.from_url(url).write_bytes("a.mp4", b""),
@@ -193,43 +193,43 @@ def test_a_store_that_refuses_says_why_and_what_to_do(s3: ObjectStore, monkeypat
         lambda: Storage.from_url(url).check(),
     ):
         with pytest.raises(StorageAccessError, match=r"SignatureDoesNotMatch.*correct AWS_SECRET_ACCESS_KEY"):
-            ask()
+            operation()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NOBODY")
     with pytest.raises(StorageAccessError, match=r"InvalidAccessKeyId.*correct AWS_ACCESS_KEY_ID"):
         Storage.from_url(url).stat("a.mp4")
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(s3: ObjectStore, tmp_path: Path) -> None:
+def test_ranged_object_replaced_during_reading_raises(s3: ObjectStore, tmp_path: Path) -> None:
     storage = Storage.from_url(s3.url("replaced"))
-    storage.publish(made(tmp_path, 20 * _MIB), "a.mp4")
+    storage.publish(new_file(tmp_path, 20 * _MIB), "a.mp4")
     source = storage.open("a.mp4", tmp_path)
-    source.need([(0, 100)])
-    Storage.from_url(s3.url("replaced")).publish(made(tmp_path, 20 * _MIB), "a.mp4")
-    with pytest.raises(ObjectChangedError, match=r"'a\.mp4' was replaced while it was read; begin again"):
-        source.need()
+    source.ensure([(0, 100)])
+    Storage.from_url(s3.url("replaced")).publish(new_file(tmp_path, 20 * _MIB), "a.mp4")
+    with pytest.raises(ObjectChangedError, match=r"'a\.mp4' was replaced while it was read"):
+        source.ensure()
     storage.delete("a.mp4")
     with pytest.raises(ObjectNotFoundError):
-        source.need()
+        source.ensure()
 
 
-def test_a_disk_without_room_is_named_before_and_while_it_fills(
+def test_fetch_onto_full_disk_is_refused_before_and_during(
     s3: ObjectStore, tmp_path: Path, full_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage.from_url(s3.url("room"))
-    storage.publish(made(tmp_path, 6 * _MIB), "a.mp4")
+    storage.publish(new_file(tmp_path, 6 * _MIB), "a.mp4")
     with pytest.raises(StorageFullError, match=r"needs 6291456 bytes.*TMPDIR"):
         storage.fetch("a.mp4", full_disk)
     assert storage.traffic.bytes_in == 0
-    # Another process takes the room after it was looked at.
+    # Another process uses the space after it was checked.
     monkeypatch.setattr("reel_modal.storage.ranged.RangedObject._check_room", lambda *_: None)
     with pytest.raises(StorageFullError, match=r"No space left on device; free some space"):
         storage.fetch("a.mp4", full_disk)
 
 
-def test_a_store_on_a_full_disk_keeps_the_former_object(tmp_path: Path, full_disk: Path) -> None:
+def test_folder_store_on_full_disk_keeps_the_old_object(tmp_path: Path, full_disk: Path) -> None:
     storage = FolderStorage(full_disk)
     storage.write_bytes("a.mp4", b"former")
-    source = made(tmp_path, 6 * _MIB)
+    source = new_file(tmp_path, 6 * _MIB)
     with pytest.raises(StorageFullError, match="No space left on device; free some space"):
         storage.publish(source, "a.mp4")
     with pytest.raises(StorageFullError, match="No space left on device"):
@@ -239,19 +239,19 @@ def test_a_store_on_a_full_disk_keeps_the_former_object(tmp_path: Path, full_dis
     assert source.stat().st_size == 6 * _MIB
 
 
-def test_a_server_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_to_full_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ObjectStore(tmp_path / "server", "-volume.max=2", "-master.volumeSizeLimitMB=1") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         former = Storage.from_url(server.url())
         former.write_bytes("a.mp4", b"former")
         storage = storage_at(server.url(), patience=HASTY)
-        # This server calls it an internal error and no more; what is put must be there or be refused.
-        with pytest.raises(StorageUnavailableError, match=r"'new/.*InternalError.*look whether it is full"):  # noqa: PT012
+        # This server only reports an internal error; an object must be stored or refused.
+        with pytest.raises(StorageUnavailableError, match=r"'new/.*InternalError.*check whether it is full"):  # noqa: PT012
             for number in range(100):
-                storage.publish(made(tmp_path, 10 * _MIB), f"new/{number}.mp4")
-        with pytest.raises(StorageUnavailableError, match="look whether it is full"):
-            storage.publish(made(tmp_path, 10 * _MIB), "a.mp4")
+                storage.publish(new_file(tmp_path, 10 * _MIB), f"new/{number}.mp4")
+        with pytest.raises(StorageUnavailableError, match="check whether it is full"):
+            storage.publish(new_file(tmp_path, 10 * _MIB), "a.mp4")
         assert former.read_bytes("a.mp4") == b"former"
 
 
@@ -266,24 +266,24 @@ def test_a_server_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         "500 Internal Server Error: <Error><Code>InternalError</Code><Message>No writable volumes</Message></Error>",
     ],
 )
-def test_a_store_that_says_that_it_is_full_is_full(answer: str) -> None:
-    """In the words of several servers, as they are documented; none of them can be filled here."""
-    said = GenericError(
+def test_storage_error_of_full_server_is_storage_full(answer: str) -> None:
+    """Documented errors of several servers, none of which can be filled here."""
+    server_error = GenericError(
         f"Generic S3 error: Error performing PUT http://x/a - Server returned non-2xx status code: {answer}"
     )
-    told = storage_error(said, "a.mp4")
-    assert isinstance(told, StorageFullError)
-    assert "has no room for the object under 'a.mp4'" in str(told)
+    mapped = storage_error(server_error, "a.mp4")
+    assert isinstance(mapped, StorageFullError)
+    assert "has no space for object 'a.mp4'" in str(mapped)
 
 
-def test_200_jobs_at_once_lose_nothing(s3: ObjectStore, tmp_path: Path) -> None:
+def test_storage_200_concurrent_jobs_lose_nothing(s3: ObjectStore, tmp_path: Path) -> None:
     storage = Storage.from_url(s3.url("many"))
     storage.write_bytes("input.mp4", b"input" * 1000)
 
     def job(number: int) -> int:
         workdir = tmp_path / str(number)
         workdir.mkdir()
-        mine = Storage.from_url(s3.url("many"))  # as a process of its own makes one
+        mine = Storage.from_url(s3.url("many"))  # as a separate process creates it
         data = mine.fetch("input.mp4", workdir).read_bytes()
         output = workdir / "out.mp4"
         output.write_bytes(data + b"%d" % number)
@@ -297,43 +297,41 @@ def test_200_jobs_at_once_lose_nothing(s3: ObjectStore, tmp_path: Path) -> None:
     assert storage.check()
 
 
-def test_a_planted_secret_is_in_no_log_error_or_pickle(
+def test_secret_is_in_no_log_error_or_pickle(
     s3: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"token-{SECRET_KEY}")
     caplog.set_level(logging.DEBUG)
-    said: list[str] = []
+    outputs: list[str] = []
     with Network(cut_after_bytes=10, cuts=100).to(s3.port) as network:
         for url in (s3.url("secret"), s3.url("secret", port=network.port), s3.url("secret", port=free_ports(1)[0])):
             storage = storage_at(url, patience=HASTY)
-            said.append(repr(storage))
-            for ask in (
-                lambda: storage.fetch("no.mp4", tmp_path),  # noqa: B023 - asked at once
-                lambda: storage.publish(made(tmp_path, 9 * _MIB), "a.mp4"),  # noqa: B023
+            outputs.append(repr(storage))
+            for operation in (
+                lambda: storage.fetch("no.mp4", tmp_path),  # noqa: B023 - called immediately
+                lambda: storage.publish(new_file(tmp_path, 9 * _MIB), "a.mp4"),  # noqa: B023
                 lambda: storage.write_bytes("b.json", b"{}"),  # noqa: B023
                 lambda: storage.check(),  # noqa: B023, PLW0108
             ):
                 try:
-                    said.append(repr(ask()))
+                    outputs.append(repr(operation()))
                 except StorageError as error:
-                    said += [*traceback.format_exception(error), repr(pickle.dumps(error))]
-    assert "Traceback" in "".join(said)
-    assert SECRET_KEY not in "".join(said)
+                    outputs += [*traceback.format_exception(error), repr(pickle.dumps(error))]
+    assert "Traceback" in "".join(outputs)
+    assert SECRET_KEY not in "".join(outputs)
     assert caplog.records
     assert SECRET_KEY not in caplog.text
     assert SECRET_KEY not in s3.log.read_text(errors="replace")
 
 
-def test_doctor_asks_the_store_and_says_the_cure(
-    s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from reel_modal.doctor import _storage
+def test_doctor_store_check_shows_the_cure(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from reel_modal.cli.doctor import _storage
 
     def look(url: str) -> tuple[bool, str, str]:
-        found = _storage(Settings(store_url=url))
-        return found.ok, found.detail, found.cure
+        finding = _storage(Settings(store_url=url))
+        return finding.ok, finding.detail, finding.cure
 
-    assert look(s3.url("doctor")) == (True, "s3://reels-test/doctor, answers, and is empty", "")
+    assert look(s3.url("doctor")) == (True, "s3://reels-test/doctor, reachable, and empty", "")
     ok, detail, cure = look(s3.url("doctor").replace(BUCKET, "no-such-bucket"))
     assert (ok, "NoSuchBucket" in detail) == (False, True)
     assert cure == "create the bucket, or correct the storage URL and its endpoint"

@@ -1,4 +1,4 @@
-"""What type checkers must see of the public names; read by pyright and mypy, never run."""
+"""Types of the public names, checked by pyright and mypy; never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers must see of the registry, its functions and their jobs; read by pyright and mypy, never run."""
+"""Types of the registry, its functions and their jobs, checked by pyright and mypy; never run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def the_registry(request: OverlayRequest) -> None:
     assert_type(render.call(request), RenderResult)
     job = await render.submit(request)
     assert_type(job, Job[RenderResult])
-    assert_type(await job.result(timeout=1), RenderResult)
+    assert_type(await job.result(timeout_seconds=1), RenderResult)
     assert_type(await job.status(), JobStatus)
     async for event in job.events():
         assert_type(event, ProgressEvent)
@@ -50,7 +50,7 @@ async def the_registry(request: OverlayRequest) -> None:
 
 
 def thumbnail(url: str, width_px: int = 320) -> bytes:
-    """Stand for the function of another app."""
+    """Stand-in for a function of another app."""
     raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Any valid framing request, for property tests."""
+"""Hypothesis strategies for valid framing requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any valid request, for property tests."""
+"""Hypothesis strategies for valid requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_key(text: str) -> bool:
 
 
 def keys() -> dict[str, st.SearchStrategy[str]]:
-    """The fields that say whose job it is, and on what."""
+    """Return strategies for the job, user, input and output fields."""
     suffixes = st.sampled_from([".mp4", ".mkv", ".MOV"])
     return {
         "job_id": names,

@@ -1,4 +1,4 @@
-"""Arguments of the command line that cannot work: exit status 2, one line, before anything is read."""
+"""Invalid command-line arguments: exit status 2, one line, before any file is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REGION = {
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process; return its status and what it says on stderr. It prints nothing else."""
+    """Run one command in this process; return its status and its stderr. Its stdout must be empty."""
 
     def command(*arguments: str | Path) -> tuple[int, str]:
         status = main([str(each) for each in arguments])
@@ -41,7 +41,7 @@ def regions(tmp_path: Path) -> Path:
 
 
 def refused_output(kind: str, folder: Path, source: Path) -> Path:
-    """Make an OUT that cannot be written, and return it."""
+    """Create an OUT that cannot be written and return it."""
     out = folder / "out.mp4"
     match kind:
         case "missing folder":
@@ -78,20 +78,18 @@ def refused_output(kind: str, folder: Path, source: Path) -> Path:
         ("missing folder", "is in a folder that does not exist; create it first"),
         ("folder that takes no files", "cannot be written"),
         ("file as a folder", "is in a folder that does not exist"),
-        ("folder", "is a folder; name a file in it"),
-        ("link to a folder", "is a folder; name a file in it"),
+        ("folder", "is a folder; use a file name in it"),
+        ("link to a folder", "is a folder; use a file name in it"),
         ("fifo", "is not a regular file"),
         ("device", "is not a regular file"),
-        ("input itself", "is IN itself; name another file"),
-        ("input by another path", "is IN itself; name another file"),
-        ("hard link to the input", "is IN itself; name another file"),
-        ("symbolic link to the input", "is IN itself; name another file"),
+        ("input itself", "is the same file as IN; use another file"),
+        ("input by another path", "is the same file as IN; use another file"),
+        ("hard link to the input", "is the same file as IN; use another file"),
+        ("symbolic link to the input", "is the same file as IN; use another file"),
         ("long name", "has a name of more than 240 bytes"),
     ],
 )
-def test_output_that_cannot_be_written_is_refused_before_anything_is_read(
-    run: Run, tmp_path: Path, kind: str, words: str
-) -> None:
+def test_cli_unwritable_output_is_refused_before_reading(run: Run, tmp_path: Path, kind: str, words: str) -> None:
     source = tmp_path / "in.mp4"
     source.write_bytes(b"not a video, which reading would find out")
     out = refused_output(kind, tmp_path, source)
@@ -101,13 +99,13 @@ def test_output_that_cannot_be_written_is_refused_before_anything_is_read(
         ("process-framing", source, out, "--spec", tmp_path / "not-read.json"),
         ("apply-upscale", source, out, "--scale", "2"),
     ):
-        status, said = run(*command)
-        assert (status, said.startswith("error: OUT: "), words in said, len(said.splitlines())) == (
+        status, stderr = run(*command)
+        assert (status, stderr.startswith("error: OUT: "), words in stderr, len(stderr.splitlines())) == (
             2,
             True,
             True,
             1,
-        ), said
+        ), stderr
     assert sorted(tmp_path.rglob("*")) == before
     assert source.read_bytes() == b"not a video, which reading would find out"
 
@@ -118,21 +116,23 @@ def test_output_that_cannot_be_written_is_refused_before_anything_is_read(
         ("deep.json", "[" * 200_000, "is nested too deeply"),
         ("digits.json", '{"regions": [], "jobId": ' + "9" * 100_000 + "}", "a number has 100000 digits"),
         ("constant.json", '{"regions": NaN}', "NaN is not JSON"),
-        ("twice.json", '{"regions": [], "regions": []}', "'regions' is there twice in one object"),
+        ("twice.json", '{"regions": [], "regions": []}', "'regions' appears twice in one object"),
         ("long.json", " " * 9_000_000, "is too long"),
         ("bytes.json", "\udcff", "is not JSON"),
         ("folder", None, "cannot be read"),
         ("/dev/zero", None, "is too long"),
     ],
 )
-def test_hostile_spec_is_a_usage_error(run: Run, tmp_path: Path, name: str, content: str | None, words: str) -> None:
+def test_cli_hostile_spec_is_a_usage_error(
+    run: Run, tmp_path: Path, name: str, content: str | None, words: str
+) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_text(content, errors="surrogateescape")
     elif not path.exists():
         path.mkdir()
-    status, said = run("render-overlay", tmp_path / "in.mp4", tmp_path / "out.mp4", "--regions", path)
-    assert (status, words in said, len(said.splitlines())) == (2, True, 1), said
+    status, stderr = run("render-overlay", tmp_path / "in.mp4", tmp_path / "out.mp4", "--regions", path)
+    assert (status, words in stderr, len(stderr.splitlines())) == (2, True, 1), stderr
 
 
 @pytest.mark.parametrize(
@@ -144,35 +144,35 @@ def test_hostile_spec_is_a_usage_error(run: Run, tmp_path: Path, name: str, cont
         (("--quality", "52"), "encode.quality: is 52"),
     ],
 )
-def test_encoder_that_cannot_be_is_a_usage_error_before_the_input_is_read(
+def test_cli_invalid_encoder_is_refused_before_reading(
     run: Run, tmp_path: Path, regions: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     source = tmp_path / "in.mp4"
     source.write_bytes(b"not a video, which reading would find out")
     joined = [f"{arguments[0]}={arguments[1]}"]
-    status, said = run("render-overlay", source, tmp_path / "out.mp4", "--regions", regions, *joined)
-    assert (status, words in said) == (2, True), said
+    status, stderr = run("render-overlay", source, tmp_path / "out.mp4", "--regions", regions, *joined)
+    assert (status, words in stderr) == (2, True), stderr
 
 
 @pytest.mark.parametrize("name", ["reel.gif", "reel", "reel.txt", ".mp4", "reel.webm --encoder libx264"])
-def test_container_that_the_encoder_cannot_fill_is_a_usage_error(
+def test_cli_container_unsupported_by_encoder_is_a_usage_error(
     run: Run, tmp_path: Path, regions: Path, name: str
 ) -> None:
     name, *more = name.split()
-    status, said = run("render-overlay", tmp_path / "in.mp4", tmp_path / name, "--regions", regions, *more)
-    assert (status, said.startswith("error: output_key: "), "give the key" in said) == (2, True, True), said
-    assert repr(str(tmp_path / name)) in said
+    status, stderr = run("render-overlay", tmp_path / "in.mp4", tmp_path / name, "--regions", regions, *more)
+    assert (status, stderr.startswith("error: output_key: "), "; use " in stderr) == (2, True, True), stderr
+    assert repr(str(tmp_path / name)) in stderr
 
 
-def test_null_character_in_a_path_is_a_usage_error(run: Run, tmp_path: Path, regions: Path) -> None:
-    status, said = run("render-overlay", tmp_path / "in.mp4", tmp_path / "a\0.mp4", "--regions", regions)
-    assert (status, "has a null character" in said) == (2, True), said
-    status, said = run("render-overlay", tmp_path / "in\0.mp4", tmp_path / "a.mp4", "--regions", regions)
-    assert (status, said.splitlines()[-1].startswith("error: ")) == (1, True), said
+def test_cli_null_character_in_path_is_a_usage_error(run: Run, tmp_path: Path, regions: Path) -> None:
+    status, stderr = run("render-overlay", tmp_path / "in.mp4", tmp_path / "a\0.mp4", "--regions", regions)
+    assert (status, "has a null character" in stderr) == (2, True), stderr
+    status, stderr = run("render-overlay", tmp_path / "in\0.mp4", tmp_path / "a.mp4", "--regions", regions)
+    assert (status, stderr.splitlines()[-1].startswith("error: ")) == (1, True), stderr
 
 
-def test_demo_folder_that_cannot_be_made_is_a_usage_error(run: Run, tmp_path: Path) -> None:
+def test_cli_unwritable_demo_folder_is_a_usage_error(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "demo", "/proc/demo"):
-        status, said = run("demo", "--output", folder)
-        assert (status, said.startswith("error: --output: ")) == (2, True), said
+        status, stderr = run("demo", "--output", folder)
+        assert (status, stderr.startswith("error: --output: ")) == (2, True), stderr

@@ -1,4 +1,4 @@
-"""What a host calls: the registry, its functions, and what makes two submissions one job."""
+"""The registry and its functions: submitting, deduplication, mapping over many requests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from reel_modal import (
     FunctionRegistry,
     JobOptions,
     ModelSource,
+    ProgressUpdate,
     RemoteFunction,
     RenderResult,
     Settings,
@@ -52,14 +53,14 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize(("enabled", "kind"), [("true", ModalBackend), ("false", LocalBackend), ("", LocalBackend)])
-def test_one_variable_decides_where_jobs_run(
+def test_from_env_modal_enabled_selects_the_backend(
     monkeypatch: pytest.MonkeyPatch, enabled: str, kind: type[object]
 ) -> None:
     monkeypatch.setenv("MODAL_ENABLED", enabled)
     assert type(FunctionRegistry.from_env().backend) is kind
 
 
-def test_the_app_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_env_app_name_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODAL_ENABLED", "true")
     monkeypatch.setenv("REEL_MODAL_APP", "reels")
     monkeypatch.setenv("REEL_MODAL_ENVIRONMENT", "staging")
@@ -69,18 +70,20 @@ def test_the_app_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("variable", "value"), [("MODAL_ENABLED", "maybe"), ("REEL_MODAL_ENVIRONMENT", "prod")])
-def test_a_variable_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_from_env_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=f"{variable}='{value}'"):
         FunctionRegistry.from_env()
 
 
-def test_it_is_a_mapping_of_functions_by_name() -> None:
+def test_registry_is_a_mapping_of_functions_by_name() -> None:
     registry = host(InMemoryBackend())
     assert len(registry) == len(list(registry))
     assert "render_overlay" in registry
     assert registry["render_overlay"].name == "render_overlay"
-    with pytest.raises(KeyError, match="'thumbnail' is not a function of this registry; there are render_overlay,"):
+    with pytest.raises(
+        KeyError, match="'thumbnail' is not a function of this registry; available are render_overlay,"
+    ):
         registry["thumbnail"]
     with pytest.raises(KeyError, match=r"'render_overlays' is not .*; did you mean 'render_overlay'\?"):
         registry["render_overlays"]
@@ -88,7 +91,7 @@ def test_it_is_a_mapping_of_functions_by_name() -> None:
     assert "render_overlays" not in registry
 
 
-async def test_repr_says_what_runs_where() -> None:
+async def test_repr_shows_function_and_backend() -> None:
     settings = Settings(modal_enabled=True, environment="staging", store_url="s3://media/reels?region=eu-central-1")
     registry = FunctionRegistry(settings)
     names = "['render_overlay', 'process_framing', 'apply_upscale']"
@@ -121,7 +124,7 @@ async def test_submit_unregistered_network_is_refused(fields: dict[str, str], pa
     assert (caught.value.path, backend.submitted) == (path, [])
 
 
-async def test_submit_registered_network_leaves_the_host() -> None:
+async def test_submit_registered_network_is_accepted() -> None:
     backend = InMemoryBackend()
     settings = Settings(models={"face": ModelSource("/face.onnx", "ab" * 32)})
     backend.script("apply_upscale", Script(rendered))
@@ -132,7 +135,7 @@ async def test_submit_registered_network_leaves_the_host() -> None:
     assert len(backend.submitted) == 4
 
 
-async def test_what_is_no_request_of_the_function_never_leaves_the_host() -> None:
+async def test_submit_other_type_of_request_is_refused_locally() -> None:
     backend = InMemoryBackend()
     render: RemoteFunction[..., RenderResult] = host(backend)["render_overlay"]
     with pytest.raises(RequestError, match="render_overlay takes OverlayRequest, not dict"):
@@ -140,7 +143,7 @@ async def test_what_is_no_request_of_the_function_never_leaves_the_host() -> Non
     assert backend.submitted == []
 
 
-async def test_verify_tells_of_each_function_whether_it_is_there() -> None:
+async def test_verify_reports_each_missing_function() -> None:
     class Partly(InMemoryBackend):
         async def hydrate(self, function: str) -> None:
             if function == "render_overlay":
@@ -154,12 +157,12 @@ async def test_verify_tells_of_each_function_whether_it_is_there() -> None:
     assert all(check.ok for name, check in checks.items() if name != "render_overlay")
 
 
-async def test_a_job_is_found_again_by_its_id() -> None:
+async def test_attach_by_id_finds_the_job() -> None:
     backend = InMemoryBackend()
     job = await host(backend)["render_overlay"].submit(overlay())
-    found = host(backend).attach(job.id)
-    assert (found.id, found.function) == (job.id, "render_overlay")
-    assert await found.result() == await job.result()
+    attached = host(backend).attach(job.id)
+    assert (attached.id, attached.function) == (job.id, "render_overlay")
+    assert await attached.result() == await job.result()
 
 
 @pytest.mark.parametrize(
@@ -171,37 +174,37 @@ async def test_a_job_is_found_again_by_its_id() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_attach_of_a_malformed_id_is_a_config_error(job_id: str) -> None:
+def test_attach_malformed_id_is_a_config_error(job_id: str) -> None:
     with pytest.raises(ConfigError, match=r"is not the id of a (job|call)") as caught:
         host(InMemoryBackend()).attach(job_id)
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("call_id", ["xx", "fu-123", "fc-", "fc-a b", "fc-1\n", "fc-1:2", "FC-1"])
-def test_attach_of_a_malformed_id_on_modal_is_a_config_error(call_id: str) -> None:
+def test_attach_malformed_modal_id_is_a_config_error(call_id: str) -> None:
     registry = FunctionRegistry(Settings(modal_enabled=True))
     with pytest.raises(ConfigError, match="is not the id of a call of render_overlay on 'modal'"):
         registry.attach(f"modal:render_overlay:{call_id}")
     assert registry.attach("modal:render_overlay:fc-01JBZ8").id.endswith("fc-01JBZ8")
 
 
-def test_an_id_of_another_backend_names_the_switch() -> None:
+def test_attach_id_of_another_backend_names_the_setting() -> None:
     with pytest.raises(ConfigError, match=r"runs on 'modal'.*MODAL_ENABLED"):
         host(InMemoryBackend()).attach("modal:render_overlay:fc-1")
 
 
-def test_an_id_may_hold_colons() -> None:
+def test_attach_id_with_colons_is_accepted() -> None:
     assert host(InMemoryBackend()).attach("memory:render_overlay:a:b").id == "memory:render_overlay:a:b"
 
 
-async def test_leaving_the_registry_closes_its_backend() -> None:
+async def test_registry_exit_closes_its_backend() -> None:
     backend = InMemoryBackend()
     async with host(backend, Script(seconds=NEVER)) as registry:
         await registry["render_overlay"].submit(overlay())
     assert backend.cancelled == ["call-1"]
 
 
-async def test_submit_to_a_closed_registry_is_an_error() -> None:
+async def test_submit_to_closed_registry_is_an_error() -> None:
     backend = InMemoryBackend()
     async with host(backend) as registry:
         job = await registry["render_overlay"].submit(overlay())
@@ -217,7 +220,7 @@ async def test_submit_to_a_closed_registry_is_an_error() -> None:
     await registry.close()
 
 
-async def test_registry_closed_while_a_job_is_checked_submits_nothing(tmp_path: Path) -> None:
+async def test_registry_closed_during_check_submits_nothing(tmp_path: Path) -> None:
     backend = InMemoryBackend()
     settings = Settings(store_url=tmp_path.as_uri())  # so that the job is checked in a thread
     registry = FunctionRegistry(settings, backend=backend)
@@ -229,10 +232,10 @@ async def test_registry_closed_while_a_job_is_checked_submits_nothing(tmp_path: 
     assert backend.submitted == []
 
 
-# The same job twice.
+# Deduplication.
 
 
-async def test_the_same_request_is_submitted_once_however_many_send_it() -> None:
+async def test_submit_same_request_concurrently_starts_one_job() -> None:
     backend = InMemoryBackend()
     render = host(backend, Script(rendered, seconds=0.01))["render_overlay"]
     jobs = await asyncio.gather(*(render.submit(overlay("same")) for _ in range(20)))
@@ -242,7 +245,7 @@ async def test_the_same_request_is_submitted_once_however_many_send_it() -> None
     assert len(backend.submitted) == 1
 
 
-async def test_a_submission_asks_nothing_that_it_need_not_know() -> None:
+async def test_submit_new_jobs_request_no_status() -> None:
     backend = InMemoryBackend()
     render = host(backend)["render_overlay"]
 
@@ -253,7 +256,7 @@ async def test_a_submission_asks_nothing_that_it_need_not_know() -> None:
     await asyncio.gather(*(render.submit(overlay(f"job-{index}")) for index in range(3)))
 
 
-async def test_another_request_under_the_same_id_is_refused() -> None:
+async def test_submit_other_request_with_same_id_is_refused() -> None:
     backend = InMemoryBackend()
     render = host(backend)["render_overlay"]
     await render.submit(overlay("same"))
@@ -263,7 +266,7 @@ async def test_another_request_under_the_same_id_is_refused() -> None:
     assert len(backend.submitted) == 2
 
 
-async def test_a_job_that_failed_is_submitted_again_and_only_once() -> None:
+async def test_submit_after_failure_starts_one_new_job() -> None:
     backend = InMemoryBackend()
     render = host(backend, Script(error=RuntimeError("crash")), Script(rendered, seconds=0.01))["render_overlay"]
     failed = await render.submit(overlay("again"))
@@ -274,32 +277,140 @@ async def test_a_job_that_failed_is_submitted_again_and_only_once() -> None:
     assert len(backend.submitted) == 2
 
 
-async def test_a_job_that_was_cancelled_is_submitted_again() -> None:
+async def test_submit_after_cancellation_starts_a_new_job() -> None:
     backend = InMemoryBackend()
     render = host(backend, Script(seconds=NEVER), Script(rendered))["render_overlay"]
     await (await render.submit(overlay())).cancel()
     assert (await render(overlay())).frames == 25
 
 
-async def test_nobody_knows_is_no_failure_and_starts_nothing() -> None:
+async def test_submit_again_while_unavailable_returns_the_same_job() -> None:
     backend = InMemoryBackend()
     render = host(backend, Script(rendered))["render_overlay"]
     first = await render.submit(overlay())
-    backend.fail_requests(1)
+    backend.fail_next_requests(1)
     assert (await render.submit(overlay())).id == first.id
 
 
-async def test_a_job_that_never_started_leaves_its_id_free() -> None:
+async def test_submit_that_never_started_leaves_its_id_free() -> None:
     backend = InMemoryBackend()
     render = host(backend)["render_overlay"]
-    backend.fail_requests(1)
+    backend.fail_next_requests(1)
     with pytest.raises(UnavailableError):
         await render.submit(overlay("free"))
     await render.submit(overlay("free", source="mended.mp4"))
 
 
+# By request type.
+
+
+def frames_of(request: Mapping[str, object]) -> dict[str, object]:
+    return rendered(request, frames=int(str(request["job_id"])))
+
+
+async def test_registry_submits_to_the_function_of_the_request() -> None:
+    backend = InMemoryBackend()
+    registry = host(backend)
+    backend.script("apply_upscale", Script(rendered))
+    job = await registry.submit(overlay())
+    assert (job.function, (await job.result()).frames) == ("render_overlay", 25)
+    upscale = UpscaleRequest(job_id="u", user_id="user", input_key="in.mp4", output_key="out.mp4", scale=2)
+    assert (await registry.submit(upscale)).function == "apply_upscale"
+
+
+async def test_registry_submit_other_type_is_refused() -> None:
+    with pytest.raises(RequestError, match="str"):
+        await host(InMemoryBackend()).submit("overlay")  # type: ignore[arg-type]
+
+
+async def test_registry_run_returns_the_result() -> None:
+    assert (await host(InMemoryBackend()).run(overlay())).frames == 25
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_registry_map_yields_every_result(ordered: bool) -> None:
+    registry = host(InMemoryBackend(), *[Script(frames_of) for _ in range(5)])
+    requests = [overlay(str(number)) for number in range(1, 6)]
+    frames = [result.frames async for result in registry.map(requests, concurrency=2, ordered=ordered)]
+    assert (frames if ordered else sorted(frames)) == [1, 2, 3, 4, 5]
+
+
+async def test_registry_map_concurrency_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="concurrency"):
+        await anext(host(InMemoryBackend()).map([overlay()], concurrency=0))
+
+
+def test_registry_run_sync_reports_progress() -> None:
+    updates: list[ProgressUpdate] = []
+    registry = host(InMemoryBackend(), Script(rendered, events=[event(1)]))
+    assert registry.run_sync(overlay(), on_progress=updates.append).frames == 25
+    assert updates[-1].status == "complete"
+    assert host(InMemoryBackend()).run_sync(overlay()).frames == 25
+
+
+async def test_registry_run_sync_on_event_loop_is_refused() -> None:
+    with pytest.raises(BlockingCallError):
+        host(InMemoryBackend()).run_sync(overlay())
+
+
+async def test_progress_shows_saving_before_complete() -> None:
+    saved: list[RenderResult] = []
+
+    async def save(result: RenderResult) -> None:
+        saved.append(result)
+
+    job = await host(InMemoryBackend()).submit(overlay())
+    seen = [(update.phase, update.progress) async for update in job.progress(save=save, interval_seconds=0.01)]
+    assert seen[-2:] == [("saving", 95.0), ("complete", 100.0)]
+    assert [result.frames for result in saved] == [25]
+
+
+async def test_progress_raises_save_error_after_its_update() -> None:
+    async def save(result: RenderResult) -> None:
+        raise LookupError(result.job_id)
+
+    job = await host(InMemoryBackend()).submit(overlay())
+    seen: list[ProgressUpdate] = []
+
+    async def listen() -> None:
+        async for update in job.progress(save=save, interval_seconds=0.01):
+            seen.append(update)  # noqa: PERF401 - the loop raises an error
+
+    with pytest.raises(LookupError, match="job"):
+        await listen()
+    assert [update.status for update in seen][-2:] == ["processing", "error"]
+    assert (await job.result()).frames == 25
+
+
+async def test_progress_of_failed_job_saves_nothing() -> None:
+    async def save(result: RenderResult) -> None:
+        raise AssertionError("a failed job has no result")
+
+    job = await host(InMemoryBackend(), Script(error=InvalidMediaError("truncated"))).submit(overlay())
+    statuses = [update.status async for update in job.progress(save=save, interval_seconds=0.01)]
+    assert statuses[-1] == "error"
+
+
+async def test_progress_closed_early_cancels_saving() -> None:
+    ended = asyncio.Event()
+
+    async def save(result: RenderResult) -> None:
+        try:
+            await asyncio.sleep(NEVER)
+        finally:
+            ended.set()
+
+    job = await host(InMemoryBackend()).submit(overlay())
+    async with aclosing(job.progress(save=save, interval_seconds=0.01)) as updates:
+        async for update in updates:
+            if update.phase == "saving" and not ended.is_set():
+                await asyncio.sleep(0)
+                break
+    assert ended.is_set()
+
+
 class SlowToStart(InMemoryBackend):
-    """Takes a submission, and answers when the test says so."""
+    """Accepts a submission and responds when the test sets `answer`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -313,7 +424,7 @@ class SlowToStart(InMemoryBackend):
         return call_id
 
 
-async def test_a_submission_that_is_cancelled_leaves_no_job() -> None:
+async def test_submit_cancelled_leaves_no_job() -> None:
     backend = SlowToStart()
     submitting = asyncio.ensure_future(host(backend, Script(seconds=NEVER))["render_overlay"].submit(overlay()))
     await backend.taken.wait()
@@ -325,7 +436,7 @@ async def test_a_submission_that_is_cancelled_leaves_no_job() -> None:
     assert backend.cancelled == ["call-1"]
 
 
-async def test_a_submission_that_is_cancelled_twice_leaves_no_job_either() -> None:
+async def test_submit_cancelled_twice_leaves_no_job() -> None:
     backend = SlowToStart()
     submitting = asyncio.ensure_future(host(backend, Script(seconds=NEVER))["render_overlay"].submit(overlay()))
     await backend.taken.wait()
@@ -339,7 +450,7 @@ async def test_a_submission_that_is_cancelled_twice_leaves_no_job_either() -> No
     assert backend.cancelled == ["call-1"]
 
 
-async def test_a_cancelled_submission_stays_cancelled_when_the_backend_is_down(
+async def test_submit_cancelled_while_backend_is_down_stays_cancelled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = SlowToStart()
@@ -347,14 +458,14 @@ async def test_a_cancelled_submission_stays_cancelled_when_the_backend_is_down(
     await backend.taken.wait()
     submitting.cancel()
     await settle()
-    backend.fail_requests(1)
+    backend.fail_next_requests(1)
     backend.answer.set()
     with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
         await submitting
-    assert "what a cancelled submission of render_overlay may have started failed" in caplog.text
+    assert "a cancelled submission of render_overlay may have started failed" in caplog.text
 
 
-async def test_when_one_of_two_submissions_is_cancelled_the_other_still_gets_a_job() -> None:
+async def test_submit_cancelled_keeps_the_concurrent_submission() -> None:
     backend = SlowToStart()
     render = host(backend, Script(rendered, seconds=0.01))["render_overlay"]
     first, second = [asyncio.ensure_future(render.submit(overlay())) for _ in range(2)]
@@ -367,7 +478,7 @@ async def test_when_one_of_two_submissions_is_cancelled_the_other_still_gets_a_j
     assert len(backend.submitted) == 2
 
 
-async def test_a_detached_submission_goes_on_and_is_found_by_the_next() -> None:
+async def test_submit_detached_continues_and_is_reused() -> None:
     backend = SlowToStart()
     render = host(backend, Script(rendered), options=JobOptions(on_cancel="detach"))["render_overlay"]
     submitting = asyncio.ensure_future(render.submit(overlay()))
@@ -384,7 +495,7 @@ async def test_a_detached_submission_goes_on_and_is_found_by_the_next() -> None:
 # Any function.
 
 
-async def test_a_function_without_a_codec_passes_its_arguments_and_its_result_as_they_are() -> None:
+async def test_function_without_codec_passes_arguments_and_result() -> None:
     backend = InMemoryBackend()
     backend.script("add", Script(lambda x, *, y: [x, y]))
     add: RemoteFunction[[int, int], list[int]] = RemoteFunction("add", backend)
@@ -393,7 +504,7 @@ async def test_a_function_without_a_codec_passes_its_arguments_and_its_result_as
     assert first.id != second.id
 
 
-async def test_options_are_those_of_a_copy() -> None:
+async def test_with_options_changes_only_the_copy() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     backend.script("f", Script(seconds=NEVER))
@@ -409,7 +520,7 @@ async def test_options_are_those_of_a_copy() -> None:
     assert backend.cancelled == ["call-2", "call-1"]
 
 
-async def test_a_limit_may_be_lifted() -> None:
+async def test_with_options_infinity_disables_a_limit() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     options = JobOptions(stall_seconds=10)
@@ -420,11 +531,11 @@ async def test_a_limit_may_be_lifted() -> None:
     assert await waiting == "done"
 
 
-def test_sync_hosts_call() -> None:
+def test_call_returns_the_result_synchronously() -> None:
     assert host(InMemoryBackend())["render_overlay"].call(overlay()).frames == 25
 
 
-async def test_a_sync_call_inside_a_loop_is_refused() -> None:
+async def test_call_inside_event_loop_is_refused() -> None:
     backend = InMemoryBackend()
     with pytest.raises(BlockingCallError):
         host(backend)["render_overlay"].call(overlay())
@@ -435,7 +546,7 @@ async def test_a_sync_call_inside_a_loop_is_refused() -> None:
 
 
 class Gated(InMemoryBackend):
-    """A backend whose jobs end when the test names them; counts those that run."""
+    """A backend whose jobs end when the test calls `end`; it counts running jobs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -451,7 +562,7 @@ class Gated(InMemoryBackend):
         return await super().submit(function, args, kwargs)
 
     def end(self, number: int, error: Exception | None = None) -> None:
-        """End the job of the argument `number`."""
+        """End the job whose argument is `number`."""
         (submitted,) = [one for one in self.submitted if one.args == (number,)]
         self.live -= 1
         self._end(self._calls[submitted.call_id], value=number, error=error)
@@ -462,7 +573,7 @@ class Gated(InMemoryBackend):
         return [one.args[0] for one in self.submitted if one.call_id not in ended]  # type: ignore[misc]
 
 
-async def test_results_come_in_order_with_a_bounded_number_at_once() -> None:
+async def test_map_ordered_yields_in_order_with_limited_concurrency() -> None:
     backend, results = Gated(), list[int]()
 
     async def collect() -> None:
@@ -482,7 +593,7 @@ async def test_results_come_in_order_with_a_bounded_number_at_once() -> None:
     assert backend.most == 2
 
 
-async def test_results_come_as_they_are_completed_where_the_order_is_no_matter() -> None:
+async def test_map_unordered_yields_as_completed() -> None:
     backend, results = Gated(), list[int]()
 
     async def collect() -> None:
@@ -500,7 +611,7 @@ async def test_results_come_as_they_are_completed_where_the_order_is_no_matter()
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_a_failure_ends_the_rest(ordered: bool) -> None:
+async def test_map_failure_cancels_the_remaining_jobs(ordered: bool) -> None:
     backend = Gated()
     results = backend.function.map(range(10), concurrency=3, ordered=ordered)
     first = asyncio.ensure_future(anext(results))
@@ -513,7 +624,7 @@ async def test_a_failure_ends_the_rest(ordered: bool) -> None:
     assert set(backend.cancelled) == {"call-2", "call-3"}
 
 
-async def test_leaving_early_cancels_what_is_under_way_and_submits_no_more() -> None:
+async def test_map_closed_early_cancels_running_jobs() -> None:
     backend = Gated()
     results = backend.function.map(range(10), concurrency=2)
     first = asyncio.ensure_future(anext(results))
@@ -525,7 +636,7 @@ async def test_leaving_early_cancels_what_is_under_way_and_submits_no_more() -> 
     assert backend.cancelled == ["call-2"]
 
 
-async def test_cancelling_who_collects_cancels_the_jobs() -> None:
+async def test_map_cancelled_consumer_cancels_the_jobs() -> None:
     backend = Gated()
 
     async def collect() -> None:
@@ -541,7 +652,7 @@ async def test_cancelling_who_collects_cancels_the_jobs() -> None:
     assert len(backend.cancelled) == 4
 
 
-async def test_items_are_taken_as_they_are_needed_and_none_is_fine() -> None:
+async def test_map_takes_items_lazily_and_accepts_empty_input() -> None:
     backend, taken = Gated(), list[int]()
 
     def items() -> Iterator[int]:
@@ -559,12 +670,12 @@ async def test_items_are_taken_as_they_are_needed_and_none_is_fine() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])
-async def test_a_concurrency_that_cannot_work_is_refused(concurrency: int) -> None:
+async def test_map_invalid_concurrency_is_refused(concurrency: int) -> None:
     with pytest.raises(ConfigError, match=f"concurrency is {concurrency}"):
         await anext(Gated().function.map([1], concurrency=concurrency))
 
 
-async def test_who_attaches_in_the_same_process_knows_since_when_the_job_waits() -> None:
+async def test_attach_in_same_process_knows_the_submission_time() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     backend.script("render_overlay", Script(result=rendered, queue_seconds=60))
@@ -574,5 +685,5 @@ async def test_who_attaches_in_the_same_process_knows_since_when_the_job_waits()
     for attached in (registry.attach(job.id), registry["render_overlay"].job(job.id.rpartition(":")[2])):
         async with aclosing(attached.progress()) as updates:
             assert (await anext(updates)).elapsed_seconds == 20
-    # Other options are another job's.
+    # With other options, it is another job object.
     assert registry["render_overlay"].with_options(stall_seconds=5).job(job.id.rpartition(":")[2]) is not job

@@ -1,4 +1,4 @@
-"""The contract of a deployment: what is in it, what it does not depend on, and how it says what differs."""
+"""The contract of a deployment: its content, its hash and its differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reel_modal.functions.specs import SPECS, chosen_functions
 PACKAGE = Path(reel_modal.__file__).parent
 
 
-def test_the_same_package_and_environment_have_the_same_contract() -> None:
+def test_contract_same_package_and_environment_is_equal() -> None:
     one, other = local_contract({}), local_contract({})
     assert one == other
     assert one.name == f"contract-{reel_modal.__version__.replace('.', '-')}-{one.hash}"
@@ -24,25 +24,25 @@ def test_the_same_package_and_environment_have_the_same_contract() -> None:
     assert Contract.from_json(one.to_json()) == one
 
 
-def test_each_thing_that_differs_is_named_for_the_functions_that_it_concerns() -> None:
-    here = local_contract({})
-    there = local_contract(
+def test_contract_differences_name_setting_and_function() -> None:
+    local = local_contract({})
+    deployed = local_contract(
         {"REEL_MODAL_RENDER_OVERLAY_GPU": "L4,T4", "REEL_MODAL_SECRETS": "reel-modal-storage, more"}
     )
-    assert differences("render_overlay", there, here) == [
+    assert differences("render_overlay", deployed, local) == [
         Difference("gpu", "L4", "nothing"),
         Difference("secrets", "more", "nothing"),
     ]
-    assert differences("apply_upscale", there, here) == [Difference("secrets", "more", "nothing")]
-    assert there.hash != here.hash
-    older = Contract("0.0.9", here.source, here.functions)
-    assert [str(each) for each in differences("render_overlay", older, here)] == [
-        f"version: 0.0.9 is deployed, {reel_modal.__version__} is here"
+    assert differences("apply_upscale", deployed, local) == [Difference("secrets", "more", "nothing")]
+    assert deployed.hash != local.hash
+    older = Contract("0.0.9", local.source, local.functions)
+    assert [str(each) for each in differences("render_overlay", older, local)] == [
+        f"version: 0.0.9 is deployed, {reel_modal.__version__} is local"
     ]
-    assert differences("unknown", there, here) == []
+    assert differences("unknown", deployed, local) == []
 
 
-def test_the_parameters_of_each_function_are_in_its_contract() -> None:
+def test_contract_includes_parameters_of_each_function() -> None:
     functions = local_contract({}).functions
     assert {name for name, row in functions.items() if row["signature"] != "no request yet"} == set(REQUESTS)
     assert "OverlayRequest(job_id: str, " in functions["render_overlay"]["signature"]
@@ -52,12 +52,12 @@ def test_the_parameters_of_each_function_are_in_its_contract() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", '{"version": "1"}', '{"version": 1, "source": 2, "functions": [3]}']
 )
-def test_what_is_no_contract_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - json's own as well
+def test_contract_from_invalid_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - also errors of json
         Contract.from_json(text)
 
 
-def test_the_source_is_every_file_that_is_sent_whatever_its_line_ends(tmp_path: Path) -> None:
+def test_source_hash_covers_sent_files_ignores_line_ends(tmp_path: Path) -> None:
     copy = tmp_path / "reel_modal"
     shutil.copytree(PACKAGE, copy)
     assert source_hash(copy) == source_hash(PACKAGE)
@@ -72,20 +72,20 @@ def test_the_source_is_every_file_that_is_sent_whatever_its_line_ends(tmp_path: 
     network.write_bytes(network.read_bytes() + b"\0")
     assert source_hash(copy) != source_hash(PACKAGE)
     shutil.copytree(PACKAGE, copy, dirs_exist_ok=True)
-    (copy / "rendering" / "overlay.py").rename(copy / "rendering" / "overlaid.py")
+    (copy / "_rendering" / "overlay.py").rename(copy / "_rendering" / "overlaid.py")
     assert source_hash(copy) != source_hash(PACKAGE)
 
 
-def test_a_deployment_may_have_some_of_the_functions() -> None:
+def test_chosen_functions_may_be_a_subset() -> None:
     assert chosen_functions({}) == tuple(SPECS)
     assert chosen_functions({"REEL_MODAL_FUNCTIONS": "apply_upscale, render_overlay"}) == (
         "apply_upscale",
         "render_overlay",
     )
-    with pytest.raises(ConfigError, match="REEL_MODAL_FUNCTIONS: there is no dance; there are render_overlay"):
+    with pytest.raises(ConfigError, match="REEL_MODAL_FUNCTIONS: unknown: dance; known are render_overlay"):
         chosen_functions({"REEL_MODAL_FUNCTIONS": "dance"})
 
 
-def test_only_the_name_of_a_contract_is_taken_for_one() -> None:
+def test_contract_name_among_finds_only_contract_names() -> None:
     assert Contract.name_among(["render_overlay", "contract-0-1-0-abc"]) == "contract-0-1-0-abc"
     assert Contract.name_among(["render_overlay"]) is None

@@ -1,8 +1,8 @@
-"""The same pixels on every processor.
+"""Identical pixels on every processor.
 
-The digests were taken once; whoever runs these tests compares another machine with them. On this machine each library
-is told to do without some instructions, as on older processors, and if qemu is installed whole processors are emulated.
-A digest changes only if the pixels are meant to change.
+The digests were recorded once; running these tests compares this machine with them. Each library is configured to
+disable some instructions, as on older processors, and if qemu is installed, whole processors are emulated. A digest
+changes only if the pixels are meant to change.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from tests import kernels
 
-from reel_modal.config import Settings
-from reel_modal.frames import ColorTags
-from reel_modal.media import find_ffmpeg
-from reel_modal.media.filters import tag_filters
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.filters import tag_filters
+from reel_modal.media.frames import ColorTags
 from reel_modal.media.hdr import tone_map_filters
+from reel_modal.settings import Settings
 
 DIGESTS = {
     "resample 8 bits": "f490dfab2b7fb33c",
@@ -76,7 +76,7 @@ needs_qemu = pytest.mark.skipif(
 
 
 def run(*command: str, **variables: str) -> str:
-    """Run `python -m tests.kernels` with no variable that chooses instructions but `variables`; return its output."""
+    """Run a command without variables that choose instructions, except `variables`; return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(CHOOSING)}
     done = subprocess.run(command, capture_output=True, text=True, env={**environment, **variables}, check=False)
     if done.returncode == -signal.SIGILL:
@@ -86,47 +86,47 @@ def run(*command: str, **variables: str) -> str:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_kernels_give_the_same_bytes_with_other_instructions(setting: str) -> None:
+def test_kernels_other_instructions_give_equal_bytes(setting: str) -> None:
     output = run(sys.executable, "-m", "tests.kernels", **SETTINGS[setting])
     assert json.loads(output) == DIGESTS
 
 
 @needs_qemu
 @pytest.mark.parametrize("processor", EMULATED)
-def test_kernels_give_the_same_bytes_on_emulated_processors(processor: str) -> None:
+def test_kernels_emulated_processors_give_equal_bytes(processor: str) -> None:
     output = run(str(QEMU), "-cpu", processor, sys.executable, "-m", "tests.kernels")
     assert json.loads(output) == DIGESTS
 
 
 @needs_qemu
-def test_networks_differ_by_one_level_in_few_samples(tmp_path: Path) -> None:
-    """ONNX Runtime adds in another order on another processor, and cannot be told not to."""
+def test_networks_emulated_differ_by_one_level_in_few_samples(tmp_path: Path) -> None:
+    """ONNX Runtime's summation order depends on the processor and cannot be configured."""
     file = tmp_path / "networks.npz"
     run(str(QEMU), "-cpu", "Nehalem", sys.executable, "-m", "tests.kernels", "networks", str(file))
     with np.load(file) as emulated:
-        for name, here in kernels.networks().items():
-            difference = np.abs(emulated[name].astype(int) - here)
+        for name, local in kernels.networks().items():
+            difference = np.abs(emulated[name].astype(int) - local)
             assert difference.max() <= 1, name
             assert (difference > 0).mean() < 2e-4, name
 
 
 @needs_qemu
 @pytest.mark.parametrize(("processor", "most"), [("Nehalem", 1e-4), ("Haswell", 0.0)])
-def test_tone_map_of_noise_differs_by_one_level_in_few_samples(processor: str, most: float) -> None:
-    """zscale's own curves, which are approximate, are up to 49 levels apart from processor to processor."""
+def test_tone_map_emulated_noise_differs_by_one_level(processor: str, most: float) -> None:
+    """zscale's default curves are approximate: they differ by up to 49 levels between processors."""
     size, path = (160, 90), find_ffmpeg(Settings(ffmpeg=None)).path
     noise = np.random.default_rng(5).integers(64, 941, size[0] * size[1] * 3 // 2, np.uint16).tobytes()
     tags = ColorTags(range="tv", matrix="bt2020nc", primaries="bt2020", transfer="smpte2084")
     filters = ",".join([*tag_filters(tags, Fraction(1)), *tone_map_filters(tags, None)])
     source = ("-f", "rawvideo", "-pixel_format", "yuv420p10le", "-video_size", f"{size[0]}x{size[1]}", "-i", "pipe:0")
     command = (path, "-v", "error", *source, "-vf", filters, "-f", "rawvideo", "pipe:1")
-    here, there = (
+    local, emulated = (
         np.frombuffer(
             subprocess.run(each, input=noise, capture_output=True, check=True, timeout=100).stdout, np.uint8
         )
         for each in (command, (str(QEMU), "-cpu", processor, *command))
     )
-    difference = np.abs(here.astype(int) - there)
-    assert len(here) == size[0] * size[1] * 3 // 2
+    difference = np.abs(local.astype(int) - emulated)
+    assert len(local) == size[0] * size[1] * 3 // 2
     assert difference.max() <= 1
     assert (difference > 0).mean() <= most

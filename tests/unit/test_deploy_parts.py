@@ -1,4 +1,4 @@
-"""The parts of the deploy command that need no control plane: secrets, screens, tables, the image's interpreter."""
+"""Parts of the deploy command that need no control plane: secrets, console, tables, the image's interpreter."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 
 import pytest
 
+from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.deploy.command import main
 from reel_modal.deploy.console import Console, Redactor, columns
-from reel_modal.deploy.interpreters import image_interpreter
-from reel_modal.deploy.outcome import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
+from reel_modal.deploy.environments import image_interpreter
+from reel_modal.deploy.exit_codes import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import make_plan
 from reel_modal.deploy.preflight import TRIALS, not_sent
 from reel_modal.errors import AuthError, ConfigError, DeploymentError, UnavailableError
-from reel_modal.functions.bodies import NAMES
+from reel_modal.functions.runner import FUNCTION_NAMES
 from reel_modal.functions.specs import SPECS, ImageSpec
-from reel_modal.pricing import PUBLISHED_RATES
 
 
-def test_every_body_is_tried_before_a_deploy() -> None:
-    assert set(TRIALS) == NAMES
+def test_preflight_trials_cover_every_function() -> None:
+    assert set(TRIALS) == FUNCTION_NAMES
 
 
-def test_secrets_are_taken_out_wherever_they_are() -> None:
+def test_redactor_hides_secrets_everywhere() -> None:
     redact = Redactor(
         {
             "AWS_SECRET_ACCESS_KEY": "abcdefgh1234",
@@ -50,38 +50,38 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
         == "reel-modal-storage short /usr/bin:/usr/local/bin"
     )
     assert redact("ask-me basket-case as-is as-configured") == "ask-me basket-case as-is as-configured"
-    redact.hide("a later secret")
-    redact.hide(None)
+    redact.add_secret("a later secret")
+    redact.add_secret(None)
     assert redact("a later secret") == "[hidden]"
 
 
-def test_a_screen_that_lacks_letters_gets_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_ascii_terminal_gets_replacements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(screen, encoding="ascii", newline="\n"))
     with Console(tmp_path / "logs" / "deploy.log", Redactor({})) as console:
-        console.say("✓ Köln └── 🔨 done… \udcff")
+        console.info("✓ Köln └── 🔨 done… \udcff")
     assert screen.getvalue() == b"+ K?ln `-- * done... ?\n"
     log = tmp_path / "logs" / "deploy.log"
     assert log.read_text(encoding="utf-8") == "✓ Köln └── 🔨 done… \\udcff\n"
     assert log.stat().st_mode & 0o077 == 0
 
 
-def test_a_screen_that_is_closed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_closed_stdout_still_writes_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     with Console(tmp_path / "deploy.log", Redactor({})) as console:
-        console.data("seen by the log alone")
+        console.out("seen by the log alone")
     assert (tmp_path / "deploy.log").read_text() == "seen by the log alone\n"
 
 
-def test_a_log_that_cannot_be_written_is_a_setting_to_correct(tmp_path: Path) -> None:
+def test_console_unwritable_log_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"deploy\.log' cannot be written"):
         Console(tmp_path / "file" / "deploy.log", Redactor({}))
 
 
-def test_a_table_lines_up() -> None:
+def test_columns_align_cells() -> None:
     assert columns([("name", "n"), ("a", "10"), ("longer", "")]) == "name    n\n------  --\na       10\nlonger"
 
 
@@ -95,19 +95,19 @@ def test_a_table_lines_up() -> None:
         (deployment_error("something new", "what"), FAILED, "--verify-only"),
     ],
 )
-def test_every_failure_says_what_to_do_next(error: Exception, status: int, cure: str) -> None:
+def test_explained_failure_has_status_and_cure(error: Exception, status: int, cure: str) -> None:
     failure = explained(error)  # type: ignore[arg-type]
     assert (exit_status(failure), cure in failure.cure) == (status, True)
 
 
-def test_a_plan_without_an_answer_says_that_it_has_none() -> None:
+def test_plan_without_deployed_state_says_unknown() -> None:
     plan = make_plan("reel-modal", "production", SPECS.values(), PUBLISHED_RATES, None)
-    assert "reel-modal (production) could not be asked about" in plan.to_text()
-    assert "render_overlay: what is deployed now is not known" in plan.to_text()
+    assert "reel-modal (production) could not be checked" in plan.to_text()
+    assert "render_overlay: the deployed version is unknown" in plan.to_text()
     assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542], abs=1e-4)
 
 
-def test_the_trial_has_the_files_that_a_container_gets_and_no_others(tmp_path: Path) -> None:
+def test_not_sent_ignores_files_not_in_the_image(tmp_path: Path) -> None:
     package = tmp_path / "package"
     (package / "parts").mkdir(parents=True)
     for name in ("a.py", "parts/b.onnx", "parts/b.pyc", "parts/notes.txt", "py.typed"):
@@ -117,7 +117,7 @@ def test_the_trial_has_the_files_that_a_container_gets_and_no_others(tmp_path: P
     assert copied == {"a.py", "parts/b.onnx"}
 
 
-def test_a_fault_of_the_command_itself_is_told_without_secrets(
+def test_deploy_unexpected_error_is_shown_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(env: object = None) -> None:
@@ -128,13 +128,13 @@ def test_a_fault_of_the_command_itself_is_told_without_secrets(
     log = tmp_path / "deploy.log"
     assert main(["--environment", "test", "--dry-run", "--json", "--log-file", str(log)]) == FAILED
     shown = capsys.readouterr()
-    said = json.loads(shown.out)["error"]
-    assert (said["kind"], "RuntimeError: the value was [hidden]" in said["message"]) == ("unexpected", True)
+    failure = json.loads(shown.out)["error"]
+    assert (failure["kind"], "RuntimeError: the value was [hidden]" in failure["message"]) == ("unexpected", True)
     assert not any("planted-value" in text for text in (shown.out, shown.err, log.read_text()))
 
 
 def wheel(folder: Path, name: str, version: str) -> None:
-    """Write a package of one empty module, so that pip needs no network."""
+    """Write a package with one empty module, so that pip needs no network."""
     module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
     files = {
         f"{module}.py": "",
@@ -147,7 +147,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
         archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
 
 
-def test_the_image_s_interpreter_has_what_the_image_installs_and_is_made_once(
+def test_image_interpreter_installs_packages_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(tmp_path, "modal", metadata.version("modal"))
@@ -157,19 +157,19 @@ def test_the_image_s_interpreter_has_what_the_image_installs_and_is_made_once(
     cache = tmp_path / "cache"
     image = ImageSpec(python_version=f"{sys.version_info.major}.{sys.version_info.minor}", pip=("in-the-image==1.2",))
     with Console(tmp_path / "deploy.log", Redactor({})) as console:
-        made = image_interpreter(image, console, cache=cache)
-        assert image_interpreter(image, console, cache=cache) == made
+        interpreter = image_interpreter(image, console, cache=cache)
+        assert image_interpreter(image, console, cache=cache) == interpreter
         with pytest.raises(DeploymentError, match=r"could not install the image's packages:(.|\n)*in-the-image==1.3"):
             image_interpreter(replace(image, pip=("in-the-image==1.3",)), console, cache=cache)
     assert capsys.readouterr().err.count("this is done once") == 2
-    assert [path.name for path in cache.iterdir()] == [made.python.parent.parent.name]
+    assert [path.name for path in cache.iterdir()] == [interpreter.python.parent.parent.name]
 
     def imports(module: str, *paths: Path | None) -> bool:
-        command = [made.python, "-s", "-P", "-c", f"import {module}"]
+        command = [interpreter.python, "-s", "-P", "-c", f"import {module}"]
         known = {"PYTHONPATH": os.pathsep.join(str(path) for path in paths)}
         return subprocess.run(command, env=known, capture_output=True, check=False).returncode == 0
 
     assert imports("in_the_image")
-    assert imports("modal", made.modal_path)
+    assert imports("modal", interpreter.modal_path)
     assert not imports("modal")
-    assert not imports("rich", made.modal_path)
+    assert not imports("rich", interpreter.modal_path)

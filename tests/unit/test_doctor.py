@@ -1,4 +1,4 @@
-"""What doctor finds: libraries by trying them, modal's token by modal's own rules and without a word of what it is."""
+"""The doctor command: libraries are tested by use; Modal's token is found by Modal's rules and never shown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reel_modal import doctor
-from reel_modal.config import Settings
-from reel_modal.doctor import Finding, modal_token
+from reel_modal.cli import doctor
+from reel_modal.cli.doctor import Finding, modal_token
+from reel_modal.settings import Settings
 
 VARIABLES = {"MODAL_TOKEN_ID": "ak-secret", "MODAL_TOKEN_SECRET": "as-secret"}
 FILE = """
@@ -30,53 +30,53 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def look(env: dict[str, str], **settings: object) -> Finding:
+def check_token(env: dict[str, str], **settings: object) -> Finding:
     finding = modal_token(Settings(**settings), env)  # type: ignore[arg-type]
     assert "-secret" not in str(finding.to_dict())
     return finding
 
 
-def test_variables_win_and_the_app_is_named(config: Path) -> None:
-    finding = look(VARIABLES | {"MODAL_CONFIG_PATH": str(config)}, environment="staging")
+def test_modal_token_variables_come_first_and_app_is_named(config: Path) -> None:
+    finding = check_token(VARIABLES | {"MODAL_CONFIG_PATH": str(config)}, environment="staging")
     assert finding.ok
     assert finding.detail == (
-        "found in MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, not tried; jobs go to the app reel-modal-staging"
+        "found in MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, not verified; jobs go to the app reel-modal-staging"
     )
 
 
-def test_the_active_profile_of_the_file_is_named(config: Path) -> None:
-    finding = look({"MODAL_CONFIG_PATH": str(config)})
+def test_modal_token_active_profile_is_named(config: Path) -> None:
+    finding = check_token({"MODAL_CONFIG_PATH": str(config)})
     assert finding.ok
     assert f"profile 'work' of {config}" in finding.detail
 
 
 @pytest.mark.parametrize("profile", ["half", "absent"])
-def test_a_profile_without_a_token_is_a_lack_with_its_cure(config: Path, profile: str) -> None:
-    finding = look({"MODAL_CONFIG_PATH": str(config), "MODAL_PROFILE": profile})
+def test_modal_token_incomplete_profile_shows_the_cure(config: Path, profile: str) -> None:
+    finding = check_token({"MODAL_CONFIG_PATH": str(config), "MODAL_PROFILE": profile})
     assert not finding.ok
-    assert "no token_secret" in finding.detail
+    assert "token_secret not found" in finding.detail
     assert f"profile {profile!r}" in finding.detail
     assert "modal token new" in finding.cure
 
 
-def test_half_of_it_may_come_from_the_environment(config: Path) -> None:
+def test_modal_token_may_be_split_over_file_and_environment(config: Path) -> None:
     env = {"MODAL_CONFIG_PATH": str(config), "MODAL_PROFILE": "half", "MODAL_TOKEN_SECRET": "as-secret"}
-    assert look(env).ok
+    assert check_token(env).ok
 
 
-def test_without_a_token_only_a_host_that_uses_modal_lacks_something(tmp_path: Path) -> None:
+def test_modal_token_missing_is_required_only_if_enabled(tmp_path: Path) -> None:
     env = {"MODAL_CONFIG_PATH": str(tmp_path / "absent.toml")}
-    assert [look(env, modal_enabled=enabled).required for enabled in (False, True)] == [False, True]
-    assert not look(env).ok
+    assert [check_token(env, modal_enabled=enabled).required for enabled in (False, True)] == [False, True]
+    assert not check_token(env).ok
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_modal_token_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "modal.toml"
     path.write_text("not toml")
-    assert str(path) in look({"MODAL_CONFIG_PATH": str(path)}).detail
+    assert str(path) in check_token({"MODAL_CONFIG_PATH": str(path)}).detail
 
 
-def test_doctor_pyav_that_fails_names_the_versions_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_failing_pyav_names_working_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     def changed(*_: object, **__: object) -> None:
         raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
 
@@ -88,12 +88,12 @@ def test_doctor_pyav_that_fails_names_the_versions_that_work(monkeypatch: pytest
     assert re.fullmatch(r"pip install 'av[<>=0-9.,]+'", finding.cure)
 
 
-def test_doctor_pyav_that_loses_frames_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_pyav_losing_frames_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.InProcessDecoder, "frames", lambda _: iter(()))
     assert "0 of 5 frames" in doctor._pyav(Settings()).detail
 
 
-def test_doctor_opencv_that_draws_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_opencv_drawing_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._opencv().ok
     monkeypatch.setattr(doctor.OverlayRenderer, "render", lambda *_: None)
     finding = doctor._opencv()

@@ -1,4 +1,4 @@
-"""What lies where in a raw frame, and which frames are refused."""
+"""Memory layout of raw frames, and refused frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from reel_modal.errors import ConfigError, FrameError, FrameTypeError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.frames import (
+from reel_modal.media.frames import (
     BT709,
     ColorTags,
     Frame,
@@ -36,7 +36,7 @@ FORMATS: list[PixelFormat] = ["bgr24", "rgb24", "yuv420p", "gray8"]
 
 
 def flat(pixel_format: PixelFormat, size: tuple[int, int]) -> U8Array:
-    """A frame whose bytes count up."""
+    """Return a frame whose bytes count up."""
     return np.arange(frame_bytes(pixel_format, size), dtype=np.uint8)
 
 
@@ -62,7 +62,7 @@ def test_plane_shapes_round_chroma_up(
     assert frame_bytes(pixel_format, size) == sum(math.prod(shape) for shape in shapes)
 
 
-def test_an_unknown_pixel_format_is_refused_with_the_known_ones() -> None:
+def test_unknown_pixel_format_error_lists_known_ones() -> None:
     calls: list[Callable[[PixelFormat], object]] = [
         lambda name: frame_bytes(name, (4, 4)),
         lambda name: plane_shapes(name, (4, 4)),
@@ -75,20 +75,20 @@ def test_an_unknown_pixel_format_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-4, 4), (-4, -4), (4.0, 4), (4,), (4, 4, 3)])
-def test_a_size_that_no_frame_has_is_refused_by_name(size: tuple[int, int]) -> None:
+def test_frame_bytes_invalid_size_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ConfigError) as caught:
         frame_bytes("bgr24", size)
     assert f"size {size!r} must be (width, height)" in str(caught.value)
 
 
-def test_numpy_integers_are_sizes() -> None:
+def test_frame_bytes_accepts_numpy_integers() -> None:
     width, height = np.array([5, 3])
     assert frame_bytes("yuv420p", (width, height)) == 27
 
 
 @pytest.mark.parametrize("size", [(6, 4), (5, 3)])
 @pytest.mark.parametrize("pixel_format", FORMATS)
-def test_planes_are_views_that_cover_the_frame_once(pixel_format: PixelFormat, size: tuple[int, int]) -> None:
+def test_plane_views_cover_the_frame_once(pixel_format: PixelFormat, size: tuple[int, int]) -> None:
     data = flat(pixel_format, size)
     planes = plane_views(data, pixel_format, size)
     assert [plane.shape for plane in planes] == plane_shapes(pixel_format, size)
@@ -99,23 +99,28 @@ def test_planes_are_views_that_cover_the_frame_once(pixel_format: PixelFormat, s
     assert data.tobytes() == b"".join(bytes([value]) * plane.size for value, plane in enumerate(planes))
 
 
-def test_drawing_on_a_frame_changes_it_and_not_its_copy() -> None:
+def test_frame_drawing_changes_it_but_not_its_copy() -> None:
     frame = Frame(flat("bgr24", (4, 2)), (4, 2), "bgr24", Fraction(1, 30), 1)
-    kept = frame.copy()
+    copied = frame.copy()
     frame.image[1, 2] = (7, 8, 9)
     assert frame.data[18:21].tolist() == [7, 8, 9]
-    assert kept.data.tobytes() == flat("bgr24", (4, 2)).tobytes()
-    assert (kept.size, kept.pixel_format, kept.pts_seconds, kept.index) == ((4, 2), "bgr24", Fraction(1, 30), 1)
+    assert copied.data.tobytes() == flat("bgr24", (4, 2)).tobytes()
+    assert (copied.size, copied.pixel_format, copied.pts_seconds, copied.index) == (
+        (4, 2),
+        "bgr24",
+        Fraction(1, 30),
+        1,
+    )
 
 
-def test_a_planar_frame_has_no_single_image_and_says_what_to_use() -> None:
+def test_frame_image_of_planar_frame_names_planes() -> None:
     frame = Frame(flat("yuv420p", (4, 2)), (4, 2), "yuv420p", Fraction(0), 0)
     with pytest.raises(ConfigError, match=r"frame\.planes"):
         _ = frame.image
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-def test_every_form_of_a_frame_gives_the_same_bytes_without_a_copy(pixel_format: PixelFormat) -> None:
+def test_raw_bytes_every_form_gives_equal_bytes_without_copy(pixel_format: PixelFormat) -> None:
     size = (5, 3)
     data = flat(pixel_format, size)
     planes = plane_views(data, pixel_format, size)
@@ -127,12 +132,12 @@ def test_every_form_of_a_frame_gives_the_same_bytes_without_a_copy(pixel_format:
     assert joined(raw_bytes(data.tobytes(), pixel_format, size, 0)) == data.tobytes()
 
 
-def test_an_even_yuv_frame_may_be_one_tall_array_as_opencv_has_it() -> None:
+def test_raw_bytes_accepts_even_yuv_as_one_tall_array() -> None:
     data = flat("yuv420p", (6, 4))
     assert joined(raw_bytes(data.reshape(6, 6), "yuv420p", (6, 4), 0)) == data.tobytes()
 
 
-def test_the_memory_of_a_frame_is_checked_like_an_array() -> None:
+def test_raw_bytes_checks_frame_data_like_an_array() -> None:
     def written(data: object) -> bytes:
         frame = Frame(data, (4, 2), "bgr24", Fraction(0), 0)  # type: ignore[arg-type]
         return joined(raw_bytes(frame, "bgr24", (4, 2), 3))
@@ -140,7 +145,7 @@ def test_the_memory_of_a_frame_is_checked_like_an_array() -> None:
     data = flat("bgr24", (4, 2))
     assert written(data[::-1]) == data[::-1].tobytes()
     for other in (data[:23], np.zeros(25, np.uint8), data.reshape(2, 4, 3)):
-        with pytest.raises(FrameError, match=r"frame 3 has shape .*; \(24,\) is wanted"):
+        with pytest.raises(FrameError, match=r"frame 3 has shape .*; it must be \(24,\)"):
             written(other)
     with pytest.raises(FrameTypeError, match="frame 3 is an array of float64"):
         written(data.astype(np.float64))
@@ -148,7 +153,7 @@ def test_the_memory_of_a_frame_is_checked_like_an_array() -> None:
         written(data.tobytes())
 
 
-def test_a_strided_view_is_written_as_it_looks() -> None:
+def test_raw_bytes_strided_view_is_written_in_its_order() -> None:
     image = flat("bgr24", (4, 2)).reshape(2, 4, 3)
     for view in (image[:, ::-1], image[..., ::-1], np.asfortranarray(image)):
         assert not view.flags.c_contiguous
@@ -156,40 +161,40 @@ def test_a_strided_view_is_written_as_it_looks() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint16", "int8", "bool"])
-def test_an_array_of_another_type_is_refused_with_the_cure(dtype: str) -> None:
-    with pytest.raises(FrameTypeError, match=f"frame 12 is an array of {dtype}; uint8 is wanted.*by 255"):
+def test_raw_bytes_other_dtype_is_refused_with_the_cure(dtype: str) -> None:
+    with pytest.raises(FrameTypeError, match=f"frame 12 is an array of {dtype}; it must be uint8 .*by 255"):
         raw_bytes(np.zeros((2, 4, 3), dtype), "bgr24", (4, 2), 12)
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 3), (2, 4), (2, 4, 4), (1, 2, 4, 3), (3, 2, 4), (23,)])
-def test_an_array_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
+def test_raw_bytes_other_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(FrameError) as caught:
         raw_bytes(np.zeros(shape, np.uint8), "bgr24", (4, 2), 12)
-    assert f"frame 12 has shape {shape}; (2, 4, 3) or (24,) is wanted (height first)" in str(caught.value)
+    assert f"frame 12 has shape {shape}; it must be (2, 4, 3) or (24,) (height first)" in str(caught.value)
 
 
-def test_a_wrong_plane_a_missing_plane_and_a_tall_odd_array_are_refused() -> None:
+def test_raw_bytes_wrong_or_missing_planes_are_refused() -> None:
     y, u, v = plane_views(flat("yuv420p", (5, 3)), "yuv420p", (5, 3))
-    with pytest.raises(FrameError, match=r"has shape \(1, 3\); \(2, 3\) is wanted"):
+    with pytest.raises(FrameError, match=r"has shape \(1, 3\); it must be \(2, 3\)"):
         raw_bytes((y, u, v[:1]), "yuv420p", (5, 3), 0)
     with pytest.raises(FrameTypeError, match="frame 0 is a bytes, not a uint8 array"):
         raw_bytes((y.tobytes(), u.tobytes(), v.tobytes()), "yuv420p", (5, 3), 0)  # type: ignore[arg-type]
     with pytest.raises(FrameError, match="has 2 planes; yuv420p of 5x3 has 3"):
         raw_bytes((y, u), "yuv420p", (5, 3), 0)
-    with pytest.raises(FrameError, match=r"has shape \(4, 5\); \(27,\) is wanted"):
+    with pytest.raises(FrameError, match=r"has shape \(4, 5\); it must be \(27,\)"):
         raw_bytes(np.zeros((4, 5), np.uint8), "yuv420p", (5, 3), 0)
 
 
-def test_a_frame_of_another_layout_or_size_is_refused() -> None:
+def test_raw_bytes_other_pixel_format_or_size_is_refused() -> None:
     frame = Frame(flat("rgb24", (4, 2)), (4, 2), "rgb24", Fraction(0), 0)
-    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; bgr24 of 4x2 is wanted"):
+    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; it must be bgr24 of 4x2"):
         raw_bytes(frame, "bgr24", (4, 2), 3)
     assert joined(raw_bytes(frame, "rgb24", [4, 2], 3)) == frame.data.tobytes()  # type: ignore[arg-type]
-    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; rgb24 of 2x4 is wanted"):
+    with pytest.raises(FrameError, match="frame 3 is rgb24 of 4x2; it must be rgb24 of 2x4"):
         raw_bytes(frame, "rgb24", (2, 4), 3)
 
 
-def test_bytes_of_another_length_and_what_is_no_memory_are_refused() -> None:
+def test_raw_bytes_wrong_length_or_type_is_refused() -> None:
     with pytest.raises(FrameError, match="frame 3 has 23 bytes; bgr24 of 4x2 has 24"):
         raw_bytes(bytes(23), "bgr24", (4, 2), 3)
     for thing in ("text", [1, 2, 3], None):
@@ -197,15 +202,15 @@ def test_bytes_of_another_length_and_what_is_no_memory_are_refused() -> None:
             raw_bytes(thing, "bgr24", (4, 2), 3)  # type: ignore[arg-type]
 
 
-def test_memory_that_is_no_run_of_bytes_says_so() -> None:
+def test_raw_bytes_strided_or_wide_memoryview_is_refused() -> None:
     view = memoryview(bytes(48))[::2]
-    with pytest.raises(FrameError, match="frame 3 is a memoryview with strides; give whole bytes or an array"):
+    with pytest.raises(FrameError, match="frame 3 is a memoryview with strides"):
         raw_bytes(view, "bgr24", (4, 2), 3)
     with pytest.raises(FrameTypeError, match="frame 3 is a memoryview of 8-byte items, not of bytes"):
         raw_bytes(np.zeros(3, np.float64).data, "bgr24", (4, 2), 3)
 
 
-def test_fitting_repeats_the_last_row_and_column() -> None:
+def test_fit_edges_repeats_last_row_and_column() -> None:
     data = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
     grown = joined(fit_edges(raw_bytes(data, "gray8", (3, 2), 0), "gray8", (3, 2), (4, 3)))
     assert list(grown) == [1, 2, 3, 3, 4, 5, 6, 6, 4, 5, 6, 6]
@@ -215,7 +220,7 @@ def test_fitting_repeats_the_last_row_and_column() -> None:
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), more=st.tuples(st.integers(0, 1), st.integers(0, 1)))
-def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
+def test_fit_edges_grown_then_cut_frame_is_unchanged(
     pixel_format: PixelFormat, size: tuple[int, int], more: tuple[int, int]
 ) -> None:
     larger = (size[0] + more[0], size[1] + more[1])
@@ -262,13 +267,13 @@ def test_a_frame_that_grew_by_an_edge_is_itself_when_cut_again(
         (Fraction(1, 1_001_000), Fraction(1, 1_001_000)),
     ],
 )
-def test_a_frame_rate_is_the_exact_one_that_was_meant(value: Fraction | float, rate: Fraction) -> None:
+def test_frame_rate_becomes_the_exact_fraction(value: Fraction | float, rate: Fraction) -> None:
     assert frame_rate(value) == rate
     assert isinstance(frame_rate(value), Fraction)
 
 
 @pytest.mark.parametrize("value", [29.97, "29.97", Decimal("29.97"), "30000/1001"])
-def test_pipe_and_reader_read_rates_by_the_same_rule(tmp_path: Path, value: Any) -> None:
+def test_frame_rate_is_parsed_equally_by_pipe_and_reader(tmp_path: Path, value: Any) -> None:
     assert FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=value).fps == Fraction(30000, 1001)
     clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2, fps=value)
     with FrameReader(clip, fps=value) as reader:
@@ -292,13 +297,13 @@ NO_RATES = [
 
 
 @pytest.mark.parametrize("value", NO_RATES, ids=repr)
-def test_a_rate_that_no_clip_can_have_is_refused_by_name(value: Fraction | float) -> None:
+def test_frame_rate_invalid_value_is_refused(value: Fraction | float) -> None:
     with pytest.raises(ConfigError) as caught:
         frame_rate(value)
     assert str(caught.value).startswith("frame rate ")
 
 
-def test_an_untagged_picture_is_read_as_players_read_it() -> None:
+def test_matrix_or_assumed_untagged_depends_on_height() -> None:
     assert matrix_or_assumed(ColorTags(), 719) == "smpte170m"
     assert matrix_or_assumed(ColorTags(), 720) == "bt709"
     assert matrix_or_assumed(BT709, 240) == "bt709"
@@ -311,37 +316,37 @@ def deep_planes(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return y, u, v
 
 
-def test_ten_bit_frames_have_two_bytes_a_sample() -> None:
+def test_ten_bit_frame_has_two_bytes_per_sample() -> None:
     assert frame_bytes("yuv420p10le", (6, 4)) == 2 * (24 + 6 + 6)
     assert plane_shapes("yuv420p10le", (5, 3)) == [(3, 5), (2, 3), (2, 3)]
 
 
-def test_ten_bit_planes_are_written_and_seen_as_samples() -> None:
+def test_ten_bit_planes_survive_writing_and_viewing() -> None:
     planes = deep_planes(6, 4)
     chunks = raw_bytes(planes, "yuv420p10le", (6, 4), 0)
     data = np.frombuffer(b"".join(chunks), np.uint8)
     frame = Frame(data, (6, 4), "yuv420p10le", Fraction(0), 0)
-    for plane, again in zip(planes, frame.deep_planes, strict=True):
-        np.testing.assert_array_equal(plane, again)
+    for plane, viewed in zip(planes, frame.deep_planes, strict=True):
+        np.testing.assert_array_equal(plane, viewed)
     flat = np.concatenate([plane.ravel() for plane in planes])
     assert b"".join(raw_bytes(flat, "yuv420p10le", (6, 4), 0)) == data.tobytes()
     assert b"".join(raw_bytes(frame, "yuv420p10le", (6, 4), 0)) == data.tobytes()
-    with pytest.raises(ConfigError, match="has planes, no single image"):
+    with pytest.raises(ConfigError, match="has planes, not a single image"):
         _ = frame.image
 
 
-def test_planes_of_eight_bits_are_refused_for_ten_and_the_other_way_round() -> None:
+def test_planes_of_other_bit_depth_are_refused() -> None:
     shallow = tuple(plane.astype(np.uint8) for plane in deep_planes(6, 4))
-    with pytest.raises(FrameTypeError, match=r"uint8; uint16 is wanted .* by 1023"):
+    with pytest.raises(FrameTypeError, match=r"uint8; it must be uint16 .* by 1023"):
         raw_bytes(shallow, "yuv420p10le", (6, 4), 0)
-    with pytest.raises(FrameTypeError, match=r"uint16; uint8 is wanted .* by 255"):
+    with pytest.raises(FrameTypeError, match=r"uint16; it must be uint8 .* by 255"):
         raw_bytes(deep_planes(6, 4), "yuv420p", (6, 4), 0)
     frame = Frame(np.zeros(36, np.uint8), (6, 4), "yuv420p", Fraction(0), 0)
-    with pytest.raises(ConfigError, match="samples of 8 bits"):
+    with pytest.raises(ConfigError, match="8-bit samples"):
         _ = frame.deep_planes
 
 
-def test_edges_of_ten_bit_frames_are_fitted_by_samples() -> None:
+def test_fit_edges_ten_bit_repeats_whole_samples() -> None:
     planes = deep_planes(5, 3)
     chunks = fit_edges(raw_bytes(planes, "yuv420p10le", (5, 3), 0), "yuv420p10le", (5, 3), (6, 4))
     frame = Frame(np.frombuffer(b"".join(chunks), np.uint8), (6, 4), "yuv420p10le", Fraction(0), 0)

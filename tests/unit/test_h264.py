@@ -1,4 +1,4 @@
-"""What is read out of H.264: right where x264 wrote it, and no more than a SpliceError where nobody did."""
+"""H.264 headers: correct for x264's output, and at most a SpliceError for anything else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from tests.clips import Clips
 from tests.media import splices
 
+from reel_modal._smart_render.h264.bitstream import BitReader
+from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder, one_order
+from reel_modal._smart_render.h264.parameter_sets import (
+    SLICE,
+    AccessUnit,
+    ParameterSets,
+    Sps,
+    iter_nal_units,
+    set_nal_length_size,
+)
 from reel_modal.errors import SpliceError
-from reel_modal.smart_render.bits import BitReader
-from reel_modal.smart_render.fields import FieldHeaders, FieldOrder, one_order
-from reel_modal.smart_render.h264 import SLICE, ParameterSets, PictureUnit, Sps, split_units, with_length_size
 
 
 def packets_of(path: Path) -> list[memoryview]:
@@ -46,7 +53,7 @@ def record_of(path: Path) -> bytes:
         ("top_first.mp4", "high", 4, "yuv420p"),
     ],
 )
-def test_a_sequence_parameter_set_says_what_x264_was_told(
+def test_sps_parse_matches_x264_settings(
     clips: Clips, name: str, profile: str, references: int, pixel_format: str | None
 ) -> None:
     assert name in splices.STRUCTURES
@@ -65,99 +72,97 @@ def test_a_sequence_parameter_set_says_what_x264_was_told(
         ("marked_interlaced.mp4", "frame"),
     ],
 )
-def test_pictures_say_which_field_is_first_and_so_does_their_coding(
-    clips: Clips, name: str, order: FieldOrder
-) -> None:
+def test_field_order_from_pic_timing_equals_order_from_slices(clips: Clips, name: str, order: FieldOrder) -> None:
     sets = ParameterSets.parse(record_of(clips.get(name)))
     headers = FieldHeaders.of(sets)
-    silent = replace(headers, sps={number: replace(sps, says_structure=False) for number, sps in headers.sps.items()})
+    silent = replace(headers, sps={number: replace(sps, has_structure=False) for number, sps in headers.sps.items()})
     for packet in packets_of(clips.get(name)):
         assert headers.order(packet, sets.length_size) == order
         assert silent.order(packet, sets.length_size) == order
 
 
-def test_pictures_that_are_coded_as_two_fields_are_refused(clips: Clips) -> None:
-    """The bit that says so is set in the slices of frames: x264 itself writes no such pictures."""
+def test_field_order_separate_fields_are_refused(clips: Clips) -> None:
+    """The bit is set in slices of frames, because x264 never writes separate fields."""
     sets = ParameterSets.parse(record_of(clips.get("top_first.mp4")))
     headers = FieldHeaders.of(sets)
     packet = bytearray(packets_of(clips.get("top_first.mp4"))[-1])
-    for unit in split_units(memoryview(packet), sets.length_size):
+    for unit in iter_nal_units(memoryview(packet), sets.length_size):
         if unit[0] & 31 == SLICE:
             bits = BitReader(bytes(unit[1:9]), "it")
             bits.ue(), bits.ue(), bits.ue(), bits.read(headers.sps[0].frame_number_bits)
-            place = 64 - bits.left
-            unit[1 + place // 8] ^= 128 >> place % 8
+            position = 64 - bits.left
+            unit[1 + position // 8] ^= 128 >> position % 8
     with pytest.raises(SpliceError, match="coded as two fields"):
         headers.order(memoryview(packet), sets.length_size)
 
 
 @pytest.mark.parametrize("structure", [1, 2, 5, 6, 7, 8, 15])
-def test_pictures_that_are_shown_again_are_refused(clips: Clips, structure: int) -> None:
+def test_field_order_repeated_fields_are_refused(clips: Clips, structure: int) -> None:
     sets = ParameterSets.parse(record_of(clips.get("top_first.mp4")))
     slice_unit = next(
         bytes(unit)
-        for unit in split_units(packets_of(clips.get("top_first.mp4"))[-1], sets.length_size)
+        for unit in iter_nal_units(packets_of(clips.get("top_first.mp4"))[-1], sets.length_size)
         if unit[0] & 31 == SLICE
     )
-    timing = bytes([6, 5, 1, 7, 1, 1, structure << 4, 128])  # behind another message
+    timing = bytes([6, 5, 1, 7, 1, 1, structure << 4, 128])  # after another SEI message
     units = (timing, slice_unit)
     packet = b"".join(len(unit).to_bytes(sets.length_size, "big") + unit for unit in units)
-    with pytest.raises(SpliceError, match="more than once"):
+    with pytest.raises(SpliceError, match="repeats a field or a frame"):
         FieldHeaders.of(sets).order(memoryview(packet), sets.length_size)
 
 
-def test_pictures_that_differ_in_their_fields_are_refused() -> None:
+def test_field_order_that_changes_is_refused() -> None:
     assert one_order(["tff", "tff"]) == "tff"
-    with pytest.raises(SpliceError, match="order of their fields"):
+    with pytest.raises(SpliceError, match="field order"):
         one_order(["tff", "bff"])
 
 
 @pytest.mark.parametrize(
     "name", ["spliced.mp4", "baseline.mp4", "main.mp4", "other_ids.mp4", "high422_10.mp4", "interlaced_422_10.mp4"]
 )
-def test_a_record_is_written_as_it_was_read(clips: Clips, name: str) -> None:
+def test_parameter_sets_record_round_trip_is_equal(clips: Clips, name: str) -> None:
     record = record_of(clips.get(name))
     assert ParameterSets.parse(record).record() == record
 
 
-def test_ids_that_are_used_are_not_given_out(clips: Clips) -> None:
+def test_parameter_sets_free_id_is_unused(clips: Clips) -> None:
     first = ParameterSets.parse(record_of(clips.get("spliced.mp4")))
     other = ParameterSets.parse(record_of(clips.get("other_ids.mp4")))
     assert (first.free_id(), other.free_id()) == (1, 2)
     both = first.with_units((*other.sps, *other.pps))
     assert (len(both.sps), len(both.pps), both.free_id()) == (2, 2, 2)
     assert both.with_units(first.sps) == both
-    with pytest.raises(SpliceError, match="change in mid-stream"):
+    with pytest.raises(SpliceError, match="change within the stream"):
         both.with_units(ParameterSets.parse(record_of(clips.get("baseline.mp4"))).sps)
 
 
-def test_lengths_are_rewritten(clips: Clips) -> None:
+def test_set_nal_length_size_rewrites_length_prefixes(clips: Clips) -> None:
     packet = bytes.fromhex("00000002 65aa 00000001 41".replace(" ", ""))
-    assert with_length_size(memoryview(packet), 4, 2) == bytes.fromhex("000265aa000141")
+    assert set_nal_length_size(memoryview(packet), 4, 2) == bytes.fromhex("000265aa000141")
     long = (300).to_bytes(4, "big") + b"\x65" + bytes(299)
     with pytest.raises(SpliceError, match="too long"):
-        with_length_size(memoryview(long), 4, 1)
+        set_nal_length_size(memoryview(long), 4, 1)
 
 
 @pytest.mark.parametrize(
     ("packet", "words"),
     [
-        ("00000002 06aa", "not one picture"),
-        ("00000002 65aa 00000002 41aa", "not one picture"),
-        ("00000002 65aa 00000002 74aa", "layers or partitions"),
-        ("00000009 65aa", "breaks off"),
-        ("00000000 65aa", "breaks off"),
-        ("000000", "breaks off"),
+        ("00000002 06aa", "not exactly one coded picture"),
+        ("00000002 65aa 00000002 41aa", "not exactly one coded picture"),
+        ("00000002 65aa 00000002 74aa", "unsupported layers or data partitions"),
+        ("00000009 65aa", "is truncated"),
+        ("00000000 65aa", "is truncated"),
+        ("000000", "is truncated"),
     ],
 )
-def test_what_is_no_plain_picture_is_refused(packet: str, words: str) -> None:
+def test_access_unit_invalid_packet_is_refused(packet: str, words: str) -> None:
     with pytest.raises(SpliceError, match=words):
-        PictureUnit.parse(memoryview(bytes.fromhex(packet.replace(" ", ""))), 4)
+        AccessUnit.parse(memoryview(bytes.fromhex(packet.replace(" ", ""))), 4)
 
 
 @given(st.binary(max_size=80), st.sampled_from([1, 2, 4]))
 @example(b"\x01\x64\x00\x0a\xff\xe1\x00\x04\x67\x64\x00\x0a\x01\x00\x01\x68", 4)
-def test_whatever_a_stranger_writes_ends_in_a_splice_error(data: bytes, length_size: int) -> None:
+def test_h264_parsers_arbitrary_bytes_raise_only_splice_error(data: bytes, length_size: int) -> None:
     with suppress(SpliceError):
         ParameterSets.parse(b"\x01" + data).record()
     with suppress(SpliceError):
@@ -168,4 +173,4 @@ def test_whatever_a_stranger_writes_ends_in_a_splice_error(data: bytes, length_s
         sets = ParameterSets((b"\x67\x4d\0\x0a" + data[:40],), (b"\x68" + data[:10],), length_size)
         FieldHeaders.of(sets).order(memoryview(data), length_size)
     with suppress(SpliceError):
-        PictureUnit.parse(memoryview(data), length_size)
+        AccessUnit.parse(memoryview(data), length_size)

@@ -1,4 +1,4 @@
-"""Headers of H.264 that no encoder here writes, read back; and those that x264 writes, read by libav as well."""
+"""H.264 headers written by an independent writer, and x264's headers compared with libav's reading."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from tests.clips import Clips
 from tests.media import splices
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._smart_render.h264.bitstream import BitReader, rbsp
+from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder
+from reel_modal._smart_render.h264.parameter_sets import ParameterSets, PictureOrder, Sps
 from reel_modal.errors import SpliceError
-from reel_modal.media import find_ffmpeg
-from reel_modal.smart_render.bits import BitReader, payload_of
-from reel_modal.smart_render.fields import FieldHeaders, FieldOrder
-from reel_modal.smart_render.h264 import ParameterSets, PictureOrder, Sps
+from reel_modal.settings import Settings
 
 HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 
 
 class Bits:
-    """Writes what H.264 reads (7.2, 9.1), independently of the reader."""
+    """Writes H.264 syntax elements (7.2, 9.1), independently of the reader."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -46,7 +46,7 @@ class Bits:
         return self.ue(*(2 * value - 1 if value > 0 else -2 * value for value in values))
 
     def unit(self, first: int) -> bytes:
-        """The bits behind the unit's first byte, with 3s where zeros would look like a start code."""
+        """Return the NAL unit: the first byte, then the bits with emulation prevention bytes."""
         text = self.text + "1"
         text += "0" * (-len(text) % 8)
         data = int(text, 2).to_bytes(len(text) // 8, "big")
@@ -60,7 +60,7 @@ class Bits:
         return bytes(out)
 
 
-def hrd(bits: Bits, cpbs: int, lengths: tuple[int, int]) -> None:
+def write_hrd(bits: Bits, cpbs: int, lengths: tuple[int, int]) -> None:
     bits.ue(cpbs - 1).u(8, 0x35)
     for number in range(cpbs):
         bits.ue(number, 1000 + number).u(1, number % 2)
@@ -69,7 +69,7 @@ def hrd(bits: Bits, cpbs: int, lengths: tuple[int, int]) -> None:
 
 @st.composite
 def sequence_sets(draw: st.DrawFn) -> tuple[bytes, Sps]:
-    """A sequence parameter set of any kind, and what it says."""
+    """Draw a sequence parameter set of any kind and its expected fields."""
     profile = draw(st.sampled_from((66, 77, 88, *HIGH)))
     number = draw(st.integers(0, 31))
     constraints, level = draw(st.integers(0, 255)), draw(st.integers(1, 62))
@@ -78,23 +78,23 @@ def sequence_sets(draw: st.DrawFn) -> tuple[bytes, Sps]:
     if profile in HIGH:
         chroma = draw(st.integers(0, 3))
         bits.ue(chroma)
-        separate = chroma == 3 and _said(draw, bits)
+        separate = chroma == 3 and _flag(draw, bits)
         depths = (draw(st.integers(8, 14)), draw(st.integers(8, 14)))
         bits.ue(depths[0] - 8, depths[1] - 8).u(1, 1)
-        for index in range((12 if chroma == 3 else 8) if _said(draw, bits) else 0):
-            if _said(draw, bits):
+        for index in range((12 if chroma == 3 else 8) if _flag(draw, bits) else 0):
+            if _flag(draw, bits):
                 _scaling_list(draw, bits, 16 if index < 6 else 64)
     frame_number_bits = draw(st.integers(4, 16))
     bits.ue(frame_number_bits - 4)
     order = _order(draw, bits)
     references = draw(st.integers(0, 16))
     bits.ue(references).u(1, 1).ue(119, 67)
-    frames_only = _said(draw, bits)
-    mixes = not frames_only and _said(draw, bits)
+    frames_only = _flag(draw, bits)
+    mixes = not frames_only and _flag(draw, bits)
     bits.u(1, 1)
-    if _said(draw, bits):  # cropping
+    if _flag(draw, bits):  # cropping
         bits.ue(0, draw(st.integers(0, 8)), 0, draw(st.integers(0, 8)))
-    structure, delays = _usability(draw, bits) if _said(draw, bits) else (False, (0, 0))
+    structure, delays = _vui(draw, bits) if _flag(draw, bits) else (False, (0, 0))
     if frames_only:
         structure, delays = False, (0, 0)
     sps = Sps(
@@ -110,14 +110,14 @@ def sequence_sets(draw: st.DrawFn) -> tuple[bytes, Sps]:
         separate_planes=separate,
         frame_number_bits=frame_number_bits,
         order=order,
-        says_structure=structure,
+        has_structure=structure,
         delay_bits=delays,
     )
     return bits.unit(0x67), sps
 
 
 def _scaling_list(draw: st.DrawFn, bits: Bits, length: int) -> None:
-    """All entries; or some, and then a 0 that says that the last one holds for the rest."""
+    """Write all entries; or some, then a 0, after which the last entry is repeated."""
     entries = draw(st.lists(st.integers(1, 255), max_size=length))
     stops = [0] if len(entries) < length else []
     for last, entry in pairwise([8, *entries, *stops]):
@@ -139,57 +139,57 @@ def _order(draw: st.DrawFn, bits: Bits) -> PictureOrder:
     return PictureOrder(1, 0, not always_zero, bottom)
 
 
-def _said(draw: st.DrawFn, bits: Bits) -> bool:
-    """Write a flag, and return it."""
+def _flag(draw: st.DrawFn, bits: Bits) -> bool:
+    """Draw a flag, write it and return it."""
     flag = draw(st.booleans())
     bits.u(1, flag)
     return flag
 
 
-def _usability(draw: st.DrawFn, bits: Bits) -> tuple[bool, tuple[int, int]]:
-    """Annex E.1.1; return whether pictures say their structure, and how long the delays in front of it are."""
+def _vui(draw: st.DrawFn, bits: Bits) -> tuple[bool, tuple[int, int]]:
+    """Write VUI parameters (Annex E.1.1); return pic_struct_present_flag and the lengths of the delays."""
     aspect = draw(st.sampled_from([None, 1, 16, 255]))
     bits.u(1, aspect is not None)
     if aspect is not None:
         bits.u(8, aspect)
         if aspect == 255:
             bits.u(16, 4).u(16, 3)
-    if _said(draw, bits):  # overscan
+    if _flag(draw, bits):  # overscan
         bits.u(1, 1)
-    if _said(draw, bits):  # the signal
+    if _flag(draw, bits):  # video signal type
         bits.u(3, 5).u(1, 1)
-        if _said(draw, bits):
+        if _flag(draw, bits):
             bits.u(8, 1).u(8, 1).u(8, 1)
-    if _said(draw, bits):  # places of chroma
+    if _flag(draw, bits):  # chroma sample location
         bits.ue(draw(st.integers(0, 5)), draw(st.integers(0, 5)))
-    if _said(draw, bits):  # ticks
+    if _flag(draw, bits):  # timing
         bits.u(32, 1001).u(32, 60000).u(1, 1)
     lengths = (draw(st.integers(1, 32)), draw(st.integers(1, 32)))
     buffers = 0
     for _ in range(2):
-        if _said(draw, bits):
-            hrd(bits, draw(st.integers(1, 32)), lengths)
+        if _flag(draw, bits):
+            write_hrd(bits, draw(st.integers(1, 32)), lengths)
             buffers += 1
     if buffers:
         bits.u(1, 0)
-    structure = _said(draw, bits)
-    if _said(draw, bits):  # what a decoder must hold
+    structure = _flag(draw, bits)
+    if _flag(draw, bits):  # bitstream restriction
         bits.u(1, 1).ue(2, 1, 9, 9, 2, 4)
     return structure, lengths if buffers else (0, 0)
 
 
 @given(sequence_sets())
-def test_a_sequence_parameter_set_of_any_kind_is_read_as_it_was_written(case: tuple[bytes, Sps]) -> None:
+def test_sps_parse_any_kind_equals_written_fields(case: tuple[bytes, Sps]) -> None:
     unit, wanted = case
     assert Sps.parse(unit) == wanted
 
 
 @given(sequence_sets(), st.data())
-def test_one_that_breaks_off_or_is_changed_is_read_or_refused(case: tuple[bytes, Sps], data: st.DataObject) -> None:
+def test_sps_truncated_or_changed_is_parsed_or_refused(case: tuple[bytes, Sps], data: st.DataObject) -> None:
     unit = bytearray(case[0][: data.draw(st.integers(1, len(case[0])))])
     for _ in range(data.draw(st.integers(0, 3))):
-        place = data.draw(st.integers(0, len(unit) - 1))
-        unit[place] ^= 1 << data.draw(st.integers(0, 7))
+        position = data.draw(st.integers(0, len(unit) - 1))
+        unit[position] ^= 1 << data.draw(st.integers(0, 7))
     unit[0] = 0x67
     with suppress(SpliceError):
         sets = ParameterSets((bytes(unit),), (b"\x68\xce\x38\x80",))
@@ -200,14 +200,14 @@ def test_one_that_breaks_off_or_is_changed_is_read_or_refused(case: tuple[bytes,
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ((32, 0, 0, 0), "says 32 where H.264 knows no more than 31"),
-        ((0, 13, 0, 0), "says 13 where H.264 knows no more than 12"),
-        ((0, 0, 3, 0), "says 3 where H.264 knows no more than 2"),
-        ((0, 0, 0, 13), "says 13 where H.264 knows no more than 12"),
+        ((32, 0, 0, 0), "value 32; H.264 allows at most 31"),
+        ((0, 13, 0, 0), "value 13; H.264 allows at most 12"),
+        ((0, 0, 3, 0), "value 3; H.264 allows at most 2"),
+        ((0, 0, 0, 13), "value 13; H.264 allows at most 12"),
         ((0, 0, 0, 2**32), "cannot be read"),
     ],
 )
-def test_numbers_that_h264_does_not_know_are_refused(values: Sequence[int], words: str) -> None:
+def test_sps_values_above_h264s_maximum_are_refused(values: Sequence[int], words: str) -> None:
     with pytest.raises(SpliceError, match=words):
         Sps.parse(Bits().u(8, 77).u(8, 0).u(8, 30).ue(*values).unit(0x67))
 
@@ -236,18 +236,18 @@ def field_sps(order: PictureOrder, *, separate: bool = False) -> Sps:
         (PictureOrder(0, 6), 1, False, "tff"),
         (PictureOrder(0, 6), -1, True, "bff"),
         (PictureOrder(0, 6), None, False, "tff"),
-        (PictureOrder(1, 0, says_difference=False, bottom_offset=-1), None, False, "bff"),
-        (PictureOrder(1, 0, says_difference=True, bottom_offset=1), -2, False, "bff"),
-        (PictureOrder(1, 0, says_difference=True, bottom_offset=-1), 2, False, "tff"),
-        (PictureOrder(1, 0, says_difference=True, bottom_offset=-1), None, True, "bff"),
+        (PictureOrder(1, 0, has_difference=False, bottom_offset=-1), None, False, "bff"),
+        (PictureOrder(1, 0, has_difference=True, bottom_offset=1), -2, False, "bff"),
+        (PictureOrder(1, 0, has_difference=True, bottom_offset=-1), 2, False, "tff"),
+        (PictureOrder(1, 0, has_difference=True, bottom_offset=-1), None, True, "bff"),
         (PictureOrder(2), None, False, "tff"),
     ],
 )
 @pytest.mark.parametrize("idr", [True, False])
-def test_the_first_field_is_the_one_that_is_shown_first(
+def test_field_order_is_that_of_the_earlier_field(
     order: PictureOrder, behind: int | None, separate: bool, wanted: FieldOrder, idr: bool
 ) -> None:
-    """By each of the three ways in which slices say when their picture is shown."""
+    """Slices give the order in three ways, by picture order count type."""
     pps = Bits().ue(3, 0).u(1, 1).u(1, behind is not None).unit(0x68)
     bits = Bits().ue(0, 7, 3)
     bits.u(2 if separate else 0, 1)
@@ -256,9 +256,9 @@ def test_the_first_field_is_the_one_that_is_shown_first(
         bits.ue(5)
     if order.kind == 0:
         bits.u(order.lsb_bits, 33)
-    elif order.says_difference:
+    elif order.has_difference:
         bits.se(3)
-    if behind is not None and (order.kind == 0 or order.says_difference):
+    if behind is not None and (order.kind == 0 or order.has_difference):
         bits.se(behind)
     unit = bits.u(32, 0xFFFFFFFF).unit(0x65 if idr else 0x61)
     headers = FieldHeaders({0: field_sps(order, separate=separate)}, FieldHeaders.of(_sets(pps)).pps)
@@ -271,26 +271,26 @@ def _sets(pps: bytes) -> ParameterSets:
     )
 
 
-def test_whole_frames_have_no_first_field() -> None:
+def test_field_order_of_progressive_sps_is_frame() -> None:
     pps = Bits().ue(0, 0).u(2, 0).unit(0x68)
     unit = Bits().ue(0, 7, 0).u(32, 0xFFFFFFFF).unit(0x65)
     assert FieldHeaders.of(_sets(pps)).order(memoryview(len(unit).to_bytes(4, "big") + unit), 4) == "frame"
 
 
 @given(st.binary(max_size=60))
-def test_bytes_that_keep_start_codes_out_are_taken_out(data: bytes) -> None:
+def test_rbsp_removes_emulation_prevention_bytes(data: bytes) -> None:
     bits = Bits().u(8 * len(data), int.from_bytes(data, "big")) if data else Bits()
-    assert payload_of(bits.unit(0x67)) == data + b"\x80"
+    assert rbsp(bits.unit(0x67)) == data + b"\x80"
 
 
 @given(st.lists(st.integers(0, 2**32 - 2)), st.lists(st.integers(-(2**31) + 1, 2**31 - 1)))
-def test_numbers_are_read_as_they_were_written(unsigned: list[int], signed: list[int]) -> None:
-    reader = BitReader(payload_of(Bits().ue(*unsigned).se(*signed).unit(0x67)), "it")
+def test_bit_reader_exp_golomb_equals_written_numbers(unsigned: list[int], signed: list[int]) -> None:
+    reader = BitReader(rbsp(Bits().ue(*unsigned).se(*signed).unit(0x67)), "it")
     assert [reader.ue() for _ in unsigned] == unsigned
     assert [reader.se() for _ in signed] == signed
 
 
-def test_more_sets_than_a_box_takes_are_refused() -> None:
+def test_parameter_sets_above_record_limits_are_refused() -> None:
     sps, pps = _sets(b"\x68\xce\x38\x80").sps, [Bits().ue(number, 0).u(2, 0).unit(0x68) for number in range(256)]
     sets = ParameterSets(sps, (pps[0],))
     assert len(ParameterSets.parse(sets.with_units(pps[:255]).record()).pps) == 255
@@ -298,19 +298,19 @@ def test_more_sets_than_a_box_takes_are_refused() -> None:
         sets.with_units(pps)
     with pytest.raises(SpliceError, match="too long"):
         sets.with_units([pps[1] + bytes(0x10000)])
-    with pytest.raises(SpliceError, match="no more than 255"):
+    with pytest.raises(SpliceError, match="at most 255"):
         sets.with_units([Bits().ue(256, 0).u(2, 0).unit(0x68)])
 
 
-def test_a_box_of_other_units_is_refused() -> None:
+def test_parameter_sets_record_with_other_units_is_refused() -> None:
     record = bytearray(_sets(b"\x68\xce\x38\x80").record())
     record[8] = 0x6F
-    with pytest.raises(SpliceError, match="no parameter set of a plain picture"):
+    with pytest.raises(SpliceError, match="unsupported parameter sets"):
         ParameterSets.parse(bytes(record))
 
 
-def traced(path: Path) -> dict[str, int]:
-    """What libav's own reader says of the first parameter sets: name and number of each field."""
+def trace_headers(path: Path) -> dict[str, int]:
+    """Return the fields of the first parameter sets as libav's trace_headers prints them."""
     command = [find_ffmpeg(Settings()).path, "-i", str(path), "-map", "0:v", "-c", "copy", "-frames:v", "1"]
     command += ["-bsf:v", "trace_headers", "-f", "null", "-"]
     words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
@@ -335,13 +335,13 @@ def traced(path: Path) -> dict[str, int]:
         *("top_first.mp4", "interlaced_422_10.mp4", "marked_interlaced.mp4", "anamorphic_spliced.mp4", "rgb.mp4"),
     ],
 )
-def test_libav_reads_the_same(clips: Clips, name: str) -> None:
+def test_parsed_headers_equal_libavs_trace(clips: Clips, name: str) -> None:
     assert name in splices.STRUCTURES
-    fields = traced(clips.get(name))
+    fields = trace_headers(clips.get(name))
     with av.open(str(clips.get(name))) as container:
         sets = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
     sps, pps = Sps.parse(sets.sps[0]), next(iter(FieldHeaders.of(sets).pps.items()))
-    said = {
+    expected = {
         "seq_parameter_set_id": sps.id,
         "profile_idc": sps.profile_idc,
         "level_idc": sps.level_idc,
@@ -353,14 +353,14 @@ def test_libav_reads_the_same(clips: Clips, name: str) -> None:
         "bottom_field_pic_order_in_frame_present_flag": int(pps[1].has_bottom_order),
     }
     if sps.order.kind == 0:
-        said["log2_max_pic_order_cnt_lsb_minus4"] = sps.order.lsb_bits - 4
+        expected["log2_max_pic_order_cnt_lsb_minus4"] = sps.order.lsb_bits - 4
     if "chroma_format_idc" in fields:
-        said["chroma_format_idc"] = sps.chroma_format
-        said["bit_depth_luma_minus8"], said["bit_depth_chroma_minus8"] = (bits - 8 for bits in sps.bit_depths)
+        expected["chroma_format_idc"] = sps.chroma_format
+        expected["bit_depth_luma_minus8"], expected["bit_depth_chroma_minus8"] = (bits - 8 for bits in sps.bit_depths)
     if not sps.frames_only:
-        said["mb_adaptive_frame_field_flag"] = int(sps.mixes_fields)
-        said["pic_struct_present_flag"] = int(sps.says_structure)
+        expected["mb_adaptive_frame_field_flag"] = int(sps.mixes_fields)
+        expected["pic_struct_present_flag"] = int(sps.has_structure)
         if sps.delay_bits != (0, 0):
-            said["cpb_removal_delay_length_minus1"] = sps.delay_bits[0] - 1
-            said["dpb_output_delay_length_minus1"] = sps.delay_bits[1] - 1
-    assert {key: fields[key] for key in said} == said
+            expected["cpb_removal_delay_length_minus1"] = sps.delay_bits[0] - 1
+            expected["dpb_output_delay_length_minus1"] = sps.delay_bits[1] - 1
+    assert {key: fields[key] for key in expected} == expected

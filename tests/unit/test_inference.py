@@ -1,4 +1,4 @@
-"""Networks on a device: precisions, what overflows, and devices that are not there."""
+"""Networks on a device: precision, overflow and unavailable devices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from tests.networks import graph, model, repeating, with_metadata
 from tests.unit.test_upscale_rendering import picture
 
-from reel_modal.config import BUNDLED_MODELS
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.onnx_graph import Node
+from reel_modal._upscaling.session import UpscaleSession, available_providers
 from reel_modal.errors import InvalidModelError, ProviderUnavailableError
-from reel_modal.upscaling.inference import UpscaleSession, available_providers
-from reel_modal.upscaling.model import UpscaleModel
-from reel_modal.upscaling.onnx_graph import Node
+from reel_modal.settings import BUNDLED_MODELS
 
 
 def whole_picture() -> np.ndarray:
@@ -20,7 +20,7 @@ def whole_picture() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
-def test_half_precision_is_within_two_levels_of_single(name: str) -> None:
+def test_session_fp16_is_within_two_levels_of_fp32(name: str) -> None:
     loaded = UpscaleModel.load(name)
     single, half = (
         UpscaleSession(loaded, provider="cpu", precision=precision, threads=1).run(whole_picture()).astype(int)
@@ -30,20 +30,20 @@ def test_half_precision_is_within_two_levels_of_single(name: str) -> None:
     assert (single != half).mean() < 0.05
 
 
-def test_what_overflows_in_half_precision_is_computed_again_in_single() -> None:
+def test_session_fp16_overflow_is_recomputed_in_fp32() -> None:
     used = UpscaleSession(model(repeating(1, gain=1e6)), provider="cpu", precision="fp16", threads=1)
     large = used.run(whole_picture())
     assert used.redone == 1
     np.testing.assert_array_equal(large[0, 0], picture()[:180, :320].repeat(2, 0).repeat(2, 1))
 
 
-def test_only_the_pictures_that_overflow_are_computed_again() -> None:
+def test_session_recomputes_only_pictures_that_overflow() -> None:
     many = np.array(300, np.float32)
     core = graph(
         [
             Node("Mul", ("x", "many"), ("a",)),
             Node("Mul", ("a", "many"), ("b",)),
-            # The CPU computes in single precision, and rounds to half only what an operation of half precision takes.
+            # The CPU computes in single precision and rounds to half only at the inputs of half-precision operations.
             Node("Concat", ("b", "b"), ("c",), {"axis": 1}),
             Node("Slice", ("c", "none", "one", "one"), ("d",)),
             Node("Div", ("d", "many"), ("e",)),
@@ -61,31 +61,31 @@ def test_only_the_pictures_that_overflow_are_computed_again() -> None:
     assert used.redone == 1
 
 
-def test_a_network_that_gives_no_numbers_is_an_error_not_a_black_frame() -> None:
+def test_session_nan_output_is_an_error() -> None:
     core = graph([Node("Sub", ("x", "one"), ("a",)), Node("Log", ("a",), ("y",))], {"one": np.array(1, np.float32)})
     used = UpscaleSession(model(core, "logarithm"), provider="cpu", threads=1)
-    with pytest.raises(InvalidModelError, match="'logarithm' gives NaN or infinity"):
+    with pytest.raises(InvalidModelError, match="'logarithm' returns NaN or infinity"):
         used.run(whole_picture())
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])
-def test_networks_of_other_opsets_run(opset: int) -> None:
+def test_session_runs_networks_of_other_opsets(opset: int) -> None:
     used = UpscaleSession(model(repeating(3, opset=opset)), provider="cpu", threads=1)
     colour = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 7)).astype(np.uint8)
     np.testing.assert_array_equal(used.run(colour), colour.repeat(2, 2).repeat(2, 3))
 
 
-def test_samples_of_ten_bits_are_whole_numbers_up_to_1023() -> None:
+def test_session_ten_bit_samples_are_integers_up_to_1023() -> None:
     used = UpscaleSession(model(repeating(1)), provider="cpu", bits=10, threads=1)
     levels = np.arange(1024, dtype=np.uint16).reshape(1, 1, 32, 32)
     np.testing.assert_array_equal(used.run(levels), levels.repeat(2, 2).repeat(2, 3))
 
 
-def test_the_engine_names_device_precision_and_network() -> None:
+def test_session_engine_names_device_precision_and_network() -> None:
     assert UpscaleSession(UpscaleModel.load("small-x2"), provider="cpu").engine == "onnxruntime-cpu fp32 small-x2"
 
 
-def test_time_in_the_network_is_counted() -> None:
+def test_session_busy_seconds_accumulate() -> None:
     used = UpscaleSession(UpscaleModel.load("small-x2"), provider="cpu")
     used.run(whole_picture())
     once = used.busy_seconds
@@ -94,13 +94,13 @@ def test_time_in_the_network_is_counted() -> None:
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="this ONNX Runtime has CUDA: `make bench-gpu` tests it")
-def test_a_gpu_that_onnx_runtime_was_not_built_for_is_an_error_with_its_cure() -> None:
+def test_session_cuda_not_built_in_is_an_error_with_its_cure() -> None:
     with pytest.raises(ProviderUnavailableError, match=r"onnxruntime-gpu\[cuda,cudnn\]"):
         UpscaleSession(UpscaleModel.load("small-x2"), provider="cuda")
 
 
-def test_a_gpu_that_does_not_start_is_an_error_though_onnx_runtime_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    # ONNX Runtime with CUDA, on a machine without a driver, gives a session that runs on the CPU.
+def test_session_cuda_fallback_to_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a machine without a driver, ONNX Runtime with CUDA returns a session that runs on the CPU.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     real = onnxruntime.InferenceSession
@@ -113,7 +113,7 @@ def test_a_gpu_that_does_not_start_is_an_error_though_onnx_runtime_goes_on(monke
         UpscaleSession(UpscaleModel.load("small-x2"), provider="cuda")
 
 
-def test_a_network_that_onnx_runtime_refuses_is_named_with_its_words() -> None:
+def test_session_refused_network_shows_onnx_runtimes_message() -> None:
     core = with_metadata(graph([Node("Nonsense", ("x",), ("y",))], {}), kind="luma", scale="1", halo="0")
     with pytest.raises(InvalidModelError, match=r"refuses the model 'test'.*Nonsense"):
         UpscaleSession(model(core), provider="cpu")
@@ -124,8 +124,8 @@ def test_a_network_that_onnx_runtime_refuses_is_named_with_its_words() -> None:
     [(3, 1), (1, 4)],
     ids=["not padded", "more channels"],
 )
-def test_run_pictures_of_another_shape_are_refused(side: int, channels: int) -> None:
+def test_session_wrong_output_shape_is_refused(side: int, channels: int) -> None:
     core = graph([Node("Conv", ("x", "k"), ("y",))], {"k": np.ones((channels, 1, side, side), np.float32)})
     used = UpscaleSession(model(core), provider="cpu")
-    with pytest.raises(InvalidModelError, match=r"makes pictures of shape .* its manifest says \(1, 1, 8, 8\)"):
+    with pytest.raises(InvalidModelError, match=r"returns the shape .* its manifest requires \(1, 1, 8, 8\)"):
         used.run(np.zeros((1, 1, 8, 8), np.uint8))

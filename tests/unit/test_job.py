@@ -1,4 +1,4 @@
-"""A job's waits and their limits, on a clock that the tests move."""
+"""Waiting for a job, and its limits, with a manual clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from tests.jobs import event, overlay, rendered
 
 from reel_modal import FunctionRegistry, Job, JobOptions, RemoteFunction, RenderResult, Settings
+from reel_modal._support.clock import SYSTEM_CLOCK, Clock
 from reel_modal.errors import (
     AuthError,
     BadInputError,
@@ -28,7 +29,6 @@ from reel_modal.errors import (
     WaitTimeoutError,
 )
 from reel_modal.progress import ProgressEvent
-from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
 from reel_modal.testing import InMemoryBackend, ManualClock, Script
 
 NEVER = 1e9
@@ -51,7 +51,7 @@ def reports(*moments: float) -> Sequence[ProgressEvent]:
     return [event(number, at=moment) for number, moment in enumerate(moments, start=1)]
 
 
-async def test_a_job_that_waits_runs_and_ends_says_so() -> None:
+async def test_status_is_queued_then_running_then_succeeded() -> None:
     clock = ManualClock()
     job = await start(InMemoryBackend(clock), clock, queue_seconds=5, seconds=5, events=reports(0))
     seen = []
@@ -69,39 +69,39 @@ async def test_a_job_that_waits_runs_and_ends_says_so() -> None:
         (JobCancelledError("by somebody", function="f"), "cancelled"),
         (UnavailableError("down", function="f"), "unknown"),
         (JobNotFoundError("gone", function="f"), "unknown"),
-        # Who may not ask knows nothing; nor does who asks where nothing is deployed any more.
+        # Without permission, or without a deployment, the job's state is unknown.
         (AuthError("the token has expired", function="f"), "unknown"),
         (NotDeployedError("the app was stopped", function="f"), "unknown"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_only_what_is_known_to_have_failed_is_called_failed(error: Exception, status: str) -> None:
+async def test_status_is_failed_only_if_the_job_failed(error: Exception, status: str) -> None:
     job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=error)
     await asyncio.sleep(0)
     assert await job.status() == status
 
 
-async def test_a_result_that_is_there_is_given_whatever_the_time_out_and_the_deadline() -> None:
+async def test_result_available_ignores_timeout_and_deadline() -> None:
     for clock in (ManualClock(), SYSTEM_CLOCK):
         job = await start(InMemoryBackend(clock), clock, JobOptions(deadline_seconds=0.001))
         await asyncio.sleep(0.002)
-        assert (await job.result(timeout=0)).frames == 25
+        assert (await job.result(timeout_seconds=0)).frames == 25
 
 
 @pytest.mark.parametrize("clock", [ManualClock(), SYSTEM_CLOCK], ids=["manual", "system"])
-async def test_a_time_out_of_zero_only_looks(clock: Clock) -> None:
+async def test_result_timeout_zero_does_not_wait(clock: Clock) -> None:
     job = await start(InMemoryBackend(clock), clock, seconds=NEVER)
-    with pytest.raises(WaitTimeoutError, match="within 0 s; the job goes on"):
-        await asyncio.wait_for(job.result(timeout=0), 10)
+    with pytest.raises(WaitTimeoutError, match="within 0 s; the job continues"):
+        await asyncio.wait_for(job.result(timeout_seconds=0), 10)
     assert await job.status() == "queued"
 
 
 @pytest.mark.parametrize("seconds", [3, 25])
-async def test_a_wait_ends_in_its_time_and_the_job_goes_on(seconds: float) -> None:
+async def test_result_timeout_leaves_the_job_running(seconds: float) -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, seconds=40)
-    waiting = asyncio.ensure_future(job.result(timeout=seconds))
+    waiting = asyncio.ensure_future(job.result(timeout_seconds=seconds))
     await clock.advance(seconds - 0.1)
     assert not waiting.done()
     await clock.advance(0.2)
@@ -114,7 +114,7 @@ async def test_a_wait_ends_in_its_time_and_the_job_goes_on(seconds: float) -> No
     assert (await again).job_id == "job"
 
 
-async def test_a_job_whose_news_stop_is_cancelled() -> None:
+async def test_result_stalled_job_is_cancelled() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     options = JobOptions(stall_seconds=60)
@@ -123,13 +123,13 @@ async def test_a_job_whose_news_stop_is_cancelled() -> None:
     await clock.advance(500 + 80 + 59)
     assert not waiting.done()
     await clock.advance(60 / 4 + 2)
-    with pytest.raises(JobStalledError, match="no news for 60 s"):
+    with pytest.raises(JobStalledError, match="no new event for 60 s"):
         await waiting
     assert backend.cancelled == ["call-1"]
     assert await job.status() == "cancelled"
 
 
-async def test_a_job_in_the_queue_is_not_stalled() -> None:
+async def test_result_queued_job_is_not_stalled() -> None:
     clock = ManualClock()
     job = await start(InMemoryBackend(clock), clock, JobOptions(stall_seconds=60), seconds=10_000)
     waiting = asyncio.ensure_future(job.result())
@@ -137,7 +137,7 @@ async def test_a_job_in_the_queue_is_not_stalled() -> None:
     assert (await waiting).job_id == "job"
 
 
-async def test_without_a_stall_limit_a_silent_job_goes_on() -> None:
+async def test_result_without_stall_limit_waits_for_silent_job() -> None:
     clock = ManualClock()
     options = JobOptions(stall_seconds=math.inf)
     job = await start(InMemoryBackend(clock), clock, options, seconds=10_000, events=reports(0))
@@ -146,26 +146,26 @@ async def test_without_a_stall_limit_a_silent_job_goes_on() -> None:
     assert (await waiting).job_id == "job"
 
 
-async def test_an_outage_of_the_api_is_no_stall_of_the_job() -> None:
+async def test_result_api_outage_is_not_a_stall() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     options = JobOptions(stall_seconds=60, unavailable_seconds=1000)
-    news = reports(*range(0, 500, 20))
-    job = await start(backend, clock, options, seconds=500, events=news)
+    events = reports(*range(0, 500, 20))
+    job = await start(backend, clock, options, seconds=500, events=events)
     waiting = asyncio.ensure_future(job.result())
     await clock.advance(30)
-    backend.fail_requests(200)
+    backend.fail_next_requests(200)
     await clock.advance(471)
     assert (await waiting).job_id == "job"
     assert backend.cancelled == []
 
 
-async def test_a_deadline_counts_from_the_submission() -> None:
+async def test_result_deadline_counts_from_submission() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, JobOptions(deadline_seconds=100), seconds=NEVER)
     await clock.advance(70)
-    waiting = asyncio.ensure_future(job.result(timeout=1000))
+    waiting = asyncio.ensure_future(job.result(timeout_seconds=1000))
     await clock.advance(29)
     assert not waiting.done()
     await clock.advance(2)
@@ -174,13 +174,13 @@ async def test_a_deadline_counts_from_the_submission() -> None:
     assert backend.cancelled == ["call-1"]
 
 
-async def test_a_job_that_was_found_again_has_its_deadline_from_then_on() -> None:
+async def test_result_deadline_of_attached_job_counts_from_attach() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, seconds=NEVER)
     await clock.advance(1000)
-    found = host(backend, clock, JobOptions(deadline_seconds=100)).attach(job.id)
-    waiting = asyncio.ensure_future(found.result())
+    attached = host(backend, clock, JobOptions(deadline_seconds=100)).attach(job.id)
+    waiting = asyncio.ensure_future(attached.result())
     await clock.advance(99)
     assert not waiting.done()
     await clock.advance(2)
@@ -188,47 +188,47 @@ async def test_a_job_that_was_found_again_has_its_deadline_from_then_on() -> Non
         await waiting
 
 
-async def test_a_short_outage_is_waited_out() -> None:
+async def test_result_short_outage_is_retried() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, seconds=30)
-    backend.fail_requests(20)
+    backend.fail_next_requests(20)
     waiting = asyncio.ensure_future(job.result())
     await clock.advance(31)
     assert (await waiting).job_id == "job"
 
 
-async def test_a_long_outage_is_told_and_the_job_goes_on() -> None:
+async def test_result_long_outage_raises_and_leaves_the_job_running() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, JobOptions(unavailable_seconds=120), seconds=300)
     waiting = asyncio.ensure_future(job.result())
     await clock.advance(15)
-    backend.fail_requests(10_000)
+    backend.fail_next_requests(10_000)
     await clock.advance(119)
     assert not waiting.done()
     await clock.advance(12)
     with pytest.raises(UnavailableError):
         await waiting
-    backend.fail_requests(0)
+    backend.fail_next_requests(0)
     assert backend.cancelled == []
     again = asyncio.ensure_future(job.result())
     await clock.advance(300)
     assert (await again).job_id == "job"
 
 
-async def test_an_outage_does_not_stretch_a_wait() -> None:
+async def test_result_outage_does_not_extend_the_timeout() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, seconds=300)
-    backend.fail_requests(10_000)
-    waiting = asyncio.ensure_future(job.result(timeout=2.5))
+    backend.fail_next_requests(10_000)
+    waiting = asyncio.ensure_future(job.result(timeout_seconds=2.5))
     await clock.advance(2.5)
     with pytest.raises(WaitTimeoutError):
         await waiting
 
 
-async def test_a_job_that_nobody_knows_is_told_at_once() -> None:
+async def test_result_unknown_job_raises_immediately() -> None:
     clock = ManualClock()
     job = host(InMemoryBackend(clock), clock).attach("memory:render_overlay:call-99")
     with pytest.raises(JobNotFoundError, match="call-99"):
@@ -236,14 +236,14 @@ async def test_a_job_that_nobody_knows_is_told_at_once() -> None:
     assert clock.monotonic() == 0
 
 
-async def test_the_error_of_a_job_names_its_function() -> None:
+async def test_result_error_names_the_function_and_call() -> None:
     job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=InvalidMediaError("it is no video"))
     with pytest.raises(BadInputError, match=r"^render_overlay \(call call-1\): it is no video$") as caught:
         await job.result()
     assert isinstance(caught.value.__cause__, InvalidMediaError)
 
 
-async def test_cancelling_who_waits_cancels_the_job() -> None:
+async def test_result_cancelled_waiter_cancels_the_job() -> None:
     backend = InMemoryBackend()
     job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
     with pytest.raises(TimeoutError):
@@ -252,7 +252,7 @@ async def test_cancelling_who_waits_cancels_the_job() -> None:
     assert await job.status() == "cancelled"
 
 
-async def test_cancelling_who_waits_detaches_where_that_is_asked_for() -> None:
+async def test_result_cancelled_waiter_detaches_if_requested() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, JobOptions(on_cancel="detach"), seconds=10)
@@ -267,24 +267,24 @@ async def test_cancelling_who_waits_detaches_where_that_is_asked_for() -> None:
     assert backend.cancelled == []
 
 
-async def test_a_cancellation_stays_one_when_the_backend_is_down(caplog: pytest.LogCaptureFixture) -> None:
+async def test_result_cancelled_while_backend_is_down_stays_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     backend = InMemoryBackend()
     job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
     waiting = asyncio.ensure_future(job.result())
     await asyncio.sleep(0.01)
-    backend.fail_requests(1)
+    backend.fail_next_requests(1)
     waiting.cancel()
     with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
         await waiting
-    assert "since its waiter was cancelled, failed" in caplog.text
+    assert "(its waiter was cancelled) failed" in caplog.text
 
 
-async def test_a_second_cancellation_ends_the_wait_at_once_and_the_job_still_is_cancelled() -> None:
-    released, asked = asyncio.Event(), asyncio.Event()
+async def test_result_cancelled_twice_ends_and_still_cancels_the_job() -> None:
+    released, cancel_started = asyncio.Event(), asyncio.Event()
 
     class Slow(InMemoryBackend):
         async def cancel(self, call_id: str) -> None:
-            asked.set()
+            cancel_started.set()
             await released.wait()
             await super().cancel(call_id)
 
@@ -293,7 +293,7 @@ async def test_a_second_cancellation_ends_the_wait_at_once_and_the_job_still_is_
     waiting = asyncio.ensure_future(job.result())
     await asyncio.sleep(0)
     waiting.cancel()
-    await asked.wait()
+    await cancel_started.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -302,24 +302,24 @@ async def test_a_second_cancellation_ends_the_wait_at_once_and_the_job_still_is_
         await job.result()
 
 
-async def test_a_result_of_another_version_is_told_as_such() -> None:
+async def test_result_of_another_version_is_a_remote_error() -> None:
     job = await start(InMemoryBackend(), SYSTEM_CLOCK, result={"status": "success"})
     with pytest.raises(RemoteError, match="its result cannot be read") as caught:
         await job.result()
     assert not isinstance(caught.value, BadInputError | FunctionError)
 
 
-async def test_many_may_wait_for_one_job() -> None:
+async def test_result_many_waiters_get_the_same_error() -> None:
     backend = InMemoryBackend()
     job = await start(backend, SYSTEM_CLOCK, error=InvalidMediaError("no video"), seconds=0.01)
-    told = await asyncio.gather(*(job.result() for _ in range(3)), return_exceptions=True)
-    assert [type(error) for error in told] == [BadInputError] * 3
+    errors = await asyncio.gather(*(job.result() for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [BadInputError] * 3
 
 
 @pytest.mark.parametrize(
     ("script", "last"), [({"result": rendered}, "complete"), ({"error": RuntimeError("no")}, "error")]
 )
-async def test_progress_ends_with_the_job_and_raises_nothing(script: dict[str, object], last: str) -> None:
+async def test_progress_ends_with_the_job_and_never_raises(script: dict[str, object], last: str) -> None:
     clock = ManualClock()
     job = await start(InMemoryBackend(clock), clock, seconds=10, events=reports(1, 2), **script)
     percents: list[float] = []
@@ -337,7 +337,7 @@ async def test_progress_ends_with_the_job_and_raises_nothing(script: dict[str, o
     assert percents == sorted(percents)
 
 
-async def test_leaving_progress_early_leaves_the_job_alone_and_no_task_behind() -> None:
+async def test_progress_closed_early_leaves_job_and_no_task() -> None:
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     job = await start(backend, clock, seconds=10)
@@ -350,7 +350,7 @@ async def test_leaving_progress_early_leaves_the_job_alone_and_no_task_behind() 
 
 
 @pytest.mark.parametrize("make", [lambda job: job.events(), lambda job: job.progress()], ids=["events", "progress"])
-async def test_a_listener_that_is_cancelled_leaves_the_job_alone(
+async def test_listener_cancelled_leaves_the_job_running(
     make: Callable[[Job[RenderResult]], object],
 ) -> None:
     backend = InMemoryBackend()
@@ -383,7 +383,7 @@ def test_options_wrong_limit_is_named(name: str, value: Any) -> None:
 def test_options_wrong_on_cancel_is_named(value: Any) -> None:
     function = host(InMemoryBackend(), ManualClock())["render_overlay"]
     for change in (JobOptions, function.with_options):
-        with pytest.raises(ConfigError, match=r"on_cancel=.* write one of cancel, detach"):
+        with pytest.raises(ConfigError, match=r"on_cancel=.* use one of cancel, detach"):
             change(on_cancel=value)
 
 

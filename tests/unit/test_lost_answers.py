@@ -1,4 +1,4 @@
-"""A job whose output is there has succeeded, whatever became of its machine or of the answer."""
+"""A job whose output is published has succeeded, even if its machine or its response was lost."""
 
 from __future__ import annotations
 
@@ -27,46 +27,44 @@ def registry(tmp_path: Path, backend: InMemoryBackend) -> FunctionRegistry:
     return FunctionRegistry(Settings(store_url=tmp_path.as_uri()), backend=backend)
 
 
-async def test_a_container_that_is_lost_after_publishing_has_succeeded(
+async def test_result_of_lost_worker_after_publishing_succeeds(
     registry: FunctionRegistry, backend: InMemoryBackend, tmp_path: Path
 ) -> None:
     lost = WorkerCrashedError("the machine is gone", function="render_overlay")
     backend.script("render_overlay", Script(error=lost))
     job = await registry["render_overlay"].submit(REQUEST)
-    made = publish(REQUEST, tmp_path)
-    assert await job.result() == made
+    published = publish(REQUEST, tmp_path)
+    assert await job.result() == published
     assert await job.status() == "succeeded"
     assert [update.phase async for update in job.progress()][-1] == "complete"
 
 
-async def test_the_output_is_looked_at_before_the_backend_is_asked(
+async def test_status_checks_the_output_before_the_backend(
     registry: FunctionRegistry, backend: InMemoryBackend, tmp_path: Path
 ) -> None:
     backend.script("render_overlay", Script(seconds=1e9))
     job = await registry["render_overlay"].submit(REQUEST)
     assert await job.status() == "queued"
     publish(REQUEST, tmp_path)
-    backend.fail_requests(1000)
+    backend.fail_next_requests(1000)
     assert await job.status() == "succeeded"
-    backend.fail_requests(0)
+    backend.fail_next_requests(0)
     await job.cancel()
 
 
-async def test_a_host_that_comes_back_after_the_answer_has_expired_finds_the_result(
-    registry: FunctionRegistry, tmp_path: Path
-) -> None:
+async def test_attach_with_request_finds_expired_result(registry: FunctionRegistry, tmp_path: Path) -> None:
     with_request = registry.attach("memory:render_overlay:forgotten", REQUEST)
     without = registry.attach("memory:render_overlay:forgotten")
     assert await with_request.status() == "unknown"
-    made = publish(REQUEST, tmp_path)
+    published = publish(REQUEST, tmp_path)
     assert (await with_request.status(), await without.status()) == ("succeeded", "unknown")
-    assert await with_request.result() == made
+    assert await with_request.result() == published
     with pytest.raises(JobNotFoundError):
         await without.result()
 
 
 @pytest.mark.parametrize("change", ["another job", "another request", "another output", "no output", "no record"])
-async def test_what_is_not_this_jobs_output_does_not_count(
+async def test_status_ignores_output_without_matching_receipt(
     registry: FunctionRegistry, backend: InMemoryBackend, tmp_path: Path, change: str
 ) -> None:
     backend.script("render_overlay", Script(error=FunctionError("it failed", function="render_overlay")))
@@ -89,7 +87,7 @@ async def test_what_is_not_this_jobs_output_does_not_count(
         await job.result()
 
 
-async def test_a_store_that_fails_is_said_and_the_backend_has_the_word(
+async def test_status_unreachable_store_warns_and_asks_the_backend(
     backend: InMemoryBackend, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(store_url=(tmp_path / "not there").as_uri())
@@ -97,12 +95,12 @@ async def test_a_store_that_fails_is_said_and_the_backend_has_the_word(
     job = await FunctionRegistry(settings, backend=backend)["render_overlay"].submit(REQUEST)
     assert (await job.result()).job_id == "lost"
     assert await job.status() == "succeeded"
-    assert "the store did not say whether" in caplog.text
+    assert "cannot check whether the output" in caplog.text
 
 
-def test_a_record_is_small_and_says_what_a_person_wants_to_know(tmp_path: Path) -> None:
+def test_receipt_contains_only_documented_fields(tmp_path: Path) -> None:
     publish(REQUEST, tmp_path)
     key = f"users/user/out/receipts/{REQUEST.request_hash()}.json"
-    said = json.loads(Storage.from_url(tmp_path.as_uri()).read_bytes(key))
-    assert said["result"]["job_id"] == "lost"
-    assert set(said) == {"format", "fingerprint", "source_version", "result"}
+    receipt = json.loads(Storage.from_url(tmp_path.as_uri()).read_bytes(key))
+    assert receipt["result"]["job_id"] == "lost"
+    assert set(receipt) == {"format", "fingerprint", "source_version", "result"}

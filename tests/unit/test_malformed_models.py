@@ -1,4 +1,4 @@
-"""Files that are made to hurt: each is refused within a second of CPU time, with a short message."""
+"""Malformed model files: each is refused within a second of CPU time, with a short message."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from tests.cpu_time import within_cpu_seconds
 from tests.networks import SAME, graph, repeating, with_metadata
 
+from reel_modal._upscaling.model import ModelManifest, UpscaleModel
+from reel_modal._upscaling.onnx_graph import Graph, Node
+from reel_modal._upscaling.protobuf import packed_bytes, packed_integer, packed_text
 from reel_modal.errors import InvalidModelError
-from reel_modal.upscaling.model import ModelManifest, UpscaleModel
-from reel_modal.upscaling.onnx_graph import Graph, Node
-from reel_modal.upscaling.protobuf import packed_bytes, packed_integer, packed_text
 
 LARGE = 30_000_000
 ONE = np.ones((1, 1, 3, 3), np.float32)
 
 
 def file_of(fields: bytes) -> bytes:
-    """A model whose graph is these bytes."""
+    """Return a model file with the given bytes as its graph."""
     return packed_integer(1, 8) + packed_bytes(7, fields) + packed_bytes(8, packed_integer(2, 17))
 
 
@@ -75,8 +75,8 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
-def refusal(data: bytes, **options: Any) -> str:
-    """Load a file, which must be refused within a second, and return the message."""
+def refuse_quickly(data: bytes, **options: Any) -> str:
+    """Load a file that must be refused within a second; return the message."""
     message = within_cpu_seconds(1, lambda: message_of(data, options))
     assert len(message) < 500
     return message
@@ -89,8 +89,8 @@ def message_of(data: bytes, options: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_malformed_file_is_refused_within_a_second(name: str) -> None:
-    refusal(FILES[name]())
+def test_model_malformed_file_is_refused_within_a_second(name: str) -> None:
+    refuse_quickly(FILES[name]())
 
 
 def conv(**attributes: Any) -> Graph:
@@ -112,17 +112,17 @@ GRAPHS: dict[str, tuple[Graph, str]] = {
     "a cycle of one": (graph([Node("Relu", ("y",), ("y",))], {}), "form a cycle"),
     "a cycle of two": (graph([Node("Add", ("x", "b"), ("y",)), Node("Relu", ("y",), ("b",))], {}), "form a cycle"),
     "a value from nowhere": (graph([Node("Add", ("x", "z"), ("y",))], {}), "needs 'z'"),
-    "a value that is made twice": (graph([Node("Relu", ("x",), ("y",))] * 2, {}), "two nodes of the model make 'y'"),
-    "an input that is made": (graph([Node("Relu", ("x",), ("x",))], {}), "two nodes of the model make 'x'"),
-    "an output that is not made": (graph([Node("Relu", ("x",), ("z",))], {}), "makes its output 'y'"),
+    "a value that is made twice": (graph([Node("Relu", ("x",), ("y",))] * 2, {}), "two nodes of the model produce 'y'"),
+    "an input that is made": (graph([Node("Relu", ("x",), ("x",))], {}), "two nodes of the model produce 'x'"),
+    "an output that is not made": (graph([Node("Relu", ("x",), ("z",))], {}), "produces its output 'y'"),
     "an output without the input": (graph([Node("Relu", ("k",), ("y",))], {"k": ONE}), "does not depend on its input"),
-    "no nodes": (graph([], {}), "makes its output 'y'"),
+    "no nodes": (graph([], {}), "produces its output 'y'"),
     "no input": (replace(repeating(1), inputs=()), "needs 'x'"),
     "no output": (replace(repeating(1), outputs=()), "has 1 inputs and 0 outputs"),
     "stride 0": (conv(strides=(0, 0)), "strides of a Conv in the model is 0"),
     "a stride below 0": (conv(strides=(-1, -1)), "strides of a Conv in the model is -1"),
     "a stride of millions": (conv(strides=(10**6, 10**6)), "strides of a Conv in the model is 1000000"),
-    "strides that differ": (conv(strides=(1, 2)), "does not scale both sides alike"),
+    "strides that differ": (conv(strides=(1, 2)), "scales the two sides differently"),
     "strides that are floats": (conv(strides=(1.5, 1.5)), "strides of a Conv in the model is 1.5"),
     "a dilation of 0": (conv(dilations=(0, 0)), "dilations of a Conv in the model is 0"),
     "a dilation of millions": (conv(dilations=(1 << 40, 1)), "dilations of a Conv in the model is 1099511627776"),
@@ -136,42 +136,42 @@ GRAPHS: dict[str, tuple[Graph, str]] = {
     "scale 0": (resize(0), "scales by 0"),
     "a scale below 0": (resize(-2), "scales by -2"),
     "scale 10^6": (resize(1e6), r"scales by 1e+06"),
-    "scale NaN": (resize(float("nan")), "does not scale both sides alike"),
+    "scale NaN": (resize(float("nan")), "scales the two sides differently"),
     "scale infinity": (resize(float("inf")), "scales by inf"),
-    "scales that differ": (resize(2, 3), "does not scale both sides alike"),
+    "scales that differ": (resize(2, 3), "scales the two sides differently"),
     "an unknown mode": (resize(2, mode="a" * 500), "unknown mode"),
-    "a scale of a half": (resize(0.5), "enlarges by 1/2"),
+    "a scale of a half": (resize(0.5), "has the scale 1/2"),
     "strides without end": (chain(1000, strides=(2, 2)), "at most 4096 pixels"),
     "a radius without end": (chain(5000), "at most 4096 pixels"),
     "sizes that meet": (
         graph([Node("Resize", ("x", "", "f"), ("a",)), Node("Add", ("a", "x"), ("y",))],
               {"f": np.array([1, 1, 2, 2], np.float32)}),
-        "joins pictures of different sizes",
+        "combines inputs of different sizes",
     ),
     "no opset": (replace(repeating(1), opset=0), "opset 0"),
     "a name that wraps nothing": (
         graph([Node("Relu", ("x",), ("y",), name="reel_modal.Cast.floats")], {}),
-        "does not say which of its values they wrap",
+        "its metadata does not name the wrapped values",
     ),
     "a wrapped value from nowhere": (
         replace(
             graph([Node("Relu", ("x",), ("y",), name="reel_modal.Cast.floats")], {}),
             metadata={"reel_modal.source": "a", "reel_modal.result": "b"},
         ),
-        "makes its output 'b'",
+        "produces its output 'b'",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_graph_that_cannot_be_an_upscaler_is_refused(name: str) -> None:
+def test_model_graph_of_no_upscaler_is_refused(name: str) -> None:
     core, words = GRAPHS[name]
-    assert words in refusal(core.to_bytes())
+    assert words in refuse_quickly(core.to_bytes())
 
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if "scale" not in name and "opset" not in name])
-def test_graph_is_refused_whatever_the_manifest_says(name: str) -> None:
-    refusal(GRAPHS[name][0].to_bytes(), manifest=ModelManifest("luma", 2, 8, "hostile"))
+def test_model_invalid_graph_is_refused_with_any_manifest(name: str) -> None:
+    refuse_quickly(GRAPHS[name][0].to_bytes(), manifest=ModelManifest("luma", 2, 8, "hostile"))
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_graph_is_refused_whatever_the_manifest_says(name: str) -> None:
     [
         ({"scale": "0"}, "scale of the model 'test' must be a whole number, 1 to 16"),
         ({"scale": "1000000"}, "1 to 16"),
-        ({"scale": "9" * 6000}, "cannot be read"),
-        ({"scale": "-2"}, "cannot be read"),
-        ({"scale": "²"}, "cannot be read"),
-        ({"scale": "4"}, "says 4 times, and its graph enlarges by 2"),
+        ({"scale": "9" * 6000}, "is not valid"),
+        ({"scale": "-2"}, "is not valid"),
+        ({"scale": "²"}, "is not valid"),
+        ({"scale": "4"}, "has the scale 4, but its graph has the scale 2"),
         ({"halo": "1000000"}, "halo of the model 'test' must be a whole number, 0 to 4096"),
         ({"kind": "smell"}, "luma or rgb"),
         ({"name": "a" * 200}, "1 to 128 printable characters"),
@@ -190,22 +190,22 @@ def test_graph_is_refused_whatever_the_manifest_says(name: str) -> None:
         ({"name": ""}, "1 to 128 printable characters"),
     ],
 )
-def test_manifest_in_a_file_is_checked(entries: dict[str, str], words: str) -> None:
+def test_model_invalid_manifest_in_file_is_refused(entries: dict[str, str], words: str) -> None:
     held = {"kind": "luma", "scale": "2", "halo": "0", "name": "test", **entries}
-    assert words in refusal(with_metadata(repeating(1), **held).to_bytes())
+    assert words in refuse_quickly(with_metadata(repeating(1), **held).to_bytes())
 
 
-def test_channels_beyond_count_are_refused() -> None:
-    assert "channels" in refusal(repeating(2).to_bytes())
-    assert refusal(replace(repeating(1), inputs=repeating(5).inputs).to_bytes())
+def test_model_unsupported_channel_count_is_refused() -> None:
+    assert "channels" in refuse_quickly(repeating(2).to_bytes())
+    assert refuse_quickly(replace(repeating(1), inputs=repeating(5).inputs).to_bytes())
 
 
-def test_weights_without_channels_do_not_divide_by_zero() -> None:
+def test_model_weights_without_channels_do_not_divide_by_zero() -> None:
     core = replace(repeating(1), weights={**repeating(1).weights, "none": np.zeros((0, 1, 1, 1), np.float32)})
     assert UpscaleModel.from_bytes(core.to_bytes(), name="x").widest == 4
 
 
-def test_half_precision_weights_in_a_list_are_read_by_their_bits() -> None:
+def test_graph_half_precision_list_is_parsed_by_bits() -> None:
     bits = [int(each) for each in np.array([1.0, -0.5], np.float16).view(np.uint16)]
     ports = repeating(1)
     data = file_of(
@@ -216,7 +216,7 @@ def test_half_precision_weights_in_a_list_are_read_by_their_bits() -> None:
     np.testing.assert_array_equal(Graph.parse(data).weights["half"], np.array([1.0, -0.5], np.float16))
 
 
-def test_double_precision_weights_in_a_list_are_read() -> None:
+def test_graph_double_precision_list_is_parsed() -> None:
     packed = struct.pack("<2d", 1.0, -0.5)
     data = file_of(
         tensor(2, kind=11, data=packed_bytes(8, b"double") + packed_bytes(10, packed))
@@ -237,7 +237,7 @@ def _ports(core: Graph) -> list[bytes]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_damaged_network_loads_or_is_refused_as_such(data: st.DataObject) -> None:
+def test_model_damaged_file_loads_or_is_refused(data: st.DataObject) -> None:
     whole = bytearray(with_metadata(repeating(1), kind="luma", scale="2", halo="0", name="x").to_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole) - 1))

@@ -1,4 +1,4 @@
-"""What modal raises becomes ours: each type once, and texts only where modal gives no type."""
+"""Mapping Modal's errors to the library's: by type, or by text if Modal gives no specific type."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import modal.exception as theirs
 import pytest
 from grpclib.exceptions import StreamTerminatedError
 
-from reel_modal.backends.base import failure_of
-from reel_modal.backends.modal_errors import remote_error
+from reel_modal.backends.base import to_remote_error
+from reel_modal.backends.modal._errors import remote_error
 from reel_modal.errors import (
     AuthError,
     BadInputError,
@@ -76,21 +76,21 @@ from reel_modal.errors import (
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else f"{type(value).__name__} {value}",
 )
-def test_every_error_of_modal_has_its_kind(error: Exception, ours: type[RemoteError]) -> None:
-    made = remote_error(error, function="reels", call_id=None)
-    assert type(made) is ours
-    assert str(error) in made.message
-    assert made.message
-    assert (made.function, made.call_id) == ("reels", None)
+def test_remote_error_maps_each_error_of_modal(error: Exception, ours: type[RemoteError]) -> None:
+    mapped = remote_error(error, function="reels", call_id=None)
+    assert type(mapped) is ours
+    assert str(error) in mapped.message
+    assert mapped.message
+    assert (mapped.function, mapped.call_id) == ("reels", None)
 
 
-def test_a_call_that_is_not_found_is_no_function_that_is_not_deployed() -> None:
-    made = remote_error(theirs.NotFoundError("No FunctionCall with ID 'fc-1'"), function="reels", call_id="fc-1")
-    assert type(made) is JobNotFoundError
-    assert made.call_id == "fc-1"
+def test_remote_error_missing_call_is_job_not_found() -> None:
+    mapped = remote_error(theirs.NotFoundError("No FunctionCall with ID 'fc-1'"), function="reels", call_id="fc-1")
+    assert type(mapped) is JobNotFoundError
+    assert mapped.call_id == "fc-1"
 
 
-def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
+def test_remote_error_auth_and_missing_app_name_their_cure() -> None:
     refused = remote_error(theirs.AuthError("no"), function="reels", call_id=None)
     missing = remote_error(theirs.NotFoundError("no"), function="reels", call_id=None)
     assert "MODAL_TOKEN_ID" in refused.message
@@ -102,10 +102,10 @@ def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
     [
         (RequestError("regions", "are too many"), BadInputError),
         (InvalidMediaError("it is no video"), BadInputError),
-        (ObjectNotFoundError("there is no object under 'in.mp4'"), BadInputError),
+        (ObjectNotFoundError("object 'in.mp4' not found"), BadInputError),
         (InvalidKeyError("'../x' leads out"), BadInputError),
         (ConfigError("no store is set"), MisconfiguredError),
-        (MissingDependencyError("obstore does not load here"), MisconfiguredError),
+        (MissingDependencyError("obstore cannot be imported"), MisconfiguredError),
         (FFmpegNotFoundError("there is no ffmpeg"), MisconfiguredError),
         (ProviderUnavailableError("there is no GPU"), MisconfiguredError),
         (StorageAccessError("the secret key is wrong"), MisconfiguredError),
@@ -113,7 +113,7 @@ def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
         (FFmpegError("ffmpeg failed", exit_status=1), FunctionError),
         (ZeroDivisionError("division by zero"), FunctionError),
         (MemoryError("unable to allocate 40 GiB"), OutOfMemoryError),
-        # By their types these could come from the network, but modal wraps what comes from there.
+        # These types could also mean a network error, but Modal wraps network errors.
         (TimeoutError("the store is slow"), FunctionError),
         (ConnectionResetError("the store is gone"), FunctionError),
         (asyncio.CancelledError(), JobCancelledError),
@@ -121,17 +121,15 @@ def test_a_refused_token_and_a_missing_app_name_their_cure() -> None:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
-def test_what_a_function_raises_has_its_kind_whatever_the_backend(
-    raised: BaseException, ours: type[RemoteError]
-) -> None:
-    for made in (
-        failure_of(raised, function="render_overlay", call_id="c"),
+def test_function_error_is_mapped_equally_for_each_backend(raised: BaseException, ours: type[RemoteError]) -> None:
+    for mapped in (
+        to_remote_error(raised, function="render_overlay", call_id="c"),
         remote_error(raised, function="render_overlay", call_id="c"),
     ):
-        assert type(made) is ours
-        assert (made.function, made.call_id) == ("render_overlay", "c")
-    said = raised.message if isinstance(raised, RemoteError) else str(raised)
-    assert said in made.message
+        assert type(mapped) is ours
+        assert (mapped.function, mapped.call_id) == ("render_overlay", "c")
+    message = raised.message if isinstance(raised, RemoteError) else str(raised)
+    assert message in mapped.message
 
 
 @pytest.mark.parametrize(
@@ -155,21 +153,21 @@ def test_what_a_function_raises_has_its_kind_whatever_the_backend(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_failure_of_an_error_is_retryable_if_the_error_is(raised: BaseException, retryable: bool) -> None:
-    for made in (
-        failure_of(raised, function="f", call_id=None),
+def test_mapped_error_is_retryable_if_its_cause_is(raised: BaseException, retryable: bool) -> None:
+    for mapped in (
+        to_remote_error(raised, function="f", call_id=None),
         remote_error(pickle.loads(pickle.dumps(raised)), function="f", call_id=None),  # noqa: S301
     ):
-        assert made.retryable is retryable
-        assert pickle.loads(pickle.dumps(made)).retryable is retryable  # noqa: S301
+        assert mapped.retryable is retryable
+        assert pickle.loads(pickle.dumps(mapped)).retryable is retryable  # noqa: S301
 
 
-def test_failure_of_a_misconfigured_machine_is_a_config_error() -> None:
-    made = failure_of(ConfigError("no store is set"), function="f", call_id=None)
-    assert isinstance(made, ConfigError)
-    assert "video" not in made.user_message.lower().replace("video rendering", "")
+def test_mapped_config_error_is_a_config_error() -> None:
+    mapped = to_remote_error(ConfigError("no store is set"), function="f", call_id=None)
+    assert isinstance(mapped, ConfigError)
+    assert "video" not in mapped.user_message.lower().replace("video rendering", "")
 
 
-def test_an_error_that_is_not_ours_is_told_with_its_type() -> None:
-    assert failure_of(KeyError("a"), function="f", call_id=None).message == "KeyError: 'a'"
-    assert failure_of(InvalidMediaError("no video"), function="f", call_id=None).message == "no video"
+def test_mapped_unknown_error_names_its_type() -> None:
+    assert to_remote_error(KeyError("a"), function="f", call_id=None).message == "KeyError: 'a'"
+    assert to_remote_error(InvalidMediaError("no video"), function="f", call_id=None).message == "no video"

@@ -1,4 +1,4 @@
-"""Where the file of a network may come from: what is read, what is downloaded, and what is never shown."""
+"""Sources of model files: paths, downloads, checksums, and secrets that must not be shown."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from pathlib import Path
 import pytest
 from tests.networks import repeating
 
-from reel_modal.config import ModelSource
+from reel_modal._upscaling import model_files
+from reel_modal._upscaling.model import UpscaleModel, check_registered, model_at
 from reel_modal.errors import ConfigError, InvalidModelError, RequestError
-from reel_modal.upscaling import model_files
-from reel_modal.upscaling.model import UpscaleModel, check_registered, model_at
+from reel_modal.settings import ModelSource
 
 DATA = repeating(1).to_bytes()
 SHA256 = hashlib.sha256(DATA).hexdigest()
-PASSWORD = "hunter2"  # noqa: S105 - what no message may hold
+PASSWORD = "hunter2"  # noqa: S105 - must not be in any message
 
 
 class Server:
-    """An HTTP server on the loopback interface that answers by path."""
+    """An HTTP server on the loopback interface with one handler per path."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requested: list[tuple[str, str | None]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked.append((self.path, self.headers["Host"]))
+                outer.requested.append((self.path, self.headers["Host"]))
                 outer.answers[self.path.partition("?")[0]](self)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -84,7 +84,7 @@ def load(url: str, cache: Path, *, sha256: str = SHA256, private: bool = True) -
     return UpscaleModel.load(url, sha256=sha256, cache=cache, allow_private_addresses=private)
 
 
-def refusal(url: str, cache: Path, **options: object) -> str:
+def download_error(url: str, cache: Path, **options: object) -> str:
     with pytest.raises(InvalidModelError) as caught:
         load(url, cache, **options)  # type: ignore[arg-type]
     assert PASSWORD not in str(caught.value)
@@ -92,33 +92,31 @@ def refusal(url: str, cache: Path, **options: object) -> str:
     return str(caught.value)
 
 
-def test_url_is_downloaded_once_and_checked(server: Server, tmp_path: Path) -> None:
+def test_model_url_is_downloaded_once_and_checked(server: Server, tmp_path: Path) -> None:
     first = load(f"{server.url}/net.onnx?sig={PASSWORD}", tmp_path)
     server.answers.clear()
-    again = load(f"{server.url}/net.onnx", tmp_path)
-    assert first.sha256 == again.sha256 == SHA256
+    cached = load(f"{server.url}/net.onnx", tmp_path)
+    assert first.sha256 == cached.sha256 == SHA256
     assert first.manifest.name == "net"
     assert [path.name for path in tmp_path.iterdir()] == [f"{SHA256}.onnx"]
-    assert server.asked == [(f"/net.onnx?sig={PASSWORD}", f"127.0.0.1:{server.port}")]
+    assert server.requested == [(f"/net.onnx?sig={PASSWORD}", f"127.0.0.1:{server.port}")]
 
 
-def test_damaged_copy_in_the_cache_is_downloaded_again(server: Server, tmp_path: Path) -> None:
-    kept = tmp_path / f"{SHA256}.onnx"
-    kept.write_bytes(DATA[:-3])
+def test_model_damaged_cached_copy_is_downloaded_again(server: Server, tmp_path: Path) -> None:
+    cached = tmp_path / f"{SHA256}.onnx"
+    cached.write_bytes(DATA[:-3])
     assert load(f"{server.url}/net.onnx", tmp_path).sha256 == SHA256
-    assert kept.read_bytes() == DATA
+    assert cached.read_bytes() == DATA
 
 
-def test_cache_that_cannot_be_written_is_logged(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_model_unwritable_cache_is_logged(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert load(f"{server.url}/net.onnx", tmp_path / "file" / "cache").sha256 == SHA256
-    assert "is not kept in" in caplog.text
+    assert "could not be stored in" in caplog.text
 
 
-def test_other_file_at_a_url_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
-    message = refusal(f"{server.url}/net.onnx", tmp_path / "cache", sha256="ab" * 32)
+def test_model_url_with_other_content_is_refused(server: Server, tmp_path: Path) -> None:
+    message = download_error(f"{server.url}/net.onnx", tmp_path / "cache", sha256="ab" * 32)
     assert f"does not have the sha256 '{'ab' * 32}'" in message
     assert SHA256 not in message
 
@@ -127,10 +125,12 @@ def test_other_file_at_a_url_is_refused_and_not_kept(server: Server, tmp_path: P
     "host",
     ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0"],  # noqa: S104 - a target
 )
-def test_private_address_is_refused_before_anything_is_sent(server: Server, tmp_path: Path, host: str) -> None:
-    message = refusal(f"http://{host}:{server.port}/net.onnx?sig={PASSWORD}", tmp_path / "cache", private=False)
-    assert "leads to an address that is private, loopback or link-local; set allow_private_addresses" in message
-    assert server.asked == []
+def test_model_private_address_is_refused_before_connecting(server: Server, tmp_path: Path, host: str) -> None:
+    message = download_error(
+        f"http://{host}:{server.port}/net.onnx?sig={PASSWORD}", tmp_path / "cache", private=False
+    )
+    assert "resolves to an address that is private, loopback or link-local; set allow_private_addresses" in message
+    assert server.requested == []
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,19 @@ def test_private_address_is_refused_before_anything_is_sent(server: Server, tmp_
         *("::1", "::", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:a00:1::", "ff02::1"),
     ],
 )
-def test_name_that_resolves_to_a_private_address_is_refused(
+def test_model_name_resolving_to_private_address_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
 ) -> None:
-    # A name server of the attacker's: the first answer is public, the second is not.
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 443)) for each in ("93.184.216.34", address)]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    # As from an attacker's name server: the first address is public, the second is not.
+    resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 443)) for each in ("93.184.216.34", address)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("it connects"))
-    assert "private, loopback or link-local" in refusal("https://models.example.org/n", tmp_path / "c", private=False)
+    assert "private, loopback or link-local" in download_error(
+        "https://models.example.org/n", tmp_path / "c", private=False
+    )
 
 
-def test_connection_goes_to_the_address_that_was_checked(
+def test_model_download_connects_to_the_checked_address(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resolve, names = socket.getaddrinfo, []
@@ -164,10 +166,10 @@ def test_connection_goes_to_the_address_that_was_checked(
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     load(f"http://models.example.org:{server.port}/net.onnx", tmp_path)
     assert len(names) == 1
-    assert server.asked == [("/net.onnx", f"models.example.org:{server.port}")]
+    assert server.requested == [("/net.onnx", f"models.example.org:{server.port}")]
 
 
-def test_redirect_within_the_host_is_followed(server: Server, tmp_path: Path) -> None:
+def test_model_redirect_within_host_is_followed(server: Server, tmp_path: Path) -> None:
     server.serve("/a", b"", status=302, Location="/b")
     server.serve("/b", b"", status=308, Location=f"{server.url}/net.onnx")
     assert load(f"{server.url}/a", tmp_path).sha256 == SHA256
@@ -176,33 +178,33 @@ def test_redirect_within_the_host_is_followed(server: Server, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "target", ["http://localhost:{port}/net.onnx", "https://127.0.0.1:{port}/net.onnx", "http://127.0.0.1:1/net.onnx"]
 )
-def test_redirect_to_another_host_is_refused(server: Server, tmp_path: Path, target: str) -> None:
+def test_model_redirect_to_another_host_is_refused(server: Server, tmp_path: Path, target: str) -> None:
     server.serve("/a", b"", status=302, Location=target.format(port=server.port) + f"?sig={PASSWORD}")
-    assert "redirects to another host" in refusal(f"{server.url}/a", tmp_path / "cache")
+    assert "redirects to another host" in download_error(f"{server.url}/a", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
     ("target", "words"),
     [("/a", "redirects more than 3 times"), ("file:///etc/passwd", "another host"), ("/\x7f", "not valid")],
 )
-def test_redirect_that_leads_nowhere_is_refused(server: Server, tmp_path: Path, target: str, words: str) -> None:
+def test_model_invalid_redirect_is_refused(server: Server, tmp_path: Path, target: str, words: str) -> None:
     server.serve("/a", b"", status=301, Location=target)
-    assert words in refusal(f"{server.url}/a", tmp_path / "cache")
-    assert len(server.asked) <= 4
+    assert words in download_error(f"{server.url}/a", tmp_path / "cache")
+    assert len(server.requested) <= 4
 
 
-def test_status_of_a_failed_download_is_named_without_the_url(server: Server, tmp_path: Path) -> None:
+def test_model_http_error_is_named_without_the_url(server: Server, tmp_path: Path) -> None:
     server.serve("/none", PASSWORD.encode(), status=403)
-    message = refusal(f"{server.url}/none?sig={PASSWORD}", tmp_path / "cache")
+    message = download_error(f"{server.url}/none?sig={PASSWORD}", tmp_path / "cache")
     assert message == f"the model at http://127.0.0.1:{server.port}/… could not be downloaded: HTTP status 403"
 
 
-def test_file_that_says_it_is_too_large_is_refused_unread(server: Server, tmp_path: Path) -> None:
+def test_model_declared_size_above_limit_is_refused(server: Server, tmp_path: Path) -> None:
     server.serve("/large", b"", length=model_files.LARGEST_BYTES + 1)
-    assert "at most 134217728 are accepted" in refusal(f"{server.url}/large", tmp_path / "cache")
+    assert "at most 134217728 are accepted" in download_error(f"{server.url}/large", tmp_path / "cache")
 
 
-def test_file_that_does_not_say_it_is_too_large_is_refused(
+def test_model_download_above_limit_is_stopped(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_files, "LARGEST_BYTES", 1000)
@@ -215,16 +217,16 @@ def test_file_that_does_not_say_it_is_too_large_is_refused(
                 handler.wfile.write(bytes(1 << 16))
 
     server.answers["/endless"] = endless
-    assert "more than 1000 bytes" in refusal(f"{server.url}/endless", tmp_path / "cache")
+    assert "more than 1000 bytes" in download_error(f"{server.url}/endless", tmp_path / "cache")
 
 
-def test_download_that_breaks_off_says_so(server: Server, tmp_path: Path) -> None:
+def test_model_truncated_download_is_refused(server: Server, tmp_path: Path) -> None:
     server.serve("/short", DATA[:100], length=len(DATA))
-    assert f"{len(DATA) - 100} bytes are missing" in refusal(f"{server.url}/short", tmp_path / "cache")
+    assert f"{len(DATA) - 100} bytes are missing" in download_error(f"{server.url}/short", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("in_headers", [True, False])
-def test_download_that_trickles_ends(
+def test_model_slow_download_times_out(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_headers: bool
 ) -> None:
     monkeypatch.setattr(model_files, "_DOWNLOAD_SECONDS", 1.0)
@@ -241,29 +243,27 @@ def test_download_that_trickles_ends(
     server.answers["/slow"] = trickle
     started = time.monotonic()
     try:
-        message = refusal(f"{server.url}/slow", tmp_path / "cache")
+        message = download_error(f"{server.url}/slow", tmp_path / "cache")
     finally:
         ended.set()
     assert time.monotonic() - started < 10
-    assert "did not arrive within 1 s" in message
+    assert "was not downloaded within 1 s" in message
 
 
-def test_port_that_nothing_listens_on_is_named_as_such(tmp_path: Path) -> None:
+def test_model_refused_connection_is_named(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/net.onnx?sig={PASSWORD}"
-        assert "could not be downloaded: Connection refused" in refusal(url, tmp_path / "cache")
+        assert "could not be downloaded: Connection refused" in download_error(url, tmp_path / "cache")
 
 
-def test_answer_that_is_not_http_is_refused(server: Server, tmp_path: Path) -> None:
+def test_model_response_that_is_not_http_is_refused(server: Server, tmp_path: Path) -> None:
     server.answers["/raw"] = lambda handler: handler.wfile.write(f"{PASSWORD}\r\n\r\n".encode()) and None
-    assert "could not be downloaded: BadStatusLine" in refusal(f"{server.url}/raw", tmp_path / "cache")
+    assert "could not be downloaded: BadStatusLine" in download_error(f"{server.url}/raw", tmp_path / "cache")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate of the server")
-def test_https_checks_the_certificate_against_the_name(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_https_checks_the_certificate(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
         [str(shutil.which("openssl")), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -276,55 +276,57 @@ def test_https_checks_the_certificate_against_the_name(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     url = f"https://localhost:{server.port}/net.onnx"
     assert load(url, tmp_path / "kept").sha256 == SHA256
-    assert server.asked == [("/net.onnx", f"localhost:{server.port}")]
-    assert "certificate" in refusal(url.replace("localhost", "127.0.0.1"), tmp_path / "cache")
+    assert server.requested == [("/net.onnx", f"localhost:{server.port}")]
+    assert "certificate" in download_error(url.replace("localhost", "127.0.0.1"), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
         (f"https://user:{PASSWORD}@example.invalid/net.onnx", "a user or a password"),
-        (f"https://example.invalid/{PASSWORD}\n", "characters that a URL cannot have"),
+        (f"https://example.invalid/{PASSWORD}\n", "characters that are not valid in a URL"),
         ("https://", "not a valid URL"),
         ("HTTPS://:0/net.onnx", "not a valid URL"),
     ],
 )
-def test_url_that_is_not_one_is_refused(tmp_path: Path, url: str, words: str) -> None:
-    assert words in refusal(url, tmp_path / "cache")
+def test_model_invalid_url_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    assert words in download_error(url, tmp_path / "cache")
 
 
-def test_url_without_a_valid_hash_is_refused(tmp_path: Path) -> None:
+def test_model_url_without_valid_hash_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelError, match="needs the sha256"):
         UpscaleModel.load(f"https://example.invalid/{PASSWORD}")
-    assert "not a valid SHA-256" in refusal("https://example.invalid/n", tmp_path / "c", sha256="../../etc/passwd")
+    assert "not a valid SHA-256" in download_error(
+        "https://example.invalid/n", tmp_path / "c", sha256="../../etc/passwd"
+    )
 
 
-def on_disk(path: Path, **options: object) -> str:
+def path_error(path: Path, **options: object) -> str:
     with pytest.raises(InvalidModelError) as caught:
         UpscaleModel.load(path, **options)  # type: ignore[arg-type]
     return str(caught.value)
 
 
-def test_path_with_another_hash_does_not_tell_its_own(tmp_path: Path) -> None:
+def test_model_path_with_other_hash_hides_the_actual_hash(tmp_path: Path) -> None:
     path = tmp_path / "mine.onnx"
     path.write_bytes(DATA)
-    message = on_disk(path, sha256="0" * 64)
+    message = path_error(path, sha256="0" * 64)
     assert f"does not have the sha256 '{'0' * 64}'" in message
     assert SHA256 not in message
 
 
-def test_file_that_is_not_a_network_does_not_tell_what_it_holds(tmp_path: Path) -> None:
+def test_model_other_file_does_not_show_its_content(tmp_path: Path) -> None:
     path = tmp_path / "passwd"
     path.write_text(f"root:{PASSWORD}:0:0\n")
-    assert PASSWORD not in on_disk(path)
+    assert PASSWORD not in path_error(path)
 
 
-def test_path_that_is_not_found_names_the_networks() -> None:
-    assert "or one of small-x2, small-x4, large-x2, large-x4" in on_disk(Path("enormous-x16"))
+def test_model_missing_path_lists_bundled_networks() -> None:
+    assert "or one of small-x2, small-x4, large-x2, large-x4" in path_error(Path("enormous-x16"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
-def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
+def test_model_special_files_are_refused_immediately(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     link = tmp_path / "link"
@@ -334,21 +336,21 @@ def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
     with listening:
         started = time.monotonic()
         for path in (fifo, link, tmp_path, tmp_path / "socket", Path("/dev/zero")):
-            assert "not a regular file" in on_disk(path)
+            assert "not a regular file" in path_error(path)
         assert time.monotonic() - started < 1
 
 
-def test_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+def test_model_file_above_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     with path.open("wb") as file:
-        file.truncate(1 << 40)  # a sparse file: it takes no room
+        file.truncate(1 << 40)  # a sparse file, which uses no disk space
     started = time.monotonic()
-    assert "has 1099511627776 bytes; at most 134217728 are accepted" in on_disk(path)
+    assert "has 1099511627776 bytes; at most 134217728 are accepted" in path_error(path)
     assert time.monotonic() - started < 1
 
 
-def test_path_with_a_null_character_is_refused() -> None:
-    assert "is not found" in on_disk(Path("a\0b"))
+def test_model_path_with_null_character_is_refused() -> None:
+    assert "is not found" in path_error(Path("a\0b"))
 
 
 @pytest.mark.parametrize("name", [None, "small", "large", "small-x2", "large-x4", "face"])
@@ -359,13 +361,13 @@ def test_registered_names_are_accepted(name: str | None) -> None:
 @pytest.mark.parametrize(
     "name", ["huge", "Face", "face.onnx", "/etc/passwd", "https://example.org/n.onnx", "../face", "", "small-x3"]
 )
-def test_other_names_are_refused_with_those_that_are_known(name: str) -> None:
+def test_registered_unknown_name_lists_known_ones(name: str) -> None:
     with pytest.raises(RequestError, match=r"known are small, large, .*, face") as caught:
         check_registered(name, None, {"face": ModelSource("/face.onnx", SHA256)})
     assert caught.value.path == "model"
 
 
-def test_registered_hash_must_be_the_one_of_the_request() -> None:
+def test_registered_hash_must_match_the_request() -> None:
     registered = {"face": ModelSource("/face.onnx", SHA256)}
     check_registered("face", SHA256.upper(), registered)
     with pytest.raises(RequestError) as caught:
@@ -384,7 +386,7 @@ def test_registered_path_and_url_are_loaded(server: Server, tmp_path: Path) -> N
         UpscaleModel.load_registered("face", ModelSource(str(path), "ab" * 32))
 
 
-def test_file_of_the_command_line_gets_a_name_and_its_hash(tmp_path: Path) -> None:
+def test_model_at_path_has_a_name_and_its_hash(tmp_path: Path) -> None:
     path = tmp_path / "mein Netz (2).onnx"
     path.write_bytes(DATA)
     name, source = model_at(str(path), sha256=None, allow_private_addresses=False)
@@ -393,7 +395,7 @@ def test_file_of_the_command_line_gets_a_name_and_its_hash(tmp_path: Path) -> No
     assert (name, source.allow_private_addresses) == ("given-x", True)
 
 
-def test_url_of_the_command_line_needs_a_hash() -> None:
+def test_model_at_url_needs_a_hash() -> None:
     with pytest.raises(RequestError) as caught:
         model_at(f"https://example.org/{PASSWORD}", sha256=None, allow_private_addresses=False)
     assert (caught.value.path, PASSWORD in str(caught.value)) == ("model_sha256", False)

@@ -1,4 +1,4 @@
-"""The constant rate of a variable clip, over generated timelines: what it keeps, and that a smaller one would not."""
+"""The constant frame rate chosen for a variable-rate clip, over generated timelines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reel_modal._rendering.frame_schedule import Schedule
 from reel_modal.media.output_rate import MOST_LATE_FRAMES, FrameGrid, output_rate
 from reel_modal.media.timestamps import PacketTimes
-from reel_modal.rendering.schedule import Schedule
 from reel_modal.schema import Timeline
 
 F = Fraction
@@ -27,12 +27,12 @@ def times_of(seconds: Iterable[Fraction | float], *, tick: Fraction = TICK, last
 
 
 def sections(*parts: tuple[Fraction | int, int]) -> list[Fraction]:
-    """Pictures at one rate after another: (rate, pictures) each."""
-    made, start = [], F(0)
+    """Return frame times at successive rates, given (rate, frame count) pairs."""
+    times, start = [], F(0)
     for rate, count in parts:
-        made += [start + F(number) / rate for number in range(count)]
+        times += [start + F(number) / rate for number in range(count)]
         start += F(count) / rate
-    return made
+    return times
 
 
 RATES = st.sampled_from([F(1, 2), F(1), F(2), F(5), F(10), F(15), F(20), F(24), NTSC, F(30), F(50), F(60), F(120)])
@@ -58,7 +58,7 @@ TIMELINES = st.builds(
         ([F(number, 25) for number in range(50) if number < 25 or number % 3], 25),
     ],
 )
-def test_output_rate_of_known_kinds_is_the_expected_one(pictures: list[Fraction], rate: Fraction) -> None:
+def test_output_rate_of_known_timelines_is_expected(pictures: list[Fraction], rate: Fraction) -> None:
     assert output_rate(times_of(pictures), []) == rate
 
 
@@ -68,7 +68,7 @@ def test_output_rate_of_rounded_ntsc_times_is_ntsc() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8))
-def test_output_rate_of_a_jittering_clock_is_its_own(seed: int, milliseconds: int) -> None:
+def test_output_rate_of_jittering_clock_is_its_nominal_rate(seed: int, milliseconds: int) -> None:
     clock = random.Random(seed)
     spread = milliseconds / 1000
     times = times_of(number / 30 + clock.uniform(-spread, spread) for number in range(300))
@@ -77,7 +77,7 @@ def test_output_rate_of_a_jittering_clock_is_its_own(seed: int, milliseconds: in
 
 
 @given(TIMELINES)
-def test_output_rate_drops_one_in_a_hundred_at_most(times: PacketTimes) -> None:
+def test_output_rate_drops_at_most_one_percent(times: PacketTimes) -> None:
     rate = output_rate(times, [])
     grid = FrameGrid.of(times, rate)
     assert rate <= 120
@@ -86,8 +86,8 @@ def test_output_rate_drops_one_in_a_hundred_at_most(times: PacketTimes) -> None:
 
 
 @given(TIMELINES, RATES, st.sampled_from([0, MOST_LATE_FRAMES]))
-def test_grid_is_what_a_schedule_fills(times: PacketTimes, rate: Fraction, late: float) -> None:
-    """What `process_framing` writes picture by picture is what the notes and `FrameReader` count on."""
+def test_frame_grid_counts_equal_a_schedule(times: PacketTimes, rate: Fraction, late: float) -> None:
+    """`process_framing` writes by the schedule; the notes and `FrameReader` count by the grid."""
     seconds = [(tick - times.ticks[0]) * times.tick_seconds for tick in times.ticks]
     grid = FrameGrid.of(times, rate, most_late_frames=late)
     schedule = Schedule(Timeline.of(F(0), times.span_seconds(rate)), rate, "repeat", most_late_frames=late)
@@ -102,7 +102,7 @@ def test_grid_is_what_a_schedule_fills(times: PacketTimes, rate: Fraction, late:
 
 
 @given(TIMELINES, RATES)
-def test_grid_shows_no_picture_much_too_late_or_early(times: PacketTimes, rate: Fraction) -> None:
+def test_schedule_shows_no_picture_much_too_late_or_early(times: PacketTimes, rate: Fraction) -> None:
     seconds = [(tick - times.ticks[0]) * times.tick_seconds for tick in times.ticks]
     schedule = Schedule(
         Timeline.of(F(0), times.span_seconds(rate)), rate, "repeat", most_late_frames=MOST_LATE_FRAMES
@@ -116,7 +116,7 @@ def test_grid_shows_no_picture_much_too_late_or_early(times: PacketTimes, rate: 
 
 
 @given(PARTS, st.fractions(0, 5, max_denominator=100))
-def test_each_picture_lasts_until_the_next_one(parts: list[tuple[Fraction, int]], last: Fraction) -> None:
+def test_packet_times_each_picture_lasts_until_the_next(parts: list[tuple[Fraction, int]], last: Fraction) -> None:
     times = times_of(sections(*parts), last=last)
     starts = [tick * times.tick_seconds for tick in times.ticks]
     for start, following in pairwise(starts):

@@ -1,4 +1,4 @@
-"""Highlights on planes, against a slow and obvious way through RGB, and what must stay as it is."""
+"""Highlights drawn on YUV planes, compared with a slow implementation in RGB."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.strategies import positions, radii
 
+from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal.errors import FrameError
-from reel_modal.frames import PLANAR, ColorTags, PixelFormat, Planes, frame_bytes, plane_shapes, plane_views
-from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.media.frames import PLANAR, ColorTags, PixelFormat, Planes, frame_bytes, plane_shapes, plane_views
 from reel_modal.schema import Effect, HighlightKeyframe, HighlightRegion, OverlayRequest, OverlayStyle
 
 SIZE = (192, 108)
@@ -38,7 +38,7 @@ def request(*regions: HighlightRegion, effect: Effect = "dark_overlay", **style:
 
 
 def picture(size: tuple[int, int] = SIZE, seed: int = 1) -> np.ndarray:
-    """Smooth colours, like a camera's: chroma of neighbours is alike."""
+    """Return smooth colors, as from a camera: neighboring chroma samples are similar."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]] / max(size)
     phase = seed * 1.7
     luma = 120 + 70 * np.sin(6 * x + phase) * np.cos(5 * y)
@@ -48,15 +48,15 @@ def picture(size: tuple[int, int] = SIZE, seed: int = 1) -> np.ndarray:
 
 
 def drawn(
-    asked: OverlayRequest, data: np.ndarray, size: tuple[int, int] = SIZE, tags: ColorTags | None = None
+    overlay_request: OverlayRequest, data: np.ndarray, size: tuple[int, int] = SIZE, tags: ColorTags | None = None
 ) -> Planes:
     planes = plane_views(data.copy(), "yuv420p", size)
-    OverlayRenderer(asked, size, tags or ColorTags(matrix="bt709", range="tv")).render(planes, Fraction(0))
+    OverlayRenderer(overlay_request, size, tags or ColorTags(matrix="bt709", range="tv")).render(planes, Fraction(0))
     return planes
 
 
 def supersampled(x: float, y: float, rx: float, ry: float, size: tuple[int, int]) -> np.ndarray:
-    """How much of each pixel is inside, by 8 x 8 points a pixel."""
+    """Return the covered share of each pixel, sampled at 8 x 8 points."""
     points = (np.arange(8) + 0.5) / 8
     px = (np.arange(size[0])[:, None] + points).ravel()
     py = (np.arange(size[1])[:, None] + points).ravel()
@@ -67,7 +67,7 @@ def supersampled(x: float, y: float, rx: float, ry: float, size: tuple[int, int]
 def through_rgb(
     data: np.ndarray, mask: np.ndarray, outside: float, inside: float, matrix: str, full: bool
 ) -> list[np.ndarray]:
-    """YUV to RGB in floats, times the light, and back: what the effect is meant to be."""
+    """Convert YUV to RGB in floats, multiply by the light, and convert back: the reference for the effect."""
     luma, u, v = (plane.astype(float) for plane in plane_views(data, "yuv420p", SIZE))
     kr, kb = WEIGHTS[matrix]
     zero, span, chroma_span = (0, 255, 255) if full else (16, 219, 224)
@@ -88,21 +88,21 @@ def through_rgb(
 @pytest.mark.parametrize(
     ("effect", "outside", "inside"), [("dark_overlay", 0.4, 1.0), ("brightness_boost", 1.0, 1.3)]
 )
-def test_effects_are_what_they_are_in_rgb(
+def test_overlay_effects_equal_the_rgb_reference(
     matrix: str, full: bool, effect: Effect, outside: float, inside: float
 ) -> None:
     data = picture()
     shape = (90.3, 50.7, 40.2, 30.9)
     tags = ColorTags(matrix=matrix, range="pc" if full else "tv")
-    found = drawn(request(region(*shape), effect=effect, boost_strength=0.3), data, tags=tags)
+    rendered = drawn(request(region(*shape), effect=effect, boost_strength=0.3), data, tags=tags)
     wanted = through_rgb(data, supersampled(*shape, SIZE), outside, inside, matrix, full)
-    for plane, golden in zip(found, wanted, strict=True):
+    for plane, golden in zip(rendered, wanted, strict=True):
         error = np.abs(plane.astype(float) - golden)
         assert error.mean() <= 1.0
-        assert np.quantile(error, 0.98) <= 2.0  # what remains lies on the edge
+        assert np.quantile(error, 0.98) <= 2.0  # larger errors are on the edge
 
 
-def test_the_mask_is_anti_aliased_and_moves_by_parts_of_a_pixel() -> None:
+def test_overlay_mask_is_anti_aliased_with_subpixel_positions() -> None:
     data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
     rows = []
     for shift in (0.0, 0.25, 0.5, 0.75):
@@ -114,7 +114,7 @@ def test_the_mask_is_anti_aliased_and_moves_by_parts_of_a_pixel() -> None:
     assert all(after > before for before, after in itertools.pairwise(centers))
 
 
-def test_inside_is_untouched_and_outside_is_exact() -> None:
+def test_overlay_inside_is_unchanged_and_outside_is_exact() -> None:
     data = picture()
     luma, u, v = drawn(request(region(96, 54, 40, 40)), data)
     before = plane_views(data, "yuv420p", SIZE)
@@ -126,21 +126,23 @@ def test_inside_is_untouched_and_outside_is_exact() -> None:
     assert (u[0, 0], v[27, 48]) == (corner, before[2][27, 48])
 
 
-def test_brightness_touches_nothing_outside() -> None:
+def test_overlay_brightness_changes_nothing_outside() -> None:
     data = picture()
-    found = drawn(request(region(96, 54, 20, 20), effect="brightness_boost"), data)
+    rendered = drawn(request(region(96, 54, 20, 20), effect="brightness_boost"), data)
     outside = supersampled(96, 54, 22, 22, SIZE) == 0
-    assert np.array_equal(found[0][outside], plane_views(data, "yuv420p", SIZE)[0][outside])
+    assert np.array_equal(rendered[0][outside], plane_views(data, "yuv420p", SIZE)[0][outside])
 
 
-def test_original_changes_not_one_sample() -> None:
+def test_overlay_original_effect_changes_no_sample() -> None:
     data = picture()
-    asked = request(region(96, 54, 20, 20, color="#ff0000", fill_opacity=1, stroke_opacity=1), effect="original")
-    assert not OverlayRenderer(asked, SIZE, ColorTags()).active(Fraction(0))
-    assert np.array_equal(np.concatenate([plane.ravel() for plane in drawn(asked, data)]), data)
+    overlay_request = request(
+        region(96, 54, 20, 20, color="#ff0000", fill_opacity=1, stroke_opacity=1), effect="original"
+    )
+    assert not OverlayRenderer(overlay_request, SIZE, ColorTags()).active(Fraction(0))
+    assert np.array_equal(np.concatenate([plane.ravel() for plane in drawn(overlay_request, data)]), data)
 
 
-def test_regions_are_a_union() -> None:
+def test_overlay_overlapping_regions_are_a_union() -> None:
     data = picture()
     both = request(region(60, 54, 30, 30, "a"), region(100, 54, 30, 30, "b"))
     luma = drawn(both, data)[0]
@@ -149,15 +151,15 @@ def test_regions_are_a_union() -> None:
         assert luma[54, x] == before[54, x]
     boosted = drawn(request(*both.regions, effect="brightness_boost"), data)[0]
     once = drawn(request(both.regions[0], effect="brightness_boost"), data)[0]
-    assert boosted[54, 80] == once[54, 80]  # where they overlap, light is not taken twice
+    assert boosted[54, 80] == once[54, 80]  # in the overlap, the light is applied once
 
 
-def test_a_region_outside_of_the_picture_leaves_it_dark_all_over() -> None:
+def test_overlay_region_outside_of_picture_darkens_all() -> None:
     luma = drawn(request(region(-500, -500, 10, 10)), picture())[0]
     assert luma.max() < 130
 
 
-def test_white_stays_legal() -> None:
+def test_overlay_boosted_white_stays_in_legal_range() -> None:
     data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
     data[: SIZE[0] * SIZE[1]] = 230
     luma = drawn(request(region(96, 54, 40, 40), effect="brightness_boost", boost_strength=1.0), data)[0]
@@ -171,7 +173,7 @@ def test_white_stays_legal() -> None:
         (ColorTags(matrix="smpte170m", range="pc"), (76, 85, 255)),
     ],
 )
-def test_tint_and_outline_are_in_the_matrix_of_the_frame(tags: ColorTags, yuv: tuple[int, int, int]) -> None:
+def test_overlay_tint_and_outline_use_the_frames_matrix(tags: ColorTags, yuv: tuple[int, int, int]) -> None:
     data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
     filled = request(region(96, 54, 40, 40, color="#ff0000", fill_opacity=1.0), dim_strength=0)
     luma, u, v = drawn(filled, data, tags=tags)
@@ -187,7 +189,7 @@ def test_tint_and_outline_are_in_the_matrix_of_the_frame(tags: ColorTags, yuv: t
     assert abs(int(luma[54, 96 + 40]) - yuv[0]) <= 2
 
 
-def test_a_feather_is_soft_inside_and_leaves_the_outside_dark() -> None:
+def test_overlay_feather_is_soft_only_inside() -> None:
     data = np.full(frame_bytes("yuv420p", SIZE), 128, np.uint8)
     row = drawn(request(region(96, 54, 50, 50), feather=0.5), data)[0][54].astype(int)
     assert row[96] == 128
@@ -197,9 +199,9 @@ def test_a_feather_is_soft_inside_and_leaves_the_outside_dark() -> None:
     assert len(set(falling)) > 15
 
 
-def test_planes_of_another_size_are_refused() -> None:
+def test_overlay_planes_of_another_size_are_refused() -> None:
     small = plane_views(picture((96, 54)), "yuv420p", (96, 54))
-    with pytest.raises(FrameError, match="are wanted"):
+    with pytest.raises(FrameError, match="they must have the shapes"):
         OverlayRenderer(request(region(1, 1, 1, 1)), SIZE, ColorTags()).render(small, Fraction(0))
 
 
@@ -212,13 +214,15 @@ def test_planes_of_another_size_are_refused() -> None:
     effect=st.sampled_from(["dark_overlay", "brightness_boost"]),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
 )
-def test_any_ellipse_on_any_size_stays_within_its_planes(
+def test_overlay_any_ellipse_stays_within_its_planes(
     x: float, y: float, rx: float, ry: float, feather: float, effect: Effect, size: tuple[int, int]
 ) -> None:
     guard = np.full(frame_bytes("yuv420p", size) + 64, 77, np.uint8)
     planes = plane_views(guard[32:-32], "yuv420p", size)
-    asked = request(region(x, y, rx, ry, color="#123456", stroke_opacity=0.5), effect=effect, feather=feather)
-    OverlayRenderer(asked, size, ColorTags()).render(planes, Fraction(0))
+    overlay_request = request(
+        region(x, y, rx, ry, color="#123456", stroke_opacity=0.5), effect=effect, feather=feather
+    )
+    OverlayRenderer(overlay_request, size, ColorTags()).render(planes, Fraction(0))
     assert (guard[:32] == 77).all()
     assert (guard[-32:] == 77).all()
 
@@ -226,42 +230,48 @@ def test_any_ellipse_on_any_size_stays_within_its_planes(
 @pytest.mark.parametrize("effect", ["dark_overlay", "brightness_boost"])
 @pytest.mark.parametrize("tags", [ColorTags(matrix="bt709", range="tv"), ColorTags(matrix="bt709", range="pc")])
 @pytest.mark.parametrize("pixel_format", PLANAR)
-def test_every_planar_format_is_drawn_alike(pixel_format: PixelFormat, tags: ColorTags, effect: Effect) -> None:
-    """The same picture in another format, drawn on, is what was drawn in 8-bit 4:2:0, to a step of the coarser one."""
-    asked = request(region(90, 50, 40, 30, color="#e04020", fill_opacity=0.4, stroke_opacity=0.6), effect=effect)
+def test_overlay_every_planar_format_is_drawn_alike(
+    pixel_format: PixelFormat, tags: ColorTags, effect: Effect
+) -> None:
+    """The result equals that of 8-bit 4:2:0, up to one step of the coarser format."""
+    overlay_request = request(
+        region(90, 50, 40, 30, color="#e04020", fill_opacity=0.4, stroke_opacity=0.6), effect=effect
+    )
     flat = np.full(frame_bytes("yuv420p", SIZE), 140, np.uint8)
-    wanted = drawn(asked, flat, tags=tags)
+    wanted = drawn(overlay_request, flat, tags=tags)
     bits, step = PLANAR[pixel_format].bits, PLANAR[pixel_format].step
     kind = np.uint8 if bits == 8 else np.uint16
     planes = tuple(np.full(shape, 140 << (bits - 8), kind) for shape in plane_shapes(pixel_format, SIZE))
-    OverlayRenderer(asked, SIZE, tags, pixel_format).render(planes, Fraction(0))
+    OverlayRenderer(overlay_request, SIZE, tags, pixel_format).render(planes, Fraction(0))
     for number, (plane, old) in enumerate(zip(planes, wanted, strict=True)):
         assert len(np.unique(plane)) > 3
         down, across = (2 // step[1], 2 // step[0]) if number else (1, 1)
         level = plane.astype(float) / (1 << (bits - 8))
         mean = level.reshape(old.shape[0], down, old.shape[1], across).mean(axis=(1, 3))
         off = np.abs(mean - old)
-        # Edges of a coarser grid are softer; 4:4:4 means whole cells where 4:2:0 has the sample at their left.
+        # Edges of a coarser grid are softer; a 4:2:0 sample is at the left of the cells that it covers in 4:4:4.
         assert np.median(off) <= 0.5
         assert np.percentile(off, 97) <= (1 if number == 0 else 12)
         assert off.max() <= (3 if number == 0 else 60)  # each of four steps rounds
 
 
 @pytest.mark.parametrize(("pixel_format", "kind"), [("yuv420p", np.uint16), ("yuv420p10le", np.uint8)])
-def test_samples_of_another_depth_are_refused(pixel_format: PixelFormat, kind: type[np.uint8 | np.uint16]) -> None:
+def test_overlay_samples_of_another_depth_are_refused(
+    pixel_format: PixelFormat, kind: type[np.uint8 | np.uint16]
+) -> None:
     planes = tuple(np.zeros(shape, kind) for shape in plane_shapes(pixel_format, SIZE))
-    with pytest.raises(FrameError, match="are wanted"):
+    with pytest.raises(FrameError, match="they must have the shapes"):
         OverlayRenderer(request(region(1, 1, 1, 1)), SIZE, ColorTags(), pixel_format).render(planes, Fraction(0))
 
 
 @pytest.mark.parametrize("pixel_format", PLANAR)
-def test_chroma_is_lit_where_its_samples_lie(pixel_format: PixelFormat) -> None:
-    """Area and center of what keeps its colour are those of the ellipse, in pixels of the picture."""
+def test_overlay_chroma_is_lit_at_its_sample_positions(pixel_format: PixelFormat) -> None:
+    """Area and center of the lit chroma are those of the ellipse, in pixels of the picture."""
     (across, down), bits = PLANAR[pixel_format].step, PLANAR[pixel_format].bits
     kind = np.uint8 if bits == 8 else np.uint16
     planes = tuple(np.full(shape, 200 << (bits - 8), kind) for shape in plane_shapes(pixel_format, SIZE))
-    asked = request(region(61, 51, 50, 40), dim_strength=1.0)
-    OverlayRenderer(asked, SIZE, ColorTags(), pixel_format).render(planes, Fraction(0))
+    overlay_request = request(region(61, 51, 50, 40), dim_strength=1.0)
+    OverlayRenderer(overlay_request, SIZE, ColorTags(), pixel_format).render(planes, Fraction(0))
     left, up = {(2, 2): (0.5, 1), (2, 1): (0.5, 0.5), (1, 2): (0.5, 0.5), (1, 1): (0.5, 0.5)}[across, down]
     y, x = np.mgrid[0 : planes[1].shape[0], 0 : planes[1].shape[1]]
     for plane in planes[1:]:

@@ -1,4 +1,4 @@
-"""Networks that ncnn keeps: every kind of layer, in both precisions, against numpy."""
+"""Networks in ncnn's format: every kind of layer, in both precisions, compared with numpy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import struct
 import numpy as np
 import pytest
 
+from reel_modal._upscaling.model import ModelManifest
+from reel_modal._upscaling.session import UpscaleSession
 from reel_modal.contrib.realesrgan import NAMES, from_ncnn, load
 from reel_modal.errors import InvalidModelError, MissingDependencyError
-from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import ModelManifest
 
 PARAM = """7767517
 10 12
@@ -26,7 +26,7 @@ Eltwise                  half     2 1 e d output 0=1 -23301=2,5.000000e-01,5.000
 
 
 def weights(*, half: bool) -> bytes:
-    """Each colour four times a quarter of itself, plus a bias; the slope is 0.5."""
+    """Return weights: each color four times, times a quarter, plus a bias; the slope is 0.5."""
     kernel = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0) * 0.25
     flag, kind = (0x01306B47, "<f2") if half else (0, "<f4")
     return b"".join(
@@ -40,7 +40,7 @@ def weights(*, half: bool) -> bytes:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_every_layer_does_what_ncnn_means(half: bool) -> None:
+def test_from_ncnn_every_layer_equals_numpy(half: bool) -> None:
     loaded = from_ncnn(PARAM, weights(half=half), name="test", licence="MIT")
     assert loaded.manifest == ModelManifest("rgb", 2, 1, "test", "MIT")
     picture = np.random.default_rng(0).integers(0, 200, (1, 3, 5, 7)).astype(np.uint8)
@@ -49,7 +49,7 @@ def test_every_layer_does_what_ncnn_means(half: bool) -> None:
     assert np.abs(large - expected).max() <= 1
 
 
-def test_activations_within_convolutions_and_joined_channels() -> None:
+def test_from_ncnn_convolution_activations_and_concat() -> None:
     param = """7767517
 5 5
 Input                    input    0 1 data
@@ -61,35 +61,39 @@ Convolution              first    1 1 b output 0=3 1=1 4=0 5=0 6=18 9=1
     joined = np.concatenate([np.zeros((3, 3), "<f4"), -5 * np.eye(3, dtype="<f4")], axis=1)
     data = b"\0\0\0\0" + negative.tobytes() + b"\0\0\0\0" + joined.astype("<f4").tobytes()
     picture = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4)).astype(np.uint8)
-    made = UpscaleSession(from_ncnn(param, data, name="test"), provider="cpu", threads=1).run(picture)
-    assert np.abs(made.astype(int) - picture).max() <= 1  # -x, leaking a fifth, times -5
+    upscaled = UpscaleSession(from_ncnn(param, data, name="test"), provider="cpu", threads=1).run(picture)
+    assert np.abs(upscaled.astype(int) - picture).max() <= 1  # -x, leaking a fifth, times -5
 
 
 @pytest.mark.parametrize(
     ("param", "data", "words"),
     [
         ("hello", b"", "its first line is not 7767517"),
-        (PARAM.replace("PReLU   ", "Swish   "), weights(half=False), "the layer prelu is a Swish"),
-        (PARAM.replace("d e 0=0", "d e 0=2"), weights(half=False), "the layer add is no plain addition"),
-        (PARAM.replace("output 0=1", "output 0=0"), weights(half=False), "the layer half is no sum"),
-        (PARAM.replace("6=36", "6=36 9=4"), weights(half=False), "the layer conv has the activation 4"),
+        (
+            PARAM.replace("PReLU   ", "Swish   "),
+            weights(half=False),
+            "the layer prelu has the unsupported type Swish",
+        ),
+        (PARAM.replace("d e 0=0", "d e 0=2"), weights(half=False), "the layer add is not a plain addition"),
+        (PARAM.replace("output 0=1", "output 0=0"), weights(half=False), "the layer half is not a sum"),
+        (PARAM.replace("6=36", "6=36 9=4"), weights(half=False), "the layer conv has the unsupported activation 4"),
         (PARAM.replace("0 1 data", "0 1 picture"), weights(half=False), "not data"),
-        (PARAM, weights(half=False)[:-1], "the weights break off"),
-        (PARAM, weights(half=False) + b"\0", "1 bytes of weights are left over"),
+        (PARAM, weights(half=False)[:-1], "the weights are truncated"),
+        (PARAM, weights(half=False) + b"\0", "1 bytes of weights are unused"),
         (PARAM, b"\1\0\0\0" + weights(half=False)[4:], "quantized"),
     ],
 )
-def test_what_is_not_known_is_named(param: str, data: bytes, words: str) -> None:
+def test_from_ncnn_unsupported_input_is_named(param: str, data: bytes, words: str) -> None:
     with pytest.raises(InvalidModelError, match=words):
         from_ncnn(param, data, name="test")
 
 
-def test_a_network_that_is_not_there_is_answered_with_those_that_are() -> None:
+def test_load_unknown_network_lists_known_ones() -> None:
     with pytest.raises(InvalidModelError, match=r"animevideov3-x2, .*, x4plus-anime"):
         load("x8")
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"reel-modal\[realesrgan\]"):
         load(next(iter(NAMES)))

@@ -1,4 +1,4 @@
-"""Receipts as they have always been stored: outputs that hosts made earlier are found by them."""
+"""The stored format of receipts: existing receipts must still be found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.jobs import overlay
 
-from reel_modal.records import OutputRecord
+from reel_modal.functions.receipts import Receipt
 from reel_modal.schema import Degradation, RenderResult, Usage
 from reel_modal.storage import FolderStorage
 
@@ -37,26 +37,26 @@ RESULT = RenderResult(
 )
 
 
-def test_stored_receipt_is_found_for_its_output(tmp_path: Path) -> None:
+def test_receipt_stored_earlier_is_found(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     request = overlay()
     storage.write_bytes(KEY, OUTPUT)
     storage.write_bytes(GOLDEN["key"], json.dumps(GOLDEN["receipt"]).encode())
-    found = OutputRecord(storage, KEY, request.request_hash()).find()
-    assert found is not None
-    assert found.result == RESULT
-    assert found.source_version == VERSION
+    stored = Receipt(storage, KEY, request.request_hash()).find()
+    assert stored is not None
+    assert stored.result == RESULT
+    assert stored.source_version == VERSION
 
 
-def test_receipt_is_written_as_stored(tmp_path: Path) -> None:
+def test_receipt_is_written_in_the_stored_format(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
-    made = tmp_path / "made.mp4"
-    made.write_bytes(OUTPUT)
-    OutputRecord(storage, KEY, overlay().request_hash()).write(RESULT, made, VERSION)
+    video = tmp_path / "made.mp4"
+    video.write_bytes(OUTPUT)
+    Receipt(storage, KEY, overlay().request_hash()).write(RESULT, video, VERSION)
     assert json.loads(storage.read_bytes(GOLDEN["key"])) == GOLDEN["receipt"]
 
 
-def test_tag_of_an_output_names_the_request_and_the_input(tmp_path: Path) -> None:
+def test_receipt_tags_name_the_request_and_the_input(tmp_path: Path) -> None:
     request_hash = overlay().request_hash()
-    tags = OutputRecord(FolderStorage(tmp_path), KEY, request_hash).tags(VERSION)
+    tags = Receipt(FolderStorage(tmp_path), KEY, request_hash).tags(VERSION)
     assert tags == {"reel_modal_request": f"{request_hash} {hashlib.sha256(VERSION.encode()).hexdigest()}"}

@@ -1,4 +1,4 @@
-"""How far a network looks, by the graph, against what ONNX Runtime shows: change one pixel, see what changes."""
+"""Receptive fields computed from graphs, compared with ONNX Runtime's reaction to a changed pixel."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import onnxruntime
 import pytest
 from tests.networks import SAME, graph, repeating
 
-from reel_modal.config import BUNDLED_MODELS
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.onnx_graph import Attribute, Graph, Node
+from reel_modal._upscaling.receptive_field import receptive_field
 from reel_modal.errors import InvalidModelError
-from reel_modal.upscaling.model import UpscaleModel
-from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node
-from reel_modal.upscaling.receptive_field import reach_of
+from reel_modal.settings import BUNDLED_MODELS
 
 SIDE = 64
 
@@ -28,8 +28,8 @@ def ones(*sides: int) -> dict[str, np.ndarray]:
     return {f"k{side}": np.ones((1, 1, side, side), np.float32) for side in sides}
 
 
-def seen(core: Graph) -> tuple[int, int]:
-    """The most input pixels between a changed one and an output pixel that changes with it, and the scale."""
+def measured_field(core: Graph) -> tuple[int, int]:
+    """Return the largest distance, in input pixels, at which a changed pixel has an effect, and the scale."""
     session = onnxruntime.InferenceSession(core.to_bytes(), providers=["CPUExecutionProvider"])
     picture = np.random.default_rng(0).random((1, 1, SIDE, SIDE), np.float32)
     changed = picture.copy()
@@ -75,23 +75,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_reach_covers_what_is_seen(name: str) -> None:
+def test_receptive_field_covers_the_measured_one(name: str) -> None:
     core = CASES[name]
-    reach = reach_of(core)
-    radius, scale = seen(core)
+    reach = receptive_field(core)
+    radius, scale = measured_field(core)
     assert reach.scale == scale
     assert radius <= reach.halo <= radius + 1
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
-def test_the_manifest_of_a_network_of_the_package_says_its_reach(name: str) -> None:
+def test_manifest_of_bundled_network_has_its_receptive_field(name: str) -> None:
     model = UpscaleModel.load(name)
-    reach = reach_of(model.core)
+    reach = receptive_field(model.core)
     assert (model.manifest.halo, model.manifest.scale) == (reach.halo, reach.scale)
-    assert seen(model.core)[0] == reach.halo
+    assert measured_field(model.core)[0] == reach.halo
 
 
-def test_there_and_back_again() -> None:
+def test_receptive_field_of_down_and_upscaling_covers_measured() -> None:
     core = graph(
         [
             conv("x", "a", strides=(2, 2)),
@@ -104,17 +104,17 @@ def test_there_and_back_again() -> None:
         ],
         ones(3, 4),
     )
-    radius, _ = seen(core)
-    assert radius <= math.ceil(reach_of(core).radius)
+    radius, _ = measured_field(core)
+    assert radius <= math.ceil(receptive_field(core).radius)
 
 
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "InstanceNormalization", "MatMul"])
-def test_what_looks_everywhere_is_named(op: str) -> None:
-    with pytest.raises(InvalidModelError, match=f"how far {op} looks is not known"):
-        reach_of(graph([Node(op, ("x",), ("y",))], {}))
+def test_receptive_field_of_global_operation_is_refused(op: str) -> None:
+    with pytest.raises(InvalidModelError, match=f"the receptive field of {op} is unknown"):
+        receptive_field(graph([Node(op, ("x",), ("y",))], {}))
 
 
-def test_a_kernel_that_is_computed_cannot_be_measured() -> None:
+def test_receptive_field_of_computed_kernel_is_refused() -> None:
     nodes = [Node("Identity", ("x",), ("k",)), Node("Conv", ("x", "k"), ("y",), {"pads": SAME["pads"]})]
-    with pytest.raises(InvalidModelError, match="kernel that can be measured"):
-        reach_of(graph(nodes, {}))
+    with pytest.raises(InvalidModelError, match="the kernel size of a Conv is unknown"):
+        receptive_field(graph(nodes, {}))

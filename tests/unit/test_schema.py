@@ -1,4 +1,4 @@
-"""Requests as hosts send them, and every way in which they can be wrong."""
+"""Requests as hosts send them, and their errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ APP_JSON: dict[str, object] = {
 }
 
 
-def test_the_json_of_the_app_is_read() -> None:
+def test_overlay_parse_app_json() -> None:
     request = OverlayRequest.parse(json.dumps(APP_JSON))
     (region,) = request.regions
     assert (request.job_id, request.user_id, request.input_key) == ("j1", "7", "clips/in.mp4")
@@ -73,7 +73,7 @@ def test_the_json_of_the_app_is_read() -> None:
     assert request.encode == EncodeOptions()
 
 
-def test_an_absent_opacity_has_its_default_and_null_sides_mean_the_frame_itself() -> None:
+def test_overlay_parse_default_opacity_and_null_video_size() -> None:
     raw = copy.deepcopy(APP_JSON)
     region = raw["highlightRegions"][0]  # type: ignore[index]
     del region["keyframes"][0]["opacity"]
@@ -84,7 +84,7 @@ def test_an_absent_opacity_has_its_default_and_null_sides_mean_the_frame_itself(
 
 
 def _edit(*steps: object, value: object = ...) -> Callable[[dict[str, object]], None]:
-    """Set (or, without a value, delete) what the path leads to."""
+    """Return a function that sets the value at a path, or deletes it if no value is given."""
 
     def edit(raw: dict[str, object]) -> None:
         at: object = raw
@@ -106,9 +106,9 @@ KEYFRAME = (*REGION, "keyframes", 0)
     ("edit", "message"),
     [
         (_edit("jobId"), "job_id: is missing"),
-        (_edit("jobId", value=True), "job_id: must be a text, not true or false"),
+        (_edit("jobId", value=True), "job_id: must be a string, not a boolean"),
         (_edit("inputKey", value=" "), "input_key: must not be empty"),
-        (_edit("highlightRegions", value="x"), "regions: must be a list, not a text"),
+        (_edit("highlightRegions", value="x"), "regions: must be a list, not a string"),
         (_edit("highlightRegions", 0, value=3), "regions[0]: must be an object, not 3"),
         (
             _edit("effectType", value="sparkle"),
@@ -116,7 +116,10 @@ KEYFRAME = (*REGION, "keyframes", 0)
         ),
         (_edit("efect", value="original"), "efect: is not a known field; did you mean 'effect'?"),
         (_edit("job_id", value="j2"), "job_id: 'jobId' is 'j1' but 'job_id' is 'j2'; send one of them"),
-        (_edit(*REGION, "startTime", value=3), "regions[0].end_seconds: is 2.017; the start at 3 is later"),
+        (
+            _edit(*REGION, "startTime", value=3),
+            "regions[0].end_seconds: is 2.017; it must not be before the start, 3",
+        ),
         (_edit(*REGION, "startTime", value=-1), "regions[0].start_seconds: is -1; it must be between 0 and 10000000"),
         (
             _edit(*REGION, "startTime", value="soon"),
@@ -140,7 +143,7 @@ KEYFRAME = (*REGION, "keyframes", 0)
         (_edit(*KEYFRAME, "radiusX", value=0), "regions[0].keyframes[0].radius_x: is 0; it must be above 0"),
         (_edit(*KEYFRAME, "x", value=float("nan")), "regions[0].keyframes[0].x: must be a finite number, not nan"),
         (_edit(*KEYFRAME, "y", value=float("inf")), "regions[0].keyframes[0].y: must be a finite number, not inf"),
-        (_edit(*KEYFRAME, "x", value=True), "regions[0].keyframes[0].x: must be a number, not true or false"),
+        (_edit(*KEYFRAME, "x", value=True), "regions[0].keyframes[0].x: must be a number, not a boolean"),
         (
             _edit(*KEYFRAME, "opacity", value=1.5),
             "regions[0].keyframes[0].fill_opacity: is 1.5; it must be between 0",
@@ -162,7 +165,9 @@ KEYFRAME = (*REGION, "keyframes", 0)
         (_edit("encode", value={"quality": 99}), "encode.quality: is 99; it must be between 0 and 51"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(edit: Callable[[dict[str, object]], None], message: str) -> None:
+def test_overlay_parse_invalid_field_names_path_and_reason(
+    edit: Callable[[dict[str, object]], None], message: str
+) -> None:
     raw = copy.deepcopy(APP_JSON)
     edit(raw)
     with pytest.raises(RequestError) as caught:
@@ -171,19 +176,19 @@ def test_what_is_wrong_is_named_with_its_place(edit: Callable[[dict[str, object]
     assert caught.value.path == message.split(":", maxsplit=1)[0]
 
 
-def test_two_spellings_that_agree_are_one() -> None:
+def test_overlay_parse_equal_aliases_are_accepted() -> None:
     raw = {**APP_JSON, "job_id": "j1"}
     assert OverlayRequest.parse(raw).job_id == "j1"
 
 
-def test_two_regions_of_one_id_are_refused() -> None:
+def test_overlay_parse_duplicate_region_id_is_refused() -> None:
     raw = copy.deepcopy(APP_JSON)
     raw["highlightRegions"] *= 2  # type: ignore[operator]
-    with pytest.raises(RequestError, match=r"^regions\[1\].id: '12' is the id of regions\[0\] too"):
+    with pytest.raises(RequestError, match=r"^regions\[1\].id: '12' is also the id of regions\[0\]"):
         OverlayRequest.parse(raw)
 
 
-def test_too_many_regions_are_refused_before_they_are_read() -> None:
+def test_overlay_parse_too_many_regions_is_refused_unread() -> None:
     with pytest.raises(RequestError, match="has 1001 items; at most 1000"):
         OverlayRequest.parse({**APP_JSON, "highlightRegions": [{}] * 1001})
 
@@ -192,16 +197,16 @@ def test_too_many_regions_are_refused_before_they_are_read() -> None:
     ("raw", "words"),
     [
         ("{", "the request is not JSON"),
-        ("[]", "a request is a JSON object; this is a list"),
+        ("[]", "a request must be a JSON object, not a list"),
         (b"\xff", "is not JSON"),
     ],
 )
-def test_what_is_no_object_is_refused(raw: str | bytes, words: str) -> None:
+def test_overlay_parse_other_json_is_refused(raw: str | bytes, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         OverlayRequest.parse(raw)
 
 
-def test_construction_checks_the_same_and_names_the_place_from_there() -> None:
+def test_overlay_construction_checks_like_parse() -> None:
     good = HighlightKeyframe(time_seconds=Fraction(0), x=1, y=1, radius_x=1, radius_y=1)
     with pytest.raises(RequestError, match=r"^radius_y: is -1"):
         dataclasses.replace(good, radius_y=-1)
@@ -213,14 +218,14 @@ def test_construction_checks_the_same_and_names_the_place_from_there() -> None:
         OverlayStyle(feather=3)
 
 
-def test_the_hash_is_of_what_is_asked_for() -> None:
+def test_overlay_hash_ignores_job_id_and_covers_options() -> None:
     request = OverlayRequest.parse(APP_JSON)
     assert dataclasses.replace(request, job_id="another").request_hash() == request.request_hash()
     assert dataclasses.replace(request, effect="original").request_hash() != request.request_hash()
     assert OverlayRequest.parse(request.to_dict()).request_hash() == request.request_hash()
 
 
-def test_hash_changes_with_encoder_threads() -> None:
+def test_overlay_hash_changes_with_encoder_threads() -> None:
     request = OverlayRequest.parse(APP_JSON)
     one = dataclasses.replace(request, encode=dataclasses.replace(request.encode, threads=1))
     assert one.request_hash() != request.request_hash()
@@ -228,12 +233,12 @@ def test_hash_changes_with_encoder_threads() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 65, 1.5, "many", True])
-def test_encode_refuses_threads_that_are_no_count(threads: object) -> None:
+def test_encode_invalid_threads_are_refused(threads: object) -> None:
     with pytest.raises(RequestError, match=r"^encode\.threads: "):
         OverlayRequest.parse({**APP_JSON, "encode": {"threads": threads}})
 
 
-def test_a_result_survives_json_and_has_the_keys_that_hosts_know() -> None:
+def test_result_survives_json_with_documented_keys() -> None:
     result = RenderResult(
         job_id="j",
         function="render_overlay",
@@ -248,22 +253,22 @@ def test_a_result_survives_json_and_has_the_keys_that_hosts_know() -> None:
         seconds_by_phase={"render": 0.5},
         degraded=(Degradation("size_changed", "a note"),),
     )
-    said = json.loads(json.dumps(result.to_dict()))
-    assert (said["status"], said["output_key"], said["fps"]) == ("success", "o.mp4", "30000/1001")
-    assert said["degraded"] == [{"code": "size_changed", "message": "a note"}]
-    assert RenderResult.parse(said) == result
+    decoded = json.loads(json.dumps(result.to_dict()))
+    assert (decoded["status"], decoded["output_key"], decoded["fps"]) == ("success", "o.mp4", "30000/1001")
+    assert decoded["degraded"] == [{"code": "size_changed", "message": "a note"}]
+    assert RenderResult.parse(decoded) == result
 
 
-def test_every_degradation_code_has_a_meaning() -> None:
+def test_degradation_codes_all_have_a_meaning() -> None:
     assert set(DEGRADATION_CODES) == set(get_args(DegradationCode))
 
 
-def test_a_degradation_reads_as_its_sentence() -> None:
+def test_degradation_str_is_its_message() -> None:
     note = Degradation("crop_moved", "a crop was moved")
     assert str(note) == f"{note}" == note.message == "a crop was moved"
     assert Degradation.parse(note.to_dict()) == note
 
 
-def test_a_degradation_of_an_unknown_code_is_refused() -> None:
+def test_degradation_unknown_code_is_refused() -> None:
     with pytest.raises(RequestError, match=r"^code: "):
         Degradation.parse({"code": "unheard_of", "message": "a note"})

@@ -1,4 +1,4 @@
-"""Requests and results as JSON Schema, as TypeScript and as tables, each against the real thing."""
+"""JSON Schema, TypeScript types and documentation tables of requests and results, compared with the classes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def values_of_json() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", sorted({row["kind"] for row in GOLDEN}))
-def test_schema_accepts_what_parse_accepts_and_refuses_types_that_it_refuses(name: str) -> None:
+def test_schema_accepts_every_value_that_parse_accepts(name: str) -> None:
     kind, check = getattr(schema, name), validator(name)
     wire = RECORDS[name].to_dict()
     for field in wire:
@@ -106,7 +106,7 @@ def test_schema_accepts_what_parse_accepts_and_refuses_types_that_it_refuses(nam
         ("RenderResult", {"frames": 1.5}),
     ],
 )
-def test_schema_refuses_what_is_wrong(name: str, changes: dict[str, Any]) -> None:
+def test_schema_refuses_invalid_values(name: str, changes: dict[str, Any]) -> None:
     assert not validator(name).is_valid({**RECORDS[name].to_dict(), **changes})
 
 
@@ -142,7 +142,7 @@ export { requests, bare, effect, field, frames };
 """
 
 
-def test_types_hold_for_the_typescript_compiler(tmp_path: Path) -> None:
+def test_typescript_types_compile_with_expected_errors(tmp_path: Path) -> None:
     npm = shutil.which("npm")
     assert npm is not None, "this test needs npm: install Node.js"
     install = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", TYPESCRIPT]
@@ -162,7 +162,7 @@ def test_every_field_is_described_in_its_docstring() -> None:
         assert [name for name in attributes_of(kind) if name in names] == names, kind.__name__
 
 
-def test_tables_of_the_documentation_are_those_of_the_declarations() -> None:
+def test_documentation_tables_equal_the_declarations() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/request_tables.py"), "--check"],
         capture_output=True,

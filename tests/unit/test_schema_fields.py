@@ -48,7 +48,7 @@ RESULT = RenderResult(
 
 
 def records() -> Iterator[Record]:
-    """One record of each kind, with all that it can hold."""
+    """Yield one record of each kind, with as many fields set as possible."""
     found: dict[type, Record] = {}
 
     def collect(value: object) -> None:
@@ -77,22 +77,25 @@ def outcome(make: Callable[[], object]) -> object:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_constructor_and_parse_accept_the_same_values(name: str) -> None:
+def test_record_constructor_and_parse_accept_equal_values(name: str) -> None:
     valid = RECORDS[name]
     values = {field.name: getattr(valid, field.name) for field in fields_of(type(valid))}
     for field in values:
         for nasty in NASTY:
             changed = {**values, field: nasty}
-            made = outcome(lambda changed=changed: type(valid)(**changed))  # type: ignore[misc]
-            assert made == outcome(lambda changed=changed: type(valid).parse(changed)), (field, str(nasty)[:50])  # type: ignore[misc]
+            constructed = outcome(lambda changed=changed: type(valid)(**changed))  # type: ignore[misc]
+            assert constructed == outcome(lambda changed=changed: type(valid).parse(changed)), (
+                field,
+                str(nasty)[:50],
+            )  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_every_record_survives_its_own_json(name: str) -> None:
+def test_record_survives_its_own_json(name: str) -> None:
     record = RECORDS[name]
-    again = type(record).parse(record.to_dict())
-    assert again == record
-    assert again.to_dict() == record.to_dict()
+    parsed = type(record).parse(record.to_dict())
+    assert parsed == record
+    assert parsed.to_dict() == record.to_dict()
 
 
 def keyframe(**changes: Any) -> HighlightKeyframe:
@@ -117,62 +120,62 @@ def keyframe(**changes: Any) -> HighlightKeyframe:
         (np.array(0.5), Fraction(1, 2)),
     ],
 )
-def test_time_is_read_exactly(value: Any, seconds: Fraction) -> None:
-    made = keyframe(time_seconds=value).time_seconds
-    assert (made, type(made)) == (seconds, Fraction)
+def test_time_is_converted_exactly(value: Any, seconds: Fraction) -> None:
+    converted = keyframe(time_seconds=value).time_seconds
+    assert (converted, type(converted)) == (seconds, Fraction)
 
 
 @pytest.mark.parametrize("value", [3, 3.0, Fraction(3), Decimal(3), np.int64(3), np.float32(3)])
-def test_position_is_a_float_whatever_it_is_given_as(value: Any) -> None:
-    made = keyframe(x=value).x
-    assert (made, type(made)) == (3.0, float)
+def test_position_becomes_a_float(value: Any) -> None:
+    converted = keyframe(x=value).x
+    assert (converted, type(converted)) == (3.0, float)
 
 
 @pytest.mark.parametrize("value", [18, 18.0, Fraction(18), np.uint8(18), Decimal("18.0")])
-def test_quality_is_an_int_whatever_it_is_given_as(value: Any) -> None:
-    made = EncodeOptions(quality=value).quality
-    assert (made, type(made)) == (18, int)
+def test_quality_becomes_an_int(value: Any) -> None:
+    converted = EncodeOptions(quality=value).quality
+    assert (converted, type(converted)) == (18, int)
 
 
 @pytest.mark.parametrize(
     "value",
     [(1920, 1080), [1920.0, 1080], np.array([1920, 1080]).tolist(), "1920x1080", {"width": 1920, "height": 1080}],
 )
-def test_size_is_a_pair_of_ints_whatever_it_is_given_as(value: Any) -> None:
+def test_size_becomes_a_pair_of_ints(value: Any) -> None:
     assert FramingRequest(**KEYS, output_size=value).output_size == (1920, 1080)
     assert FramingRequest.parse({**KEYS, "output_size": value}).output_size == (1920, 1080)
 
 
 @pytest.mark.parametrize("value", ["9:16", "9/16", 0.5625, Fraction(9, 16), " 9 : 16 ", "0.5625"])
-def test_aspect_is_read_exactly(value: Any) -> None:
+def test_aspect_is_converted_exactly(value: Any) -> None:
     assert FramingRequest(**KEYS, aspect=value).aspect == Fraction(9, 16)
 
 
 @pytest.mark.parametrize("value", [29.97, "29.97", Decimal("29.97"), np.float32(29.97), "30000/1001", 30000 / 1001])
-def test_rate_is_the_ntsc_rate_in_every_spelling(value: Any) -> None:
+def test_fps_near_an_ntsc_rate_becomes_that_rate(value: Any) -> None:
     assert FramingRequest(**KEYS, fps=value).fps == Fraction(30000, 1001)
     assert FramingRequest.parse({**KEYS, "fps": value}).fps == Fraction(30000, 1001)
 
 
-def test_rate_given_as_a_fraction_is_that_fraction() -> None:
+def test_fps_given_as_a_fraction_is_kept() -> None:
     request = FramingRequest(**KEYS, fps=Fraction(2997, 100))
     assert request.fps == Fraction(2997, 100)
     assert FramingRequest.parse(request.to_dict()) == request
 
 
-def test_nested_parts_may_be_records_or_their_fields() -> None:
+def test_nested_fields_accept_records_or_mappings() -> None:
     parts: dict[str, Any] = {"time_seconds": 0.5, "x": 0, "y": 0, "width": 10, "height": 10}
-    made = FramingRequest(**KEYS, crop=[CropKeyframe(**parts)], encode={"crf": 20}, store=StoreOptions())
-    assert made == FramingRequest.parse({**KEYS, "crop": [parts], "encode": EncodeOptions(quality=20)})
-    assert made.crop[0].time_seconds == Fraction(1, 2)
+    request = FramingRequest(**KEYS, crop=[CropKeyframe(**parts)], encode={"crf": 20}, store=StoreOptions())
+    assert request == FramingRequest.parse({**KEYS, "crop": [parts], "encode": EncodeOptions(quality=20)})
+    assert request.crop[0].time_seconds == Fraction(1, 2)
 
 
-def test_none_is_the_default_of_a_field_that_has_one() -> None:
+def test_none_means_the_default_of_an_optional_field() -> None:
     assert FramingRequest(**KEYS, fit=None, encode=None, crop=None) == FramingRequest(**KEYS)  # type: ignore[arg-type]
     assert FramingRequest.parse({**KEYS, "fit": None, "encode": None, "crop": None}) == FramingRequest(**KEYS)
 
 
-def test_error_of_an_alias_names_what_was_sent() -> None:
+def test_error_of_an_alias_names_the_sent_key() -> None:
     with pytest.raises(RequestError, match=r"^fps: .*\(sent as 'targetFps'\)$") as caught:
         FramingRequest.parse({**KEYS, "targetFps": -1})
     assert caught.value.path == "fps"
@@ -182,7 +185,7 @@ def test_error_of_an_alias_names_what_was_sent() -> None:
     ("make", "noun"), [(OverlayRequest.parse, "request"), (RenderResult.parse, "result"), (Usage.parse, "result")]
 )
 @pytest.mark.parametrize("raw", ["[]", "3", "{", [], None])
-def test_parse_speaks_of_what_it_parses(make: Callable[[Any], object], noun: str, raw: Any) -> None:
+def test_parse_error_names_request_or_result(make: Callable[[Any], object], noun: str, raw: Any) -> None:
     with pytest.raises(RequestError, match=noun):
         make(raw)
 
@@ -207,13 +210,13 @@ def huge(name: str, count: int) -> list[Mapping[str, object]]:
         ({"regions": [], "style": {"fade_seconds": 10_000_001}}, "style.fade_seconds"),
     ],
 )
-def test_field_beyond_its_bound_is_refused(fields: dict[str, object], path: str) -> None:
+def test_field_above_its_limit_is_refused(fields: dict[str, object], path: str) -> None:
     with pytest.raises(RequestError) as caught:
         OverlayRequest.parse({**KEYS, **fields})
     assert caught.value.path == path
 
 
-def test_regions_of_too_many_keyframes_are_refused_before_any_is_read() -> None:
+def test_regions_with_too_many_keyframes_are_refused_unread() -> None:
     class Unread(Sequence[object]):
         def __len__(self) -> int:
             return 50_000
@@ -222,18 +225,18 @@ def test_regions_of_too_many_keyframes_are_refused_before_any_is_read() -> None:
             raise AssertionError("a keyframe was read")
 
     regions = [{"id": str(index), "start_time": 0, "end_time": 1, "keyframes": Unread()} for index in range(3)]
-    with pytest.raises(RequestError, match="have 150000 keyframes in all"):
+    with pytest.raises(RequestError, match="have 150000 keyframes in total"):
         OverlayRequest.parse({**KEYS, "regions": regions})
 
 
-def test_replace_checks_as_construction_does() -> None:
+def test_replace_validates_like_construction() -> None:
     request = UpscaleRequest(**KEYS, scale=2)
     with pytest.raises(RequestError, match=r"^scale: is 3; use one of 2, 4"):
         dataclasses.replace(request, scale=3)
     assert dataclasses.replace(request, scale=4.0).scale == 4  # type: ignore[arg-type]
 
 
-def test_region_reads_its_fields() -> None:
+def test_region_converts_its_fields() -> None:
     region = HighlightRegion(id=7, start_seconds=0.5, end_seconds="1.5", keyframes=[keyframe()])  # type: ignore[arg-type]
     assert (region.id, region.start_seconds, region.end_seconds) == ("7", Fraction(1, 2), Fraction(3, 2))
 
@@ -242,7 +245,7 @@ def test_region_reads_its_fields() -> None:
     "value",
     ["1e-401", "0." + "0" * 500 + "1", "1/1" + "0" * 500, "1e-99999999", Decimal("1e-401"), Fraction(1, 10**401)],
 )
-def test_time_of_too_many_digits_is_refused(value: Any) -> None:
+def test_time_with_too_many_digits_is_refused(value: Any) -> None:
     with pytest.raises(RequestError, match=r"time_seconds: .*digits"):
         keyframe(time_seconds=value)
     assert keyframe(time_seconds=5e-324).time_seconds > 0

@@ -1,4 +1,4 @@
-"""Requests as they have always been on the wire, and their hashes: receipts and job ids of hosts depend on both."""
+"""The wire format and hashes of requests, which hosts' receipts and job ids depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOLDEN = json.loads(Path(__file__).with_name("golden_requests.json").read_text(e
 
 
 @pytest.mark.parametrize("number", range(len(GOLDEN)))
-def test_request_as_sent_keeps_its_wire_and_its_hash(number: int) -> None:
+def test_request_as_sent_keeps_its_wire_format_and_hash(number: int) -> None:
     row = GOLDEN[number]
     request = getattr(schema, row["kind"]).parse(row["sent"])
     assert json.loads(json.dumps(request.to_dict())) == row["wire"]

@@ -1,4 +1,4 @@
-"""Requests that are sent to hurt: each is refused with its place, within milliseconds, or it is a valid request."""
+"""Hostile requests: each is either valid or refused with its path, within milliseconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reel_modal.schema.requests import Request
 GOLDEN = json.loads(Path(__file__).with_name("golden_requests.json").read_text(encoding="utf-8"))
 ROUNDS = 400
 SLOWEST_SECONDS = 0.25
-"""Of a request, accepted or refused, in processor time."""
+"""The limit for parsing one request, in CPU time."""
 
 
 def deep(levels: int, kind: type = list) -> Any:
@@ -67,21 +67,21 @@ TEXTS: list[Callable[[str], str | bytes]] = [
 ]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path] if path else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in islice(items, 50 if len(path) < 8 else 0):
-        found += places(each, (*path, key))
+        found += paths(each, (*path, key))
     return found
 
 
 def mutated(chance: random.Random) -> tuple[type[Request], Any]:
-    """Return a request in which one to three things are wrong, or happen not to be."""
+    """Return a request with one to three changes, which usually make it invalid."""
     row = chance.choice(GOLDEN)
     kind: type[Request] = getattr(schema, row["kind"])
     raw = copy.deepcopy(chance.choice([row["sent"], row["wire"]]))
     for _ in range(chance.randint(1, 3)):
-        path = chance.choice(places(raw))
+        path = chance.choice(paths(raw))
         holder = raw
         for key in path[:-1]:
             holder = holder[key]
@@ -98,21 +98,21 @@ def mutated(chance: random.Random) -> tuple[type[Request], Any]:
         try:
             return kind, chance.choice(TEXTS)(json.dumps(raw))
         except (TypeError, ValueError, RecursionError):
-            pass  # it has what JSON cannot hold
+            pass  # it contains values that JSON cannot represent
     return kind, raw
 
 
-def attack(seed: int) -> bool:
+def parse_mutated(seed: int) -> bool:
     """Parse one mutated request; return whether it was accepted."""
     kind, raw = mutated(random.Random(seed))
-    made = within_cpu_seconds(SLOWEST_SECONDS, lambda: outcome(lambda: kind.parse(raw)))
-    if isinstance(made, RequestError):
-        assert len(str(made)) < 1000, (seed, len(str(made)))
-        json.dumps([made.path, made.problem]).encode()
+    parsed = within_cpu_seconds(SLOWEST_SECONDS, lambda: outcome(lambda: kind.parse(raw)))
+    if isinstance(parsed, RequestError):
+        assert len(str(parsed)) < 1000, (seed, len(str(parsed)))
+        json.dumps([parsed.path, parsed.problem]).encode()
         return False
-    wire = json.loads(json.dumps(made.to_dict(), allow_nan=False))
-    assert kind.parse(wire) == made, seed
-    assert kind.parse(wire).request_hash() == made.request_hash(), seed
+    wire = json.loads(json.dumps(parsed.to_dict(), allow_nan=False))
+    assert kind.parse(wire) == parsed, seed
+    assert kind.parse(wire).request_hash() == parsed.request_hash(), seed
     return True
 
 
@@ -124,6 +124,6 @@ def outcome(make: Callable[[], Request]) -> Request | RequestError:
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_parse_of_a_mutated_request_raises_request_error_or_nothing(part: int) -> None:
-    accepted = sum(attack(seed) for seed in range(part * ROUNDS, (part + 1) * ROUNDS))
+def test_parse_of_mutated_request_raises_only_request_error(part: int) -> None:
+    accepted = sum(parse_mutated(seed) for seed in range(part * ROUNDS, (part + 1) * ROUNDS))
     assert 0 < accepted < ROUNDS

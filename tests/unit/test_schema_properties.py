@@ -1,4 +1,4 @@
-"""What holds for every request."""
+"""Properties of every request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from reel_modal.schema import OverlayRequest
 
 
 @given(request=overlay_requests())
-def test_any_valid_request_survives_json(request: OverlayRequest) -> None:
-    said = json.loads(json.dumps(request.to_dict()))
-    assert OverlayRequest.parse(said) == request
-    assert OverlayRequest.parse(said).to_dict() == said
-    # A host looks for the record of an output that a container has written.
-    assert OverlayRequest.parse(said).request_hash() == request.request_hash()
+def test_overlay_any_valid_request_survives_json(request: OverlayRequest) -> None:
+    decoded = json.loads(json.dumps(request.to_dict()))
+    assert OverlayRequest.parse(decoded) == request
+    assert OverlayRequest.parse(decoded).to_dict() == decoded
+    # The host computes the same hash to find the receipt that a container has written.
+    assert OverlayRequest.parse(decoded).request_hash() == request.request_hash()

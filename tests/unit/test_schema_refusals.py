@@ -1,4 +1,4 @@
-"""Requests that a host refuses when they are built: keys, ids, containers, encoders, fields that the server sets."""
+"""Requests that are refused when they are built: keys, ids, containers, encoders, fields set by the server."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ GOOD_KEYS = [
 
 
 @pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: ascii(key)[:30])
-def test_bad_key_is_refused_by_requests_and_by_stores(key: str) -> None:
+def test_invalid_key_is_refused_by_requests_and_stores(key: str) -> None:
     with pytest.raises(InvalidKeyError) as caught:
         check_key(key)
     assert len(str(caught.value)) < 300
@@ -94,12 +94,12 @@ def test_bad_key_is_refused_by_requests_and_by_stores(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", GOOD_KEYS)
-def test_plain_key_is_accepted(key: str) -> None:
+def test_valid_key_is_accepted(key: str) -> None:
     assert FramingRequest(**{**KEYS, "input_key": key}).input_key == key
 
 
 @pytest.mark.parametrize("user", [*BAD_PARTS, "", "a/b", "a\\b", "../x", "/", None, 1.5, True, [], b"x"], ids=ascii)
-def test_bad_user_id_is_refused_whatever_the_scope(user: Any) -> None:
+def test_invalid_user_id_is_refused_in_every_scope(user: Any) -> None:
     for store in (StoreOptions(), GLOBAL):
         with pytest.raises(RequestError) as caught:
             FramingRequest(**{**KEYS, "user_id": user}, store=store)
@@ -109,44 +109,44 @@ def test_bad_user_id_is_refused_whatever_the_scope(user: Any) -> None:
 @pytest.mark.parametrize(
     "job", ["", " ", "None", "null", "undefined", "a\0", "a\nb", "\ud800", "x" * 241, 10**300, None]
 )
-def test_bad_job_id_is_refused(job: Any) -> None:
+def test_invalid_job_id_is_refused(job: Any) -> None:
     with pytest.raises(RequestError) as caught:
         FramingRequest(**{**KEYS, "job_id": job})
     assert caught.value.path == "job_id"
 
 
 @pytest.mark.parametrize("key", ["users/victim/a.mp4", "USERS/victim/a.mp4", "Users/a.mp4", "users"])
-def test_global_key_does_not_reach_the_objects_of_users(key: str) -> None:
+def test_global_key_below_users_is_refused(key: str) -> None:
     with pytest.raises(RequestError, match="use the scope 'user'") as caught:
         FramingRequest(**{**KEYS, "input_key": key}, store=GLOBAL)
     assert caught.value.path == "input_key"
-    assert FramingRequest(**{**KEYS, "input_key": key}).places()[0] == f"users/u/{key}"
+    assert FramingRequest(**{**KEYS, "input_key": key}).stored_keys()[0] == f"users/u/{key}"
 
 
 @pytest.mark.parametrize(
     ("source", "output"),
     [("in.mp4", "in.mp4"), ("clips/A.mp4", "clips/a.MP4"), ("é.mp4", "e\u0301.mp4"), ("e\u0301.mp4", "É.mp4")],
 )
-def test_output_that_is_the_input_is_refused(source: str, output: str) -> None:
+def test_output_equal_to_input_is_refused(source: str, output: str) -> None:
     for store in (StoreOptions(), GLOBAL):
-        with pytest.raises(RequestError, match="is the input itself") as caught:
+        with pytest.raises(RequestError, match="is the same as the input key") as caught:
             FramingRequest(**{**KEYS, "input_key": source, "output_key": output}, store=store)
         assert caught.value.path == "output_key"
 
 
 @pytest.mark.parametrize(("source", "output"), [("in.mp4", "IN.mp4/out.mp4"), ("a/out.mp4/in.mp4", "a/out.mp4")])
-def test_output_that_is_a_folder_of_the_input_or_in_it_is_refused(source: str, output: str) -> None:
+def test_output_above_or_below_the_input_path_is_refused(source: str, output: str) -> None:
     with pytest.raises(RequestError, match="cannot both exist in a folder") as caught:
         FramingRequest(**{**KEYS, "input_key": source, "output_key": output})
     assert caught.value.path == "output_key"
 
 
-def test_output_of_the_inputs_name_in_another_scope_is_another_object() -> None:
+def test_output_with_inputs_key_in_other_scope_is_accepted() -> None:
     request = FramingRequest(**{**KEYS, "output_key": "in.mp4"}, store=StoreOptions(input_scope="global"))
-    assert request.places() == ("in.mp4", "users/u/in.mp4")
+    assert request.stored_keys() == ("in.mp4", "users/u/in.mp4")
 
 
-def test_key_that_is_too_long_with_its_users_folder_or_receipt_is_refused() -> None:
+def test_key_too_long_with_user_folder_or_receipt_is_refused() -> None:
     long = "/".join(["x" * 200] * 5)
     for name in ("input_key", "output_key"):
         with pytest.raises(RequestError, match="longer than 1024 bytes") as caught:
@@ -175,9 +175,9 @@ def test_key_that_is_too_long_with_its_users_folder_or_receipt_is_refused() -> N
         ),
     ],
 )
-def test_container_that_cannot_be_filled_is_refused_with_a_cure(output: str, encoder: str) -> None:
+def test_container_unsupported_by_encoder_is_refused(output: str, encoder: str) -> None:
     for kind, more in ((OverlayRequest, {"regions": ()}), (FramingRequest, {}), (UpscaleRequest, {"scale": 2})):
-        with pytest.raises(RequestError, match="give the key") as caught:
+        with pytest.raises(RequestError, match=r"use (one of|the suffix)") as caught:
             kind(**{**KEYS, "output_key": output}, encode=EncodeOptions(encoder=encoder), **more)  # type: ignore[arg-type]
         assert caught.value.path == "output_key"
 
@@ -202,7 +202,7 @@ def test_container_that_cannot_be_filled_is_refused_with_a_cure(output: str, enc
         ),
     ],
 )
-def test_container_that_may_be_filled_is_accepted(output: str, encoder: str) -> None:
+def test_container_supported_by_encoder_is_accepted(output: str, encoder: str) -> None:
     FramingRequest(**{**KEYS, "output_key": output}, encode=EncodeOptions(encoder=encoder))
 
 
@@ -216,7 +216,7 @@ def test_container_that_may_be_filled_is_accepted(output: str, encoder: str) -> 
     ],
     ids=str,
 )
-def test_encoder_or_preset_that_cannot_be_is_refused(encode: Mapping[str, Any]) -> None:
+def test_invalid_encoder_or_preset_is_refused(encode: Mapping[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
         FramingRequest.parse({**KEYS, "encode": encode})
     assert caught.value.path in {"encode.encoder", "encode.preset"}
@@ -234,7 +234,9 @@ def test_encoder_or_preset_that_cannot_be_is_refused(encode: Mapping[str, Any]) 
         ("store", ("store",)),
     ],
 )
-def test_body_may_not_name_what_the_server_sets(kind: type[Request], name: str, spellings: tuple[str, ...]) -> None:
+def test_body_with_field_set_by_the_server_is_refused(
+    kind: type[Request], name: str, spellings: tuple[str, ...]
+) -> None:
     ours: dict[str, Any] = {**KEYS, "store": GLOBAL}
     more: dict[str, Any] = (
         {"regions": []} if kind is OverlayRequest else {"scale": 2} if kind is UpscaleRequest else {}
@@ -248,7 +250,7 @@ def test_body_may_not_name_what_the_server_sets(kind: type[Request], name: str, 
             assert caught.value.path == name
 
 
-def test_server_that_sets_nothing_useful_is_refused() -> None:
+def test_invalid_value_set_by_the_server_is_refused() -> None:
     rest = {name: value for name, value in KEYS.items() if name != "user_id"}
     for nothing in (None, "", "None", "../x"):
         with pytest.raises(RequestError) as caught:
@@ -258,6 +260,6 @@ def test_server_that_sets_nothing_useful_is_refused() -> None:
         FramingRequest.parse({}, **KEYS, user="u")
 
 
-def test_values_of_the_server_and_of_the_body_are_checked_together() -> None:
-    with pytest.raises(RequestError, match="is the input itself"):
+def test_body_and_server_values_are_validated_together() -> None:
+    with pytest.raises(RequestError, match="is the same as the input key"):
         FramingRequest.parse({"output_key": "in.mp4"}, job_id="j", user_id="u", input_key="in.mp4")

@@ -1,4 +1,5 @@
-"""A folder for work under way is gone whatever ends the work, and wherever in making or removing it that comes."""
+"""The temporary directory is removed however the work ends, also if an interruption comes while it is created or
+removed."""
 
 from __future__ import annotations
 
@@ -11,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from reel_modal.scratch import scratch_folder
+from reel_modal._support.scratch import scratch_dir
 
 
 class Interrupted(BaseException):
-    """What a signal raises."""
+    """Raised instead of a signal's exception."""
 
 
 def interrupted_at(step: int, work: Callable[[], None]) -> bool:
-    """Do `work` with an exception before the line number `step` of all that it runs; return whether it came so far.
+    """Do `work` with an exception before the `step`-th executed line; return whether that line was reached.
 
-    It is raised where a signal's would be: in this thread, in anybody's code, once.
+    It is raised as by a signal: in this thread, in any code, once.
     """
     left = step
 
@@ -38,16 +39,16 @@ def interrupted_at(step: int, work: Callable[[], None]) -> bool:
     try:
         work()
     except (Interrupted, OSError):
-        # At one of its steps, shutil closes the same file twice then and tells of that instead.
+        # At one of its steps, shutil then closes the same file twice and raises that error instead.
         return True
     finally:
         sys.settrace(former)
     return False
 
 
-def test_it_is_gone_wherever_an_interruption_comes(tmp_path: Path) -> None:
+def test_scratch_dir_is_removed_after_interruption_anywhere(tmp_path: Path) -> None:
     def work() -> None:
-        with scratch_folder(tmp_path) as folder:
+        with scratch_dir(tmp_path) as folder:
             (folder / "inner").mkdir()
             (folder / "inner" / "half.mp4").touch()
             (folder / "other.mp4").touch()
@@ -57,21 +58,21 @@ def test_it_is_gone_wherever_an_interruption_comes(tmp_path: Path) -> None:
         steps += 1
         assert list(tmp_path.iterdir()) == [], f"interrupted at step {steps}"
     assert list(tmp_path.iterdir()) == []
-    assert steps > 50  # the making, the work and the removing all were
+    assert steps > 50  # creation, work and removal were all interrupted
 
 
-def test_what_the_block_raises_passes_on(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mine"), scratch_folder(tmp_path) as folder:
+def test_scratch_dir_error_in_block_propagates(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), scratch_dir(tmp_path) as folder:
         raise ValueError("mine")
     assert not folder.exists()
 
 
-def test_where_none_can_be_made_that_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent"), scratch_folder(tmp_path / "absent"):
+def test_scratch_dir_in_missing_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"), scratch_dir(tmp_path / "absent"):
         pass
 
 
-def test_one_that_is_removed_already_is_no_failure(tmp_path: Path) -> None:
-    with scratch_folder(tmp_path) as folder:
+def test_scratch_dir_already_removed_is_accepted(tmp_path: Path) -> None:
+    with scratch_dir(tmp_path) as folder:
         shutil.rmtree(folder)
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""Where functions run on Modal: the table, what the environment changes in it, the app's name."""
+"""Function specs on Modal: the table, environment variables and app names."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.errors import ConfigError
 from reel_modal.functions.specs import SPECS, ImageSpec, app_name, load_specs
-from reel_modal.media import find_ffmpeg
+from reel_modal.settings import Settings
 
 
-def test_the_table_holds_the_three_functions_with_the_gpus_that_were_measured() -> None:
+def test_specs_have_the_measured_gpus_and_timeouts() -> None:
     assert {name: (spec.gpu, spec.timeout_seconds) for name, spec in SPECS.items()} == {
         "render_overlay": (("T4",), 600),
         "process_framing": ((), 600),
@@ -21,7 +21,7 @@ def test_the_table_holds_the_three_functions_with_the_gpus_that_were_measured() 
     }
 
 
-def test_cpu_and_memory_are_stated_and_every_package_is_pinned() -> None:
+def test_specs_set_cpu_and_memory_and_pin_packages() -> None:
     for name, spec in SPECS.items():
         assert spec.name == name
         assert spec.cpu >= 1
@@ -31,7 +31,7 @@ def test_cpu_and_memory_are_stated_and_every_package_is_pinned() -> None:
         assert not any(requirement.startswith("opencv-python==") for requirement in spec.image.pip)
 
 
-def test_the_image_of_the_gpu_has_onnx_runtime_for_it_and_a_trial_the_one_for_cpus() -> None:
+def test_upscale_image_has_gpu_runtime_and_preflight_cpu_runtime() -> None:
     image = SPECS["apply_upscale"].image
     assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in image.pip
     assert "onnxruntime==1.31.1" in image.pip_without_gpu
@@ -39,7 +39,7 @@ def test_the_image_of_the_gpu_has_onnx_runtime_for_it_and_a_trial_the_one_for_cp
     assert not any("onnxruntime" in requirement for requirement in SPECS["render_overlay"].image.pip)
 
 
-def test_image_has_ffmpeg_of_debian_only_with_a_gpu() -> None:
+def test_image_installs_debian_ffmpeg_only_with_a_gpu() -> None:
     assert {name: spec.image.apt for name, spec in SPECS.items()} == {
         "render_overlay": ("ffmpeg",),
         "process_framing": (),
@@ -51,13 +51,13 @@ def test_image_has_ffmpeg_of_debian_only_with_a_gpu() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="images are Linux")
-def test_image_ffmpeg_is_the_version_in_the_pinned_wheel() -> None:
-    found = find_ffmpeg(Settings(ffmpeg=None))
-    assert found.origin == "imageio-ffmpeg"
-    assert ".".join(map(str, found.version)) == ImageSpec().ffmpeg
+def test_image_ffmpeg_version_equals_the_pinned_wheel() -> None:
+    installed = find_ffmpeg(Settings(ffmpeg=None))
+    assert installed.origin == "imageio-ffmpeg"
+    assert ".".join(map(str, installed.version)) == ImageSpec().ffmpeg
 
 
-def test_without_variables_the_table_is_as_it_is() -> None:
+def test_load_specs_without_variables_returns_defaults() -> None:
     assert load_specs({}) == dict(SPECS)
     assert load_specs({"REEL_MODAL_RENDER_OVERLAY_GPU": "  "}) == dict(SPECS)
 
@@ -75,13 +75,13 @@ def test_without_variables_the_table_is_as_it_is() -> None:
         ("MAX_CONTAINERS", "1", {"max_containers": 1}),
     ],
 )
-def test_a_variable_changes_one_function_and_no_other(variable: str, text: str, changed: dict[str, object]) -> None:
+def test_load_specs_variable_changes_only_its_function(variable: str, text: str, changed: dict[str, object]) -> None:
     specs = load_specs({f"REEL_MODAL_APPLY_UPSCALE_{variable}": text})
     expected = dict(SPECS) | {"apply_upscale": replace(SPECS["apply_upscale"], **changed)}  # type: ignore[arg-type]
     assert specs == expected
 
 
-def test_secrets_are_those_of_all_functions() -> None:
+def test_load_specs_secrets_apply_to_all_functions() -> None:
     specs = load_specs({"REEL_MODAL_SECRETS": "storage, tracing"})
     assert {spec.secrets for spec in specs.values()} == {("storage", "tracing")}
     assert {spec.secrets for spec in load_specs({"REEL_MODAL_SECRETS": "none"}).values()} == {()}
@@ -104,13 +104,13 @@ def test_secrets_are_those_of_all_functions() -> None:
         ("REEL_MODAL_SECRETS", "a,,b"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused_by_its_name(variable: str, text: str) -> None:
+def test_load_specs_invalid_value_names_the_variable(variable: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_specs({variable: text})
     assert str(caught.value).startswith(f"{variable}={text!r}: ")
 
 
-def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_specs_reads_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_GPU", "H100")
     assert load_specs()["render_overlay"].gpu == ("H100",)
 
@@ -125,5 +125,5 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
         ("test", "reels-test"),
     ],
 )
-def test_each_environment_has_an_app_of_its_own(environment: str | None, name: str) -> None:
+def test_app_name_differs_by_environment(environment: str | None, name: str) -> None:
     assert app_name(Settings(app="reels", environment=environment)) == name

@@ -1,4 +1,4 @@
-"""ONNX Runtime, as this library loads it, writes no device id and looks up no host."""
+"""ONNX Runtime, as loaded by this library, writes no device id and sends no DNS request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 UPSCALE = """
 import numpy as np
-from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import UpscaleModel
+from reel_modal._upscaling.session import UpscaleSession
+from reel_modal._upscaling.model import UpscaleModel
 session = UpscaleSession(UpscaleModel.load("small-x2"), provider="cpu", threads=1)
 assert session.run(np.zeros((1, 1, 32, 32), np.uint8)).shape == (1, 1, 64, 64)
 """
@@ -27,7 +27,7 @@ import sys
 from reel_modal.cli import main
 sys.exit(main(["doctor", "--json"]))
 """
-# ONNX Runtime itself sends nothing if one of these is set, so with them this test would prove nothing.
+# If one of these is set, ONNX Runtime sends nothing anyway, and this test would prove nothing.
 SILENCING = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "GITHUB_ACTIONS", "TF_BUILD"}
 
 has_telemetry = pytest.mark.skipif(
@@ -36,7 +36,7 @@ has_telemetry = pytest.mark.skipif(
 
 
 def environment_of_a_user(home: Path) -> dict[str, str]:
-    """Return this process's environment with an empty home folder and nothing that silences ONNX Runtime."""
+    """Return this process's environment with an empty home folder and without variables that disable telemetry."""
     home.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in SILENCING}
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
@@ -54,34 +54,34 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("code", [UPSCALE, DOCTOR], ids=["upscale", "doctor"])
-def test_onnxruntime_loaded_by_us_writes_nothing_at_home(code: str, tmp_path: Path) -> None:
+def test_telemetry_disabled_writes_no_file_at_home(code: str, tmp_path: Path) -> None:
     run(code, tmp_path)
     assert files(tmp_path) == []
 
 
 @has_telemetry
-def test_telemetry_stays_on_for_a_user_who_asks_for_it(tmp_path: Path) -> None:
-    """Also proof that the tests of this module would see a device id."""
+def test_telemetry_enabled_by_user_writes_a_device_id(tmp_path: Path) -> None:
+    """This also proves that the other tests would detect a device id."""
     run(UPSCALE, tmp_path, ORT_DISABLE_TELEMETRY="0")
     assert "deviceid" in files(tmp_path)
 
 
 @has_telemetry
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_onnxruntime_loaded_by_us_looks_up_no_host(tmp_path: Path) -> None:
-    """With telemetry, the first look-up comes some ten seconds after the start: a second process shows when."""
+def test_telemetry_disabled_opens_no_internet_socket(tmp_path: Path) -> None:
+    """With telemetry, the first request comes about ten seconds after the start; a control process shows when."""
     ours, control = tmp_path / "ours", tmp_path / "control"
-    with traced(ours), traced(control, ORT_DISABLE_TELEMETRY="0"):
+    with tracing(ours), tracing(control, ORT_DISABLE_TELEMETRY="0"):
         deadline = time.monotonic() + 60
-        while not look_ups(control):
+        while not internet_sockets(control):
             assert time.monotonic() < deadline, "telemetry that is on looks up no host: this test proves nothing"
             time.sleep(0.1)
-    assert look_ups(ours) == []
+    assert internet_sockets(ours) == []
 
 
 @contextmanager
-def traced(log: Path, **variables: str) -> Iterator[None]:
-    """Run UPSCALE in a process that goes on until the end of the block. No socket can be opened in it."""
+def tracing(log: Path, **variables: str) -> Iterator[None]:
+    """Run UPSCALE in a process that lasts until the block ends, in which opening a socket fails."""
     command = ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=socket", "-e", "inject=socket:error=EACCES"]
     command += [sys.executable, "-c", f"{UPSCALE}\nimport sys\nsys.stdin.read()"]
     environment = environment_of_a_user(log.with_suffix(".home"))
@@ -93,5 +93,5 @@ def traced(log: Path, **variables: str) -> Iterator[None]:
         process.communicate()
 
 
-def look_ups(log: Path) -> list[str]:
+def internet_sockets(log: Path) -> list[str]:
     return re.findall(r".*\bAF_INET6?\b.*", log.read_text()) if log.exists() else []

@@ -1,4 +1,4 @@
-"""What sets up virtual environments, and which Pythons are tested."""
+"""The scripts that create virtual environments and select the tested Python versions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def fake_python(path: Path, version: str, **other: object) -> None:
-    """A file that answers as a Python of this version does."""
+    """Write a script that prints the description of such a Python."""
     numbers = [int(part) for part in version.split(".")[:2]]
-    told = {"path": str(path), "version": version, "numbers": numbers, "final": True, "kind": "CPython"}
+    description = {"path": str(path), "version": version, "numbers": numbers, "final": True, "kind": "CPython"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho '{json.dumps(told | {'free_threaded': False} | other)}'\n")
+    path.write_text(f"#!/bin/sh\necho '{json.dumps(description | {'free_threaded': False} | other)}'\n")
     path.chmod(0o755)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
-def test_interpreters_one_of_each_supported_version_is_found(
+def test_interpreters_finds_one_of_each_supported_version(
     tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, pyenv, environment = tmp_path / "system", tmp_path / "pyenv", tmp_path / "environment"
@@ -50,26 +50,26 @@ def test_interpreters_one_of_each_supported_version_is_found(
     (environment / "pyvenv.cfg").touch()
     monkeypatch.setenv("PATH", f"{environment / 'bin'}:{system}")
     monkeypatch.setenv("PYENV_ROOT", str(pyenv))
-    found = {one.version: one.path for one in tool("test_pythons").interpreters()}
-    assert found["3.12.4"] == str(system / "python3")
-    assert found["3.11.2"] == str(pyenv / "versions" / "3.11.2" / "bin" / "python")
-    assert not {"3.9.1", "3.12.9", "3.13.0", "3.14.0", "3.15.0a1", "3.11.9"} & set(found)
+    pythons = {one.version: one.path for one in tool("test_pythons").interpreters()}
+    assert pythons["3.12.4"] == str(system / "python3")
+    assert pythons["3.11.2"] == str(pyenv / "versions" / "3.11.2" / "bin" / "python")
+    assert not {"3.9.1", "3.12.9", "3.13.0", "3.14.0", "3.15.0a1", "3.11.9"} & set(pythons)
 
 
 def test_setup_without_ensurepip_names_the_package(
     tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Debian ships Python without it."""
+    """Debian ships Python without ensurepip."""
     setup_venv = tool("setup_venv")
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else find_spec(name))
     monkeypatch.setattr(sys, "argv", ["setup_venv.py", "never-made"])
     assert setup_venv.main() == 1
-    said = capsys.readouterr().err
-    assert f"apt-get install python{sys.version_info.major}.{sys.version_info.minor}-venv" in said
+    stderr = capsys.readouterr().err
+    assert f"apt-get install python{sys.version_info.major}.{sys.version_info.minor}-venv" in stderr
 
 
-def test_setup_with_an_older_python_names_the_one_that_is_needed(
+def test_setup_with_older_python_names_the_required_version(
     tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup_venv = tool("setup_venv")

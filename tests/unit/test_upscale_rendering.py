@@ -1,4 +1,4 @@
-"""Pictures through a network: tiles, borders, sizes, chroma and colour, on pictures with real detail."""
+"""Upscaling pictures with a network: tiles, borders, sizes, chroma and color, on real pictures."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from tests.clips import real
 from tests.networks import model, repeating
 
-from reel_modal.config import BUNDLED_MODELS
-from reel_modal.frames import CHROMA_ORIGIN, ColorTags
-from reel_modal.rendering.chroma import at_luma, from_luma, resized_chroma
-from reel_modal.rendering.rgb_planes import RgbConversion
-from reel_modal.rendering.tiles import Samples, TilePlan, enlarged
-from reel_modal.rendering.upscale import SamplePlanes, UpscaleRenderer
-from reel_modal.upscaling.inference import UpscaleSession
-from reel_modal.upscaling.model import UpscaleModel
+from reel_modal._rendering.chroma import at_luma, from_luma, resized_chroma
+from reel_modal._rendering.rgb_planes import RgbConversion
+from reel_modal._rendering.tiles import Samples, TilePlan, enlarged
+from reel_modal._rendering.upscale import SamplePlanes, UpscaleRenderer
+from reel_modal._upscaling.model import UpscaleModel
+from reel_modal._upscaling.session import UpscaleSession
+from reel_modal.media.frames import CHROMA_ORIGIN, ColorTags
+from reel_modal.settings import BUNDLED_MODELS
 
 
 @cache
 def picture() -> npt.NDArray[np.uint8]:
-    """The luma of a real frame, 272 x 640."""
+    """Return the luma of a real frame, 272 x 640."""
     with av.open(str(real("bikes.mp4"))) as container:
         frame = next(container.decode(video=0))
         return frame.to_ndarray(format="gray8").copy()
@@ -48,7 +48,7 @@ sides = st.integers(1, 200)
 
 
 @given(sides, sides, st.integers(0, 40), st.integers(1, 60_000))
-def test_tiles_cover_the_picture_once_or_more_within_the_budget(w: int, h: int, halo: int, budget: int) -> None:
+def test_tile_plan_covers_the_picture_within_the_budget(w: int, h: int, halo: int, budget: int) -> None:
     plan = TilePlan.of((w, h), halo, budget)
     across, down = plan.inside
     seen = np.zeros((h, w), int)
@@ -62,18 +62,18 @@ def test_tiles_cover_the_picture_once_or_more_within_the_budget(w: int, h: int, 
     assert plan.tile_shape[0] * plan.tile_shape[1] <= max(budget, smallest)
 
 
-def test_a_picture_within_the_budget_is_one_tile() -> None:
+def test_tile_plan_small_picture_is_one_tile() -> None:
     assert TilePlan.of((640, 360), 8, 656 * 376).corners == ((0, 0),)
 
 
-def test_full_hd_is_cut_with_little_to_throw_away() -> None:
+def test_tile_plan_full_hd_wastes_less_than_15_percent() -> None:
     plan = TilePlan.of((1920, 1080), 10, 512 * 512)
     computed = len(plan.corners) * plan.tile_shape[0] * plan.tile_shape[1]
     assert computed < 1.15 * 1920 * 1080
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
-def test_tiles_are_the_whole(name: str) -> None:
+def test_upscale_in_tiles_equals_the_whole(name: str) -> None:
     plane, used = picture()[:120, :200], session(name)
     manifest = used.model.manifest
     plan = TilePlan.of((200, 120), manifest.halo, 4000)
@@ -82,7 +82,7 @@ def test_tiles_are_the_whole(name: str) -> None:
     assert np.abs(tiled.astype(int) - run_whole(name, plane)).max() <= 1
 
 
-def test_tiles_with_less_margin_than_the_network_looks_are_not_the_whole() -> None:
+def test_upscale_with_too_small_halo_differs_from_the_whole() -> None:
     plane, used = picture()[:120, :200], session("small-x2")
     plan = TilePlan.of((200, 120), 1, 4000)
     tiled = enlarged([plane[None]], plan, 2, used.run)[0][0]
@@ -90,7 +90,7 @@ def test_tiles_with_less_margin_than_the_network_looks_are_not_the_whole() -> No
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
-def test_borders_are_reflected(name: str) -> None:
+def test_upscale_borders_are_reflected(name: str) -> None:
     plane, used = picture()[:60, :80], session(name)
     scale, halo = used.model.manifest.scale, used.model.manifest.halo
     wide = np.pad(plane, halo, mode="reflect")
@@ -100,7 +100,7 @@ def test_borders_are_reflected(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
-def test_solid_pictures_stay_exactly_as_they_are(name: str, bits: int) -> None:
+def test_upscale_solid_picture_keeps_its_level(name: str, bits: int) -> None:
     for level in range(0, 1 << bits, 1 if bits == 8 else 13):
         plane = np.full((9, 12), level, np.uint8 if bits == 8 else np.uint16)
         large = run_whole(name, plane, bits)
@@ -108,16 +108,16 @@ def test_solid_pictures_stay_exactly_as_they_are(name: str, bits: int) -> None:
 
 
 @given(st.integers(1, 23), st.integers(1, 23))
-def test_odd_and_tiny_sizes(width: int, height: int) -> None:
+def test_upscale_odd_and_tiny_sizes_keep_the_mean(width: int, height: int) -> None:
     plane = picture()[:height, 100 : 100 + width]
     large = run_whole("small-x2", plane)
     assert large.shape == (2 * height, 2 * width)
-    # Averaged over each pixel, an enlargement is close to what it was made of.
+    # Averaged over each source pixel, the enlargement is close to the source.
     means = large.reshape(height, 2, width, 2).mean((1, 3))
     assert np.abs(means - plane).mean() < 12
 
 
-def test_ten_bits_are_ten_bits() -> None:
+def test_upscale_ten_bits_uses_full_precision() -> None:
     deep = picture()[:80, :120].astype(np.uint16) * 4 + 2
     large = run_whole("small-x2", deep, 10)
     shallow = run_whole("small-x2", picture()[:80, :120])
@@ -126,14 +126,14 @@ def test_ten_bits_are_ten_bits() -> None:
     assert len(np.unique(large % 4)) == 4
 
 
-def test_range_makes_no_difference() -> None:
+def test_upscale_limited_range_offset_makes_no_difference() -> None:
     limited = (16 + picture()[:80, :120].astype(int) // 2).astype(np.uint8)
     shifted = run_whole("small-x2", limited + 90).astype(int) - 90
     assert np.abs(shifted - run_whole("small-x2", limited)).max() <= 1
 
 
 def ramp(width: int, height: int, origin: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """A slope of the picture, 1 a luma pixel to the right and 1/2 downwards, where the samples of a plane lie."""
+    """Return a slope at the sample positions of a plane: 1 per luma pixel to the right and 1/2 downwards."""
     x, y = 2 * np.arange(width) + origin[0], 2 * np.arange(height) + origin[1]
     return x[None] + 0.5 * y[:, None] + 80
 
@@ -143,21 +143,21 @@ INSIDE = np.s_[8:-8, 8:-8]
 
 @pytest.mark.parametrize("location", CHROMA_ORIGIN)
 @pytest.mark.parametrize("target", [(160, 96), (320, 192), (200, 110)])
-def test_chroma_stays_where_it_is_in_the_picture(location: str, target: tuple[int, int]) -> None:
+def test_resized_chroma_keeps_its_position(location: str, target: tuple[int, int]) -> None:
     origin, size = CHROMA_ORIGIN[location], (80, 48)
     slope = np.rint(4 * ramp(40, 24, origin)).astype(np.uint16)
     large = resized_chroma(slope, origin, size, target)
-    # The new samples lie at the left, whose place in the old picture is nearer to the edge by the factor.
+    # The new samples are left-aligned; in the source picture, they are nearer to the edge by the scale factor.
     x = (2 * np.arange(target[0] // 2) + 0.5) * size[0] / target[0]
     y = (2 * np.arange(target[1] // 2) + 1.0) * size[1] / target[1]
     expected = 4 * (x[None] + 0.5 * y[:, None] + 80)
-    # A rounded sample is off by an eighth of a luma pixel, the filter by a sixteenth, a wrong origin by half.
+    # Rounding is off by an eighth of a luma pixel, the filter by a sixteenth, a wrong origin by half.
     assert np.abs(large - expected)[INSIDE].max() <= 0.75
     assert abs((large - expected)[INSIDE].mean()) <= 0.05
 
 
 @pytest.mark.parametrize("location", CHROMA_ORIGIN)
-def test_chroma_goes_to_luma_and_back(location: str) -> None:
+def test_chroma_to_luma_positions_and_back_is_equal(location: str) -> None:
     origin = CHROMA_ORIGIN[location]
     dense = at_luma(ramp(40, 24, origin).astype(np.float32), origin, (80, 48))
     expected = (np.arange(80) + 0.5)[None] + 0.5 * (np.arange(48) + 0.5)[:, None] + 80
@@ -176,19 +176,19 @@ TAGS = {
 
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("tags", TAGS)
-def test_colours_go_to_rgb_and_back(tags: str, bits: int) -> None:
+def test_rgb_conversion_round_trip_is_within_one_level(tags: str, bits: int) -> None:
     convert = RgbConversion(TAGS[tags], 480, bits, CHROMA_ORIGIN["left"])
     unit, kind = 1 << (bits - 8), np.uint8 if bits == 8 else np.uint16
     for y, u, v in ((126, 128, 128), (81, 95, 170), (145, 80, 100), (60, 150, 120), (200, 120, 140)):
         planes = [np.full(shape, unit * level, kind) for shape, level in (((6, 8), y), ((3, 4), u), ((3, 4), v))]
-        back = convert.from_rgb(convert.to_rgb(*planes))
-        for plane, again in zip(planes, back, strict=True):
-            assert again.shape == plane.shape
-            assert np.abs(again.astype(int) - plane).max() <= 1
+        round_trip = convert.from_rgb(convert.to_rgb(*planes))
+        for plane, converted in zip(planes, round_trip, strict=True):
+            assert converted.shape == plane.shape
+            assert np.abs(converted.astype(int) - plane).max() <= 1
 
 
-def test_the_matrices_are_the_standards() -> None:
-    """Red of 75 %: ITU-R BT.471's colour bars as SMPTE EG 1 and RP 219 write them."""
+def test_rgb_conversion_of_red_equals_the_standards() -> None:
+    """Red of 75 %: ITU-R BT.471's color bars, with the values of SMPTE EG 1 and RP 219."""
     for tags, (y, u, v) in ((TAGS["601 limited"], (65, 100, 212)), (TAGS["709 limited"], (51, 109, 212))):
         red = np.zeros((3, 4, 4), np.uint8)
         red[0] = 191
@@ -216,7 +216,7 @@ def planes(width: int, height: int, levels: tuple[int, int, int], bits: int = 8)
 
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("kind", ["luma", "rgb"])
-def test_a_solid_frame_keeps_its_colour_through_either_kind_of_network(kind: str, tags: str) -> None:
+def test_upscale_solid_frame_keeps_its_color(kind: str, tags: str) -> None:
     used = UpscaleSession(model(repeating(1 if kind == "luma" else 3)), provider="cpu", threads=1)
     used_renderer = renderer(used, (21, 13), (42, 26), TAGS[tags])
     frame = planes(21, 13, (145, 80, 100))
@@ -228,7 +228,7 @@ def test_a_solid_frame_keeps_its_colour_through_either_kind_of_network(kind: str
 
 
 @pytest.mark.parametrize("target", [(160, 90), (200, 100), (258, 146), (320, 180)])
-def test_any_size_is_reached_by_one_resize(target: tuple[int, int]) -> None:
+def test_upscale_reaches_any_target_size(target: tuple[int, int]) -> None:
     used_renderer = renderer(session("small-x2"), (100, 60), target, ColorTags())
     frame = planes(100, 60, (77, 90, 170))
     (detail,) = used_renderer.detail([frame])
@@ -238,7 +238,7 @@ def test_any_size_is_reached_by_one_resize(target: tuple[int, int]) -> None:
     assert [(plane.min(), plane.max()) for plane in large] == [(77, 77), (90, 90), (170, 170)]
 
 
-def test_a_network_that_repeats_pixels_shows_that_nothing_is_shifted() -> None:
+def test_upscale_repeating_network_shows_no_shift() -> None:
     used_renderer = renderer(
         UpscaleSession(model(repeating(1)), provider="cpu", threads=1), (640, 272), (1280, 544), ColorTags()
     )
@@ -247,7 +247,7 @@ def test_a_network_that_repeats_pixels_shows_that_nothing_is_shifted() -> None:
     np.testing.assert_array_equal(detail[0], picture().repeat(2, 0).repeat(2, 1))
 
 
-def test_several_frames_at_once_are_each_as_alone() -> None:
+def test_upscale_batch_equals_single_frames() -> None:
     manifest = session("small-x2").model.manifest
     used_renderer = UpscaleRenderer(
         session("small-x2").run, kind="luma", scale=2, halo=manifest.halo, size=(100, 60), target=(200, 120),
@@ -259,7 +259,7 @@ def test_several_frames_at_once_are_each_as_alone() -> None:
         np.testing.assert_array_equal(detail[0], run_whole("small-x2", frame[0]))
 
 
-def test_the_network_gets_no_more_than_the_budget() -> None:
+def test_upscale_tiles_stay_within_the_pixel_budget() -> None:
     given_pixels: list[int] = []
 
     def watched(samples: Samples) -> Samples:

@@ -1,4 +1,4 @@
-"""The JSON of an upscaling, and what it means for a clip."""
+"""Upscale requests in JSON, and their output size for a clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse(**fields: object) -> UpscaleRequest:
     return UpscaleRequest.parse({**BASE, **fields})
 
 
-def test_camel_case_and_snake_case_say_the_same() -> None:
+def test_upscale_parse_camel_case_equals_snake_case() -> None:
     camel = {
         "jobId": "j", "userId": 7, "inputKey": "in.mp4", "outputKey": "out.mp4", "outputWidth": 1280,
         "outputHeight": 720, "model": "large", "provider": "cuda", "allowCpu": True, "encode": {"crf": 18},
@@ -52,7 +52,7 @@ def test_camel_case_and_snake_case_say_the_same() -> None:
     st.sampled_from([None, "cpu", "cuda"]),
     st.booleans(),
 )
-def test_a_request_comes_back_from_its_json(
+def test_upscale_any_request_survives_json(
     size: dict[str, object], model: str | None, provider: str | None, cpu: bool
 ) -> None:
     request = parse(**size, model=model, provider=provider, allow_cpu=cpu)
@@ -62,8 +62,8 @@ def test_a_request_comes_back_from_its_json(
 @pytest.mark.parametrize(
     ("fields", "path", "words"),
     [
-        ({}, "scale", "none is; send one of them"),
-        ({"scale": 2, "output_size": [64, 64]}, "scale", "both are given"),
+        ({}, "scale", "is missing; send one of them"),
+        ({"scale": 2, "output_size": [64, 64]}, "scale", "are both given"),
         ({"scale": 3}, "scale", "use one of 2, 4"),
         ({"output_width": 64}, "output_height", "is missing"),
         ({"output_size": [65, 64]}, "output_width", "even sides"),
@@ -75,13 +75,13 @@ def test_a_request_comes_back_from_its_json(
         ({"scale": 2, "modle": "small"}, "modle", "did you mean 'model'"),
     ],
 )
-def test_what_is_wrong_is_named(fields: dict[str, object], path: str, words: str) -> None:
+def test_upscale_parse_invalid_field_names_the_path(fields: dict[str, object], path: str, words: str) -> None:
     with pytest.raises(RequestError, match=words) as caught:
         parse(**fields)
     assert caught.value.path == path
 
 
-def test_the_hash_is_of_everything_but_the_job() -> None:
+def test_upscale_hash_ignores_only_the_job_id() -> None:
     assert parse(scale=2).request_hash() == parse(scale=2, job_id="other").request_hash()
     assert parse(scale=2).request_hash() != parse(scale=4).request_hash()
 
@@ -97,7 +97,7 @@ def test_the_hash_is_of_everything_but_the_job() -> None:
         ({"output_size": [3840, 2160]}, (320, 180), (3840, 2160), 4),
     ],
 )
-def test_size_and_network_for_a_clip(
+def test_upscale_request_gives_target_size_and_scale(
     fields: dict[str, object], source: tuple[int, int], target: tuple[int, int], scale: int
 ) -> None:
     request = parse(**fields)
@@ -105,12 +105,12 @@ def test_size_and_network_for_a_clip(
     assert request.needed_scale(source) == scale
 
 
-def test_a_clip_that_is_larger_already_is_refused() -> None:
+def test_upscale_to_a_smaller_size_is_refused() -> None:
     with pytest.raises(RequestError, match="is 640, but the clip has 720") as caught:
         parse(output_size=[1280, 640]).target_size((1280, 720))
     assert caught.value.path == "output_height"
 
 
-def test_a_clip_that_would_become_enormous_is_refused() -> None:
-    with pytest.raises(RequestError, match="makes 15360x8640"):
+def test_upscale_above_maximum_size_is_refused() -> None:
+    with pytest.raises(RequestError, match="gives 15360x8640"):
         parse(scale=4).target_size((3840, 2160))

@@ -1,1 +1,1 @@
-"""Where a job runs: on Modal, on this machine, or in a test's memory."""
+"""Backends that run jobs: on Modal, on this machine, or in memory for tests."""

@@ -1,17 +1,17 @@
-"""What every place that runs jobs can do, and how a failure there becomes one of our errors.
-
-It must know neither Modal nor worker processes.
-"""
+"""The `Backend` protocol, and the conversion of a function's exception to a `RemoteError`."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+from reel_modal._progress.events import ProgressEvent
+from reel_modal._progress.timing_model import LOCAL
+from reel_modal._support.clock import Clock
 from reel_modal.errors import (
     BadInputError,
     ConfigError,
@@ -32,13 +32,23 @@ from reel_modal.errors import (
     RequestError,
     StorageAccessError,
 )
-from reel_modal.progress.clocks import Clock
-from reel_modal.progress.events import ProgressEvent
+from reel_modal.functions.contract import Difference
+from reel_modal.settings import Settings
 
-__all__ = ["CALL_ID", "Backend", "Finished", "JobStatus", "failure_of", "is_retryable"]
+__all__ = [
+    "CALL_ID",
+    "Backend",
+    "BackendTraits",
+    "CallResult",
+    "Check",
+    "JobStatus",
+    "is_retryable",
+    "to_remote_error",
+    "verify_by_hydration",
+]
 
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "unknown"]
-"""`unknown` says that nobody could be asked, and is never an end."""
+"""`unknown` means that the backend is unreachable. It is never a final status."""
 
 _REFUSALS: Final = (
     *(RequestError, InvalidMediaError, InvalidModelError, InvalidKeyError),
@@ -48,18 +58,57 @@ _NOT_SET_UP: Final = (
     *(ConfigError, MissingDependencyError, FFmpegNotFoundError, ProviderUnavailableError, StorageAccessError),
 )
 CALL_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
-"""What the ids of every backend are made of."""
+"""Pattern that the call ids of every backend match."""
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A job that ended well.
+class Check:
+    """Result of the check of one function.
 
     Attributes:
-        value: What the function returned, as it came over the wire.
-        queued_seconds: How long it waited for its turn before it was started; 0 where nobody knows.
+        function: Name of the function.
+        error: The problem; None if the function is deployed and matches the contract of this host.
+        differences: Fields that differ between the deployment and this host.
+    """
+
+    function: str
+    error: RemoteError | None = None
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the function can be called and matches the contract of this host."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTraits:
+    """Facts about a backend that a registry uses.
+
+    Attributes:
+        settings: Settings of the processes that run the functions; None if they are those of the registry.
+        records_timings: Whether the durations of its jobs are recorded if the host gives no history.
+        timings_place: Name under which the durations are recorded; None is the GPU of the function.
+        needs_store: Whether the functions run in other processes, which reach the videos only through a store.
+        uses_host_credentials: Whether the store's credentials come from this process.
+    """
+
+    settings: Settings | None = None
+    records_timings: bool = False
+    timings_place: str | None = LOCAL
+    needs_store: bool = False
+    uses_host_credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """Result of a job that succeeded.
+
+    Attributes:
+        value: Return value of the function, in its wire form.
+        queued_seconds: Seconds that the job waited in the queue before its start; 0 if unknown.
     """
 
     value: object
@@ -67,31 +116,36 @@ class Finished:
 
 
 class Backend(Protocol):
-    """A place that runs functions. Every method may be called from any task, thread and event loop.
+    """A service that runs functions. Every method may be called from any task, thread and event loop.
 
-    All failures are `RemoteError`s; `UnavailableError` means that nothing is known of the job, not that it failed,
-    and its `JobNotFoundError` that nothing ever will be.
+    All failures are `RemoteError`s. `UnavailableError` means that the state of the job is unknown, not that the job
+    failed. Its subclass `JobNotFoundError` means that the state will stay unknown.
     """
 
     @property
     def name(self) -> str:
-        """The first part of every job's id, such as `modal`."""
+        """First part of every job id, such as `modal`."""
         ...
 
     @property
     def clock(self) -> Clock:
-        """Where the time of its waits comes from: the system's clock, but for a backend of tests."""
+        """Clock for the waits of this backend: the system clock, except in a backend for tests."""
+        ...
+
+    @property
+    def traits(self) -> BackendTraits:
+        """Facts about the backend that a registry uses."""
         ...
 
     def is_call_id(self, call_id: str) -> bool:
-        """Return whether `call_id` has the form of this backend's ids; nothing is asked."""
+        """Return whether `call_id` has the form of this backend's ids; sends no request."""
         ...
 
     async def hydrate(self, function: str) -> None:
-        """Return when `function` is known to be there.
+        """Return once `function` is known to exist.
 
         Raises:
-            RemoteError: It is not, or nobody could be asked.
+            RemoteError: The function does not exist, or the backend is unreachable.
         """
         ...
 
@@ -99,60 +153,80 @@ class Backend(Protocol):
         """Start one call and return its id.
 
         Raises:
-            RemoteError: It was not started, as far as can be known.
+            RemoteError: The call was not started, as far as the backend can know.
 
-        Cancellation: may leave a call behind; `RemoteFunction` shields it for that reason.
+        Cancellation: may leave a call running; `RemoteFunction` shields the submission for that reason.
         """
         ...
 
-    async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
-        """Return the outcome, or None when there is none after `timeout_seconds`; 0 only looks.
+    async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
+        """Return the outcome, or None if the job has not ended after `timeout_seconds`; 0 does not wait.
 
         Raises:
-            RemoteError: How the job ended, or that nobody could be asked.
+            RemoteError: The job failed or was cancelled, or the backend is unreachable.
 
-        Cancellation: ends the wait; the job goes on.
+        Cancellation: ends only the wait; the job continues.
         """
         ...
 
     async def cancel(self, call_id: str) -> None:
-        """End the job and what it started; of one that has ended, nothing changes.
+        """Cancel the job and everything that it started; has no effect on a job that has ended.
 
         Raises:
-            RemoteError: Nobody could be asked.
+            RemoteError: The backend is unreachable.
         """
         ...
 
-    async def events_so_far(self, call_id: str) -> int:
-        """Return how many events the job has reported; above 0, it runs or has run."""
+    async def event_count(self, call_id: str) -> int:
+        """Return how many events the job has reported; a number above 0 means that it runs or has run."""
         ...
 
     def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
-        """Yield every event from the first on, then new ones; end with the job. Any number may listen.
+        """Yield every event from the first on, then new ones, until the job ends; any number of listeners is allowed.
 
         Raises:
-            RemoteError: Nobody could be asked.
+            RemoteError: The backend is unreachable.
 
-        Cancellation: ends this listener alone.
+        Cancellation: ends only this listener.
         """
         ...
 
+    async def verify(self, functions: Iterable[str]) -> list[Check]:
+        """Look up every function again, and check that this version of the package deployed it."""
+        ...
+
     async def close(self) -> None:
-        """Give back what the backend holds on this machine; jobs that run here are ended."""
+        """Release the resources that the backend holds on this machine; jobs that run here are ended."""
         ...
 
 
-def failure_of(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
-    """Return what a function raised as the error that the host gets; the caller raises it `from error`.
+async def verify_by_hydration(
+    hydrate: Callable[[str], Coroutine[object, object, None]], functions: Iterable[str]
+) -> list[Check]:
+    """Return a check of each function that only looks it up, for backends that cannot differ in version."""
 
-    An error that names the input is `BadInputError`, one that names the machine's setup `MisconfiguredError`, a
-    `MemoryError` is `OutOfMemoryError`; one that the function raised as a `RemoteError` keeps its kind; everything
-    else is `FunctionError`. It is `retryable` if the function's own error is, or if that says that a disk is full.
+    async def check(name: str) -> Check:
+        try:
+            await hydrate(name)
+        except RemoteError as error:
+            return Check(name, error)
+        return Check(name)
+
+    return list(await asyncio.gather(*map(check, functions)))
+
+
+def to_remote_error(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
+    """Convert an exception of a function to the error for the host; the caller raises it `from error`.
+
+    An error of the input becomes `BadInputError`, an error of the machine's configuration `MisconfiguredError`, and a
+    `MemoryError` `OutOfMemoryError`. A cancellation becomes `JobCancelledError`. A `RemoteError` keeps its type. Any
+    other error becomes `FunctionError`. The result is `retryable` if the function's error is, or if that error
+    reports a full disk.
     """
     if isinstance(error, RemoteError):
-        made = type(error)(error.message, function=function, call_id=call_id)
-        made.retryable = error.retryable
-        return made
+        converted = type(error)(error.message, function=function, call_id=call_id)
+        converted.retryable = error.retryable
+        return converted
     if isinstance(error, asyncio.CancelledError):
         return JobCancelledError("the job was cancelled", function=function, call_id=call_id)
     kind: type[RemoteError] = FunctionError
@@ -162,14 +236,14 @@ def failure_of(error: BaseException, *, function: str, call_id: str | None) -> R
         kind = MisconfiguredError
     elif isinstance(error, MemoryError):
         kind = OutOfMemoryError
-    ours = isinstance(error, ReelModalError)
-    made = kind(str(error) if ours else f"{type(error).__name__}: {error}", function=function, call_id=call_id)
-    made.retryable = is_retryable(error)
-    return made
+    is_own = isinstance(error, ReelModalError)
+    converted = kind(str(error) if is_own else f"{type(error).__name__}: {error}", function=function, call_id=call_id)
+    converted.retryable = is_retryable(error)
+    return converted
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Return whether another try of what raised `error` may succeed."""
+    """Return whether a retry may succeed after `error`."""
     if isinstance(error, ReelModalError):
         return error.retryable
     return isinstance(error, OSError) and error.errno in _DISK_FULL

@@ -1,7 +1,4 @@
-"""The events of one job of this process, kept for those who listen late and handed on to those who listen now.
-
-It must not know who makes them.
-"""
+"""Events of one job of this process: stored, and followed by any number of listeners."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator
 
-from reel_modal.progress.events import ProgressEvent
+from reel_modal._progress.events import ProgressEvent
 
 __all__ = ["EventLog"]
 
 
 class EventLog:
-    """A list that grows in one thread and is followed from any event loop."""
+    """A list of events that one thread appends to and that any event loop can follow."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,13 +25,13 @@ class EventLog:
         return len(self._events)
 
     def add(self, event: ProgressEvent) -> None:
-        """Keep `event` and wake who listens."""
+        """Append `event` and wake the listeners."""
         with self._lock:
             self._events.append(event)
         self._wake()
 
     def close(self) -> None:
-        """Say that no more come."""
+        """Mark the log as complete: no more events will come."""
         with self._lock:
             self._closed = True
         self._wake()
@@ -42,20 +39,20 @@ class EventLog:
     async def follow(self) -> AsyncGenerator[ProgressEvent]:
         """Yield every event from the first on, until the log is closed.
 
-        Cancellation: ends this listener alone.
+        Cancellation: ends only this listener.
         """
         waiter = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._waiters.add(waiter)
         try:
-            given = 0
+            yielded = 0
             while True:
                 waiter[1].clear()
                 with self._lock:
-                    news, closed = self._events[given:], self._closed
-                for event in news:
+                    new_events, closed = self._events[yielded:], self._closed
+                for event in new_events:
                     yield event
-                given += len(news)
+                yielded += len(new_events)
                 if closed:
                     return
                 await waiter[1].wait()
@@ -66,5 +63,5 @@ class EventLog:
     def _wake(self) -> None:
         with self._lock:
             for loop, event in self._waiters:
-                with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody listens in it
+                with contextlib.suppress(RuntimeError):  # that loop is closed, so it has no listeners
                     loop.call_soon_threadsafe(event.set)

@@ -1,7 +1,6 @@
-"""Jobs on this machine: one worker process a job, a bounded number at once, the rest queued.
+"""Backend for this machine: one worker process per job, a bounded number at once, the rest queued.
 
-A worker and its ffmpegs end with their job, with its cancellation, and with the host. It must not know what the
-functions do.
+A worker and its ffmpeg processes end with their job, when the job is cancelled, and when the host exits.
 """
 
 from __future__ import annotations
@@ -20,18 +19,26 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, cast
 from weakref import WeakSet
 
-from reel_modal.backends.across_loops import end_of
-from reel_modal.backends.base import CALL_ID, Finished, failure_of
+from reel_modal._progress.events import ProgressEvent
+from reel_modal._support.clock import SYSTEM_CLOCK, Clock
+from reel_modal._support.threads import wait_across_loops
+from reel_modal.backends.base import (
+    CALL_ID,
+    BackendTraits,
+    CallResult,
+    Check,
+    to_remote_error,
+    verify_by_hydration,
+)
 from reel_modal.backends.events import EventLog
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.backends.worker import END_SECONDS
-from reel_modal.config import Settings
 from reel_modal.errors import (
     ConfigError,
     FunctionError,
@@ -42,8 +49,7 @@ from reel_modal.errors import (
     WorkerCrashedError,
 )
 from reel_modal.functions.specs import SPECS
-from reel_modal.progress.clocks import SYSTEM_CLOCK, Clock
-from reel_modal.progress.events import ProgressEvent
+from reel_modal.settings import Settings
 
 __all__ = ["LocalBackend"]
 
@@ -55,11 +61,11 @@ _FORCE_SECONDS: Final = END_SECONDS + 2
 
 
 class LocalBackend:
-    """Runs the function bodies in worker processes of this machine.
+    """Backend that runs the function bodies in worker processes on this machine.
 
     Args:
-        settings: For the workers; `store_url` must be set before a job runs.
-        max_workers: Jobs at once; default half of the cores, since an encoder fills more than one.
+        settings: Settings of the workers; `store_url` must be set before a job runs.
+        max_workers: Most jobs at once; default half of the CPU cores, since an encoder uses more than one core.
 
     Raises:
         ConfigError: `max_workers` is less than 1.
@@ -87,10 +93,21 @@ class LocalBackend:
         """The settings of the worker processes."""
         return self._settings
 
+    @property
+    def traits(self) -> BackendTraits:
+        """See `Backend.traits`."""
+        return BackendTraits(
+            settings=self._settings, records_timings=True, needs_store=True, uses_host_credentials=True
+        )
+
+    async def verify(self, functions: Iterable[str]) -> list[Check]:
+        """See `Backend.verify`."""
+        return await verify_by_hydration(self.hydrate, functions)
+
     def start_anew(self) -> None:
-        """Forget the jobs of the process that this one was forked from: the threads that run them are not in it."""
+        """Forget the parent's jobs in a forked child: the threads that run them exist only in the parent."""
         for call in self._calls.values():
-            call.let_go()
+            call.close_pipes()
         self._calls, self._waiting = {}, deque()
         self._lock, self._threads = threading.Lock(), 0
 
@@ -101,9 +118,7 @@ class LocalBackend:
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`."""
         if function not in SPECS:
-            raise NotDeployedError(
-                f"there is no such function here; there are {', '.join(sorted(SPECS))}", function=function
-            )
+            raise NotDeployedError(f"function not found; available are {', '.join(sorted(SPECS))}", function=function)
 
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """See `Backend.submit`."""
@@ -121,14 +136,14 @@ class LocalBackend:
                 threading.Thread(target=self._work, name="reel_modal-local", daemon=True).start()
         return call.id
 
-    async def wait(self, call_id: str, timeout_seconds: float) -> Finished | None:
+    async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
         """See `Backend.wait`."""
         call = self._call(call_id)
         if not call.outcome.done():
             if timeout_seconds <= 0:
                 return None
             await call.ended(timeout_seconds)
-        return Finished(call.outcome.result(), call.queued_seconds) if call.outcome.done() else None
+        return CallResult(call.outcome.result(), call.queued_seconds) if call.outcome.done() else None
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`; returns when the worker has ended."""
@@ -136,8 +151,8 @@ class LocalBackend:
         call.cancel()
         await call.ended(_FORCE_SECONDS + END_SECONDS)
 
-    async def events_so_far(self, call_id: str) -> int:
-        """See `Backend.events_so_far`."""
+    async def event_count(self, call_id: str) -> int:
+        """See `Backend.event_count`."""
         return len(self._call(call_id).events)
 
     async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
@@ -146,16 +161,16 @@ class LocalBackend:
             yield event
 
     async def close(self) -> None:
-        """End every job that has not ended."""
+        """Cancel every job that has not ended."""
         left = [call for call in list(self._calls.values()) if not call.outcome.done()]
-        # The last first: none of those that wait begins in the place of one that was ended.
+        # Newest first, so that no queued job starts in the slot of a job that was just cancelled.
         await asyncio.gather(*(self.cancel(call.id) for call in reversed(left)))
 
     def _call(self, call_id: str) -> _LocalCall:
         call = self._calls.get(call_id)
         if call is None:
             raise JobNotFoundError(
-                "this process did not start the job, and a local job ends with the process that did: submit it again",
+                "job not found in this process, and a local job ends with its parent process: submit it again",
                 function="local",
                 call_id=call_id,
             )
@@ -179,17 +194,17 @@ class LocalBackend:
 _backends: WeakSet[LocalBackend] = WeakSet()
 
 
-def _start_anew() -> None:
+def _reset_after_fork() -> None:
     for backend in list(_backends):
         backend.start_anew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 class _LocalCall:
-    """One job: queued, then a worker process, then an outcome."""
+    """One job: queued, then run by a worker process, then ended with an outcome."""
 
     def __init__(self, function: str, payload: Mapping[str, object], settings: Settings) -> None:
         self.id = uuid.uuid4().hex
@@ -202,19 +217,19 @@ class _LocalCall:
         self._payload = payload
         self._settings = settings
         self._lock = threading.Lock()
-        self._begun = False
-        self._handed_over = False
+        self._started = False
+        self._task_sent = False
         self._cancelled = False
-        self._over = False
+        self._finished = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Run the job to its end, in the caller's thread; the outcome says how it went."""
+        """Run the job to its end in the calling thread, and set its outcome."""
         try:
             value = self._run()
         except RemoteError as error:
             self._end(error=error)
-        except BaseException as error:  # noqa: BLE001 - handed to who waits
+        except BaseException as error:  # noqa: BLE001 - passed to the caller that waits
             failure = WorkerCrashedError(
                 f"the worker process could not be run: {type(error).__name__}: {error}",
                 function=self._function,
@@ -226,32 +241,32 @@ class _LocalCall:
             self._end(value=value)
 
     def cancel(self) -> None:
-        """Ask the worker to end, and see to it that it does; never blocks."""
+        """Ask the worker to end, and kill it later if it does not; never blocks."""
         with self._lock:
-            if self._cancelled or self._over:
+            if self._cancelled or self._finished:
                 return
             self._cancelled = True
-            if not self._handed_over:
-                # The body has not begun. Its stdin may be full, and then closing that would block.
+            if not self._task_sent:
+                # The body has not started. Closing stdin could block here, since its buffer may be full.
                 self._signal()
-        if not self._begun:
+        if not self._started:
             self._end(error=self._was_cancelled())
-        elif self._handed_over and self._process is not None and self._process.stdin is not None:
+        elif self._task_sent and self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             forced = self._force_later()
             self.outcome.add_done_callback(lambda _: forced.cancel())
 
-    def let_go(self) -> None:
-        """Close this process's copies of the pipes: they would keep the worker from hearing that its host is gone."""
+    def close_pipes(self) -> None:
+        """Close this process's copies of the pipes: they would hide the exit of the host from the worker."""
         process = self._process
         for stream in () if process is None else (process.stdin, process.stdout, process.stderr):
             if isinstance(stream, io.BufferedWriter | io.BufferedReader):
-                stream.raw.close()  # what is in the buffer is the other process's to write
+                stream.raw.close()  # raw: only the parent process may write the buffered data
 
     async def ended(self, timeout_seconds: float) -> None:
         """Return when the job has ended, or after `timeout_seconds`."""
-        await asyncio.wait({end_of(self.outcome)}, timeout=timeout_seconds)
+        await asyncio.wait({wait_across_loops(self.outcome)}, timeout=timeout_seconds)
 
     def _end(self, *, value: dict[str, object] | None = None, error: BaseException | None = None) -> None:
         with self._lock:
@@ -264,7 +279,7 @@ class _LocalCall:
         self.events.close()
 
     def _force_later(self) -> threading.Timer:
-        """Let the worker end by itself, but not for ever."""
+        """Give the worker time to end by itself, then kill it."""
         forced = threading.Timer(_FORCE_SECONDS, self._force)
         forced.daemon = True
         forced.start()
@@ -275,22 +290,22 @@ class _LocalCall:
             self._signal()
 
     def _signal(self) -> None:
-        """Kill the worker and whatever of its group is still there, while its number is its own."""
-        if self._process is not None and not self._over:
+        """Kill the worker and the rest of its process group, as long as its pid cannot have been reused."""
+        if self._process is not None and not self._finished:
             _kill_group(self._process)
 
     def _run(self) -> dict[str, object]:
         with self._lock:
             if self._cancelled:
                 raise self._was_cancelled()
-            self._begun = True
+            self._started = True
         self.queued_seconds = time.monotonic() - self._submitted_at
         process = _start_worker()
         with self._lock:
             self._process = process
             if self._cancelled:
                 self._signal()
-        # The worker makes it: a host that is killed before it has handed the task over leaves nothing.
+        # The worker creates the folder, so that a host that is killed before it sends the task leaves no folder.
         folder = Path(tempfile.gettempdir(), f"reel_modal-job-{self.id}")
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         drain = threading.Thread(target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True)
@@ -302,39 +317,39 @@ class _LocalCall:
         finally:
             with self._lock:
                 self._signal()
-                self._over = True
+                self._finished = True
             process.wait()
             drain.join(timeout=_FORCE_SECONDS)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
-                    with contextlib.suppress(OSError):  # a task that nobody read
+                    with contextlib.suppress(OSError):  # the worker did not read the task
                         stream.close()
             shutil.rmtree(folder, ignore_errors=True)
         return self._value(answer, process.returncode, tail)
 
     def _converse(self, process: subprocess.Popen[bytes], task: Task) -> Returned | Failed | None:
-        """Hand the task over and take its events until its answer; None when the worker ended without one."""
+        """Send the task and receive its events until the answer; return None if the worker ended without one."""
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the worker has no pipes")
         try:
             pickle.dump(task, process.stdin)
             process.stdin.flush()
             with self._lock:
-                self._handed_over = True
+                self._task_sent = True
             while isinstance(message := pickle.load(process.stdout), ProgressEvent):  # noqa: S301 - our own worker
                 self.events.add(message)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             message = None
         if message is None:
-            # It is about to end by itself, and how it does is worth knowing.
+            # The worker is ending by itself. Let it, since its exit status tells the cause.
             forced = self._force_later()
             _await_end(process)
             forced.cancel()
         return cast("Returned | Failed | None", message)
 
     def _was_cancelled(self) -> JobCancelledError:
-        when = "the job was cancelled" if self._begun else "the job was cancelled before it began"
-        return JobCancelledError(when, function=self._function, call_id=self.id)
+        message = "the job was cancelled" if self._started else "the job was cancelled before it started"
+        return JobCancelledError(message, function=self._function, call_id=self.id)
 
     def _value(self, answer: Returned | Failed | None, status: int, tail: deque[str]) -> dict[str, object]:
         if isinstance(answer, Returned):
@@ -344,15 +359,15 @@ class _LocalCall:
         if isinstance(answer, Failed):
             error = _error_of(answer)
             if error is None:
-                unknown = FunctionError(answer.said, function=self._function, call_id=self.id)
+                unknown = FunctionError(answer.message, function=self._function, call_id=self.id)
                 unknown.retryable = answer.retryable
                 raise unknown
-            raise failure_of(error, function=self._function, call_id=self.id) from error
-        raise WorkerCrashedError(_how_it_died(status, tail), function=self._function, call_id=self.id)
+            raise to_remote_error(error, function=self._function, call_id=self.id) from error
+        raise WorkerCrashedError(_describe_exit(status, tail), function=self._function, call_id=self.id)
 
 
 def _start_worker() -> subprocess.Popen[bytes]:
-    # The worker finds what this process finds, however its path was set; "" is the current folder.
+    # Pass on sys.path, so that the worker imports the same modules as this process; "" is the current folder.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "reel_modal.backends.worker"],
@@ -360,7 +375,7 @@ def _start_worker() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path},
-        # A session of its own: a Ctrl-C in the terminal is the host's to handle, and one signal ends the whole group.
+        # A new session: Ctrl-C in the terminal reaches only the host, and one signal ends the whole process group.
         start_new_session=_POSIX,
         creationflags=0 if _POSIX else subprocess.CREATE_NEW_PROCESS_GROUP,  # type: ignore[attr-defined,unused-ignore]
     )
@@ -373,9 +388,9 @@ def _drain(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
-    """Return when the worker has ended; where that can be, it keeps its number until its group has been killed."""
+    """Return when the worker has ended; if possible, reserve its pid until its process group is killed."""
     if hasattr(os, "waitid"):  # not on Windows, nor on macOS before Python 3.13
-        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, nobody is told
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, so the child was already reaped
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     else:
         process.wait()
@@ -383,7 +398,7 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     if _POSIX:
-        # All of it has ended; macOS says PermissionError where the rest is not reaped yet.
+        # The whole group has ended; macOS raises PermissionError if a member is not reaped yet.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -391,24 +406,24 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error_of(failed: Failed) -> Exception | None:
-    """Return what the body raised; None where that cannot be rebuilt in this process."""
+    """Return the error that the body raised; None if it cannot be unpickled in this process."""
     try:
         error = pickle.loads(failed.pickled)  # noqa: S301 - our own worker
-    except Exception:  # noqa: BLE001 - an exception class of anyone's may fail in any way
+    except Exception:  # noqa: BLE001 - unpickling an exception may raise anything
         return None
     return error if isinstance(error, Exception) else None
 
 
-def _how_it_died(status: int, tail: deque[str]) -> str:
+def _describe_exit(status: int, tail: deque[str]) -> str:
     if status < 0:
         name = _signal_name(-status)
-        how = f"the worker process was ended by {name}"
+        description = f"the worker process was ended by {name}"
         if name == "SIGKILL":
-            how += ", which is what a system does that runs out of memory"
+            description += ", possibly because the system was out of memory"
     else:
-        how = f"the worker process ended with status {status} and no answer"
-    said = "\n".join(tail)
-    return f"{how}; its last words:\n{said}" if said else how
+        description = f"the worker process ended with status {status} and no result"
+    stderr = "\n".join(tail)
+    return f"{description}; its last stderr lines:\n{stderr}" if stderr else description
 
 
 def _signal_name(number: int) -> str:

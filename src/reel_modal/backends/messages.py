@@ -1,7 +1,4 @@
-"""What the host and a worker process say to each other: events, and these.
-
-It must hold no behaviour: both sides pickle it.
-"""
+"""Messages between the host and a worker process, besides progress events; both sides pickle them."""
 
 from __future__ import annotations
 
@@ -9,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reel_modal.config import Settings
+from reel_modal.settings import Settings
 
 __all__ = ["Failed", "Returned", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told.
+    """The task of a worker.
 
     Attributes:
-        function: The body's name.
+        function: Name of the function body.
         payload: The request's `to_dict()`.
-        settings: Of the host.
+        settings: Settings of the host.
         submitted_at: Unix time of the submission.
-        folder: The job's own; the worker makes it, and it is removed with all that is in it.
+        folder: Temporary folder of this job only. The worker creates it; it is removed with its contents.
     """
 
     function: str
@@ -35,21 +32,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The body's result, as JSON holds it."""
+    """Result of the body, in JSON types."""
 
     value: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What the body raised.
+    """Error that the body raised.
 
     Attributes:
-        pickled: The error; its class may not be there in the host, or may not come back from a pickle.
-        said: The error in words, for that case.
-        retryable: Whether another try may succeed, for that case as well.
+        pickled: The error. Its class may be missing in the host, or the error may fail to unpickle.
+        message: Text of the error, for that case.
+        retryable: Whether a retry may succeed, also for that case.
     """
 
     pickled: bytes
-    said: str
+    message: str
     retryable: bool

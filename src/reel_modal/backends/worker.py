@@ -1,7 +1,7 @@
-"""The process that runs one local job: what a container is on Modal. `python -m reel_modal.backends.worker`.
+"""The process that runs one local job, as a container does on Modal: `python -m reel_modal.backends.worker`.
 
-It reads a `Task` from stdin and writes messages to stdout. When stdin closes, the host has cancelled the job or has
-died; either way the job ends and takes its ffmpegs along. So it does on SIGTERM and SIGHUP.
+It reads a `Task` from stdin and writes messages to stdout. If stdin closes, the host has cancelled the job or has
+exited; in both cases the job and its ffmpeg processes end. They also end on SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, Final
 
+from reel_modal._progress.events import ProgressEvent
+from reel_modal._support.interruption import TERMINATING
 from reel_modal.backends.base import is_retryable
 from reel_modal.backends.messages import Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
-from reel_modal.interruption import TERMINATING
-from reel_modal.progress.events import ProgressEvent
 
 __all__ = ["END_SECONDS", "main"]
 
 _CLEANING_SECONDS: Final = 6.0
 END_SECONDS: Final = BETWEEN_FRAMES_SECONDS + _CLEANING_SECONDS
-"""Longest that a worker takes to end itself once its stdin is closed."""
+"""Longest time in which a worker ends itself after its stdin was closed."""
 
 
 def main() -> None:
-    """Run the task on stdin and leave."""
-    # Whatever a library prints must not get between the messages.
+    """Run the task from stdin and exit."""
+    # Output of libraries must not mix with the messages on stdout.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # A host that was started in the background hands on a SIGINT that is ignored.
+    # A host that was started in the background passes on an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
     cancellation, ended = CancellationToken(), threading.Event()
-    # A signal handler may come in the midst of anything; of all that tells a thread, only this may be used there.
+    # A signal handler may interrupt any code. SimpleQueue.put is reentrant, so a handler can call it safely.
     reasons: queue.SimpleQueue[int] = queue.SimpleQueue()
-    received = _heed_termination(reasons)
+    received = _handle_termination(reasons)
     task.folder.mkdir(mode=0o700)
     try:
         threading.Thread(target=_watch_host, args=(reasons,), daemon=True).start()
@@ -51,40 +51,40 @@ def main() -> None:
         answer = _run(task, cancellation, channel)
         ended.set()
     finally:
-        # The host does so as well, if it is still there.
+        # The host removes it as well, if it still runs.
         shutil.rmtree(task.folder, ignore_errors=True)
     if received and isinstance(answer, Failed):
         _end_by(received[0])
     _send(channel, answer)
 
 
-def _heed_termination(reasons: queue.SimpleQueue[int]) -> list[int]:
-    """Let SIGTERM and SIGHUP be reasons to end the job; return the list of those that have come."""
+def _handle_termination(reasons: queue.SimpleQueue[int]) -> list[int]:
+    """Make SIGTERM and SIGHUP end the job; return the list to which received signals are appended."""
     received: list[int] = []
 
-    def heed(number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         reasons.put(number)
 
     for number in TERMINATING:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, heed)
+            signal.signal(number, on_signal)
     return received
 
 
 def _end_by(number: int) -> None:
-    """End this process by the signal that it was sent, so that its host sees what has happened."""
+    """End this process by the signal that it received, so that its host sees the cause."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
 def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Returned | Failed:
-    from reel_modal.functions.bodies import run_body
     from reel_modal.functions.metering import Meter, seconds_since_process_start
+    from reel_modal.functions.runner import run_job
 
     try:
         return Returned(
-            run_body(
+            run_job(
                 task.function,
                 task.payload,
                 settings=task.settings,
@@ -96,7 +96,7 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
         )
     except KeyboardInterrupt:
         return _failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
-    except Exception as error:  # noqa: BLE001 - it is handed to the host, which raises it
+    except Exception as error:  # noqa: BLE001 - it is passed to the host, which raises it
         return _failed(error)
 
 
@@ -105,21 +105,21 @@ def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None
         pickle.dump(message, channel)
         channel.flush()
     except BrokenPipeError:
-        # The host is gone, which `_watch_host` sees as well and acts upon.
+        # The host has exited; `_watch_host` notices that as well and ends the job.
         return
 
 
 def _failed(error: Exception) -> Failed:
-    said, retryable = f"{type(error).__name__}: {error}", is_retryable(error)
+    message, retryable = f"{type(error).__name__}: {error}", is_retryable(error)
     try:
-        return Failed(pickle.dumps(error), said, retryable)
-    except Exception:  # noqa: BLE001 - what an error carries may refuse in any way
-        return Failed(b"", said, retryable)
+        return Failed(pickle.dumps(error), message, retryable)
+    except Exception:  # noqa: BLE001 - pickling an exception may raise anything
+        return Failed(b"", message, retryable)
 
 
 def _watch_host(reasons: queue.SimpleQueue[int]) -> None:
-    """End the job when the host closes stdin: it has cancelled the job, or is gone."""
-    with contextlib.suppress(OSError):  # however stdin ended, the host is gone
+    """End the job when the host closes stdin, since it has cancelled the job or has exited."""
+    with contextlib.suppress(OSError):  # an error on stdin also means that the host has exited
         os.read(0, 1)
     reasons.put(0)
 
@@ -127,7 +127,7 @@ def _watch_host(reasons: queue.SimpleQueue[int]) -> None:
 def _end_job(
     reasons: queue.SimpleQueue[int], folder: Path, cancellation: CancellationToken, ended: threading.Event
 ) -> None:
-    """Wait for a reason, and end the job: between two frames, else at once, else by force."""
+    """Wait for a reason to end the job, then end it: between two frames, else by an interrupt, else by force."""
     reasons.get()
     cancellation.cancel()
     if ended.wait(BETWEEN_FRAMES_SECONDS):
@@ -142,7 +142,7 @@ def _end_job(
 
 
 def _interrupt() -> None:
-    """Raise KeyboardInterrupt in the main thread, out of a call that blocks too."""
+    """Raise KeyboardInterrupt in the main thread, also during a blocking call."""
     main_thread = threading.main_thread().ident
     if sys.platform == "win32" or main_thread is None:
         signal.raise_signal(signal.SIGINT)

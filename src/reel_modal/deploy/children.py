@@ -1,4 +1,4 @@
-"""Child processes of a deploy, each in a process group that ends with it, however the deploy ends."""
+"""Child processes of the deploy command, each in its own process group, which is killed if the command ends early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from reel_modal.interruption import hold_interruptions
+from reel_modal._support.interruption import hold_interruptions
 
 __all__ = ["kill_group", "run_to_end", "temporary_files_in"]
 
@@ -25,23 +25,23 @@ def run_to_end(
     *,
     env: Mapping[str, str],
     timeout_seconds: float,
-    given: str = "",
+    stdin_text: str = "",
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command`, and return its exit status and what it wrote.
+    """Run `command`, and return its exit status, stdout and stderr.
 
     Args:
         command: The binary and its arguments.
-        env: Its environment, whole.
-        timeout_seconds: Longest that it may take.
-        given: What it reads from stdin.
-        folder: Where it runs; None is the current folder.
+        env: The complete environment of the process.
+        timeout_seconds: Timeout.
+        stdin_text: Text for stdin.
+        folder: Working directory; None is the current one.
 
     Raises:
-        OSError: It does not start.
-        subprocess.TimeoutExpired: It took too long, and was ended with all that it had started.
+        OSError: The process could not be started.
+        subprocess.TimeoutExpired: The process took too long; its process group was killed.
 
-    Cancellation: KeyboardInterrupt ends it with all that it has started.
+    Cancellation: KeyboardInterrupt kills the process group.
     """
     process: subprocess.Popen[str] | None = None
     try:
@@ -57,7 +57,7 @@ def run_to_end(
                 errors="replace",
                 start_new_session=True,
             )
-        out, err = process.communicate(given, timeout_seconds)
+        stdout, stderr = process.communicate(stdin_text, timeout_seconds)
     except BaseException:
         if process is not None:
             kill_group(process)
@@ -65,28 +65,28 @@ def run_to_end(
                 if stream is not None:
                     stream.close()
         raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def kill_group(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """End `process`, which was started in a session of its own, with all that it has started, and reap it."""
+    """Kill `process`, a session leader, with its process group, and reap it; do nothing if it has already ended."""
     if process.poll() is not None:
         return
     if sys.platform == "win32":
         process.kill()
         process.wait(_REAP_SECONDS)
         return
-    with contextlib.suppress(PermissionError):  # it has ended meanwhile, as macOS says
+    with contextlib.suppress(PermissionError):  # macOS raises this if the process has ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(_REAP_SECONDS)
-    # What it had started ends by itself now, but may still write for a moment.
+    # Its child processes are killed too, but may still write for a moment.
     deadline = time.monotonic() + _REAP_SECONDS
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of it has ended
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group has ended
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)
             time.sleep(_LOOK_SECONDS)
 
 
 def temporary_files_in(folder: Path) -> dict[str, str]:
-    """Return the variables that make a process put its temporary files into `folder`, whichever system this is."""
+    """Return environment variables that set a process's temporary directory to `folder`, on any system."""
     return dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))

@@ -1,6 +1,6 @@
-"""The command `python -m reel_modal.deploy`: look, plan, ask, try, publish, verify; each step ends it when it fails.
+"""The command `python -m reel_modal.deploy`: check, plan, confirm, preflight, publish, verify; a failure ends it.
 
-Data go to stdout, all else to stderr, and both to a log. It must not know how any of the steps is done.
+Data is written to stdout, messages to stderr, and both to a log.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Final
 
 from platformdirs import user_log_path
 
+from reel_modal._costs.rates import load_rates
+from reel_modal._support.interruption import Interruption
 from reel_modal.backends.modal import ModalBackend, load_modal
-from reel_modal.config import Settings
-from reel_modal.deploy.account import check_account, check_secrets, hide_tokens
+from reel_modal.backends.modal.deployment import Verification, verify_deployment
 from reel_modal.deploy.console import Console, Redactor
+from reel_modal.deploy.exit_codes import DONE, FAILED, deployment_error, exit_status, explained
+from reel_modal.deploy.modal_account import check_account, check_secrets, hide_tokens
 from reel_modal.deploy.options import add_arguments
-from reel_modal.deploy.outcome import DONE, FAILED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import Plan, make_plan
-from reel_modal.deploy.publishing import Deployment, publish
+from reel_modal.deploy.publish import Deployment, publish
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.contract import local_contract
 from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, load_specs
-from reel_modal.interruption import Interruption
-from reel_modal.pricing import load_rates
-from reel_modal.verification import Verification, verify_deployment
+from reel_modal.settings import Settings
 
 __all__ = ["main", "run"]
 
@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m reel_modal.deploy",
-        description="Deploy the render functions to Modal, and prove what is there.",
+        description="Deploy the render functions to Modal, and verify the deployment.",
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command with options that `add_arguments` has read."""
+    """Run the command with the parsed options of `add_arguments`, and return its exit status."""
     redact = Redactor(os.environ)
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = arguments.log_file or user_log_path("reel-modal") / f"deploy-{now}-{os.getpid()}.log"
@@ -57,33 +57,33 @@ def run(arguments: argparse.Namespace) -> int:
         console = Console(path.absolute(), redact)
     except ConfigError as error:
         failure = explained(error)
-        print(f"error: {redact(str(failure))}", file=sys.stderr)  # noqa: T201 - the console is what failed
+        print(f"error: {redact(str(failure))}", file=sys.stderr)  # noqa: T201 - the console itself failed
         return exit_status(failure)
     with console, Interruption() as interruption:
         try:
             return _Command(arguments, console).run()
         except KeyboardInterrupt:
-            console.say("interrupted; --verify-only says what serves now")
+            console.info("interrupted; use --verify-only to see the deployed version")
             return interruption.exit_status
         except ReelModalError as error:
             return _failed(explained(error), console, as_json=arguments.json)
         except Exception:  # noqa: BLE001 - a fault of this package; its traceback may hold a secret as well
             return _failed(deployment_error("unexpected", traceback.format_exc()), console, as_json=arguments.json)
         finally:
-            console.say(f"log: {console.log_path}")
+            console.info(f"log: {console.log_path}")
 
 
 def _failed(failure: DeploymentError, console: Console, *, as_json: bool) -> int:
     if as_json:
-        # Before it is JSON, whose quotes and escapes a secret would not be found behind.
-        said = {"kind": failure.kind, "message": console.redact(failure.message), "next": failure.cure}
-        console.data(json.dumps({"ok": False, "error": said}))
-    console.say(f"error: {failure}")
+        # Redact before encoding as JSON: an escaped secret would not be found.
+        report = {"kind": failure.kind, "message": console.redact(failure.message), "next": failure.cure}
+        console.out(json.dumps({"ok": False, "error": report}))
+    console.info(f"error: {failure}")
     return exit_status(failure)
 
 
 class _Command:
-    """One run of the command: what was asked for, and the steps."""
+    """One run of the command: its options and its steps."""
 
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
         self._arguments = arguments
@@ -97,63 +97,63 @@ class _Command:
         self._answer_seconds = min(_ANSWER_SECONDS, arguments.timeout)
 
     def run(self) -> int:
-        """Do what was asked for and return the exit status."""
+        """Run the steps that the options select, and return the exit status."""
         if self._arguments.verify_only:
             return self._verify()
         if self._arguments.dry_run:
             return self._dry_run()
-        there = asyncio.run(self._look(ask_container=False))
-        plan = self._plan(there)
-        self._console.say(plan.to_text())
-        if not self._agreed(plan):
-            self._console.say("nothing was deployed")
+        verification = asyncio.run(self._check_deployed(ask_container=False))
+        plan = self._plan(verification)
+        self._console.info(plan.to_text())
+        if not self._confirmed(plan):
+            self._console.info("nothing was deployed")
             return FAILED
         asyncio.run(self._check_secrets())
         if not self._arguments.no_preflight:
-            self._try()
+            self._run_trials()
         self._publish()
         return self._verify()
 
     def _dry_run(self) -> int:
         try:
-            there = asyncio.run(self._look(ask_container=False))
-            if not there.ok and there.held is not None:
-                # Something differs, and a container knows what.
-                there = asyncio.run(self._look(ask_container=True))
+            verification = asyncio.run(self._check_deployed(ask_container=False))
+            if not verification.ok and verification.deployed is not None:
+                # Something differs; a container knows the details.
+                verification = asyncio.run(self._check_deployed(ask_container=True))
         except ReelModalError:
-            # What would be deployed is known without an answer; what is deployed is not.
+            # The plan does not need Modal; only its differences from the deployed app are unknown.
             self._show(self._plan(None))
             raise
-        self._show(self._plan(there))
+        self._show(self._plan(verification))
         return DONE
 
     def _show(self, plan: Plan) -> None:
-        self._console.data(json.dumps(plan.to_dict()) if self._arguments.json else plan.to_text())
+        self._console.out(json.dumps(plan.to_dict()) if self._arguments.json else plan.to_text())
 
-    def _plan(self, there: Verification | None) -> Plan:
-        return make_plan(self._app, self._environment, self._specs, load_rates(), there)
+    def _plan(self, verification: Verification | None) -> Plan:
+        return make_plan(self._app, self._environment, self._specs, load_rates(), verification)
 
-    def _agreed(self, plan: Plan) -> bool:
+    def _confirmed(self, plan: Plan) -> bool:
         reasons = [f"{self._app} is in production"] if self._environment == "production" else []
         if plan.taken_away:
-            reasons.append(f"{', '.join(plan.taken_away)} would be taken away from {self._app}")
+            reasons.append(f"{', '.join(plan.taken_away)} would be removed from {self._app}")
         if not reasons or self._arguments.yes:
             return True
         if not sys.stdin.isatty():
             raise deployment_error("unconfirmed", "; ".join(reasons))
         return self._console.ask(f"{'; '.join(reasons)}. Deploy? [y/N]")
 
-    def _try(self) -> None:
-        from reel_modal.deploy.interpreters import image_interpreter
+    def _run_trials(self) -> None:
+        from reel_modal.deploy.environments import image_interpreter
         from reel_modal.deploy.preflight import Interpreter, run_preflight
 
         by_image: dict[ImageSpec, list[str]] = {}
         for spec in self._specs:
             by_image.setdefault(spec.image, []).append(spec.name)
         for image, names in by_image.items():
-            given = self._arguments.preflight_python
-            # As it was given: what a virtual environment has hangs on the name of its Python, not on the file.
-            python = Interpreter(given.absolute()) if given else image_interpreter(image, self._console)
+            chosen = self._arguments.preflight_python
+            # Do not resolve symbolic links: Python finds its virtual environment by the path it was started with.
+            python = Interpreter(chosen.absolute()) if chosen else image_interpreter(image, self._console)
             run_preflight(python, names, self._deployment().variables(), self._console)
 
     def _deployment(self) -> Deployment:
@@ -167,20 +167,20 @@ class _Command:
         )
 
     def _publish(self) -> None:
-        self._console.say(f"deploying {self._app} ({self._environment})")
-        self._console.say(f"deployed: {publish(self._deployment(), self._console)}")
+        self._console.info(f"deploying {self._app} ({self._environment})")
+        self._console.info(f"deployed: {publish(self._deployment(), self._console)}")
 
     def _verify(self) -> int:
-        there = asyncio.run(self._look(ask_container=True))
+        verification = asyncio.run(self._check_deployed(ask_container=True))
         if self._arguments.json:
-            self._console.data(json.dumps(there.to_dict()))
+            self._console.out(json.dumps(verification.to_dict()))
         else:
-            self._console.data(there.to_text())
-        if not there.ok:
-            self._console.say(f"next: {deployment_error('drift', '').cure}")
-        return DONE if there.ok else FAILED
+            self._console.out(verification.to_text())
+        if not verification.ok:
+            self._console.info(f"next: {deployment_error('drift', '').cure}")
+        return DONE if verification.ok else FAILED
 
-    async def _look(self, *, ask_container: bool) -> Verification:
+    async def _check_deployed(self, *, ask_container: bool) -> Verification:
         await self._open()
         return await verify_deployment(
             ModalBackend(self._app, answer_seconds=self._answer_seconds),

@@ -1,7 +1,4 @@
-"""What a person sees of a deploy: on a screen of any encoding, in a UTF-8 log, and never with a secret in it.
-
-It must not know what it shows.
-"""
+"""Output of the deploy command, without secrets: to a terminal of any encoding and to a UTF-8 log."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from reel_modal.errors import ConfigError
 __all__ = ["Console", "Redactor", "columns"]
 
 _READABLE: Final = "reel_modal.readable"
-# What modal prints, for screens that cannot show it.
+# Replacements for characters that modal prints and that a terminal may not be able to show.
 _PLAIN: Final = {
     "✓": "+",
     "✗": "x",
@@ -53,21 +50,22 @@ codecs.register_error(_READABLE, _readable)
 
 
 class Redactor:
-    """Takes secrets out of text: Modal's tokens, passwords in URLs, and every value that it was told of.
+    """Replaces secrets in text: Modal tokens, passwords in URLs, and every value passed to `add_secret`.
 
     Args:
-        env: Values of variables whose names speak of a key, token, secret or password are secrets.
+        env: Environment variables. The value is a secret if the name contains KEY, SECRET, TOKEN, PASSWORD, PASSWD or
+            CREDENTIALS between underscores and does not begin with REEL_MODAL_.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._values: set[str] = set()
         for name, value in env.items():
-            # REEL_MODAL_SECRETS holds names.
+            # REEL_MODAL_SECRETS contains names, not secrets.
             if _SECRET_NAME.search(name.upper()) and not name.startswith("REEL_MODAL_"):
-                self.hide(value)
+                self.add_secret(value)
 
-    def hide(self, value: str | None) -> None:
-        """Hide `value` from now on, line by line; what is shorter than eight characters would hide words."""
+    def add_secret(self, value: str | None) -> None:
+        """Hide each line of `value` from now on, unless it has fewer than eight characters and could be a word."""
         for line in (value or "").splitlines():
             if len(line.strip()) >= _SHORTEST:
                 self._values.add(line.strip())
@@ -80,11 +78,11 @@ class Redactor:
 
 
 class Console:
-    """Writes to stdout, stderr and the log at once; safe across threads.
+    """Writes to stdout or stderr and to the log; thread-safe.
 
     Args:
-        log_path: The log; its folder is made. One of a former deploy is replaced.
-        redact: What takes secrets out.
+        log_path: The log file; its folder is created, and an existing file is replaced.
+        redact: Removes secrets from all text.
 
     Raises:
         ConfigError: The log cannot be written.
@@ -112,17 +110,17 @@ class Console:
     ) -> None:
         self._log.close()
 
-    def data(self, text: str) -> None:
-        """Write what was asked for, to stdout."""
+    def out(self, text: str) -> None:
+        """Write the command's result to stdout."""
         self._write(sys.stdout, text)
 
-    def say(self, text: str) -> None:
-        """Write a message, to stderr."""
+    def info(self, text: str) -> None:
+        """Write a message to stderr."""
         self._write(sys.stderr, text)
 
     def ask(self, question: str) -> bool:
-        """Ask a person; only `y` or `yes` is one."""
-        self.say(question)
+        """Ask the user; return True only if the answer is `y` or `yes`."""
+        self.info(question)
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def _write(self, stream: TextIO, text: str) -> None:
@@ -130,13 +128,13 @@ class Console:
         with self._lock:
             self._log.write(clean + "\n")
             self._log.flush()
-            # A screen that was closed, or a pipe that nobody reads, must not end a deploy.
+            # A closed terminal or pipe must not end a deployment.
             with contextlib.suppress(OSError, ValueError):
                 print(clean, file=stream, flush=True)
 
 
 def columns(rows: Iterable[Iterable[str]]) -> str:
-    """Return `rows` as a table of plain text: the first row is its head."""
+    """Return `rows` as a plain-text table; the first row is the header."""
     table = [list(row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,6 +1,6 @@
 """The options of the deploy command, for its own parser and for that of `reel-modal`.
 
-It must load nothing heavy: every command of `reel-modal` reads it.
+Imports nothing slow, because every `reel-modal` command imports this module.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ _TAG: Final = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the command's options."""
+    """Add the command's options to `parser`."""
     parser.add_argument("--environment", metavar="ENV", help="production, staging, development or test")
     parser.add_argument("--app", metavar="NAME", help="base name of the app, default reel-modal")
     parser.add_argument(
-        "--only", nargs="+", metavar="FN", choices=tuple(SPECS), help="deploy these alone; others are taken away"
+        "--only", nargs="+", metavar="FN", choices=tuple(SPECS), help="deploy only these; others are removed"
     )
-    parser.add_argument("--tag", default="", type=_tag, help="kept with this version in `modal app history`")
+    parser.add_argument("--tag", default="", type=_tag, help="shown with this version in `modal app history`")
     parser.add_argument("--strategy", choices=("rolling", "recreate"), default="rolling", help="default rolling")
     parser.add_argument("--log-file", type=Path, metavar="PATH", help="default in the user's log folder")
     parser.add_argument("--timeout", type=_seconds, default=1800.0, metavar="SECONDS", help="default 1800")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deployed, and deploy nothing")
-    parser.add_argument("--verify-only", action="store_true", help="say what is deployed, and deploy nothing")
-    parser.add_argument("--no-preflight", action="store_true", help="do not try the functions on this machine first")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and deploy nothing")
+    parser.add_argument("--verify-only", action="store_true", help="verify the deployed version, and deploy nothing")
+    parser.add_argument("--no-preflight", action="store_true", help="skip the trial of the functions on this machine")
     parser.add_argument(
-        "--preflight-python", type=Path, metavar="PATH", help="a Python with modal and what the image installs"
+        "--preflight-python", type=Path, metavar="PATH", help="a Python with modal and the packages of the image"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--yes", action="store_true", help="do not ask before production, or before taking away")
+    parser.add_argument("--yes", action="store_true", help="do not ask before production, or before a removal")
 
 
 def _tag(text: str) -> str:
     if text and not _TAG.fullmatch(text):
-        raise argparse.ArgumentTypeError("write letters, digits, dots, dashes and underscores, 50 at most")
+        raise argparse.ArgumentTypeError("use letters, digits, dots, dashes and underscores, at most 50")
     return text
 
 

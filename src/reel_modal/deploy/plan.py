@@ -1,6 +1,6 @@
-"""What would be deployed: each function with its resources, its price and how it differs from what is there now.
+"""The plan of a deployment: each function's resources, price, and differences from the deployed version.
 
-Pure: it is told what is there, and must not ask.
+Sends no requests; the state on Modal is passed in.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from reel_modal._costs.rates import Rates
+from reel_modal.backends.modal.deployment import Verification
 from reel_modal.deploy.console import columns
 from reel_modal.errors import NotDeployedError
 from reel_modal.functions.contract import spec_row
 from reel_modal.functions.specs import FunctionSpec
-from reel_modal.pricing import Rates
-from reel_modal.verification import Verification
 
 __all__ = ["Plan", "PlannedFunction", "make_plan"]
 
@@ -24,11 +24,11 @@ class PlannedFunction:
     """One function of a plan.
 
     Attributes:
-        name: Of the function.
-        resources: As text, by field.
-        image: A short name of the image, the same for the same packages.
-        usd_per_hour: What one container costs while it is there; the dearest of several GPUs.
-        changes: What differs from what is deployed now, a line each; None when that is not known.
+        name: Name of the function.
+        resources: The resources as text, by field.
+        image: Short name of the image, equal for equal packages.
+        usd_per_hour: Price of one running container; for several GPUs, that of the most expensive one.
+        changes: Differences from the deployed function, one line each; None if unknown.
     """
 
     name: str
@@ -40,15 +40,15 @@ class PlannedFunction:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be deployed, and under which name.
+    """The app that would be deployed.
 
     Attributes:
         app: The app's full name.
         environment: production, staging, development or test.
-        functions: In the order of the table.
-        taken_away: Functions that are deployed now and would not be any more.
-        version: How often the app has been deployed; None when that is not known.
-        rates: Where the prices are from.
+        functions: The functions, in the order in which they are shown.
+        taken_away: Deployed functions that this deployment would remove.
+        version: Deployed version of the app; 0 if it is not deployed, None if unknown.
+        rates: The price table.
     """
 
     app: str
@@ -59,8 +59,8 @@ class Plan:
     rates: Rates
 
     def to_text(self) -> str:
-        """Return the plan as a table for a person."""
-        head = ("function", "GPU", "CPU", "memory", "time-out", "retries", "image", "secrets", "$/hour")
+        """Return the plan as readable text with a table."""
+        head = ("function", "GPU", "CPU", "memory", "timeout", "retries", "image", "secrets", "$/hour")
         rows = [
             (
                 each.name,
@@ -79,12 +79,12 @@ class Plan:
         now = f"is at version {self.version} now" if self.version else "is not deployed now"
         return "\n".join(
             [
-                f"{self.app} ({self.environment}) {now if self.version is not None else 'could not be asked about'}",
+                f"{self.app} ({self.environment}) {now if self.version is not None else 'could not be checked'}",
                 "",
                 columns([head, *rows]),
                 "",
                 *(f"image {name}: {packages}" for name, packages in images.items()),
-                f"$/hour of one container while it is there, by {self.rates.source} as of {self.rates.dated}",
+                f"$/hour of one running container, by {self.rates.source} as of {self.rates.dated}",
                 "",
                 *self._changes(),
             ]
@@ -93,15 +93,15 @@ class Plan:
     def _changes(self) -> Iterable[str]:
         for each in self.functions:
             if each.changes is None:
-                yield f"{each.name}: what is deployed now is not known"
+                yield f"{each.name}: the deployed version is unknown"
             elif not each.changes:
-                yield f"{each.name}: the same as is deployed"
+                yield f"{each.name}: same as deployed"
             else:
                 yield from (f"{each.name}: {change}" for change in each.changes)
-        yield from (f"{name}: would be taken away" for name in self.taken_away)
+        yield from (f"{name}: would be removed" for name in self.taken_away)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the plan for JSON."""
+        """Return the plan as a JSON object."""
         return {
             "app": self.app,
             "environment": self.environment,
@@ -121,46 +121,53 @@ class Plan:
 
 
 def make_plan(
-    app: str, environment: str, specs: Iterable[FunctionSpec], rates: Rates, there: Verification | None
+    app: str, environment: str, specs: Iterable[FunctionSpec], rates: Rates, verification: Verification | None
 ) -> Plan:
-    """Return the plan for `specs`, where `there` is what was found on Modal, or None when nobody could be asked.
+    """Return the plan for `specs`.
+
+    Args:
+        app: The app's full name.
+        environment: production, staging, development or test.
+        specs: The functions to deploy.
+        rates: The price table.
+        verification: The state on Modal; None if it is unknown.
 
     Raises:
-        ConfigError: No price of a GPU is known.
+        ConfigError: The price of a GPU is unknown.
     """
-    changes = _changes(there)
+    changes = _changes(verification)
     planned = tuple(_planned(spec, rates, changes.get(spec.name)) for spec in specs)
     names = {each.name for each in planned}
-    held = None if there is None else there.held
-    version = None if there is None else (0 if held is None else held.version)
+    deployed = None if verification is None else verification.deployed
+    version = None if verification is None else (0 if deployed is None else deployed.version)
     return Plan(
         app=app,
         environment=environment,
         functions=planned,
-        taken_away=tuple(sorted((held.functions if held else frozenset()) - names)),
+        taken_away=tuple(sorted((deployed.functions if deployed else frozenset()) - names)),
         version=version,
         rates=rates,
     )
 
 
-def _changes(there: Verification | None) -> dict[str, tuple[str, ...]]:
-    if there is None:
+def _changes(verification: Verification | None) -> dict[str, tuple[str, ...]]:
+    if verification is None:
         return {}
-    found: dict[str, tuple[str, ...]] = {}
-    for check in there.checks:
+    changes: dict[str, tuple[str, ...]] = {}
+    for check in verification.checks:
         if isinstance(check.error, NotDeployedError):
-            found[check.function] = ("is not deployed",)
+            changes[check.function] = ("is not deployed",)
         else:
-            found[check.function] = tuple(
-                f"{each.field}: {each.there} becomes {each.here}" for each in check.differences
+            changes[check.function] = tuple(
+                f"{each.field}: {each.deployed} becomes {each.local}" for each in check.differences
             )
-    return found
+    return changes
 
 
 def _planned(spec: FunctionSpec, rates: Rates, changes: tuple[str, ...] | None) -> PlannedFunction:
     row = spec_row(spec)
-    dearest = max(
+    highest_rate = max(
         rates.usd_per_second(gpu=gpu, cpu=spec.cpu, memory_mb=spec.memory_mb) for gpu in spec.gpu or (None,)
     )
     image = hashlib.sha256(row["image"].encode()).hexdigest()[:8]
-    return PlannedFunction(spec.name, row, image, dearest * 3600, changes)
+    return PlannedFunction(spec.name, row, image, highest_rate * 3600, changes)

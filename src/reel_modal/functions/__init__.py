@@ -1,1 +1,1 @@
-"""The render functions: one body each, the same on a Modal GPU and on this machine."""
+"""Render functions: one implementation each, used both on Modal and on this machine."""

@@ -1,6 +1,6 @@
-"""The Modal app: three thin functions over the bodies that run locally as well. `modal deploy -m` reads it.
+"""The Modal app, loaded by `modal deploy -m`: three thin wrappers of the functions that also run locally.
 
-It must hold no work of its own, and nothing of this package imports it: a host looks functions up by name.
+No module of this package imports it: a host looks up functions by name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import modal
 from modal.file_pattern_matcher import FilePatternMatcher
 
-from reel_modal.config import JOB_VARIABLES, Settings
+from reel_modal._support.modal_logging import hide_headers
 from reel_modal.functions.contract import Contract, local_contract
 from reel_modal.functions.shipped_models import models_to_ship
 from reel_modal.functions.specs import (
@@ -23,7 +23,7 @@ from reel_modal.functions.specs import (
     chosen_functions,
     load_specs,
 )
-from reel_modal.modal_logging import hide_headers
+from reel_modal.settings import JOB_VARIABLES, Settings
 
 __all__ = ["app"]
 
@@ -31,7 +31,7 @@ hide_headers()  # in a container and in the process that publishes
 
 _SPECS = load_specs()
 _CHOSEN = chosen_functions()
-# In a container it is what was deployed, not what the container's own environment would give.
+# In a container, use the deployed contract: the container's environment could give another one.
 _CONTRACT = local_contract() if modal.is_local() else Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
 
 _SETTINGS = Settings.from_env()
@@ -46,13 +46,13 @@ def _image(spec: ImageSpec) -> modal.Image:
     image = modal.Image.debian_slim(python_version=spec.python_version)
     if spec.apt:
         image = image.apt_install("--no-install-recommends", *spec.apt).env(_GPU_ENVIRONMENT)
-    # By itself modal takes Python files alone.
+    # By default, modal adds only Python files.
     ignored = ~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
     return image.pip_install(*spec.pip).add_local_python_source("reel_modal", ignore=ignored)
 
 
 def _environment() -> dict[str, str | None]:
-    # The container imports this module again, and must come to the same app; receipts go by the same rates.
+    # The container imports this module again and must define the same app; it also needs the same price list.
     names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES", *JOB_VARIABLES)
     same = {name: os.environ[name] for name in names if name in os.environ}
     return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
@@ -67,11 +67,11 @@ def _image_of(spec: FunctionSpec) -> modal.Image:
 
 
 def _options(spec: FunctionSpec) -> dict[str, Any]:
-    """Return the table's row in modal's words."""
-    # A container sees the cores of its host, of which it has reserved a few.
+    """Return `spec` as arguments of `modal.App.function`."""
+    # A container sees all cores of its host, but has reserved only some of them.
     env: dict[str, str | None] = {**_environment(), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
     if spec.gpu:
-        # A GPU that is paid for and does not start is an error, not a slow job.
+        # If a paid GPU does not start, fail instead of running slowly on the CPU.
         env["REEL_MODAL_UPSCALE_PROVIDER"] = "cuda"
     return {
         "image": _image_of(spec),
@@ -89,8 +89,8 @@ def _options(spec: FunctionSpec) -> dict[str, Any]:
 
 
 def _function(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function of the table, unless this deployment leaves it out."""
-    return app.function(**_options(_SPECS[name])) if name in _CHOSEN else lambda body: body
+    """Return a decorator that registers the function on Modal if this deployment includes it."""
+    return app.function(**_options(_SPECS[name])) if name in _CHOSEN else lambda function: function
 
 
 @_function("render_overlay")
@@ -128,7 +128,7 @@ def apply_upscale(request: dict[str, object]) -> dict[str, object]:
     scaledown_window=2,
 )
 def contract() -> dict[str, str]:
-    """Say what this deployment was made from, and which source, bodies and ffmpeg its containers really have."""
-    from reel_modal.functions.container import what_runs_here
+    """Return the contract of this deployment, and the actual source, functions and ffmpeg of its containers."""
+    from reel_modal.functions.container import container_facts
 
-    return {"contract": _CONTRACT.to_json(), **what_runs_here()}
+    return {"contract": _CONTRACT.to_json(), **container_facts()}

@@ -1,6 +1,6 @@
-"""What a Modal container does around a function body: settings, events through a queue, the body itself.
+"""Run a job in a Modal container: settings, cancellation, and events through a queue.
 
-Imported inside containers alone; it must not know what the bodies do.
+Imported only inside containers.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from typing import Final, Self
 import modal
 from modal.exception import InputCancellation
 
-from reel_modal.config import Settings
+from reel_modal._costs.rates import load_rates
+from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._progress.events import ProgressEvent
 from reel_modal.errors import FFmpegError, JobCancelledError
-from reel_modal.functions.bodies import NAMES, run_body
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.contract import Contract, ffmpeg_text, source_hash, spec_row
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
+from reel_modal.functions.runner import FUNCTION_NAMES, run_job
 from reel_modal.functions.shipped_models import with_shipped_models
 from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT, load_specs
-from reel_modal.media import find_ffmpeg
-from reel_modal.pricing import load_rates
-from reel_modal.progress.events import ProgressEvent
+from reel_modal.settings import Settings
 
-__all__ = ["END", "heeding_cancellation", "run_in_container", "what_runs_here"]
+__all__ = ["END", "container_facts", "heeding_cancellation", "run_in_container"]
 
 _log = logging.getLogger(__name__)
 
 END: Final = "end"
-"""What follows the last event of a call."""
+"""Marks the end of a call's events."""
 
 _PARTITION_SECONDS: Final = 4 * 3600
-"""How long the events of a call are kept after the last one: for a host that was away, and no longer."""
+"""Time for which the events of a call are kept after the last one, for a host that was offline."""
 
 _FLUSH_SECONDS: Final = 10.0
 _jobs = itertools.count()
-"""Of this container, which Modal starts for its first one."""
+"""Counter of the jobs of this container; Modal started the container for the first one."""
 
 
 def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, object]:
-    """Run the body `name` for `payload`, and return its result as JSON holds it.
+    """Run the function `name` for `payload`; return its result as a JSON-compatible dict.
 
     Args:
-        name: Of the function.
-        payload: The request's `to_dict()`, and `submitted_at` where the host says it.
+        name: Name of the function.
+        payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
 
     Raises:
-        InputCancellation: Modal cancelled the call; it takes note of that.
-        ReelModalError: What the body raises.
+        InputCancellation: Modal cancelled the call; Modal's runtime handles this exception.
+        ReelModalError: The function failed.
     """
     cold = next(_jobs) == 0
-    asked = {key: value for key, value in payload.items() if key != SUBMITTED_AT}
+    request = {key: value for key, value in payload.items() if key != SUBMITTED_AT}
     submitted_at = payload.get(SUBMITTED_AT)
     meter = Meter(
         _machine(name),
@@ -69,31 +69,31 @@ def run_in_container(name: str, payload: Mapping[str, object]) -> dict[str, obje
     )
     with heeding_cancellation() as cancellation, _EventSender(modal.current_function_call_id()) as sender:
         settings = with_shipped_models(Settings.from_env())
-        made = run_body(name, asked, settings=settings, send=sender.send, cancellation=cancellation, meter=meter)
-    return made | {"cold_start": cold}
+        result = run_job(name, request, settings=settings, send=sender.send, cancellation=cancellation, meter=meter)
+    return result | {"cold_start": cold}
 
 
-def what_runs_here() -> dict[str, str]:
-    """Return the source, bodies and ffmpeg that this container really has."""
+def container_facts() -> dict[str, str]:
+    """Return the actual source hash, functions and ffmpeg of this container."""
     try:
         ffmpeg = find_ffmpeg()
         number = ".".join(map(str, ffmpeg.version))
-        found = {"ffmpeg": ffmpeg_text(number, ffmpeg.origin), "ffmpeg_build": str(ffmpeg)}
+        versions = {"ffmpeg": ffmpeg_text(number, ffmpeg.origin), "ffmpeg_build": str(ffmpeg)}
     except FFmpegError as error:
-        found = {"ffmpeg": error.message, "ffmpeg_build": error.message}
-    return {"source": source_hash(), "bodies": ", ".join(sorted(NAMES)), **found}
+        versions = {"ffmpeg": error.message, "ffmpeg_build": error.message}
+    return {"source": source_hash(), "bodies": ", ".join(sorted(FUNCTION_NAMES)), **versions}
 
 
 @contextmanager
 def heeding_cancellation() -> Iterator[CancellationToken]:
-    """Give a token that says when Modal cancels the call: a body then ends between two frames.
+    """Yield a token that is set when Modal cancels the call; the function then stops between two frames.
 
-    By itself Modal's runtime raises in the main thread, wherever that is. Compiled code may swallow that, as PyAV
-    does while it makes an error of its own: the job would go on until its container is killed. So that comes only to
-    a body which has not ended some seconds after it was asked to.
+    By default, Modal's runtime raises in the main thread at any point. Compiled code may swallow that exception, as
+    PyAV does while it creates one: the job would continue until its container is killed. Therefore the exception is
+    raised only if the function has not ended `BETWEEN_FRAMES_SECONDS` after the token was set.
 
     Raises:
-        InputCancellation: The body ended since it was cancelled.
+        InputCancellation: The function ended because it was cancelled.
     """
     token = CancellationToken()
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
@@ -101,16 +101,16 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
         return
     main_thread = threading.get_ident()
     ended, ending = threading.Event(), threading.Lock()
-    # A signal handler may come in the midst of anything; of all that tells a thread, only this may be used there.
-    asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+    # A signal handler can interrupt any code; to notify a thread, only SimpleQueue.put is safe there (reentrant).
+    signals: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def heed(_number: int, _frame: FrameType | None) -> None:
         if token.cancelled and not ended.is_set():
             raise InputCancellation("cancelled in the middle of a step")
-        asked.put(None)
+        signals.put(None)
 
     def pass_on() -> None:
-        asked.get()
+        signals.get()
         if ended.is_set():
             return
         token.cancel()
@@ -131,15 +131,15 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
                 ended.set()
         finally:
             signal.signal(signal.SIGUSR1, former)
-            asked.put(None)
+            signals.put(None)
 
 
 def _machine(name: str) -> Machine:
-    """Return what the function was deployed with."""
+    """Return the GPU and the price with which the function was deployed."""
     deployed = os.environ.get("REEL_MODAL_CONTRACT")
     row = Contract.from_json(deployed).functions.get(name) if deployed else None
     row = row or spec_row(load_specs()[name])
-    # Of several GPUs that will do, the first is the likeliest; which one it is, only its driver says.
+    # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
     named = row["gpu"].partition(",")[0]
     gpu = None if named == "none" else named
     rates = load_rates()
@@ -148,7 +148,7 @@ def _machine(name: str) -> Machine:
 
 
 class _EventSender:
-    """Puts events into the call's partition of the queue from a thread of its own: rendering never waits for it."""
+    """Send events to the call's queue partition from a background thread, so that rendering never waits."""
 
     def __init__(self, call_id: str | None) -> None:
         self._call_id = call_id
@@ -168,20 +168,20 @@ class _EventSender:
             self._thread.join(_FLUSH_SECONDS)
 
     def send(self, event: ProgressEvent) -> None:
-        """Take `event`; it is sent as soon as the queue takes it."""
+        """Enqueue `event` for the background thread."""
         self._pending.put(event)
 
     def _run(self) -> None:
         try:
             self._deliver()
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged and the rendering goes on
-            # A job without news is still a job; its listeners see the plan instead, and say so.
+        except Exception:  # noqa: BLE001 - every error is logged and rendering continues
+            # The job continues without events; its listeners fall back to the plan and report that.
             _log.exception("the events of %s could not be sent", self._call_id)
 
     def _deliver(self) -> None:
-        news = modal.Queue.from_name(EVENTS_QUEUE, create_if_missing=True)
-        # A job whose machine was taken away begins again under the same call.
-        before = [item["attempt"] for item in news.iterate(partition=self._call_id) if isinstance(item, dict)]
+        events = modal.Queue.from_name(EVENTS_QUEUE, create_if_missing=True)
+        # A job whose machine was preempted restarts under the same call.
+        before = [item["attempt"] for item in events.iterate(partition=self._call_id) if isinstance(item, dict)]
         attempt = 1 + max(before, default=0)
         ended = False
         while not ended:
@@ -190,5 +190,5 @@ class _EventSender:
                 batch.append(self._pending.get())
             ended = batch[-1] is None
             items = [END if event is None else asdict(replace(event, attempt=attempt)) for event in batch]
-            # A partition that is full, which is thousands of events, would take no more for ever.
-            news.put_many(items, timeout=_FLUSH_SECONDS, partition=self._call_id, partition_ttl=_PARTITION_SECONDS)
+            # The timeout is for a full partition (thousands of events), which would block forever.
+            events.put_many(items, timeout=_FLUSH_SECONDS, partition=self._call_id, partition_ttl=_PARTITION_SECONDS)

@@ -1,6 +1,6 @@
-"""What a render function gets besides its request: storage, reporter, settings, folder, cancellation.
+"""Context of a render function besides its request: storage, reporter, settings, folder, cancellation.
 
-It must know nothing of Modal or of worker processes: the backends build a context, the bodies use it.
+The backends create it; the functions use it.
 """
 
 from __future__ import annotations
@@ -13,52 +13,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from reel_modal.config import Settings
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import RenderResult, Usage
 from reel_modal.schema.requests import Request
+from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 
 __all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter"]
 
 BETWEEN_FRAMES_SECONDS: Final = 2.0
-"""How long a job that is asked to stop may take to its next frame, before it is stopped in the middle of a step."""
+"""Time for a cancelled job to reach its next frame, before it is stopped in the middle of a step."""
 
 _LEAST_SHARE: Final = 1 / 600
-"""Least time between two events, as a share of the time since the start: half a second after five minutes."""
+"""Minimum time between two events as a fraction of the elapsed time: half a second after five minutes."""
 
 
 class CancellationToken:
-    """A flag that a backend raises and a function looks at between frames; safe across threads."""
+    """A thread-safe flag that a backend sets and a function checks between frames."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the function to stop at its next frame."""
+        """Request that the function stops at its next frame."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether cancellation was requested."""
         return self._event.is_set()
 
 
 class Reporter:
-    """Turns a function's phases and frame counts into events, at most one each `interval_seconds`.
+    """Convert a function's phases and frame counts into events, at most one per `interval_seconds`.
 
-    The first and the last event of a phase always pass, so that a listener sees every phase begin and end. A long job
-    reports more seldom: a day of it makes some four thousand events, which any backend can keep.
+    The first and the last event of a phase are always sent, so that a listener sees each phase begin and end. Long
+    jobs report less often: a job of one day sends about 4,000 events, which any backend can store.
 
-    Any thread may report.
+    Thread-safe.
 
     Args:
-        send: Takes each event, one at a time, in the thread that reports: it must be quick.
-        interval_seconds: Least time between two events of one phase. Two a second keep a bar alive.
-        clock: Monotonic seconds.
-        attempt: 1 for the first try of the job; the backend counts retries.
+        send: Called with each event, one at a time, in the reporting thread; must return quickly.
+        interval_seconds: Minimum time between two events of one phase. Two per second keep a progress bar moving.
+        clock: Returns monotonic seconds.
+        attempt: 1 for the first attempt of the job; the backend counts retries.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Reporter:
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Report the phase `name`; the block calls what it is given with the units done so far."""
-        begun = self._clock()
+        """Report the phase `name`; yield a function to call with the number of units done so far."""
+        started_at = self._clock()
         done_so_far = 0
 
         def advance(done: int) -> None:
@@ -94,11 +94,11 @@ class Reporter:
 
         self._emit(name, 0, total)
         yield advance
-        self.seconds_by_phase[name] = self.seconds_by_phase.get(name, 0.0) + self._clock() - begun
+        self.seconds_by_phase[name] = self.seconds_by_phase.get(name, 0.0) + self._clock() - started_at
         self._emit(name, done_so_far if total is None else max(done_so_far, total), total)
 
     def pulse(self) -> None:
-        """Say how far the phase is, if it is time to: one that counts nothing still lives, as while bytes move."""
+        """Send the state of the phase if an event is due, even if no count has changed, as during a transfer."""
         now, state = self._clock(), self._now
         due = self._last_sent + max(self._interval_seconds, (now - self._started) * _LEAST_SHARE)
         if state is not None and now >= due:
@@ -123,27 +123,27 @@ class Reporter:
 
 
 def _ignore(event: ProgressEvent) -> None:
-    """Take an event that nobody listens to."""
+    """Discard an event."""
 
 
-def _announce_nothing(result: RenderResult, made: Path) -> None:
-    """Take a result of which no record is kept."""
+def _announce_nothing(result: RenderResult, output: Path) -> None:
+    """Write no receipt for a result."""
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """All that a function body may touch besides its request.
+    """Everything that a function may use besides its request.
 
     Attributes:
-        storage: Where the input comes from and the output goes.
-        workdir: An empty folder of the job's own; whoever made it removes it.
-        settings: The settings of the process that runs the body.
-        reporter: Takes phases and frame counts.
-        cancellation: Looked at between frames.
-        meter: Measures the receipt.
-        announce: Takes the result and its file right before that is published, to keep a record of it.
-        output_tags: What the output says of itself, as tags of its container.
-        places: The input's and the output's key as the storage knows them; None is for those of the request.
+        storage: Store of the input and the output.
+        workdir: An empty temporary directory for this job; its creator removes it.
+        settings: Settings of the process that runs the function.
+        reporter: Receives phases and frame counts.
+        cancellation: Checked between frames.
+        meter: Measures the usage.
+        announce: Called with the result and its file just before the file is published, to write the receipt.
+        output_tags: Tags to write to the output.
+        places: Storage keys of the input and the output; None means those in the request.
     """
 
     storage: Storage
@@ -156,15 +156,15 @@ class JobContext:
     output_tags: Mapping[str, str] = field(default_factory=dict)
     places: tuple[str, str] | None = None
 
-    def places_of(self, request: Request) -> tuple[str, str]:
-        """Return the input's and the output's key of `request` as the storage knows them."""
+    def resolve_keys(self, request: Request) -> tuple[str, str]:
+        """Return the storage keys of the input and the output of `request`."""
         return self.places or (request.input_key, request.output_key)
 
     def usage(self, model: str | None = None) -> Usage:
-        """Return the receipt so far; `model` is the network that made pixels."""
+        """Return the usage so far; `model` is the name of the network that was run."""
         return self.meter.usage(self.storage.traffic, model=model)
 
     def raise_if_cancelled(self, function: str) -> None:
-        """Raise JobCancelledError when somebody asked to stop."""
+        """Raise JobCancelledError if cancellation was requested."""
         if self.cancellation.cancelled:
             raise JobCancelledError("cancelled between two frames", function=function)

@@ -1,7 +1,7 @@
-"""What a deployment and its hosts must agree on: version, source, and each function's resources and parameters.
+"""Contract between a deployment and its hosts: version, source, and each function's resources and parameters.
 
-Pure but for reading this package's own files; it must not load modal. A deployment carries the contract that it was
-made from in the name of one more function, so that the two are published, and rolled back, in one step.
+Reads only this package's own files and does not import modal. A deployment stores its contract in the name of an
+additional function, so that both are published, and rolled back, in one step.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from reel_modal._version import VERSION
 from reel_modal.functions.requests import REQUESTS
 from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, load_specs
 from reel_modal.schema import RenderResult
-from reel_modal.version import VERSION
 
 __all__ = ["Contract", "Difference", "differences", "ffmpeg_text", "local_contract", "source_hash", "spec_row"]
 
@@ -28,30 +28,30 @@ _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not the same in a deployment and here.
+    """A field whose deployed and local values differ.
 
     Attributes:
-        field: Such as `gpu`, `image`, `source`.
-        there: What is deployed, for a person to read.
-        here: What this package would deploy.
+        field: Name of the field, such as `gpu`, `image`, `source`.
+        deployed: The deployed value as text.
+        local: The value that this package would deploy.
     """
 
     field: str
-    there: str
-    here: str
+    deployed: str
+    local: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.there} is deployed, {self.here} is here"
+        return f"{self.field}: {self.deployed} is deployed, {self.local} is local"
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What one version of this package, with one environment, deploys.
+    """Description of the deployment that one version of this package makes in one environment.
 
     Attributes:
-        version: Of the package.
+        version: Version of the package.
         source: Hash of its files.
-        functions: By name and field, as text: `gpu`, `timeout_seconds`, `signature`, …
+        functions: Values by function name and field, as text: `gpu`, `timeout_seconds`, `signature`, …
     """
 
     version: str
@@ -60,31 +60,31 @@ class Contract:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for all of it."""
+        """First 12 hexadecimal digits of the contract's SHA-256."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:_HASH_LENGTH]
 
     @property
     def name(self) -> str:
-        """The name of the function that says so on Modal, such as `contract-0-1-0-5f2b8c9e1d07`."""
+        """Name of the Modal function that stands for this contract, such as `contract-0-1-0-5f2b8c9e1d07`."""
         # A dot in a function's name would make it a method.
         version = "".join(letter if letter.isalnum() else "-" for letter in self.version)
         return f"{_PREFIX}{version}-{self.hash}"
 
     @staticmethod
     def name_among(names: Iterable[str]) -> str | None:
-        """Return which of the names of a deployment's functions is that of a contract, if one is."""
+        """Return the name of the contract function among the function names of a deployment; None if not found."""
         return next((name for name in sorted(names) if name.startswith(_PREFIX)), None)
 
     def to_json(self) -> str:
-        """Return the contract as one line."""
+        """Return the contract as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read it back.
+        """Parse the text that `to_json` returned.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is not a contract.
         """
         try:
             raw = json.loads(text)
@@ -93,42 +93,43 @@ class Contract:
             }
             return cls(str(raw["version"]), str(raw["source"]), functions)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no contract: {text[:200]!r}") from error
+            raise ValueError(f"not a valid contract: {text[:200]!r}") from error
 
 
 def local_contract(env: Mapping[str, str] | None = None, *, package: Path = _PACKAGE) -> Contract:
-    """Return the contract of this package, as it is on this machine's disk, with the environment `env`.
+    """Return the contract of the package files on this machine, with the environment variables `env`.
 
     Raises:
-        ConfigError: The environment cannot be read; the message names the variable.
+        ConfigError: A variable is not valid; the message names it.
     """
     rows = {name: spec_row(spec) | {"signature": _signature(name)} for name, spec in load_specs(env).items()}
     return Contract(VERSION, source_hash(package), rows)
 
 
-def differences(name: str, there: Contract, here: Contract) -> list[Difference]:
-    """Return what is not the same for the function `name`."""
-    found = [
-        Difference(what, getattr(there, what), getattr(here, what))
-        for what in ("version", "source")
-        if getattr(there, what) != getattr(here, what)
+def differences(name: str, deployed: Contract, local: Contract) -> list[Difference]:
+    """Return the fields of the function `name` that differ."""
+    changed = [
+        Difference(attribute, getattr(deployed, attribute), getattr(local, attribute))
+        for attribute in ("version", "source")
+        if getattr(deployed, attribute) != getattr(local, attribute)
     ]
-    old, new = there.functions.get(name, {}), here.functions.get(name, {})
+    old, new = deployed.functions.get(name, {}), local.functions.get(name, {})
     keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key)]
-    return found + [Difference(key, *_apart(old.get(key, "nothing"), new.get(key, "nothing"))) for key in keys]
+    return changed + [Difference(key, *_apart(old.get(key, "nothing"), new.get(key, "nothing"))) for key in keys]
 
 
 def _apart(old: str, new: str) -> tuple[str, str]:
-    """Return what of two lists is not in the other one."""
-    there, here = old.split(", "), new.split(", ")
-    gone, came = [part for part in there if part not in here], [part for part in here if part not in there]
-    return ", ".join(gone) or "nothing", ", ".join(came) or "nothing"
+    """Return, for each of two lists as text, the entries that the other one lacks."""
+    deployed, local = old.split(", "), new.split(", ")
+    removed = [part for part in deployed if part not in local]
+    added = [part for part in local if part not in deployed]
+    return ", ".join(removed) or "nothing", ", ".join(added) or "nothing"
 
 
 def source_hash(package: Path = _PACKAGE) -> str:
-    """Return a hash of the files of the package that a deployment sends.
+    """Return a hash of the package files that a deployment sends.
 
-    Line ends of code do not count, so that the same commit has the same hash on every system.
+    Line endings of code are normalized, so that the same commit has the same hash on every system.
     """
     digest = hashlib.sha256()
     files = (path for path in package.rglob("*") if path.suffix in SHIPPED_SUFFIXES)
@@ -142,16 +143,16 @@ def source_hash(package: Path = _PACKAGE) -> str:
 
 
 def spec_row(spec: FunctionSpec) -> dict[str, str]:
-    """Return the resources of a function as text, for tables and for comparing."""
+    """Return the resources of a function as text, for tables and comparisons."""
     row = {}
-    for known in dataclasses.fields(spec):
-        if known.name != "name":
-            row[known.name] = _text(getattr(spec, known.name))
+    for each in dataclasses.fields(spec):
+        if each.name != "name":
+            row[each.name] = _text(getattr(spec, each.name))
     return row | {"ffmpeg": ffmpeg_text(spec.image.ffmpeg, "imageio-ffmpeg")}
 
 
 def ffmpeg_text(version: str, origin: str) -> str:
-    """Return which ffmpeg does everything but hardware encoding and decoding: `9.0.2 from imageio-ffmpeg`."""
+    """Return the ffmpeg for everything except hardware encoding and decoding: `9.0.2 from imageio-ffmpeg`."""
     return f"{version} from {origin}"
 
 
@@ -170,5 +171,5 @@ def _signature(name: str) -> str:
 
 
 def _fields(kind: type[Any]) -> str:
-    # The annotations are text in the source, so they are the same under every version of Python.
-    return f"{kind.__name__}({', '.join(f'{known.name}: {known.type}' for known in dataclasses.fields(kind))})"
+    # The annotations are strings, as in the source, so they are the same in every version of Python.
+    return f"{kind.__name__}({', '.join(f'{each.name}: {each.type}' for each in dataclasses.fields(kind))})"

@@ -1,6 +1,6 @@
-"""How a framing request is carried out on one clip: sizes, times, and by whom the frames are made.
+"""Plan a framing request for one clip: sizes, times and engine.
 
-It looks at the request and at what the probe says, and must not touch a frame.
+Uses only the request and the probed headers and packets; decodes no frame.
 """
 
 from __future__ import annotations
@@ -10,60 +10,61 @@ from fractions import Fraction
 from math import floor
 from typing import Final, Literal, Self, TypeAlias
 
-from reel_modal.config import Settings
+from reel_modal._ffmpeg.filtergraph import suits
+from reel_modal._rendering.framing import CropTrack, Layout, color_for_height, output_size
+from reel_modal._rendering.resampling import Rect
+from reel_modal._smart_render import Trim
 from reel_modal.errors import RequestError
-from reel_modal.ffmpeg_graph import suits
-from reel_modal.frames import ColorTags
 from reel_modal.functions.output_rate import rendered_rate
 from reel_modal.functions.pictures import RenderedFormat, rendered_format
 from reel_modal.media import MediaInfo, picture_shown_at
+from reel_modal.media.frames import ColorTags
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.output_rate import MOST_LATE_FRAMES
 from reel_modal.media.probing import scanned
-from reel_modal.rendering.framing import CropTrack, Layout, color_for_height, output_size
-from reel_modal.rendering.resampling import Window
 from reel_modal.schema import Degradation, FramingRequest, Timeline
-from reel_modal.smart_render import Trim
+from reel_modal.settings import Settings
 
 __all__ = ["Engine", "FramingPlan"]
 
 Engine: TypeAlias = Literal["opencv-yuv420p", "opencv-yuv420p10le", "ffmpeg-graph"]
-"""Who makes the frames: our own resampling, or one ffmpeg from the source to the output."""
+"""Engine that makes the frames: this package's resampling, or one ffmpeg process from the source to the output."""
 
-# A window that is cut at whole pixels may be off by this and is still the one that was asked for.
+# Maximum difference, in pixels, between a window at whole pixels and the requested one.
 _SAME_PX: Final = 0.25
 _ENGINES: Final[dict[RenderedFormat, Engine]] = {
     "yuv420p": "opencv-yuv420p",
     "yuv420p10le": "opencv-yuv420p10le",
 }
 _MOST_GRAPH_PIECES: Final = 50
-# In fewer there may be no picture whose time is one of a frame, and ffmpeg makes none then.
+# With fewer frames, no source frame may match the time of an output frame, and ffmpeg then makes none.
 _FEWEST_GRAPH_FRAMES: Final = 3
 _MOST_FPS: Final = Fraction(240)
-# The picture at a moment began at most this long before it if pictures come evenly: one frame, and rounded times.
+# If frames are evenly spaced, the frame shown at a time begins at most this long before: one frame, plus rounding.
 _LATE_FRAMES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FramingPlan:
-    """Everything that is known before the first frame.
+    """Everything that is known before the first frame is decoded.
 
     Attributes:
-        media: The source, turned as the request asks.
-        timeline: Its moments in the output.
-        first_seconds: Time of the first picture that is seen, on the source's own clock.
-        fps: Of the output.
-        frame_count: Of the output.
-        layout: Where the crop goes.
-        track: Where the crop is.
-        color: Tags of the output.
-        engine: Who makes the frames.
-        still: The part of the source that fills the output all the time, in whole pixels; None where it moves.
-        notes: What is not as asked.
-        in_part: Whether packets around the part that is shown are not here, of a file without an index of them.
-        fps_asked: Whether the request says at which rate.
-        pixel_format: Of rendered frames.
-        keeps_times: Whether each picture keeps its own time, since the rate varies and the request asks for that.
+        media: The source, rotated as requested.
+        timeline: Maps source time to output time.
+        first_seconds: Timestamp of the first visible frame, on the source's own clock.
+        fps: Frame rate of the output.
+        frame_count: Number of frames in the output.
+        layout: Placement of the crop in the output.
+        track: Position of the crop in the source over time.
+        color: Colour tags of the output.
+        engine: Engine that makes the frames.
+        still: (left, top, width, height) of the source area that fills the output throughout, in whole pixels; None
+            if no single area does.
+        notes: Deviations from the request.
+        in_part: Whether packets outside the shown part were not fetched, of a file without a packet index.
+        fps_requested: Whether the request names the frame rate.
+        pixel_format: Pixel format of rendered frames.
+        keeps_times: Whether each frame keeps its own time: the rate varies, and the request asks to keep it.
     """
 
     media: MediaInfo
@@ -78,7 +79,7 @@ class FramingPlan:
     still: tuple[int, int, int, int] | None
     notes: tuple[Degradation, ...]
     in_part: bool = False
-    fps_asked: bool = False
+    fps_requested: bool = False
     pixel_format: RenderedFormat = "yuv420p"
     keeps_times: bool = False
 
@@ -86,13 +87,13 @@ class FramingPlan:
     def of(
         cls, request: FramingRequest, media: MediaInfo, settings: Settings, *, fetched_in_part: bool = False
     ) -> Self:
-        """Plan `request` for the clip `media`.
+        """Return the plan for `request` and the clip `media`.
 
         Args:
-            request: What is kept.
+            request: The parts to keep.
             media: The clip.
-            settings: How long it may be.
-            fetched_in_part: Whether only the part that is kept is here: then the first pictures name the rate.
+            settings: Limits of the clip.
+            fetched_in_part: Whether only the kept part was fetched; the first frames then determine the rate.
 
         Raises:
             RequestError: The request does not fit the clip.
@@ -128,20 +129,20 @@ class FramingPlan:
             pixel_format=samples,
             still=still,
             notes=tuple(_moved_inside(request, media, length)),
-            fps_asked=isinstance(request.output_rate, Fraction),
+            fps_requested=isinstance(request.output_rate, Fraction),
             keeps_times=rate is None,
         )
 
     @property
     def length_seconds(self) -> Fraction:
-        """Seconds of the output."""
+        """Duration of the output in seconds."""
         return self.timeline.duration_seconds if self.keeps_times else self.frame_count / self.fps
 
     @property
     def encoded_fps(self) -> Fraction:
-        """The rate that the encoder is told: pictures that keep their times come as much faster as the fastest piece.
+        """Nominal frame rate for the encoder: frames that keep their times are as dense as in the fastest piece.
 
-        A player or tool that goes by a lower rate would find two pictures at one time.
+        With a lower rate, a player or tool that uses it would find two frames at the same time.
         """
         fastest = max(piece.speed for piece in self.timeline.pieces)
         if not self.keeps_times or fastest <= 1:
@@ -150,12 +151,12 @@ class FramingPlan:
 
     @property
     def most_late_frames(self) -> float:
-        """How late a picture may be shown; see `FrameGrid`."""
+        """Maximum delay of a source frame, in output frames; see `FrameGrid`."""
         return 0 if self.media.constant_rate or self.fps != self.media.fps else MOST_LATE_FRAMES
 
     @property
     def trim(self) -> Trim:
-        """What is kept: of a constant rate, from the picture that is nearest to another one."""
+        """The part to keep; at a constant rate, its start is rounded to the nearest frame."""
         if not self.media.constant_rate:
             start = self.timeline.source_start
             end = self.timeline.source_end or start + self.frame_count / self.fps
@@ -165,18 +166,18 @@ class FramingPlan:
 
     @property
     def remakes(self) -> str:
-        """Why every picture has to be made anew; empty where the clip is only trimmed."""
+        """Reason why every frame must be re-encoded; empty if the clip is only trimmed."""
         whole = self.still == (0, 0, *self.media.size) and self.media.sample_aspect_ratio == 1
         reasons = {
-            "the request crops or resizes it": not whole or self.layout.size != self.media.size,
-            "its pictures are turned": self.media.orientation != Orientation(),
+            "the request crops or resizes the clip": not whole or self.layout.size != self.media.size,
+            "its frames are rotated": self.media.orientation != Orientation(),
             "the request changes its speed": any(piece.speed != 1 for piece in self.timeline.pieces),
-            "the request asks for a picture of each field": self.media.deinterlace == "field",
+            "the request asks for one frame per field": self.media.deinterlace == "field",
             "the request changes its frame rate": self.fps != self.media.fps,
             "its frame rate varies, and the request asks for a constant one": (
-                self.fps_asked and not self.media.constant_rate
+                self.fps_requested and not self.media.constant_rate
             ),
-            "it is large, so that only a part of it was fetched, and copying wants to know all its packets": (
+            "it is large, so only a part of it was fetched, and copying needs the list of all packets": (
                 self.in_part
             ),
         }
@@ -184,7 +185,7 @@ class FramingPlan:
 
 
 def _turned(media: MediaInfo, degrees: int) -> MediaInfo:
-    """Return the clip as it is after a further clockwise turn."""
+    """Return the clip after a further clockwise rotation."""
     if degrees == 0:
         return media
     orientation = Orientation((media.orientation.rotation_degrees + degrees) % 360, media.orientation.mirrored)
@@ -202,21 +203,21 @@ def _turned(media: MediaInfo, degrees: int) -> MediaInfo:
 def _measured(
     request: FramingRequest, media: MediaInfo, settings: Settings, *, fetched_in_part: bool
 ) -> tuple[MediaInfo, Fraction]:
-    """Return the clip and how long its picture lasts, as exactly as the request needs it.
+    """Return the clip and its video duration, as exactly as the request needs it.
 
-    A trim that ends well within what the headers say makes it needless to read the whole file.
+    If a trim ends well before the end that the headers give, the whole file need not be read.
     """
-    said, end = media.duration_seconds, request.trim_end_seconds
-    known = media.constant_rate or media.rate_by_all or fetched_in_part
-    within = known and said is not None and end is not None and end <= said - 1 / media.fps
-    if said is not None and within and (fetched_in_part or _reaches(media, end or said)):
-        return media, said
+    stated, end = media.duration_seconds, request.trim_end_seconds
+    rate_known = media.constant_rate or media.rate_by_all or fetched_in_part
+    within = rate_known and stated is not None and end is not None and end <= stated - 1 / media.fps
+    if stated is not None and within and (fetched_in_part or _reaches(media, end or stated)):
+        return media, stated
     media = scanned(media, settings.limits)
     return media, media.scan.duration_seconds if media.scan else Fraction(0)
 
 
 def _reaches(media: MediaInfo, end: Fraction) -> bool:
-    """Return whether there are pictures up to `end`: a file that breaks off has the headers of the whole one."""
+    """Return whether the file has frames up to `end`; a truncated file has the headers of the complete one."""
     if not media.has_index:
         return True
     shown = picture_shown_at(media, media.start_seconds + end)
@@ -224,7 +225,7 @@ def _reaches(media: MediaInfo, end: Fraction) -> bool:
 
 
 def _first_seconds(media: MediaInfo, timeline: Timeline) -> Fraction:
-    """Return when the picture comes that is on the screen at the first moment that is kept."""
+    """Return the timestamp of the source frame that is shown at the start of the kept part."""
     if timeline.source_start == 0:
         return media.start_seconds
     moment = media.start_seconds + timeline.source_start
@@ -232,7 +233,7 @@ def _first_seconds(media: MediaInfo, timeline: Timeline) -> Fraction:
 
 
 def _still(track: CropTrack, layout: Layout, timeline: Timeline) -> tuple[int, int, int, int] | None:
-    """Return (left, top, width, height) in whole pixels where one window fills the output all the time."""
+    """Return (left, top, width, height) in whole pixels if one window fills the output throughout, else None."""
     if timeline.source_end is None:
         return None
     crop = track.still(timeline.source_start, timeline.source_end)
@@ -245,12 +246,12 @@ def _still(track: CropTrack, layout: Layout, timeline: Timeline) -> tuple[int, i
     whole = _whole_pixels(placement.source)
     if whole is None or whole == (0, 0, *track.frame_size):
         return whole
-    # Chroma begins at every second pixel.
+    # A chroma sample of 4:2:0 covers two pixels in each direction.
     return whole if all(number % 2 == 0 for number in whole) else None
 
 
-def _whole_pixels(window: Window) -> tuple[int, int, int, int] | None:
-    """Return the window with its edges at whole pixels, None where they are not near enough."""
+def _whole_pixels(window: Rect) -> tuple[int, int, int, int] | None:
+    """Return the window with its edges at whole pixels; None if they are not near enough."""
     edges = (window.left, window.top, window.left + window.width, window.top + window.height)
     left, top, right, bottom = (round(edge) for edge in edges)
     off = max(abs(edge - whole) for edge, whole in zip(edges, (left, top, right, bottom), strict=True))
@@ -258,11 +259,11 @@ def _whole_pixels(window: Window) -> tuple[int, int, int, int] | None:
 
 
 def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -> list[Degradation]:
-    """Say what of the request lay outside of the clip and was moved inside."""
+    """Return notes on trims and crops that were outside of the clip and were moved inside."""
     notes: list[Degradation] = []
     end = request.trim_end_seconds
     if end is not None and end - length > 1 / (2 * media.fps):
-        message = f"the trim ends at {float(end):g} s, the clip at {float(length):g}"
+        message = f"the trim ends at {float(end):g} s; the clip ends at {float(length):g} s"
         notes.append(Degradation("trim_shortened", message))
     outside = 0
     for keyframe in request.crop:
@@ -273,7 +274,7 @@ def _moved_inside(request: FramingRequest, media: MediaInfo, length: Fraction) -
     if outside:
         width, height = request.video_size or media.size
         message = (
-            f"{outside} of {len(request.crop)} crops reached out of the {width}x{height} frame and were moved inside"
+            f"{outside} of {len(request.crop)} crops extended beyond the {width}x{height} frame and were moved inside"
         )
         notes.append(Degradation("crop_moved", message))
     return notes

@@ -1,7 +1,4 @@
-"""Measures what a job uses, inside the process that runs it.
-
-It must not know what the job does, nor where prices come from: the one place that measures receipts.
-"""
+"""Measure the resources that a job uses, inside the process that runs it."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reel_modal._version import VERSION
 from reel_modal.schema.usage import Usage
 from reel_modal.storage.base import Traffic
-from reel_modal.version import VERSION
 
 __all__ = ["Machine", "Meter", "seconds_since_process_start"]
 
@@ -24,12 +21,12 @@ _KIB: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a job runs on, as far as it costs.
+    """GPU and price of the machine that runs a job.
 
     Attributes:
-        gpu: Such as `T4`; None for none.
-        usd_per_second: Of the whole container; 0 for this machine.
-        rates_dated: Of when that is; empty for this machine.
+        gpu: GPU type such as `T4`; None without a GPU.
+        usd_per_second: Price of the whole container; 0 for this machine.
+        rates_dated: Date of the price; empty for this machine.
     """
 
     gpu: str | None = None
@@ -38,14 +35,14 @@ class Machine:
 
 
 class Meter:
-    """Measures from its construction on.
+    """Measure the usage of a job, from construction on.
 
     Args:
-        machine: What the job runs on.
-        submitted_at: Unix time of the submission; None where nobody said it.
-        startup_seconds: What the process has taken to get here, where it was started for this job.
-        clock: Monotonic seconds.
-        wall_clock: Unix time.
+        machine: The machine that runs the job.
+        submitted_at: Unix time of the submission; None if unknown.
+        startup_seconds: Startup time of the process, if it was started for this job.
+        clock: Returns monotonic seconds.
+        wall_clock: Returns Unix time.
     """
 
     def __init__(
@@ -60,14 +57,14 @@ class Meter:
         self._machine = machine
         self._startup_seconds = startup_seconds
         self._clock = clock
-        self._begun = clock()
+        self._started_at = clock()
         self._queue_seconds = (
             None if submitted_at is None else max(0.0, wall_clock() - submitted_at - startup_seconds)
         )
 
     def usage(self, traffic: Traffic, *, model: str | None = None) -> Usage:
-        """Return what has been used so far."""
-        seconds = self._clock() - self._begun
+        """Return the usage so far."""
+        seconds = self._clock() - self._started_at
         held = self._startup_seconds + seconds
         return Usage(
             queue_seconds=self._queue_seconds,
@@ -86,9 +83,9 @@ class Meter:
 
 
 def seconds_since_process_start() -> float:
-    """Return how long this process has been running; 0 where the system does not say."""
+    """Return the seconds since this process started; 0 if the system does not report it."""
     try:
-        # The name in parentheses may hold spaces; the start, in ticks since boot, is the 20th field behind it.
+        # The name in parentheses may contain spaces; the start, in ticks since boot, is the 20th field after it.
         fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         ticks = float(fields[19])
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
@@ -100,7 +97,7 @@ def seconds_since_process_start() -> float:
 def _peak_memory_bytes() -> int:
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # on Windows
         return 0
     unit = 1 if sys.platform == "darwin" else _KIB
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -1,14 +1,14 @@
-"""At which rate a clip is rendered: its own, one that keeps its pictures, one that was asked for, or none."""
+"""Frame rate of a rendered clip: its own, a constant one that keeps its frames, a requested one, or variable."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from reel_modal.config import Settings
-from reel_modal.frames import Frame
 from reel_modal.media import MediaInfo
+from reel_modal.media.frames import Frame
 from reel_modal.media.picture_end import picture_end
 from reel_modal.schema.requests import Request
+from reel_modal.settings import Settings
 
 __all__ = ["PictureTimes", "refuses_copying", "rendered_rate"]
 
@@ -16,34 +16,34 @@ _TICK_SECONDS = Fraction(1, 90_000)
 
 
 def rendered_rate(request: Request, media: MediaInfo) -> Fraction | None:
-    """Return the constant rate at which `media` is rendered; None keeps the time of each picture.
+    """Return the constant rate at which `media` is rendered; None keeps the time of each frame.
 
     Args:
-        request: Says which.
+        request: The request, with its frame rate option.
         media: The source, with the rate of the whole clip; see `rated`.
     """
-    asked = request.output_rate
-    if isinstance(asked, Fraction):
-        return asked
-    return media.fps if asked == "constant" or media.constant_rate else None
+    requested = request.output_rate
+    if isinstance(requested, Fraction):
+        return requested
+    return media.fps if requested == "constant" or media.constant_rate else None
 
 
 def refuses_copying(request: Request, media: MediaInfo) -> str:
-    """Return why no picture can be copied at the rate that `request` asks for; empty if they can."""
-    asked = request.output_rate
-    if not isinstance(asked, Fraction):
+    """Return why frames cannot be copied at the requested rate; empty if they can."""
+    requested = request.output_rate
+    if not isinstance(requested, Fraction):
         return ""
-    if asked != media.fps:
+    if requested != media.fps:
         return "the request changes its frame rate"
     return "" if media.constant_rate else "its frame rate varies, and the request asks for a constant one"
 
 
 class PictureTimes:
-    """When each picture of a clip is shown in an output that keeps their times.
+    """Display times of a clip's frames in an output that keeps these times.
 
     Args:
         media: The clip.
-        settings: Limits of what is decoded.
+        settings: Decoding limits.
     """
 
     def __init__(self, media: MediaInfo, settings: Settings) -> None:
@@ -54,15 +54,15 @@ class PictureTimes:
         self._latest: Fraction | None = None
 
     def of(self, frame: Frame) -> tuple[Fraction, Fraction, Fraction]:
-        """Return when a picture is shown, until when, and how much later all ends: in seconds from the first on.
+        """Return start and end of a frame in seconds from the first frame, and the seconds from its start to the end.
 
         Args:
-            frame: The picture, each in its turn.
+            frame: The frame; call this for each frame in order.
         """
-        if self._latest is None:  # containers that keep no times may have another one for it than the probe
+        if self._latest is None:  # in containers without timestamps, it may differ from the probe's
             self._start = frame.pts_seconds
         seconds = frame.pts_seconds - self._start
-        if self._latest is not None:  # a careless muxer may write two pictures at one time
+        if self._latest is not None:  # some muxers write two frames with the same timestamp
             seconds = max(seconds, self._latest + _TICK_SECONDS)
         self._latest = seconds
         following = None if self._times is None else self._times.after(frame.pts_seconds)

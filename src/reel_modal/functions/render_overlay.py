@@ -1,4 +1,4 @@
-"""render_overlay: a clip in, the clip with its highlights out. The same body on a Modal GPU and on this machine."""
+"""render_overlay: draw highlights on a clip. The same code runs on a Modal GPU and on this machine."""
 
 from __future__ import annotations
 
@@ -8,31 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from reel_modal import smart_render
+from reel_modal import _smart_render
+from reel_modal._ffmpeg.extra_streams import Extras
+from reel_modal._rendering.opencv import load_cv2
+from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._smart_render import Draw, RenderPlan
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
-from reel_modal.frames import AnyPlanes, Frame, PixelFormat
-from reel_modal.functions.comparing import Made, losses
+from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.losses import DecodingReport, not_kept, rate_notes
+from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
 from reel_modal.functions.output_rate import PictureTimes, refuses_copying, rendered_rate
+from reel_modal.functions.outputs import output_path, output_pipe, publish_result, result_of, verified, with_extras
 from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
-from reel_modal.functions.publishing import (
-    output_path,
-    output_pipe,
-    publish_result,
-    result_of,
-    verified,
-    with_extras,
-)
-from reel_modal.functions.smart import render_smart
+from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
-from reel_modal.media.extras import Extras
-from reel_modal.rendering.opencv import load_cv2
-from reel_modal.rendering.overlay import OverlayRenderer
+from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
 from reel_modal.schema import Degradation, OverlayRequest, RenderResult
-from reel_modal.smart_render import Draw, RenderPlan
 
-__all__ = ["NAME", "plan_for", "run"]
+__all__ = ["NAME", "OverlayRenderer", "RenderPlan", "plan_for", "run"]
 
 NAME: Final = "render_overlay"
 _MOST_NAMED: Final = 5
@@ -42,26 +35,26 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     """Fetch the input, draw the highlights, verify the output and publish it.
 
     Args:
-        request: What to draw; it has been validated by its construction.
+        request: The highlights; validated on construction.
         context: Storage, reporter, settings, working folder and cancellation.
 
     Returns:
-        What was made, how long each phase took, and what that used.
+        The result with the duration of each phase and the usage.
 
     Raises:
-        MissingDependencyError: OpenCV does not load; nothing is fetched.
-        InvalidMediaError: The input is no video that we accept.
+        MissingDependencyError: OpenCV cannot be loaded; nothing is fetched.
+        InvalidMediaError: The input is not an accepted video.
         FFmpegError: Decoding or encoding failed.
-        OutputMismatchError: The output is not what was asked for; nothing is published.
-        StorageError: The input could not be fetched or the output not put in place.
+        OutputMismatchError: The output does not match the request; nothing is published.
+        StorageError: The input could not be fetched, or the output could not be published.
 
     Cancellation:
-        Raises JobCancelledError between two frames, or two packets of the output that is verified; nothing is
-        published and no process is left.
+        Raises JobCancelledError between two frames, or between two packets while the output is verified. Nothing is
+        published, and no process is left.
     """
-    load_cv2()  # if it does not load, nothing is fetched
+    load_cv2()  # fail before anything is fetched
     with context.reporter.phase("fetch"):
-        source = context.storage.fetch(context.places_of(request)[0], context.workdir)
+        source = context.storage.fetch(context.resolve_keys(request)[0], context.workdir)
         media = probe(source, settings=context.settings)
         if isinstance(request.output_rate, Fraction):
             media = rated(media, context.settings.limits)
@@ -85,12 +78,12 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     notes: list[Degradation] = []
     if file is None:
         media = rated(media, context.settings.limits)
-        made, notes = _render(request, context, as_rendered(media, request.encode))
-        file = verified(with_extras(made, extras, request, context, NAME), context, NAME)
-    finished = Made(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
+        written, notes = _render(request, context, as_rendered(media, request.encode))
+        file = verified(with_extras(written, extras, request, context, NAME), context, NAME)
+    finished = FinishedFile(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
     degraded = [*notes, *losses(media, finished, context, NAME)]
     drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
-    result = result_of(file.made, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
+    result = result_of(file.written, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
     result = replace(
         result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied, degraded=tuple(degraded)
@@ -99,11 +92,11 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
 
 
 def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
-    """Return what of `media` will be copied and what rendered, which is what the job's time goes with.
+    """Return the plan of which parts of `media` are copied and which are rendered; the job's duration depends on it.
 
     Args:
-        request: What is drawn.
-        media: Its input.
+        request: The highlights.
+        media: The input of the request.
 
     Raises:
         InvalidMediaError: The file cannot be read.
@@ -111,11 +104,13 @@ def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
     overlay = OverlayRenderer(request, media.size, media.color)
     if reason := refuses_copying(request, media):
         return RenderPlan.full(reason)
-    return smart_render.plan(media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode)
+    return _smart_render.plan_render(
+        media, overlay.changed_intervals, output=Path(request.output_key), encode=request.encode
+    )
 
 
 def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[Degradation]:
-    """Return a note if regions start when the clip has ended: nothing of them can be seen."""
+    """Return a note if regions start after the end of the clip, so that they are not visible."""
     late = [each for each in request.regions if each.enabled and each.start_seconds >= duration_seconds]
     if not late:
         return []
@@ -134,15 +129,15 @@ def _draw(overlay: OverlayRenderer, frame_seconds: Fraction, planes: AnyPlanes, 
 
 
 def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
-    """Draw on every frame that a region changes; the others go through as they are."""
-    # At a constant rate, repeating and dropping keeps the picture in step with the sound if pictures come unevenly or
-    # do not decode. A render function has a process of its own, so it may decode in it.
+    """Draw on every frame that a region changes; the other frames are encoded unchanged."""
+    # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
+    # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
     rate = rendered_rate(request, media)
     frames = media.expected_pictures if rate is None else media.frames_at(rate)
     layout = rendered_format(media, request.encode)
     overlay = OverlayRenderer(request, media.size, media.color, layout)
     reader = FrameReader(
-        media, pixel_format=layout, fps=rate, decoder="in_process", handed_on=True, settings=context.settings
+        media, pixel_format=layout, fps=rate, decoder="in_process", zero_copy=True, settings=context.settings
     )
     pipe = output_pipe(
         request,
@@ -167,12 +162,12 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
                 _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
                 pipe.write(frame)
             advance(frame.index + 1)
-    notes = rate_notes(media, rate, asked=rate == request.output_rate)
-    return pipe.result, [*notes, *not_kept(media, DecodingReport.of(reader))]
+    notes = rate_notes(media, rate, requested=rate == request.output_rate)
+    return pipe.result, [*notes, *degradation_notes(media, DecodingReport.of(reader))]
 
 
 def _write_picture(pipe: FramePipe, frame: Frame, overlay: OverlayRenderer, times: PictureTimes) -> None:
-    """Write a picture at its own time; one that stands while highlights change on it becomes several frames."""
+    """Write a frame at its own time; if highlights change while it is shown, write it as several frames."""
     start, end, left = times.of(frame)
     moments = list(overlay.moments(start, end, 1 / pipe.fps))
     for moment in moments:

@@ -1,4 +1,4 @@
-"""Which request each function takes, in one table, for the registry and the contract."""
+"""Table of the request type of each function, for the registry and the contract."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def function_of(request: object) -> str:
     """Return the name of the function that takes `request`.
 
     Raises:
-        RequestError: There is none.
+        RequestError: No function takes this type.
     """
     for name, request_type in REQUESTS.items():
         if isinstance(request, request_type):
             return name
-    raise RequestError("", f"no function takes a {type(request).__name__}")
+    raise RequestError("", f"no function accepts a {type(request).__name__}")

@@ -1,4 +1,4 @@
-"""Registered networks that are files of the machine that deploys: they are sent to the containers."""
+"""Send registered networks that are local files of the deploying machine to the containers."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from reel_modal.config import Settings
+from reel_modal._upscaling.model_files import read_file
 from reel_modal.errors import ConfigError, InvalidModelError
-from reel_modal.upscaling.model_files import read_file
+from reel_modal.settings import Settings
 
 __all__ = ["models_to_ship", "with_shipped_models"]
 
 _FOLDER: Final = "reel_modal_models"
 _ROOT: Final = "/root"
-"""Where Modal puts the source of a function, and where it starts."""
+"""Folder in which Modal puts the source of a function and starts it."""
 
 
 def models_to_ship(settings: Settings) -> Mapping[str, str]:
-    """Return where each file of a registered network goes in a container, by its path here.
+    """Return the path in the container of each registered network file, by its local path.
 
     Raises:
-        ConfigError: A file cannot be read or has another hash: nothing of it should be deployed.
+        ConfigError: A file cannot be read or has another hash, so it must not be deployed.
     """
     remote = {}
     for name, source in settings.models.items():
         if source.is_url:
             continue
         try:
-            found = hashlib.sha256(read_file(Path(source.source))).hexdigest()
+            digest = hashlib.sha256(read_file(Path(source.source))).hexdigest()
         except InvalidModelError as error:
             raise ConfigError(f"REEL_MODAL_MODELS[{name!r}]: {error}") from error
-        if found != source.sha256:
+        if digest != source.sha256:
             raise ConfigError(
-                f"REEL_MODAL_MODELS[{name!r}]: {source.source!r} does not have the sha256 that is given"
+                f"REEL_MODAL_MODELS[{name!r}]: {source.source!r} does not have the sha256 that is registered"
             )
         remote[source.source] = f"{_ROOT}/{_FOLDER}/{source.sha256}.onnx"
     return remote
 
 
 def with_shipped_models(settings: Settings) -> Settings:
-    """Return the settings of a container, in which the files that came along replace the paths of that machine."""
+    """Return the settings of a container, with the paths of the deploying machine replaced by the sent files."""
     folder = Path(__file__).resolve().parents[2] / _FOLDER
     models = dict(settings.models)
     for name, source in settings.models.items():

@@ -1,6 +1,6 @@
-"""Where each function runs on Modal: GPU, CPU, memory, time-outs, image and secrets, in one table.
+"""Table of each function's resources on Modal: GPU, CPU, memory, timeouts, image and secrets.
 
-Pure: it must not load modal; `functions.app` turns the table into a `modal.App`.
+Pure: does not import modal; `functions.app` creates a `modal.App` from the table.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from reel_modal.config import Settings
 from reel_modal.errors import ConfigError
 from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.settings import Settings
 
 __all__ = [
     "EVENTS_QUEUE",
@@ -30,17 +30,17 @@ __all__ = [
 T = TypeVar("T")
 
 EVENTS_QUEUE: Final = "reel-modal-events"
-"""The one named `modal.Queue` that carries the events of all jobs, a partition a call."""
+"""Name of the `modal.Queue` for the events of all jobs, with one partition per call."""
 
 SHIPPED_SUFFIXES: Final = (".py", ".onnx")
-"""Which files of this package a deployment sends: its code and its networks."""
+"""Suffixes of the package files that a deployment sends: code and networks."""
 
 SUBMITTED_AT: Final = "submitted_at"
-"""What travels with a request to a container besides its fields: the Unix time of the submission."""
+"""Key of the submission's Unix time, which is sent to a container together with the request's fields."""
 
 
 def app_name(settings: Settings) -> str:
-    """Return the name of the Modal app for the environment of `settings`, so that none shares another's app.
+    """Return the name of the Modal app; each environment has a separate app.
 
     Example:
         >>> app_name(Settings(environment="staging"))
@@ -52,13 +52,13 @@ def app_name(settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What a container's image has installed, besides this package's own source.
+    """Installed packages of a container image, besides this package's own source.
 
     Attributes:
-        python_version: Of the interpreter; pickled errors cross between it and the host's.
-        apt: Debian packages, without those that they recommend.
+        python_version: Python version; pickled errors are exchanged with the host's Python.
+        apt: Debian packages, installed without recommended packages.
         pip: Pinned Python packages.
-        ffmpeg: Version of the ffmpeg that does everything but hardware encoding and decoding: that in imageio-ffmpeg.
+        ffmpeg: Version of the imageio-ffmpeg binary, used for everything except hardware encoding and decoding.
     """
 
     python_version: str = "3.11"
@@ -76,7 +76,7 @@ class ImageSpec:
 
     @property
     def pip_without_gpu(self) -> tuple[str, ...]:
-        """The packages for a trial of the image on a machine without a GPU: CUDA's libraries take gigabytes."""
+        """The packages without CUDA's libraries, which take gigabytes, for tests of the image without a GPU."""
         return tuple(requirement.replace(_ON_GPU, "onnxruntime") for requirement in self.pip)
 
 
@@ -84,29 +84,29 @@ _ON_GPU: Final = "onnxruntime-gpu[cuda,cudnn]"
 
 _GPU_IMAGE: Final = replace(
     ImageSpec(),
-    # ONNX Runtime with CUDA 13; its extras bring CUDA's and cuDNN's libraries, so the image needs none of NVIDIA's.
+    # ONNX Runtime with CUDA 13; its extras install CUDA and cuDNN, so an NVIDIA base image is not needed.
     pip=(*ImageSpec().pip, f"{_ON_GPU}==1.31.1", "platformdirs==4.14.8"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """The resources of one function. CPU and memory are always stated: Modal's default is a fraction of a core.
+    """Resources of one function. CPU and memory are always set, because Modal's default is a fraction of a core.
 
     Attributes:
-        name: Of the function, here and on Modal.
-        gpu: In order of preference; empty for none.
-        cpu: Cores that are reserved.
-        memory_mb: MiB that are reserved.
-        timeout_seconds: Most that one job may take.
-        startup_timeout_seconds: Most that a container may take to start.
-        retries: 0: a refused input would be rendered again for nothing. Modal itself starts a job again whose
-            machine was taken away; a host tries again where an error is `retryable`.
-        max_containers: Most that run at once, which bounds the bill.
-        scaledown_window_seconds: How long a container waits for the next job.
-        image: What is installed. With a GPU that includes Debian's ffmpeg: its NVENC and NVDEC take an older driver
-            than those of the pinned one.
-        secrets: Names of Modal secrets; theirs are the store's URL and its credentials.
+        name: Name of the function, in this package and on Modal.
+        gpu: GPU types in order of preference; empty for none.
+        cpu: Reserved cores.
+        memory_mb: Reserved memory in MiB.
+        timeout_seconds: Maximum duration of one job.
+        startup_timeout_seconds: Maximum startup time of a container.
+        retries: 0, because a retry of a refused input fails too. Modal itself restarts a job whose machine was
+            preempted; a host retries if the error is `retryable`.
+        max_containers: Maximum number of containers at the same time, which limits the cost.
+        scaledown_window_seconds: Time that an idle container waits for the next job.
+        image: Installed packages. With a GPU they include Debian's ffmpeg, whose NVENC and NVDEC work with older
+            drivers than those of the pinned ffmpeg.
+        secrets: Names of Modal secrets that contain the store's URL and its credentials.
     """
 
     name: str
@@ -134,11 +134,11 @@ SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
     {
         spec.name: _fitted(spec)
         for spec in (
-            # The T4 is there for NVENC alone: drawing is CPU work, and x264 takes four fifths of the time.
+            # The T4 is only for NVENC: drawing is CPU work, and x264 takes four fifths of the time.
             FunctionSpec("render_overlay", gpu=("T4",), cpu=ENCODER_THREADS, memory_mb=4096, timeout_seconds=600),
             # No GPU: 180 frames took 16.6 s on a T4 and 10.9 s on a CPU container, at a sixth of the price.
             FunctionSpec("process_framing", gpu=(), cpu=ENCODER_THREADS, memory_mb=4096, timeout_seconds=600),
-            # An encoder of four cores beside the GPU: the A10G's NVENC takes the frames, where ffmpeg has it.
+            # Besides the GPU, four cores for x264; if ffmpeg supports it, the A10G's NVENC encodes instead.
             FunctionSpec(
                 "apply_upscale",
                 gpu=("A10G",),
@@ -153,7 +153,7 @@ SPECS: Final[Mapping[str, FunctionSpec]] = MappingProxyType(
 
 
 def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
-    """Return the table with what the environment changes, so that nobody edits code for another GPU.
+    """Return the table with the changes that environment variables make, for example to the GPU.
 
     For `render_overlay` the variables are REEL_MODAL_RENDER_OVERLAY_GPU (such as `L4`, a list `L4,T4` in order of
     preference, or `none`), _CPU, _MEMORY_MB, _TIMEOUT_SECONDS, _MAX_CONTAINERS; REEL_MODAL_SECRETS names the
@@ -163,7 +163,7 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
         env: Default: this process's environment.
 
     Raises:
-        ConfigError: A value cannot be read or is out of range; the message names the variable.
+        ConfigError: A value is not valid or out of range; the message names the variable.
 
     Example:
         >>> load_specs({"REEL_MODAL_APPLY_UPSCALE_GPU": "L40S,A10G"})["apply_upscale"].gpu
@@ -187,14 +187,14 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
 
 
 def chosen_functions(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return the functions that a deployment has: those that REEL_MODAL_FUNCTIONS names, or all.
+    """Return the functions of a deployment: those that REEL_MODAL_FUNCTIONS names, or all.
 
     Raises:
-        ConfigError: One of them is not known.
+        ConfigError: A function is unknown.
     """
     names = _read(os.environ if env is None else env, "REEL_MODAL_FUNCTIONS", _names, tuple(SPECS))
     if unknown := [name for name in names if name not in SPECS]:
-        raise ConfigError(f"REEL_MODAL_FUNCTIONS: there is no {', '.join(unknown)}; there are {', '.join(SPECS)}")
+        raise ConfigError(f"REEL_MODAL_FUNCTIONS: unknown: {', '.join(unknown)}; known are {', '.join(SPECS)}")
     return names
 
 
@@ -220,7 +220,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _cores(text: str) -> float:
     cores = float(text)
     if not 0.125 <= cores <= 64:
-        raise ValueError("it must be 0.125 to 64 cores")
+        raise ValueError("must be 0.125 to 64 cores")
     return cores
 
 
@@ -228,7 +228,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         value = int(text)
         if not least <= value <= most:
-            raise ValueError(f"it must be {least} to {most}")
+            raise ValueError(f"must be {least} to {most}")
         return value
 
     return read

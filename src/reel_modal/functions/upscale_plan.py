@@ -1,4 +1,4 @@
-"""What an upscaling request means for one clip: size, network, device, depth, tiles."""
+"""Plan an upscaling request for one clip: size, network, device, bit depth, tiles."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, Self
 
-from reel_modal.config import BUNDLED_MODELS, MODEL_FAMILIES, Settings
+from reel_modal._ffmpeg.binary import FFmpeg
+from reel_modal._ffmpeg.hardware_decoding import nvdec_ffmpeg
+from reel_modal._ffmpeg.reader import Decoder
+from reel_modal._rendering.upscale import UpscaleRenderer
+from reel_modal._upscaling.model import UpscaleModel, check_registered
+from reel_modal._upscaling.session import Provider, UpscaleSession
 from reel_modal.errors import ProviderUnavailableError
-from reel_modal.frames import ColorTags, matrix_or_assumed
-from reel_modal.media import FFmpeg, MediaInfo
-from reel_modal.media.frame_reader import Decoder
-from reel_modal.media.hardware_decoding import nvdec_ffmpeg
-from reel_modal.rendering.upscale import UpscaleRenderer
+from reel_modal.media import MediaInfo
+from reel_modal.media.frames import ColorTags, matrix_or_assumed
 from reel_modal.schema import Degradation, UpscaleRequest
-from reel_modal.upscaling.inference import Provider, UpscaleSession
-from reel_modal.upscaling.model import UpscaleModel, check_registered
+from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 
 __all__ = ["UpscalePlan", "registered_model"]
 
-# What the feature maps of a network may take, in bytes; a GPU is filled better by more at once. On a CPU a call that
-# takes longer hides what its thread waits for between calls: the interpreter, which other stages hold.
+# Memory limit of a network's feature maps, in bytes; larger batches use a GPU better. On a CPU, longer calls hide the
+# wait between calls for the interpreter lock, which other stages hold.
 _WORKING_BYTES: Final[dict[Provider, int]] = {"cpu": 100_000_000, "cuda": 2_000_000_000}
 _MOST_AT_ONCE: Final[dict[Provider, int]] = {"cpu": 4, "cuda": 8}
-# One layer's input, its output, and the sum of two that some networks keep.
+# Feature maps in memory at once: one layer's input, its output, and a sum of two that some networks keep.
 _MAPS_ALIVE: Final = 3
 _DEFAULT_FAMILY: Final[dict[Provider, str]] = {"cpu": "small", "cuda": "large"}
 _DEEP_BITS: Final = 10
@@ -31,19 +32,19 @@ _DEEP_BITS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class UpscalePlan:
-    """How one clip is made larger.
+    """Everything that is known before the first frame of a clip is upscaled.
 
     Attributes:
         media: The clip.
         session: The network on its device.
-        renderer: Takes frames of the clip to the target's size.
+        renderer: Scales frames of the clip to the target size.
         target: (width, height) of the output in pixels.
-        bits: 8, or 10 for deeper clips of which no SDR is made.
+        bits: 8, or 10 for deeper clips that are not converted to SDR.
         nvdec: The ffmpeg that decodes the clip on the GPU of the network; None decodes it in this process.
-        color: Tags of the output: those of the clip. An untagged one is read by its height, so where that changes how
-            it is read, the output says the matrix.
-        at_once: Frames that are given to the renderer together.
-        notes: What is not as asked.
+        color: Colour tags of the output: those of the clip. Players choose the matrix of untagged video by its
+            height; if the new height would change that choice, the output gets a matrix tag.
+        at_once: Number of frames per call of the renderer.
+        notes: Deviations from the request.
     """
 
     media: MediaInfo
@@ -63,13 +64,13 @@ class UpscalePlan:
         """Return the plan, with the network loaded and its device started.
 
         Args:
-            request: How large.
+            request: Size, network and device.
             media: The clip.
-            settings: The device, if the request does not say.
-            registered: What `registered_model` returns for the request.
+            settings: Number of cores, and the device if the request does not name one.
+            registered: Result of `registered_model` for the request.
 
         Raises:
-            RequestError: The clip does not become larger, or too large.
+            RequestError: The clip would not become larger, or too large.
             InvalidModelError: The network cannot be used.
             ProviderUnavailableError: The device cannot be used, and the request does not allow the CPU instead.
         """
@@ -84,7 +85,7 @@ class UpscalePlan:
         except ProviderUnavailableError as error:
             if not request.allow_cpu:
                 raise
-            notes = (Degradation("gpu_unavailable", f"the CPU did the work of the GPU: {error}"),)
+            notes = (Degradation("gpu_unavailable", f"the CPU was used instead of the GPU: {error}"),)
             model = registered or _bundled(request, media, "cpu")
             session = UpscaleSession(model, provider="cpu", bits=bits, threads=settings.cores)
         manifest = session.model.manifest
@@ -111,38 +112,38 @@ class UpscalePlan:
 
     @property
     def engine(self) -> str:
-        """What does the work, for the result of the job."""
+        """Name of the engine, for the result of the job."""
         return self.session.engine + (" nvdec" if self.nvdec else "")
 
     @property
     def decoder(self) -> Decoder:
-        """Where the clip is decoded."""
+        """Decoder of the clip."""
         return "nvdec" if self.nvdec else "in_process"
 
     @property
     def pixel_format(self) -> Literal["yuv420p", "yuv420p10le"]:
-        """In which frames are read and written."""
+        """Pixel format in which frames are read and written."""
         return "yuv420p" if self.bits == 8 else "yuv420p10le"
 
     @property
     def sample_aspect_ratio(self) -> Fraction:
-        """Of the output: a player shows it in the shape of the clip."""
+        """Sample aspect ratio of the output; it keeps the display aspect ratio of the clip."""
         (width, height), (wide, high) = self.media.size, self.target
         return self.media.sample_aspect_ratio * Fraction(width * high, height * wide)
 
 
 def _output_color(media: MediaInfo, target: tuple[int, int]) -> ColorTags:
     matrix = matrix_or_assumed(media.color, media.size[1])
-    read_the_same = matrix_or_assumed(media.color, target[1]) == matrix
-    return media.color if read_the_same else replace(media.color, matrix=matrix)
+    same_matrix = matrix_or_assumed(media.color, target[1]) == matrix
+    return media.color if same_matrix else replace(media.color, matrix=matrix)
 
 
 def registered_model(request: UpscaleRequest, settings: Settings) -> UpscaleModel | None:
-    """Return the network that the request names and the operator registered; None if it is one of this package.
+    """Return the registered network that the request names; None if it names one of this package, or none.
 
     Raises:
-        RequestError: It is neither.
-        InvalidModelError: Its file cannot be had or used.
+        RequestError: The network is neither registered nor part of this package.
+        InvalidModelError: Its file cannot be loaded or used.
     """
     check_registered(request.model, request.model_sha256, settings.models)
     name = request.model
@@ -159,6 +160,6 @@ def _bundled(request: UpscaleRequest, media: MediaInfo, provider: Provider) -> U
 
 
 def _budget(session: UpscaleSession) -> int:
-    """Return how many pixels of the source the network may get at once."""
+    """Return the maximum number of source pixels per call of the network."""
     bytes_a_value = 2 if session.precision == "fp16" else 4
     return _WORKING_BYTES[session.provider] // (_MAPS_ALIVE * session.model.widest * bytes_a_value)

@@ -1,4 +1,4 @@
-"""Whether pictures of VP8 and VP9 are transparent anywhere, by the second picture that WebM keeps beside each."""
+"""Detect whether any frame of VP8 or VP9 is transparent, from the alpha picture that WebM stores for each frame."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from reel_modal.config import MediaLimits
 from reel_modal.errors import InvalidMediaError
-from reel_modal.frames import U8Array
+from reel_modal.media.frames import U8Array
+from reel_modal.media.open import decoder_pixels, opened, packets_of
 from reel_modal.media.probing import MediaInfo
-from reel_modal.media.untrusted import decoder_pixels, opened, packets_of
+from reel_modal.settings import MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["is_opaque"]
 
-_BESIDE: Final = "matroska_block_additional"
-# The number of what follows; 1 is alpha (VP8 Alpha and VP9 Alpha in WebM).
+_ADDITIONAL_DATA: Final = "matroska_block_additional"
+# The id before the additional data; 1 is alpha (VP8 Alpha and VP9 Alpha in WebM).
 _ALPHA_ID: Final = (1).to_bytes(8, "big")
-# A lossy encoder does not keep each 255; less than a fiftieth is not seen.
+# A lossy encoder does not keep every 255; a transparency of less than 1/50 is not visible.
 _OPAQUE: Final = 250
 
 
 def is_opaque(media: MediaInfo, limits: MediaLimits, check: Callable[[], None]) -> bool:
-    """Return whether no picture of `media` is transparent; False as well if that is not known.
+    """Return whether no frame of `media` is transparent; False as well if that is unknown.
 
-    It is known of VP8 and VP9, whose alpha is decoded without the pictures, up to the first that is transparent. That
-    of other codecs is part of their pictures.
+    It is only known for VP8 and VP9: their alpha pictures are decoded without the frames, up to the first transparent
+    one. Other codecs store alpha in the frames themselves.
 
     Args:
         media: The video.
-        limits: Larger pictures are not decoded.
-        check: Called at each packet; may raise to stop.
+        limits: Larger frames are not decoded.
+        check: Called for each packet; it may raise an exception to stop.
     """
     from av import CodecContext
 
@@ -48,13 +48,13 @@ def is_opaque(media: MediaInfo, limits: MediaLimits, check: Callable[[], None]) 
     if media.contents.alpha_decoder is None:
         return False
     decoder = cast("VideoCodecContext", CodecContext.create(media.codec, "r"))
-    decoder.thread_count = 1  # a threaded decoder that is left early waits without end
+    decoder.thread_count = 1  # a threaded decoder that is closed early blocks forever
     decoder.options = {"max_pixels": str(decoder_pixels(limits))}
     try:
         with opened(media.path, packets_only=True) as container:
             stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
             return all(_is_opaque(frame) for frame in _alpha(packets_of(container, stream), decoder, check))
-    except InvalidMediaError:  # of a part of a file, or a packet that does not decode
+    except InvalidMediaError:  # the file is incomplete, or a packet cannot be decoded
         return False
 
 
@@ -67,9 +67,9 @@ def _alpha(
         check()
         if not packet.size:
             continue
-        data = bytes(packet.get_sidedata(_BESIDE)) if packet.has_sidedata(_BESIDE) else b""
+        data = bytes(packet.get_sidedata(_ADDITIONAL_DATA)) if packet.has_sidedata(_ADDITIONAL_DATA) else b""
         if not data.startswith(_ALPHA_ID):
-            raise InvalidMediaError("a picture has no alpha beside it")
+            raise InvalidMediaError("a frame has no alpha picture")
         yield from decoder.decode(Packet(data[len(_ALPHA_ID) :]))
     yield from decoder.decode(None)
 

@@ -1,4 +1,4 @@
-"""Light beyond that of SDR: what an HDR video says of it, and the filters that make SDR of it."""
+"""HDR metadata of a video, and the filters that convert HDR to SDR."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Self
 
-from reel_modal.frames import GRAPHICS_WHITE_NITS, ColorTags
+from reel_modal.media.frames import GRAPHICS_WHITE_NITS, ColorTags
 from reel_modal.media.pyav import frame_side_data
 
 if TYPE_CHECKING:
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["HdrMetadata", "tone_map_filters"]
 
-# The peak of HLG's reference display, and of most PQ masters; of a display that says something else, within bounds.
+# Peak of HLG's reference display and of most PQ masters; another declared peak is clamped to these bounds.
 _USUAL_PEAK_NITS: Final = 1000
 _LEAST_PEAK_NITS: Final = 400
 _PQ_PEAK_NITS: Final = 10_000
-# Light up to half of white stays as it is; what is above is bent so that the peak becomes SDR's white.
+# Luminance up to half of white is not changed; above it, the curve is compressed so that the peak becomes SDR's
+# white.
 _KNEE: Final = 0.5
-# Of AVMasteringDisplayMetadata (libavutil/mastering_display_metadata.h): ten ratios and two flags, or integers.
+# Layout of AVMasteringDisplayMetadata (libavutil/mastering_display_metadata.h): ten ratios and two flags, as
+# integers.
 _MASTERING: Final = struct.Struct("=22i")
 _LIGHT: Final = struct.Struct("=2I")
-# SMPTE ST 2086 counts chromaticities and candelas in these units.
+# Units of chromaticity and luminance in SMPTE ST 2086.
 _CHROMATICITY: Final = 50_000
 _CANDELA: Final = 10_000
 _ZSCALE_RANGES: Final[Mapping[str | None, str]] = {"pc": "full", "tv": "limited", None: "limited"}
@@ -33,11 +35,11 @@ _ZSCALE_RANGES: Final[Mapping[str | None, str]] = {"pc": "full", "tv": "limited"
 
 @dataclass(frozen=True, slots=True)
 class HdrMetadata:
-    """What a video says of the display that it was made on, and of its light; None is "not said".
+    """The mastering display and light levels that a video declares; None means unspecified.
 
     Attributes:
         primaries: Chromaticities (x, y) of red, green, blue and white (SMPTE ST 2086).
-        luminance: Least and most light of the display, in candelas per square metre.
+        luminance: Minimum and maximum luminance of the display, in candelas per square metre.
         content_light: MaxCLL and MaxFALL (CTA-861.3), in candelas per square metre.
     """
 
@@ -47,35 +49,35 @@ class HdrMetadata:
 
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> Self | None:
-        """Return what comes with a decoded frame, None if it is nothing that can be true."""
+        """Return the metadata of a decoded frame, or None if it has none with valid values."""
         primaries = luminance = light = None
-        said = frame_side_data(frame, "MASTERING_DISPLAY_METADATA")
-        if said is not None and len(said) >= _MASTERING.size:
-            *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(said)
+        data = frame_side_data(frame, "MASTERING_DISPLAY_METADATA")
+        if data is not None and len(data) >= _MASTERING.size:
+            *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(data)
             ratios = [Fraction(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair[1]]
             known = len(ratios) == len(numbers) // 2
             if known and has_primaries and all(0 <= ratio <= 1 for ratio in ratios[:8]):
                 primaries = tuple(zip(ratios[:8:2], ratios[1:8:2], strict=True))
             if known and has_luminance and 0 <= ratios[8] < ratios[9] <= _PQ_PEAK_NITS:
                 luminance = (ratios[8], ratios[9])
-        said = frame_side_data(frame, "CONTENT_LIGHT_LEVEL")
-        if said is not None and len(said) >= _LIGHT.size:
-            most, mean = _LIGHT.unpack_from(said)
+        data = frame_side_data(frame, "CONTENT_LIGHT_LEVEL")
+        if data is not None and len(data) >= _LIGHT.size:
+            most, mean = _LIGHT.unpack_from(data)
             light = (most, mean) if max(most, mean) <= _PQ_PEAK_NITS else None
         return cls(primaries, luminance, light) if primaries or luminance or light else None
 
     def parameters(self, encoder: str) -> tuple[str, Mapping[str, str]] | None:
-        """Return the option of `encoder` that takes its parameters, and those that say this; None if it has none."""
+        """Return the option of `encoder` for its parameters and the HDR parameters; None if it has no such option."""
         names = _PARAMETERS.get(encoder)
         if names is None:
             return None
         option, display, light = names
-        said = {}
+        parameters = {}
         if self.primaries is not None and self.luminance is not None:
-            said[display] = _in_units(self.primaries, self.luminance, whole=encoder != _IN_DECIMALS)
+            parameters[display] = _in_units(self.primaries, self.luminance, whole=encoder != _IN_DECIMALS)
         if self.content_light is not None:
-            said[light] = ",".join(map(str, self.content_light))
-        return option, said
+            parameters[light] = ",".join(map(str, self.content_light))
+        return option, parameters
 
 
 _PARAMETERS: Final = {
@@ -89,7 +91,7 @@ _IN_DECIMALS: Final = "libsvtav1"
 def _in_units(
     primaries: tuple[tuple[Fraction, Fraction], ...], luminance: tuple[Fraction, Fraction], *, whole: bool
 ) -> str:
-    """Return a display in the words that the encoders share, in units of SMPTE ST 2086 or as decimals."""
+    """Return a display in the syntax that the encoders share, in units of SMPTE ST 2086 or as decimals."""
 
     def number(value: Fraction, unit: int) -> str:
         return str(round(value * unit)) if whole else f"{float(value):.6f}"
@@ -102,21 +104,22 @@ def _in_units(
 def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator[str]:
     """Yield the filters from PQ or HLG to SDR: BT.709, 8 bits, limited range, chroma on the left.
 
-    Light is made linear, with graphics white at 1; up to half of that it stays as it is. What is brighter is bent to
-    reach white at the peak of the source. A source without a matrix or primaries is taken for BT.2020.
+    Light is made linear, with graphics white at 1. Values up to half of that are not changed; brighter ones are
+    compressed so that the peak of the source becomes white. A source without a matrix or primaries is assumed to be
+    BT.2020.
 
     Args:
-        color: The tags of the source.
-        metadata: What it says of its light.
+        color: The color tags of the source.
+        metadata: Its HDR metadata.
     """
     matrix, primaries = color.matrix or "bt2020nc", color.primaries or "bt2020"
     tags = f"min={matrix}:pin={primaries}:tin={color.transfer}:rin={_ZSCALE_RANGES[color.range]}"
-    # Approximate curves, zscale's default, are other ones on each processor: up to 49 levels apart.
+    # zscale's default, approximate curves, differs between processors by up to 49 levels.
     yield f"zscale={tags}:t=linear:npl={GRAPHICS_WHITE_NITS}:agamma=0"
     yield "format=gbrpf32le"
     yield "zscale=p=bt709"
     yield f"tonemap=tonemap=mobius:param={_KNEE}:desat=0:peak={float(_peak(color, metadata) / GRAPHICS_WHITE_NITS)!r}"
-    # Whole numbers cut off what is brighter than the peak, or a color that BT.709 does not have.
+    # Integers clip values that are brighter than the peak, and colors outside BT.709.
     yield "zscale=t=bt709:r=full:agamma=0"
     yield "format=gbrp16le"
     yield "zscale=m=bt709:r=limited:c=left"
@@ -124,7 +127,7 @@ def tone_map_filters(color: ColorTags, metadata: HdrMetadata | None) -> Iterator
 
 
 def _peak(color: ColorTags, metadata: HdrMetadata | None) -> Fraction:
-    """Return the light of the brightest pixel that counts, in candelas per square metre."""
+    """Return the peak luminance for tone mapping, in candelas per square metre."""
     peak = Fraction(_USUAL_PEAK_NITS)
     if color.transfer == "smpte2084" and metadata is not None:
         if metadata.content_light is not None and metadata.content_light[0]:

@@ -1,4 +1,4 @@
-"""What the headers of a file say about its streams: hints, which packets and frames confirm or refute."""
+"""Read stream facts from a file's headers; these are hints that packets and frames confirm or refute."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ __all__ = [
 ]
 
 SEEK_MARGIN_SECONDS: Final = 15
-"""Readers seek to this long before the time that is wanted and then go by timestamps, so that a seek can be too early
-but never wrong."""
+"""Readers seek to this long before the requested time and then select by timestamp, so that a seek can be too early
+but not wrong.
+"""
 
 _MICROSECONDS: Final = 1_000_000
-# Their headers say when the last stream ends, counted from 0, which is not always when the first one begins.
+# Their headers store the time at which the last stream ends, counted from 0, even if the first one begins later.
 _COUNTED_FROM_ZERO: Final = frozenset({"matroska", "webm"})
 
 
 @dataclass(frozen=True, slots=True)
 class AudioStream:
-    """One audio stream, by its header. Times in seconds on the file's clock; the rest in ffmpeg's words."""
+    """Header facts of one audio stream. Times are timestamps in the file, in seconds; names are ffmpeg's."""
 
     index: int
     codec: str
@@ -57,38 +58,38 @@ class AudioStream:
 
 
 def picture_of(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream that is the picture.
+    """Return the main video stream.
 
     Raises:
-        InvalidMediaError: There is none.
+        InvalidMediaError: The file has no video stream with a known codec, except cover art.
     """
     candidates = [stream for stream in container.streams.video if not is_cover(stream)]
     known = [stream for stream in candidates if _is_known(stream)]
     if not known:
-        lack = "no video stream but cover art" if container.streams.video else "no video stream"
-        lack = "no video stream of a codec that is known here" if candidates else lack
-        raise InvalidMediaError(f"{str(path)!r} has no picture: {lack}; give a file with a video track")
+        reason = "no video stream except cover art" if container.streams.video else "no video stream"
+        reason = "no video stream with a known codec" if candidates else reason
+        raise InvalidMediaError(f"{str(path)!r} is not a video: {reason}; use a file with a video stream")
     best = container.streams.best("video")
     return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
 
 
 def _is_known(stream: VideoStream | AvAudioStream) -> bool:
-    """Whether libav knows the codec: for one that it does not, PyAV has no context, whatever its types say."""
+    """Return whether libav knows the codec. If not, PyAV's codec context is None, contrary to its type hints."""
     context: object = stream.codec_context
     return context is not None
 
 
 def claimed_rates(stream: VideoStream) -> tuple[Fraction | None, ...]:
-    """Return the frame rates that headers claim for the picture, the best first."""
+    """Return the frame rates that headers claim for the video stream, most reliable first."""
     return (fraction(stream.guessed_rate), fraction(stream.average_rate), fraction(stream.base_rate))
 
 
 def container_length(container: InputContainer, start: Fraction | None = None) -> Fraction:
-    """Return how many seconds the file lasts from its own start on, by its header; 0 if it does not say.
+    """Return the length of the file in seconds from its start, as its header states; 0 if unknown.
 
     Args:
         container: The file.
-        start: Its first time, if libav has not looked for it.
+        start: Its first timestamp, if libav has not determined it.
     """
     length = Fraction(container.duration or 0, _MICROSECONDS)
     if container.start_time is not None:
@@ -103,15 +104,15 @@ def _counts_from_zero(container: InputContainer) -> bool:
 
 
 def header_duration(container: InputContainer, stream: VideoStream, start: Fraction) -> Fraction | None:
-    """Return how long the picture lasts from `start` on, as far as the headers say."""
-    # libav copies the length of a container that counts from 0 to its streams, also if they begin before that.
+    """Return the duration of the video stream from `start` on, as far as the headers state it."""
+    # libav copies the duration of a container that counts from 0 to its streams, even if they begin before 0.
     copied = _counts_from_zero(container) and (container.start_time or 0) < 0
-    told = None if copied else seconds_of(stream.duration, stream)
-    if told is not None:
-        ends = [(seconds_of(stream.start_time, stream) or Fraction(0)) + told]
+    stated = None if copied else seconds_of(stream.duration, stream)
+    if stated is not None:
+        ends = [(seconds_of(stream.start_time, stream) or Fraction(0)) + stated]
     else:
-        # The container lasts as long as its longest stream. Matroska keeps no length of a track at all; its
-        # writers put the end of each into a tag.
+        # The container lasts as long as its longest stream. Matroska stores no track duration; its writers put the
+        # end of each track into a tag.
         length = container_length(container)
         ends = [Fraction(container.start_time or 0, _MICROSECONDS) + length] if length else []
     if (end := tagged_end(stream)) is not None:
@@ -120,7 +121,7 @@ def header_duration(container: InputContainer, stream: VideoStream, start: Fract
 
 
 def audio_streams(container: InputContainer) -> Iterator[AudioStream]:
-    """Yield the audio streams of a codec that is known here."""
+    """Yield the audio streams with a known codec."""
     from av.stream import Disposition
 
     for stream in container.streams.audio:
@@ -144,13 +145,13 @@ def audio_streams(container: InputContainer) -> Iterator[AudioStream]:
 
 
 def plausible_count(count: int, duration: Fraction | None, fps: Fraction) -> int | None:
-    """Drop a claim that is no count, or far from what length and rate allow."""
+    """Return `count`, or None if it is not positive or far above the value that duration and frame rate allow."""
     if count <= 0 or (duration is not None and count > 4 * duration * fps + 10):
         return None
     return count
 
 
 def seconds_of(ticks: int | None, timed: VideoFrame | VideoStream | AvAudioStream) -> Fraction | None:
-    """Return a time of a frame or a stream in seconds; None if it is not known."""
+    """Return a time of a frame or a stream in seconds; None if it is unknown."""
     time_base = fraction(timed.time_base)
     return None if ticks is None or time_base is None else ticks * time_base

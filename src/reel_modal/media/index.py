@@ -1,4 +1,4 @@
-"""The index of all packets that MP4 and MOV keep in their headers: their times and places. No packet is read."""
+"""Read the times and offsets of all packets from the index in the headers of MP4 and MOV; the data is not read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["index_times", "leads_beyond"]
 
 
 def index_times(stream: VideoStream) -> PacketTimes | None:
-    """Return when the packets of a picture are decoded; None if its file has no index of all of them.
+    """Return the decoding times of a stream's packets; None if the file does not index all of them.
 
-    That is as even, and has the same intervals, as when they are shown: encoders decode each picture as long before
-    it is shown as the reordering needs. Those that an edit list hides count as well.
+    They have the same intervals as the presentation times: an encoder decodes each frame before its display by the
+    constant delay that reordering needs. Packets that an edit list hides are included.
     """
     entries = stream.index_entries
     if not stream.frames or len(entries) < stream.frames:

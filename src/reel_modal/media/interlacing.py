@@ -1,7 +1,7 @@
-"""Say whether the pictures of a video are two fields each, by decoding some of them.
+"""Detect whether a video is interlaced, by decoding some of its frames.
 
-Headers and flags are wrong in both directions: cameras store progressive pictures as interlaced, and editors store
-interlaced ones without a mark. So pictures are compared with their neighbors, as ffmpeg's filter `idet` does.
+Headers and flags can be wrong in both directions: cameras store progressive video as interlaced, and editors store
+interlaced video without a mark. So frames are compared with their neighbors, as in ffmpeg's filter `idet`.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from reel_modal.config import MediaLimits
+from reel_modal.media.open import packets_of
 from reel_modal.media.parameter_sets import CodedSizeGuard, allows_fields, opened_picture
 from reel_modal.media.pyav import seconds_per_tick
-from reel_modal.media.untrusted import packets_of
+from reel_modal.settings import MediaLimits
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["FieldOrder", "Fields", "look_at_fields", "may_have_fields"]
+__all__ = ["FieldOrder", "Fields", "detect_fields", "may_have_fields"]
 
 FieldOrder: TypeAlias = Literal["tff", "bff"]
-"""Which field of a picture comes first: the top or the bottom one."""
+"""The first field of a frame: top or bottom."""
 
 _Luma: TypeAlias = npt.NDArray[np.int32]
 _Vote: TypeAlias = Literal["tff", "bff", "progressive", "unknown"]
 
 _MICROSECONDS: Final = 1_000_000
 _INTERLACED_ORDERS: Final = frozenset({2, 3, 4, 5})  # AVFieldOrder: TT, BB, TB, BT
-# libavcodec gives each field of HEVC as a picture of its own.
+# libavcodec returns each field of HEVC as a separate frame.
 _NEVER: Final = frozenset({"hevc", "vvc"})
 _PLACES: Final = (Fraction(0), Fraction(1, 3), Fraction(2, 3))
 _FRAMES_AT_EACH: Final = 12
 _MOST_PACKETS: Final = 300
 _EACH_COLUMN: Final = 4
 _FEWEST_LINES: Final = 8
-# The thresholds of `idet`. Motion of fine lines in a progressive picture can be above the first one, so pictures that
-# are not marked need more. A verdict needs this many votes, and this many times those against it.
+# The thresholds of `idet`. Motion of fine lines in a progressive frame can exceed the first one, so unmarked frames
+# need a higher value. A verdict needs this many votes, and this many times the votes against it.
 _FIELDS_DIFFER: Final = 1.04
 _FIELDS_CLEARLY_DIFFER: Final = 1.4
 _LINES_FIT: Final = 1.5
@@ -55,11 +55,11 @@ _FEWEST_VOTES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What was found.
+    """The result of the detection.
 
     Attributes:
-        interlaced: Whether pictures are two fields, taken one after the other.
-        unmarked_order: Which field comes first if they are and their frames do not say so; None if they do.
+        interlaced: Whether frames consist of two fields, captured one after the other.
+        unmarked_order: The first field if the video is interlaced but its frames do not specify it; else None.
     """
 
     interlaced: bool
@@ -67,7 +67,7 @@ class Fields:
 
 
 def may_have_fields(stream: VideoStream, frame: VideoFrame) -> bool:
-    """Return whether a header, or the first picture `frame`, leaves room for interlaced pictures."""
+    """Return whether the header or the first frame `frame` allows interlaced frames."""
     context = stream.codec_context
     codec = context.codec.canonical_name
     if codec in _NEVER or frame.height < _FEWEST_LINES:
@@ -77,32 +77,32 @@ def may_have_fields(stream: VideoStream, frame: VideoFrame) -> bool:
     return codec == "h264" and allows_fields(context.extradata or b"")
 
 
-def look_at_fields(
+def detect_fields(
     path: Path,
     stream_index: int,
     duration_seconds: Fraction | None,
     limits: MediaLimits,
     data: BinaryIO | None = None,
 ) -> Fields:
-    """Decode some pictures at three places, and say whether they are interlaced.
+    """Decode some frames at three positions and detect whether they are interlaced.
 
-    What pictures show decides if it is clear; if it is not, or nothing moves, their flags do.
+    The image content decides if it is clear; otherwise, for example without motion, the flags decide.
 
     Args:
         path: The file.
-        stream_index: Of the picture.
-        duration_seconds: Of the picture, by the headers; None looks at the beginning alone.
-        limits: Larger pictures are not decoded.
-        data: Where the bytes of the file are read from instead.
+        stream_index: Index of the video stream.
+        duration_seconds: Its duration, from the headers; None checks only the beginning.
+        limits: Larger frames are not decoded.
+        data: A stream to read the file's bytes from, instead of `path`.
     """
     votes: Counter[_Vote] = Counter()
     marked = 0
     with opened_picture(path, stream_index, limits, data) as (container, stream, guard):
-        stream.thread_type = "AUTO"  # a place may be many pictures after a keyframe
+        stream.thread_type = "AUTO"  # a position may be many frames after a keyframe
         begins = Fraction(container.start_time or 0, _MICROSECONDS)
         for place in _PLACES if duration_seconds is not None else _PLACES[:1]:
             after = begins + place * (duration_seconds or 0)
-            if place and not _gone_to(container, after):
+            if place and not _seek_to(container, after):
                 break
             last: list[_Luma] = []
             for frame in islice(_decoded(container, stream, guard, after), _FRAMES_AT_EACH):
@@ -116,7 +116,7 @@ def look_at_fields(
 
 
 def _fields(votes: Counter[_Vote], *, marked: bool, declared: bool) -> Fields:
-    """Return the verdict on a clip some of whose pictures are `marked`, or whose header is `declared` interlaced."""
+    """Return the verdict for a video that has `marked` frames, or a header that is `declared` interlaced."""
     woven = votes["tff"] + votes["bff"]
     if marked:
         overruled = votes["progressive"] >= _FEWEST_VOTES * max(woven, 1)
@@ -126,7 +126,7 @@ def _fields(votes: Counter[_Vote], *, marked: bool, declared: bool) -> Fields:
     return Fields(interlaced=True, unmarked_order="tff" if votes["tff"] > votes["bff"] else "bff")
 
 
-def _gone_to(container: InputContainer, seconds: Fraction) -> bool:
+def _seek_to(container: InputContainer, seconds: Fraction) -> bool:
     from av.error import FFmpegError
 
     try:
@@ -139,7 +139,7 @@ def _gone_to(container: InputContainer, seconds: Fraction) -> bool:
 def _decoded(
     container: InputContainer, stream: VideoStream, guard: CodedSizeGuard, after: Fraction
 ) -> Iterator[VideoFrame]:
-    """Yield the pictures from `after` on, in seconds on the file's clock, up to where the file breaks off."""
+    """Yield the frames from the timestamp `after` (seconds) on, up to the end or to the point of truncation."""
     from av.error import FFmpegError
 
     first = int(after / seconds_per_tick(stream))
@@ -167,13 +167,13 @@ def _luma(frame: VideoFrame) -> _Luma:
 
 
 def _vote(pictures: Sequence[_Luma], differ: float) -> _Vote:
-    """Return what the second of three pictures is, by which neighbor's lines fit best between its own.
+    """Classify the second of three frames by which neighbor's lines fit best between its own lines.
 
-    The measures are those of libavfilter/vf_idet.c. Lines of a progressive picture fit best between their own; it is
-    asked first, since motion of fine lines alone may favor one neighbor.
+    The measures are those of libavfilter/vf_idet.c. The lines of a progressive frame fit best between their own. This
+    is checked first, because motion of fine lines alone may favor one neighbor.
     """
     before, frame, after = pictures
-    around = frame[1:-3] + frame[3:-1]  # the lines above and below of lines 2 to the last but two
+    around = frame[1:-3] + frame[3:-1]  # sums of the lines above and below lines 2 to the third from last
 
     def misfit(lines: _Luma) -> tuple[float, float]:
         off = np.abs(around - 2 * lines[2:-2]).sum(axis=1, dtype=np.float64)

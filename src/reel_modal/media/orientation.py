@@ -1,6 +1,6 @@
-"""What makes the stored frames of a phone's clip upright: a turn, and perhaps a mirror.
+"""Rotation and mirroring that make stored frames upright, as in videos of phones.
 
-Pure; it must know ffmpeg's filters by name only.
+Pure functions: ffmpeg's filters occur only as strings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from reel_modal.frames import AnyPlanes
+from reel_modal.media.frames import AnyPlanes
 from reel_modal.media.pyav import display_matrix
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _TURNS = {90: ("transpose=clock",), 180: ("hflip", "vflip"), 270: ("transpose=cc
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How stored frames become upright: mirrored left to right first, then turned clockwise.
+    """How stored frames become upright: mirrored left to right first, then rotated clockwise.
 
     Attributes:
         rotation_degrees: 0, 90, 180 or 270, clockwise.
-        mirrored: Whether left and right change places, before the turn.
+        mirrored: Whether left and right are swapped, before the rotation.
     """
 
     rotation_degrees: int = 0
@@ -37,10 +37,10 @@ class Orientation:
 
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> Self:
-        """Return what the display matrix of a decoded frame asks for; without one, nothing.
+        """Return the orientation from the display matrix of a decoded frame; upright if it has none.
 
-        The matrix (ISO/IEC 14496-12, 8.5.2) takes the stored x axis to (a, b) and the y axis to (c, d); other
-        turns than quarter turns are no camera's doing and are rounded to the nearest quarter.
+        The matrix (ISO/IEC 14496-12, 8.5.2) maps the stored x axis to (a, b) and the y axis to (c, d). Cameras only
+        write quarter turns; other angles are rounded to the nearest quarter turn.
         """
         if (matrix := display_matrix(frame)) is None:
             return cls()
@@ -53,7 +53,7 @@ class Orientation:
 
     @property
     def turned(self) -> bool:
-        """Whether width and height change places."""
+        """Whether width and height are swapped."""
         return self.rotation_degrees in {90, 270}
 
     def upright(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -61,11 +61,11 @@ class Orientation:
         return (size[1], size[0]) if self.turned else size
 
     def upright_origin(self, origin: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
-        """Return where the first chroma sample of a 4:2:0 picture lies once it is upright, in luma pixels.
+        """Return the position of the first chroma sample of a 4:2:0 frame after rotation, in luma pixels.
 
         Args:
-            origin: Where the first one lies as stored, from the left and from the top.
-            size: (width, height) as stored.
+            origin: Its position in the stored frame, from the left and top edges.
+            size: (width, height) of the stored frame.
         """
         x, y = origin
         width, height = size
@@ -80,12 +80,12 @@ class Orientation:
         return x, y
 
     def turn(self, planes: AnyPlanes) -> AnyPlanes:
-        """Return views of stored `planes`, (H, W) each, that are upright."""
+        """Return upright views of stored `planes`, each (H, W)."""
         mirrored = [plane[:, ::-1] if self.mirrored else plane for plane in planes]
         return tuple(np.rot90(plane, -(self.rotation_degrees // 90)) for plane in mirrored)
 
     def turn_back(self, planes: AnyPlanes) -> AnyPlanes:
-        """Return views of upright `planes`, (H, W) each, as they are stored; the reverse of `turn`."""
+        """Return views of upright `planes`, each (H, W), in stored orientation; the reverse of `turn`."""
         turned = [np.rot90(plane, self.rotation_degrees // 90) for plane in planes]
         return tuple(plane[:, ::-1] if self.mirrored else plane for plane in turned)
 
@@ -95,5 +95,5 @@ class Orientation:
 
 
 def _from_the_end(origin: float, length: int) -> float:
-    """Return the distance of the last of samples that are two pixels apart from the end of `length` pixels."""
+    """Return the distance of the last sample, with samples two pixels apart, from the end of `length` pixels."""
     return length - (origin + 2 * ((length + 1) // 2 - 1))

@@ -1,4 +1,4 @@
-"""The constant frame rate that shows a variable one, and which of its pictures that rate drops or repeats."""
+"""Choose a constant frame rate for a variable one, and count the frames that it drops or repeats."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from reel_modal.media.timestamps import PacketTimes, choose_rate
 __all__ = ["MOST_LATE_FRAMES", "TIE_FRAMES", "FrameGrid", "output_rate"]
 
 MOST_LATE_FRAMES: Final = 1.25
-"""How late a picture may be shown, in frames, if its own frame was taken by the one before it. The times of phones
-jitter by up to a third of an interval: with half a frame, one picture in ten would be dropped at their own rate."""
+"""Maximum delay of a source frame, in output frames, if its own slot is taken by the previous frame. Timestamps of
+phones jitter by up to a third of an interval: with a limit of 0.5, one frame in ten would be dropped at its own rate.
+"""
 
 TIE_FRAMES: Final = 1e-4
-"""A picture that is due halfway between two frames goes to the later one, however its time is rounded."""
+"""A source frame that is due halfway between two output frames goes to the later one, regardless of rounding."""
 
-# Of each pair, the second is meant unless the times are those of the first.
+# The second rate of each pair is used, unless the timestamps match the first.
 _STANDARD_RATES: Final = (
     (Fraction(24000, 1001), Fraction(24)),
     (Fraction(25),),
@@ -31,30 +32,30 @@ _STANDARD_RATES: Final = (
     (Fraction(120000, 1001), Fraction(120)),
 )
 _MOST_DROPPED: Final = Fraction(1, 100)
-# A rate that is slower than the usual rhythm drops pictures without end, even if a short clip hides that.
+# A rate below the usual interval's rate keeps dropping frames, even if a short clip does not show it.
 _LEAST_OF_USUAL: Final = 0.985
-# Shares of an interval: what counts as usual, and as one of a rate.
+# Fractions of an interval: the tolerance for a usual interval, and for one of a given rate.
 _USUAL: Final = 0.5
 _NEAR: Final = 0.25
 _MOSTLY: Final = 0.8
-# Matroska keeps milliseconds.
+# Matroska stores milliseconds.
 _ROUNDED_SECONDS: Final = 0.0015
 _NTSC_TOLERANCE: Final = 0.00025
 
 
 @dataclass(frozen=True, slots=True)
 class FrameGrid:
-    """The pictures of a video on the frames of a constant rate.
+    """The source frames of a video on the slots of a constant rate.
 
-    A picture takes the frame that is nearest to its time. If that one is taken, it takes the next one, unless it
-    would be too late by then: it replaces the picture before it, which is dropped. A frame without a picture of its
-    own repeats the one before.
+    A source frame takes the slot nearest to its time. If that is taken, it takes the next one. If it would then be
+    too late, it replaces the previous source frame, which is dropped. A slot without a source frame repeats the
+    previous one.
 
     Attributes:
-        rate: Frames a second.
-        count: Frames, from the first picture to the end of the last.
-        dropped: Pictures that no frame shows.
-        repeated: Frames that show the picture of the frame before them.
+        rate: Frames per second.
+        count: Number of slots, from the first source frame to the end of the last.
+        dropped: Number of source frames without a slot.
+        repeated: Number of slots that repeat the previous source frame.
     """
 
     rate: Fraction
@@ -64,12 +65,12 @@ class FrameGrid:
 
     @classmethod
     def of(cls, times: PacketTimes, rate: Fraction, *, most_late_frames: float = MOST_LATE_FRAMES) -> Self:
-        """Lay pictures on the frames of `rate`.
+        """Place source frames on the slots of `rate`.
 
         Args:
-            times: Of the pictures, all of them.
-            rate: Frames a second.
-            most_late_frames: How late a picture may be shown; 0.5 shows the nearest one at each frame.
+            times: Timestamps of all source frames.
+            rate: Frames per second.
+            most_late_frames: Maximum delay of a source frame, in slots; 0.5 shows the nearest one in each slot.
         """
         count = max(1, math.floor(times.span_seconds(rate) * rate + Fraction(1, 2)))
         taken = {frame for frame in _frames(times, rate, most_late_frames) if frame < count}
@@ -77,28 +78,29 @@ class FrameGrid:
 
 
 def output_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
-    """Return the rate at which pictures that are not evenly spaced are shown.
+    """Return the output frame rate for a video whose frames are not evenly spaced.
 
-    It is the smallest standard rate, 23.976 to 120, at which at most 1 % of them are dropped; of 29.97 and 30, and of
-    each other such pair, the one that the times follow. If all of them drop more, it is that of the usual interval.
+    It is the smallest standard rate, 23.976 to 120, that drops at most 1 % of the frames; of 29.97 and 30, and of
+    each similar pair, the one that the timestamps match. If all standard rates drop more, it is the rate of the usual
+    interval.
 
     Args:
-        times: Of the pictures, all of them.
-        claims: Rates that headers claim, the best first.
+        times: Timestamps of all source frames.
+        claims: Rates that headers claim, most reliable first.
     """
     intervals = [float(ticks * times.tick_seconds) for ticks in times.intervals if ticks > 0]
     if not intervals:
         return choose_rate(times, claims)
     usual = fmean(_near(intervals, median_low(intervals), _USUAL))
     for pair in _STANDARD_RATES:
-        rate = _meant(pair, intervals)
+        rate = _matching_rate(pair, intervals)
         if rate * usual >= _LEAST_OF_USUAL and FrameGrid.of(times, rate).dropped <= _MOST_DROPPED * len(times.ticks):
             return rate
     return choose_rate(times, claims)
 
 
 def _frames(times: PacketTimes, rate: Fraction, most_late_frames: float) -> Iterator[int]:
-    """Yield the frame of each picture; a dropped one has that of the picture after it."""
+    """Yield the slot of each source frame; a dropped one has the slot of the frame after it."""
     if not times.ticks:
         return
     first, frames_per_tick, last = times.ticks[0], float(times.tick_seconds * rate), -1
@@ -110,8 +112,8 @@ def _frames(times: PacketTimes, rate: Fraction, most_late_frames: float) -> Iter
         yield last
 
 
-def _meant(pair: tuple[Fraction, ...], intervals: Sequence[float]) -> Fraction:
-    """Return the one of two rates that differ by a thousandth which the intervals follow."""
+def _matching_rate(pair: tuple[Fraction, ...], intervals: Sequence[float]) -> Fraction:
+    """Return which of two rates that differ by a factor of 1.001 the intervals match."""
     rate = pair[-1]
     near = _near(intervals, float(1 / rate), _NEAR)
     if len(pair) == 1 or not near:

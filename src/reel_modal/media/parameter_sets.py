@@ -1,7 +1,7 @@
-"""The coded size that H.264 and HEVC declare in their parameter sets, which a decoder allocates.
+"""Check the coded size in H.264 and HEVC parameter sets, which determines how much a decoder allocates.
 
-Their pictures may be cropped: a clip of 320 x 240 pixels may be one of 16000 x 16000 to its decoder, whose own limit
-looks at what is left after cropping. The syntax is that of ITU-T H.264 7.3.2.1.1 and H.265 7.3.2.2.
+Frames may be cropped: a clip of 320 x 240 pixels may have coded frames of 16000 x 16000, and the decoder's own limit
+applies to the size after cropping. Syntax: ITU-T H.264 7.3.2.1.1 and H.265 7.3.2.2.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from reel_modal.config import MediaLimits
 from reel_modal.media.h264_headers import Bits, H264Sequence
-from reel_modal.media.untrusted import decoder_pixels, opened, oversized
+from reel_modal.media.open import decoder_pixels, opened, oversized
+from reel_modal.settings import MediaLimits
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,15 +28,15 @@ _LONGEST_SPS_BYTES: Final = 4096
 
 
 class CodedSizeGuard:
-    """Refuses a stream whose coded pictures are beyond the limits, before a decoder gets them.
+    """A check that rejects a stream with coded frames beyond the limits, before a decoder gets them.
 
     Args:
-        stream: The stream; of other codecs nothing is refused.
-        path: For the message.
-        limits: What is accepted.
+        stream: The stream; other codecs are always accepted.
+        path: Path of the file, for the message.
+        limits: The accepted sizes.
 
     Raises:
-        InvalidMediaError: The stream's header declares more.
+        InvalidMediaError: The stream's header declares a larger size.
     """
 
     def __init__(self, stream: VideoStream, path: Path, limits: MediaLimits) -> None:
@@ -49,10 +49,10 @@ class CodedSizeGuard:
             self._take_record(record)
 
     def check(self, packet: Packet[VideoStream]) -> None:
-        """Look for parameter sets in a packet.
+        """Check the parameter sets in a packet.
 
         Raises:
-            InvalidMediaError: They declare more than the limits.
+            InvalidMediaError: They declare a size beyond the limits.
         """
         if self._codec is None or not packet.size:
             return
@@ -65,7 +65,7 @@ class CodedSizeGuard:
             self._check_units(_units(bytes(data), self._codec))
 
     def _take_record(self, record: bytes) -> None:
-        """Take a decoder's configuration: a record of MP4, or units with start codes."""
+        """Parse a decoder configuration: an MP4 record, or NAL units with start codes."""
         codec = self._codec or "h264"
         self._check_units(_units(record, codec))
         header = _RECORD_HEADER_BYTES[codec]
@@ -81,11 +81,11 @@ class CodedSizeGuard:
 
 
 def allows_fields(record: bytes) -> bool:
-    """Return whether a decoder's configuration of H.264 allows fields: its `frame_mbs_only_flag` is 0."""
-    found = _recorded_units(record, "h264") if record[:1] == b"\x01" else _units(record, "h264")
+    """Return whether an H.264 decoder configuration allows fields: its `frame_mbs_only_flag` is 0."""
+    units = _recorded_units(record, "h264") if record[:1] == b"\x01" else _units(record, "h264")
     try:
-        return any(not H264Sequence.read(Bits.of(unit)).frames_only for unit in found)
-    except (ValueError, IndexError):  # it is damaged, or none
+        return any(not H264Sequence.read(Bits.of(unit)).frames_only for unit in units)
+    except (ValueError, IndexError):  # damaged or missing
         return False
 
 
@@ -93,16 +93,16 @@ def allows_fields(record: bytes) -> bool:
 def opened_picture(
     path: Path, stream_index: int, limits: MediaLimits, data: BinaryIO | None = None
 ) -> Iterator[tuple[InputContainer, VideoStream, CodedSizeGuard]]:
-    """Open a file so that its pictures can be decoded within the limits; each packet is to be checked by the guard.
+    """Open a file for decoding within the limits; the caller must pass each packet to the guard.
 
     Args:
         path: The file.
-        stream_index: Of the picture.
-        limits: Larger pictures are not decoded.
-        data: Where the bytes of the file are read from instead.
+        stream_index: Index of the video stream.
+        limits: Larger frames are not decoded.
+        data: A stream to read the file's bytes from, instead of `path`.
 
     Raises:
-        InvalidMediaError: The file cannot be read, or its header declares more than the limits.
+        InvalidMediaError: The file cannot be read, or its header declares a size beyond the limits.
     """
     with opened(path, data, limits=limits) as container:
         stream = next(stream for stream in container.streams.video if stream.index == stream_index)
@@ -121,7 +121,7 @@ def _units(data: bytes, codec: str) -> Iterator[bytes]:
 
 
 def _prefixed_units(data: memoryview, length_size: int, codec: str) -> Iterator[bytes]:
-    """Yield the sequence parameter sets among units that have their length in front."""
+    """Yield the sequence parameter sets among length-prefixed NAL units."""
     at = 0
     while at + length_size < len(data):
         length = int.from_bytes(data[at : at + length_size], "big")
@@ -132,7 +132,7 @@ def _prefixed_units(data: memoryview, length_size: int, codec: str) -> Iterator[
 
 
 def _recorded_units(record: bytes, codec: str) -> Iterator[bytes]:
-    """Yield the sequence parameter sets of an MP4's configuration record (ISO/IEC 14496-15 5.3.3 and 8.3.3)."""
+    """Yield the sequence parameter sets of an MP4 configuration record (ISO/IEC 14496-15 5.3.3 and 8.3.3)."""
     header = _RECORD_HEADER_BYTES[codec]
     at = header + 1
     arrays = [record[header] & 31] if codec == "h264" else None
@@ -152,7 +152,7 @@ def _is_sps(first: int, codec: str) -> bool:
 
 
 def _coded_size(unit: bytes, codec: str) -> tuple[int, int] | None:
-    """Return (width, height) in pixels of a sequence parameter set; None if it cannot be read, as by a decoder."""
+    """Return (width, height) in pixels of a sequence parameter set; None if it cannot be parsed, as in a decoder."""
     bits = Bits.of(unit)
     try:
         return H264Sequence.read(bits).size if codec == "h264" else _hevc_size(bits)

@@ -1,15 +1,15 @@
-"""The time at which the picture of a video ends, read from its last packets."""
+"""Find the time at which a video stream ends, from its last packets."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from reel_modal.config import MediaLimits
+from reel_modal.media.open import opened
 from reel_modal.media.probing import MediaInfo
 from reel_modal.media.scanning import readable_packets
 from reel_modal.media.timestamps import PacketTimes
-from reel_modal.media.untrusted import opened
+from reel_modal.settings import MediaLimits
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["picture_end"]
 
 _MICROSECONDS: Final = 1_000_000
-# A header may claim a later end than the packets have; libav then finds the last keyframe.
+# A header may claim a later end than that of the packets; libav then seeks to the last keyframe.
 _BEFORE_END_SECONDS: Final = 1
 
 
 def picture_end(media: MediaInfo, limits: MediaLimits) -> Fraction:
-    """Return the time at which the last picture of `media` ends, in seconds on the file's clock.
+    """Return the timestamp at which the last frame of `media` ends, in seconds.
 
-    Packets are read from shortly before the end on, or all of them if a seek fails.
+    Only the packets shortly before the end are read, or all of them if a seek fails.
 
     Args:
         media: The video.
-        limits: Larger pictures are not decoded.
+        limits: Larger frames are not decoded.
 
     Raises:
         InvalidMediaError: The file cannot be read.
@@ -47,7 +47,7 @@ def picture_end(media: MediaInfo, limits: MediaLimits) -> Fraction:
 
 
 def _seek_to_end(container: InputContainer, media: MediaInfo) -> bool:
-    """Return whether `container` goes on at a keyframe shortly before its end."""
+    """Seek to a keyframe shortly before the end of `container`; return whether that succeeded."""
     from av.error import FFmpegError
 
     if media.duration_seconds is None:

@@ -1,27 +1,27 @@
-"""Pictures whose size changes on the way, as in recorded calls: find them, and fit them into the first size."""
+"""Detect frames that change their size, as in recorded calls, and fit them into the first size."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from reel_modal.config import Settings
+from reel_modal.media.open import packets_of
 from reel_modal.media.parameter_sets import opened_picture
 from reel_modal.media.probing import MediaInfo
-from reel_modal.media.untrusted import packets_of
+from reel_modal.settings import Settings
 
 __all__ = ["changes_size", "fitting_filters", "has_even_size"]
 
-# These describe a size once for all of a stream's pictures.
+# Containers that describe the frame size once for the whole stream.
 _ONE_SIZE: Final = frozenset({"mov"})
 
 
 def fitting_filters(size: tuple[int, int]) -> tuple[str, ...]:
-    """Return the filters that fit a picture into `size` (width, height), with black borders if its shape is another.
+    """Return the filters that fit a frame into `size` (width, height), with black borders if its shape differs.
 
-    A picture of that size passes through as it is, if the size is even.
+    A frame of that size is not changed, if the size is even.
     """
     width, height = size
-    # Borders in a format with less chroma than luma have even sizes.
+    # In a format with subsampled chroma, borders have even sizes.
     full = [] if has_even_size(size) else ["format=yuv444p"]
     scaled = f"scale={width}:{height}:force_original_aspect_ratio=decrease:flags=bicubic"
     return (scaled, *full, f"pad={width}:{height}:(ow-iw)/2:(oh-ih)/2")
@@ -33,14 +33,14 @@ def has_even_size(size: tuple[int, int]) -> bool:
 
 
 def changes_size(media: MediaInfo, settings: Settings) -> bool:
-    """Return whether a picture has another size than the first. Keyframes alone are decoded.
+    """Return whether any frame has another size than the first. Only keyframes are decoded.
 
     Args:
-        media: The file. Nothing is read of MP4 and MOV.
-        settings: Limits of what a decoder may allocate.
+        media: The file. MP4 and MOV are not read.
+        settings: Memory limits of the decoder.
 
     Raises:
-        InvalidMediaError: The file cannot be read, or its pictures grow beyond the limits.
+        InvalidMediaError: The file cannot be read, or its frames grow beyond the limits.
     """
     from av.error import FFmpegError
 
@@ -56,7 +56,7 @@ def changes_size(media: MediaInfo, settings: Settings) -> bool:
             try:
                 frames = packet.decode()
             except FFmpegError:
-                continue  # the decoder that renders counts it
+                continue  # counted by the decoder that renders
             if any((frame.width, frame.height) != media.coded_size for frame in frames):
                 return True
     return False

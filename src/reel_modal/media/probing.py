@@ -1,6 +1,6 @@
-"""What a video file is: found by looking, with limits for untrusted input.
+"""Probe a video file: its properties by headers, timestamps and decoded frames, with limits for untrusted input.
 
-It must not decode more than one frame, and must not write anything.
+Writes nothing, and decodes only a few frames.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from reel_modal.config import MediaLimits, Settings
 from reel_modal.errors import InvalidMediaError
-from reel_modal.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
-from reel_modal.media.color_names import color_tags
+from reel_modal.media.color_tags import color_tags
+from reel_modal.media.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.headers import (
     AudioStream,
@@ -30,7 +29,8 @@ from reel_modal.media.headers import (
     seconds_of,
 )
 from reel_modal.media.index import index_times, leads_beyond
-from reel_modal.media.interlacing import FieldOrder, look_at_fields, may_have_fields
+from reel_modal.media.interlacing import FieldOrder, detect_fields, may_have_fields
+from reel_modal.media.open import WITHOUT_HEADER, check_length, check_size, decoder_pixels, opened, packets_of
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.output_rate import output_rate
 from reel_modal.media.parameter_sets import CodedSizeGuard
@@ -40,15 +40,8 @@ from reel_modal.media.stated_size import is_cut_off
 from reel_modal.media.streams import NOTHING, Contents, contents_of
 from reel_modal.media.timestamps import PacketTimes, UntimedStart, choose_rate, last_shown
 from reel_modal.media.ts_programs import programs_of
-from reel_modal.media.untrusted import (
-    WITHOUT_HEADER,
-    check_length,
-    check_size,
-    decoder_pixels,
-    opened,
-    packets_of,
-)
 from reel_modal.schema.encoding import Deinterlace
+from reel_modal.settings import MediaLimits, Settings
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -61,19 +54,19 @@ __all__ = ["MediaInfo", "picture_shown_at", "probe", "rated", "scanned"]
 _INDEXED: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _WITHOUT_PRESENTATION_TIMES: Final = frozenset({"avi", "h264", "hevc"})
 _MICROSECONDS: Final = 1_000_000
-# Enough to see a rhythm; a rate that changes later shows in a scan.
-_LOOK_PACKETS: Final = 120
-# Matroska keeps times down to 33 s before its zero, of which libav reads none.
+# Enough to detect the frame rate; a scan detects a later change.
+_PROBE_PACKETS: Final = 120
+# Matroska stores timestamps down to 33 s before its zero; libav reads none of them.
 _MOST_UNTIMED_PACKETS: Final = 33 * 120
-# A recording that was cut out of a stream begins anywhere; x264 sets keyframes at most 250 frames apart.
+# A recording that was cut from a live stream begins anywhere; x264 sets keyframes at most 250 frames apart.
 _FIRST_FRAME_PACKETS: Final = 300
-# To learn about a stream, libav decodes about twenty pictures.
+# To analyze a stream, libav decodes about twenty frames.
 _GUARDED_PACKETS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """A frame rate, and what it was found by."""
+    """A frame rate, and how it was determined."""
 
     fps: Fraction
     constant: bool
@@ -82,41 +75,43 @@ class _Rate:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a video file is; sizes are (width, height) in pixels, times are seconds on the file's clock.
+    """Properties of a video file. Sizes are (width, height) in pixels; times are timestamps in the file, in seconds.
 
     Attributes:
         path: The file.
         format: ffmpeg's name of the container, such as `mov,mp4,m4a,3gp,3g2,mj2`.
-        stream_index: The video stream that is the picture; cover art and second tracks are not.
-        codec: ffmpeg's name of its codec, such as `h264` or `av1`, whatever decodes it.
-        coded_size: As stored.
-        size: Upright: after rotation, before the sample aspect ratio. Frames are read in this size.
-        display_size: As a player shows it: upright, with square pixels.
+        stream_index: Index of the main video stream; cover art and other video streams are ignored.
+        codec: ffmpeg's name of its codec, such as `h264` or `av1`, independent of the decoder.
+        coded_size: Size as stored.
+        size: Upright size: after rotation, before the sample aspect ratio. Frames are read in this size.
+        display_size: Size in a player: upright, with square pixels.
         sample_aspect_ratio: Width / height of one upright pixel.
-        orientation: What makes stored frames upright.
-        fps: Exact frame rate, checked against the timestamps: headers lie. If the rate varies, the standard rate at
-            which the pictures are shown; see `rate_by_all`.
+        orientation: How stored frames become upright.
+        fps: Exact frame rate, checked against the timestamps, because headers can be wrong. For a variable rate, the
+            standard rate for the output; see `rate_by_all`.
         constant_rate: Whether the frames are evenly spaced.
-        pixel_format: ffmpeg's name.
-        bit_depth: Bits of a sample.
-        color: Tags of the stream.
-        interlaced: Whether pictures are two fields, taken one after the other; by decoded pictures, not by headers.
-        start_seconds: Time of the first picture that decodes.
-        container_start_seconds: Earliest time of any stream, which ffmpeg's seeks count from.
-        time_base: Seconds of one tick in which the file counts times of the picture.
-        duration_seconds: Of the picture, by the headers; None where they do not say.
-        frame_count_header: The container's claim; None where there is none that can be true.
-        audio: The audio streams of a codec that is known here.
-        scan: What the packets say; None unless it was asked for.
-        unmarked_order: Which field of interlaced pictures comes first, if their frames do not say so.
-        deinterlace: How pictures are made of fields where frames are read; None reads them as they are stored.
-        rate_by_all: Whether rate and even spacing were found by all packets, or by an index of them; otherwise by the
-            first ones alone.
-        hdr: What an HDR video says of its light.
-        hdr_color: The tags of an HDR video where SDR is made of it as it is read; `color` is that of the SDR then.
+        pixel_format: ffmpeg's name of the pixel format.
+        bit_depth: Bits per sample.
+        color: Color tags of the stream.
+        interlaced: Whether frames consist of two fields, captured one after the other; determined from decoded
+            frames, not from headers.
+        start_seconds: Timestamp of the first frame that can be decoded.
+        container_start_seconds: Earliest timestamp of any stream; ffmpeg's seeks count from it.
+        time_base: Duration of one tick of the video timestamps, in seconds.
+        duration_seconds: Duration of the video stream, from the headers; None if they do not state it.
+        frame_count_header: Frame count from the header; None if it is missing or implausible.
+        audio: The audio streams with a known codec.
+        scan: Facts from all packets; None unless requested.
+        unmarked_order: The first field of interlaced frames, if the frames do not specify it.
+        deinterlace: How frames are deinterlaced during reading; None reads them as stored.
+        rate_by_all: Whether the rate and the even spacing were determined from all packets, or from an index of them;
+            otherwise only from the first packets.
+        hdr: HDR metadata of the video.
+        hdr_color: The color tags of an HDR video that is converted to SDR during reading; `color` is then that of the
+            SDR.
         contents: All streams, chapters and tags.
-        untimed_start: Pictures at the start that have no times in the file; these are counted back.
-        breaks_off: Whether the file ends before its headers say so: see `leads_beyond` and `is_cut_off`.
+        untimed_start: Frames at the start without timestamps in the file; their times were counted back.
+        breaks_off: Whether the file is shorter than its headers state: see `leads_beyond` and `is_cut_off`.
     """
 
     path: Path
@@ -151,21 +146,21 @@ class MediaInfo:
     breaks_off: bool = False
 
     def deinterlaced(self, deinterlace: Deinterlace) -> MediaInfo:
-        """Return the same video with pictures made of its fields; itself if it is progressive.
+        """Return the same video, deinterlaced during reading; unchanged if it is progressive.
 
         Args:
-            deinterlace: `frame` keeps the rate; `field` makes a picture of each field, and `fps` is twice as high.
+            deinterlace: `frame` keeps the frame rate; `field` makes a frame of each field and doubles `fps`.
         """
         if not self.interlaced or self.deinterlace is not None:
             return self
         return replace(self, deinterlace=deinterlace, fps=self.fps * (2 if deinterlace == "field" else 1))
 
     def tone_mapped(self) -> MediaInfo:
-        """Return the same video with SDR made of its HDR pictures, BT.709 in 8 bits; itself if it is SDR."""
+        """Return the same video, converted from HDR to SDR (BT.709, 8 bits) during reading; unchanged if SDR."""
         return replace(self, color=BT709, hdr_color=self.color) if self.color.is_hdr else self
 
     def as_stored(self) -> MediaInfo:
-        """Return the same video without what is made of its pictures where frames are read."""
+        """Return the same video without deinterlacing and tone mapping."""
         if self.deinterlace is None and self.hdr_color is None:
             return self
         color = self.hdr_color or self.color
@@ -173,22 +168,22 @@ class MediaInfo:
 
     @property
     def stored_fps(self) -> Fraction:
-        """The rate of the pictures as they are stored, whatever is made of their fields."""
+        """The frame rate as stored, before deinterlacing."""
         return self.fps / 2 if self.deinterlace == "field" else self.fps
 
     @property
     def expected_frames(self) -> int | None:
-        """Frames at the constant rate `fps`, as far as the headers let us know."""
+        """Number of frames at the constant rate `fps`; None if the duration is unknown."""
         return self.frames_at(self.fps)
 
     def frames_at(self, rate: Fraction) -> int | None:
-        """Return how many frames there are at the constant `rate`, as far as the headers let us know."""
+        """Return the number of frames at the constant `rate`; None if the duration is unknown."""
         length = self.duration_seconds if self.scan is None else self.scan.duration_seconds
         return None if length is None else max(1, round(length * rate))
 
     @property
     def expected_pictures(self) -> int | None:
-        """Pictures that the file holds, as far as the headers let us know."""
+        """Number of frames in the file; None if unknown."""
         return self.frame_count_header if self.scan is None else self.scan.frame_count
 
     @property
@@ -198,28 +193,28 @@ class MediaInfo:
 
     @property
     def keeps_presentation_times(self) -> bool:
-        """Whether the container says when each picture is shown; of others, each version of libav guesses it."""
+        """Whether the container stores presentation times; otherwise libav guesses them, depending on its version."""
         return not _WITHOUT_PRESENTATION_TIMES & set(self.format.split(","))
 
     @property
     def keeps_decoding_times(self) -> bool:
-        """Whether the container says when each picture is decoded; others make libav guess, from pictures."""
+        """Whether the container stores decoding times; otherwise libav decodes frames to guess them."""
         return "mov" in self.format.split(",")
 
     @property
     def chroma_origin(self) -> tuple[float, float]:
-        """Where the first chroma sample lies in the upright picture, read as 4:2:0: luma pixels from left and top.
+        """Position of the first chroma sample in the upright frame, read as 4:2:0, in luma pixels from left and top.
 
-        Unless a file says otherwise it lies on the left pixels, between two rows: that is (0.5, 1) in most files,
-        and something else where the picture was turned.
+        By default it is on the left pixels, between two rows: (0.5, 1) in most files, and another position after a
+        rotation.
         """
         if not is_420(self.pixel_format) or self.hdr_color is not None:
-            return CHROMA_ORIGIN["left"]  # it is read into that
+            return CHROMA_ORIGIN["left"]  # the reader converts to this position
         stored = CHROMA_ORIGIN.get(self.color.chroma_location or "left", CHROMA_ORIGIN["left"])
         return self.orientation.upright_origin(stored, self.coded_size)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the same for JSON: fractions as `n/d` text, sizes as lists."""
+        """Return the same for JSON: fractions as `n/d` strings, sizes as lists."""
         whole = _plain(self)
         return whole if isinstance(whole, dict) else {}
 
@@ -227,17 +222,17 @@ class MediaInfo:
 def probe(
     path: str | Path, *, settings: Settings | None = None, scan: bool = False, data: BinaryIO | None = None
 ) -> MediaInfo:
-    """Say what the video `path` is, by its headers, its first timestamps and one decoded frame.
+    """Return the properties of the video `path`, from its headers, first timestamps and some decoded frames.
 
     Args:
         path: The file.
-        settings: Its limits say what is refused.
-        scan: Look at every packet as well: exact counts, for the price of reading the whole file.
-        data: Where headers and first pictures are read from instead of the file, which need not be whole then: a
-            file in a store, fetched where it is read. The caller closes it.
+        settings: Its limits decide which files are rejected.
+        scan: Whether to read every packet too, which gives exact counts but takes the time to read the whole file.
+        data: A stream to read headers and first frames from instead of the file, which may then be incomplete: for
+            example a stored object that is fetched in parts. The caller closes it.
 
     Raises:
-        InvalidMediaError: It is no video that we accept: missing, unreadable, without a picture, beyond the
+        InvalidMediaError: The file is not a supported video: missing, unreadable, without a video stream, beyond the
             limits, or in a format that can name other files.
 
     Example:
@@ -247,53 +242,53 @@ def probe(
     path = Path(path)
     limits = (settings or Settings.from_env()).limits
     with opened(path, data, packets_only=True) as container:
-        # What the header declares is looked at before any decoder is opened.
+        # Check the sizes in the header before a decoder is opened.
         _check_header(container, path, limits)
-        known = not _decodes_for_times(container)
-        info = _looked_at(container, path, limits, data) if known else None
+        packets_suffice = not _decodes_for_times(container)
+        info = _read_info(container, path, limits, data) if packets_suffice else None
     if info is None:
         if data is not None:
             data.seek(0)
         with opened(path, data, limits=limits) as container:
-            info = _looked_at(container, path, limits, data)
+            info = _read_info(container, path, limits, data)
     if info.interlaced:
         if data is not None:
             data.seek(0)
-        found = look_at_fields(path, info.stream_index, info.duration_seconds, limits, data)
-        info = replace(info, interlaced=found.interlaced, unmarked_order=found.unmarked_order)
+        fields_found = detect_fields(path, info.stream_index, info.duration_seconds, limits, data)
+        info = replace(info, interlaced=fields_found.interlaced, unmarked_order=fields_found.unmarked_order)
     return scanned(info, limits) if scan else info
 
 
 def rated(media: MediaInfo, limits: MediaLimits) -> MediaInfo:
-    """Return `media` with the rate of the whole clip, for which its packets are read unless an index has shown it.
+    """Return `media` with the frame rate of the whole clip; read its packets unless an index has confirmed the rate.
 
-    A clip whose index says that it is evenly spaced is not read.
+    A clip that is evenly spaced according to its index is not read.
 
     Args:
-        media: The video; all of the file is here.
-        limits: Longer clips are refused.
+        media: The video; the file must be complete.
+        limits: Longer clips are rejected.
 
     Raises:
-        InvalidMediaError: It cannot be read, or is longer than the limits allow.
+        InvalidMediaError: The file cannot be read, or exceeds the maximum length.
     """
     return media if media.rate_by_all and media.constant_rate else scanned(media, limits)
 
 
 def scanned(media: MediaInfo, limits: MediaLimits) -> MediaInfo:
-    """Return `media` with what all its packets say; see `rated`."""
+    """Return `media` with the facts from all its packets; see `rated`."""
     if media.scan is not None:
         return media
     scan = scan_packets(media.path, start_seconds=media.start_seconds, to_break=True)
     check_length(scan.duration_seconds, media.path, limits)
-    # The first packets have named the rate of evenly spaced ones as well as all of them do.
+    # For evenly spaced frames, the first packets already gave the same rate.
     fps = media.fps if media.constant_rate and scan.constant_rate else scan.fps * media.fps / media.stored_fps
     return replace(media, scan=scan, fps=fps, constant_rate=scan.constant_rate, rate_by_all=True)
 
 
 def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
-    """Return the time of the picture that is on the screen at `seconds`, both on the file's clock.
+    """Return the timestamp of the frame that is shown at `seconds`, a timestamp in the file.
 
-    Nothing is decoded, and where the file has an index, little of it is read. None where no picture comes so early.
+    Nothing is decoded, and only a small part of a file with an index is read. None if no frame begins so early.
 
     Raises:
         InvalidMediaError: The file cannot be read.
@@ -321,52 +316,52 @@ def _check_header(container: InputContainer, path: Path, limits: MediaLimits) ->
 
 
 def _decodes_for_times(container: InputContainer) -> bool:
-    """Whether libav has to decode pictures to know when each packet is decoded."""
+    """Return whether libav has to decode frames to know the decoding time of each packet."""
     formats = set(container.format.name.split(","))
     return "mov" not in formats and not formats & set(WITHOUT_HEADER)
 
 
-def _looked_at(container: InputContainer, path: Path, limits: MediaLimits, data: BinaryIO | None) -> MediaInfo:
+def _read_info(container: InputContainer, path: Path, limits: MediaLimits, data: BinaryIO | None) -> MediaInfo:
     stream = picture_of(container, path)
-    frame, look = _first_look(container, stream, path, limits)
+    frame, times = _first_frame_and_times(container, stream, path, limits)
     check_size((frame.width, frame.height), path, limits)
-    others = frozenset[int]()
+    other_programs = frozenset[int]()
     if container.format.name == "mpegts":
-        others = _other_programs(container, stream, path, data)
-    return _info(path, container, stream, frame, look, other_programs=others)
+        other_programs = _other_programs(container, stream, path, data)
+    return _info(path, container, stream, frame, times, other_programs=other_programs)
 
 
-def _first_look(
+def _first_frame_and_times(
     container: InputContainer, stream: VideoStream, path: Path, limits: MediaLimits
 ) -> tuple[VideoFrame, PacketTimes]:
-    """Decode one frame, because only frames carry the display matrix, and time the packets around it."""
+    """Decode one frame, because only frames carry the display matrix, and read the times of the packets around it."""
     stream.codec_context.thread_count = 1  # frame threads would wait for more packets than one frame needs
     stream.codec_context.options = {"max_pixels": str(decoder_pixels(limits))}
     sized = stream.codec_context.width > 0
     guard = CodedSizeGuard(stream, path, limits)
     frames: list[VideoFrame] = []
-    most = _MOST_UNTIMED_PACKETS if "matroska" in container.format.name.split(",") else _LOOK_PACKETS
-    look = PacketTimes.of(_decoding_first(packets_of(container, stream), frames, guard, most), stream)
+    most = _MOST_UNTIMED_PACKETS if "matroska" in container.format.name.split(",") else _PROBE_PACKETS
+    times = PacketTimes.of(_decoding_first(packets_of(container, stream), frames, guard, most), stream)
     if not frames:
-        lack = "none of its first pictures can be decoded" if sized else "it declares no size that can be decoded"
-        lack += ", or one larger than Settings.limits accepts"
-        raise InvalidMediaError(f"{str(path)!r} has a video stream, but {lack}; give a file that plays")
-    return frames[0], look
+        reason = "none of its first frames can be decoded" if sized else "its declared size cannot be decoded"
+        reason += ", or its size exceeds Settings.limits"
+        raise InvalidMediaError(f"{str(path)!r} has a video stream, but {reason}; use a file that plays")
+    return frames[0], times
 
 
 def _decoding_first(
     packets: Iterator[Packet[VideoStream]], frames: list[VideoFrame], guard: CodedSizeGuard, most: int
 ) -> Iterator[Packet[VideoStream]]:
-    """Pass packets on, adding the first frame that decodes to `frames`, and after that as many as a look takes.
+    """Yield packets up to the first one that decodes, whose frame is added to `frames`, and then some more.
 
-    Up to `most` are passed on after it if some of them have no time.
+    Up to `most` follow it if some of them have no timestamp.
     """
     from av.error import FFmpegError
 
     for packet in islice(packets, _FIRST_FRAME_PACKETS):
         guard.check(packet)
-        # A broken packet at the start is common in cuts of live streams; the next may do. PyAV 19 has a ValueError
-        # for all packets after the first if the decoder could not be opened.
+        # A broken packet at the start is common in cuts of live streams; the next one may decode. PyAV 19 raises
+        # ValueError for all packets after the first if the decoder could not be opened.
         with suppress(FFmpegError, ValueError):
             frames.extend(packet.decode()[:1])
         yield packet
@@ -377,7 +372,7 @@ def _decoding_first(
         guard.check(packet)
         yield packet
         timed += packet.pts is not None or packet.dts is not None
-        if timed == _LOOK_PACKETS:
+        if timed == _PROBE_PACKETS:
             break
 
 
@@ -386,7 +381,7 @@ def _info(
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
-    look: PacketTimes,
+    packet_times: PacketTimes,
     *,
     other_programs: frozenset[int],
 ) -> MediaInfo:
@@ -397,8 +392,8 @@ def _info(
     if orientation.turned:
         ratio = 1 / ratio
     shown_at = seconds_of(frame.pts, frame)
-    start = look.first_seconds if shown_at is None else shown_at
-    times = look.since(start)
+    start = packet_times.first_seconds if shown_at is None else shown_at
+    times = packet_times.since(start)
     rate = _rate_of(container, stream, times)
     duration = header_duration(container, stream, start)
     return MediaInfo(
@@ -422,11 +417,11 @@ def _info(
         container_start_seconds=Fraction(container.start_time or 0, _MICROSECONDS),
         time_base=seconds_per_tick(stream),
         duration_seconds=duration,
-        frame_count_header=None if look.second_fields else plausible_count(stream.frames, duration, rate.fps),
+        frame_count_header=None if packet_times.second_fields else plausible_count(stream.frames, duration, rate.fps),
         audio=tuple(sound for sound in audio_streams(container) if sound.index not in other_programs),
         hdr=HdrMetadata.of_frame(frame),
         contents=contents_of(container, stream.index, frame, other_programs),
-        untimed_start=look.untimed_start if shown_at is None else None,
+        untimed_start=packet_times.untimed_start if shown_at is None else None,
         breaks_off=_breaks_off(container, path),
     )
 
@@ -434,15 +429,15 @@ def _info(
 def _other_programs(
     container: InputContainer, picture: VideoStream, path: Path, data: BinaryIO | None
 ) -> frozenset[int]:
-    """Return the numbers of the streams that are in a program of an MPEG-TS, but in none that has the picture."""
+    """Return the indices of the streams that belong only to programs of an MPEG-TS without the video stream."""
     if data is None:
         with path.open("rb") as file:
             programs = programs_of(file)
     else:
-        place = data.seek(0, SEEK_CUR)  # where libav goes on reading
+        position = data.seek(0, SEEK_CUR)  # libav continues to read here
         data.seek(0)
         programs = programs_of(data)
-        data.seek(place)
+        data.seek(position)
     own = {pid for program in programs if picture.id in program for pid in program}
     listed = {pid for program in programs for pid in program}
     return frozenset(each.index for each in container.streams if own and each.id in listed - own)
@@ -454,20 +449,20 @@ def _breaks_off(container: InputContainer, path: Path) -> bool:
     return is_cut_off(path)
 
 
-def _rate_of(container: InputContainer, stream: VideoStream, look: PacketTimes) -> _Rate:
-    """Return the rate by the first packets and, if the file keeps an index of all packets, by that."""
+def _rate_of(container: InputContainer, stream: VideoStream, times: PacketTimes) -> _Rate:
+    """Return the rate from the first packets and, if the file has an index of all packets, from the index."""
     claims = claimed_rates(stream)
-    indexed = "mov" in container.format.name.split(",") and not look.second_fields
+    indexed = "mov" in container.format.name.split(",") and not times.second_fields
     index = index_times(stream) if indexed else None
     if index is None:
-        return _Rate(choose_rate(look, claims), look.evenly_spaced, by_all=False)
-    if look.evenly_spaced and index.evenly_spaced:
-        return _Rate(choose_rate(look, claims), constant=True, by_all=True)
+        return _Rate(choose_rate(times, claims), times.evenly_spaced, by_all=False)
+    if times.evenly_spaced and index.evenly_spaced:
+        return _Rate(choose_rate(times, claims), constant=True, by_all=True)
     return _Rate(output_rate(index, claims), constant=False, by_all=True)
 
 
 def _plain(value: object) -> object:
-    """Return `value` as JSON can hold it."""
+    """Return `value` converted to JSON types."""
     if isinstance(value, Fraction):
         return str(value)
     if isinstance(value, Path):

@@ -1,4 +1,4 @@
-"""Everything that differs between PyAV 18 and 19, in one place: tags, exact ratios, side data of frames."""
+"""Differences between PyAV 18 and 19: tags, exact ratios, side data of frames."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def open_input(
     """Open a file, a URL or a binary stream for reading.
 
     Args:
-        source: What `av.open` takes.
-        options: Of the demuxer and the decoders.
-        container_options: Of the demuxer alone.
+        source: A source that `av.open` accepts.
+        options: Options of the demuxer and the decoders.
+        container_options: Options of the demuxer only.
 
     Raises:
         av.FFmpegError: libav cannot read it.
@@ -64,9 +64,9 @@ def open_output(
     """Open a file for writing.
 
     Args:
-        target: A URL, whose suffix chooses the container if `container_format` is None; or a binary stream.
+        target: A URL, whose suffix selects the container if `container_format` is None; or a binary stream.
         container_format: ffmpeg's name of the muxer.
-        options: Of the muxer.
+        options: Options of the muxer.
 
     Raises:
         av.FFmpegError: libav cannot write it.
@@ -75,22 +75,22 @@ def open_output(
 
 
 def readable_tags(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return tags as text that can be printed and encoded: bytes that are not UTF-8 become U+FFFD."""
+    """Return tags as strings that can be printed and encoded: bytes that are not UTF-8 become U+FFFD."""
     return {
         key: value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for key, value in metadata.items()
     }
 
 
 def fraction(ratio: _Ratio | None) -> Fraction | None:
-    """Return a ratio of libav exactly; None if it is unset, zero or infinite.
+    """Return a libav ratio as an exact fraction; None if it is unset, zero or infinite.
 
-    PyAV 19 gives an `AVRational`, whose products are rounded to 32 bits and which is never None.
+    PyAV 19 returns an `AVRational`, whose products are rounded to 32 bits and which is never None.
     """
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None
 
 
 def seconds_per_tick(timed: _Timed) -> Fraction:
-    """Return the seconds of one tick of a stream, a packet or a frame; 1 if its time base is unset."""
+    """Return the duration of one tick of a stream, a packet or a frame in seconds; 1 if its time base is unset."""
     return fraction(timed.time_base) or Fraction(1)
 
 
@@ -100,20 +100,20 @@ def display_matrix(frame: VideoFrame) -> bytes | None:
 
 
 def frame_side_data(frame: VideoFrame, name: str) -> bytes | None:
-    """Return the side data of a decoded frame that libav calls `AV_FRAME_DATA_` and `name`; None if it has none."""
+    """Return a decoded frame's side data of libav's type `AV_FRAME_DATA_` + `name`; None if it has none."""
     _accept_unknown_side_data()
     side_data = cast("Mapping[str, Any]", frame.side_data)
-    found = side_data.get(name)
-    return None if found is None else bytes(found)
+    data = side_data.get(name)
+    return None if data is None else bytes(data)
 
 
 def has_closed_captions(frame: VideoFrame) -> bool:
-    """Whether a decoded frame carries captions (ATSC A/53)."""
+    """Return whether a decoded frame carries captions (ATSC A/53)."""
     return frame_side_data(frame, "A53_CC") is not None
 
 
 def _open(file: str | BinaryIO, mode: str, **arguments: object) -> object:
-    """Call `av.open` so that the bytes of a tag are kept in any encoding, as PyAV 19 always does."""
+    """Call `av.open` so that tags keep their bytes in any encoding, as PyAV 19 always does."""
     import av
 
     if _major() < _BYTE_EXACT_TAGS_SINCE:
@@ -122,10 +122,10 @@ def _open(file: str | BinaryIO, mode: str, **arguments: object) -> object:
 
 
 def _accept_unknown_side_data() -> None:
-    """Let earlier versions read the side data of a frame that has a type which it has no name for.
+    """Make PyAV 18 accept frame side data of types that it has no name for.
 
-    PyAV 18 builds all of it at once, so that one such type (29, views of MV-HEVC; 31, EXIF) hides the display
-    matrix with "29 is not a valid Type". This is the hook with which PyAV 19 names them.
+    PyAV 18 reads all side data at once, so one unknown type (29, views of MV-HEVC; 31, EXIF) hides the display matrix
+    with "29 is not a valid Type". PyAV 19 names unknown types with the same hook.
     """
     if _major() >= _NAMES_ANY_SIDE_DATA_SINCE:
         return
@@ -138,7 +138,7 @@ def _accept_unknown_side_data() -> None:
         vars(member).update(_name_=f"UNKNOWN_{value}", _value_=value)
         return member
 
-    setattr(Type, "_missing_", classmethod(unnamed))  # noqa: B010 - a hook that the type checkers take as final
+    setattr(Type, "_missing_", classmethod(unnamed))  # noqa: B010 - type checkers treat it as final
 
 
 def _major() -> int:

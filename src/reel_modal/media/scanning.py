@@ -1,4 +1,4 @@
-"""Read all packets of a picture, without decoding: how many, how long, and at which rate."""
+"""Read all packets of a video stream without decoding: frame count, duration and frame rate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reel_modal.media.headers import claimed_rates, picture_of
+from reel_modal.media.open import opened, packets_of
 from reel_modal.media.output_rate import MOST_LATE_FRAMES, FrameGrid, output_rate
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes, choose_rate
-from reel_modal.media.untrusted import opened, packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,15 +28,15 @@ __all__ = ["MediaScan", "readable_packets", "scan_packets"]
 
 @dataclass(frozen=True, slots=True)
 class MediaScan:
-    """What the packets of the picture say, all of them.
+    """Facts from all packets of the video stream.
 
     Attributes:
-        frame_count: Packets that are shown, edit lists honored.
-        duration_seconds: From the first picture to the end of the last.
-        fps: The rate by the whole file; if it varies, the standard rate at which it is shown.
-        constant_rate: Whether they are evenly spaced, all through.
-        times: When each picture is shown.
-        sound_ends: When each stream of sound ends, by its number, on the file's clock, if no header says it.
+        frame_count: Number of packets that are shown; edit lists are applied.
+        duration_seconds: From the first frame to the end of the last.
+        fps: The frame rate of the whole file; for a variable rate, the standard rate for the output.
+        constant_rate: Whether all frames are evenly spaced.
+        times: Presentation time of each frame.
+        sound_ends: Timestamp of the end of each audio stream, by stream index, if no header states it.
     """
 
     frame_count: int
@@ -47,9 +47,10 @@ class MediaScan:
     sound_ends: Mapping[int, Fraction] = field(default_factory=dict, repr=False, compare=False)
 
     def grid(self, rate: Fraction) -> FrameGrid:
-        """Return which pictures are dropped and repeated at a constant rate.
+        """Return which frames are dropped and repeated at a constant rate.
 
-        At `fps`, which was chosen to keep them, a picture may be a little late; at others the nearest one is shown.
+        At `fps`, which was chosen to keep them, a frame may be slightly late; at other rates the nearest one is
+        shown.
         """
         late = MOST_LATE_FRAMES if rate == self.fps else 0
         return FrameGrid.of(self.times, rate, most_late_frames=late)
@@ -62,16 +63,16 @@ def scan_packets(
     check: Callable[[], None] | None = None,
     to_break: bool = False,
 ) -> MediaScan:
-    """Read every packet of the picture, without decoding, and say what they say.
+    """Read every packet of the video stream, without decoding, and return the facts.
 
     Args:
         path: The file.
-        start_seconds: Time of the first picture that decodes: what is before it does not count.
-        check: Called at each packet; may raise to stop.
-        to_break: Whether a file that breaks off counts up to there, as it does for those who decode it.
+        start_seconds: Timestamp of the first frame that can be decoded; earlier frames are not counted.
+        check: Called for each packet; it may raise an exception to stop.
+        to_break: Whether a truncated file counts up to its break, as it does for decoders.
 
     Raises:
-        InvalidMediaError: The file cannot be read, or has no picture.
+        InvalidMediaError: The file cannot be read, or has no video stream.
     """
     with opened(path, packets_only=True) as container:
         stream = picture_of(container, path)
@@ -89,7 +90,7 @@ def scan_packets(
 
 
 def readable_packets(container: InputContainer, *streams: S) -> Iterator[Packet[S]]:
-    """Yield the packets of `streams` up to the end or to the place at which the file breaks off."""
+    """Yield the packets of `streams` up to the end or to the point of truncation."""
     from av.error import FFmpegError
 
     with suppress(FFmpegError):
@@ -99,7 +100,7 @@ def readable_packets(container: InputContainer, *streams: S) -> Iterator[Packet[
 def _pictures(
     packets: Iterator[Packet[Any]], stream: VideoStream, sound_ends: dict[int, Fraction]
 ) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of `stream`; when those of other streams end goes into `sound_ends`."""
+    """Yield the packets of `stream`; store the end of each other stream in `sound_ends`."""
     for packet in packets:
         if packet.stream_index == stream.index:
             yield packet

@@ -1,4 +1,4 @@
-"""Whether a file is as long as its header says: Matroska, AVI, ASF and FLV state it."""
+"""Detect whether a file is shorter than its header states; Matroska, AVI, ASF and FLV store their size."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Final
 
 __all__ = ["is_cut_off"]
 
-# RFC 8794, 11.2.1, and RFC 9559, 5.1: the header, then one segment that holds all else.
+# RFC 8794, 11.2.1, and RFC 9559, 5.1: the header, then one segment that contains everything else.
 _EBML: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT: Final = b"\x18\x53\x80\x67"
-# The list of AVI says its own size; files above 1 GiB have more lists after it (OpenDML). Streams leave all bits set.
+# The list of AVI stores its size; files above 1 GiB have more lists after it (OpenDML). In live streams all bits are
+# set.
 _RIFF: Final = b"RIFF"
 _RIFF_HEADER_BYTES: Final = 8
 _UNKNOWN: Final = (1 << 32) - 1
-# Advanced Systems Format Specification, 3.2: the File Properties Object says it after its own size and an id.
+# Advanced Systems Format Specification, 3.2: the File Properties Object stores the file size after its own size and
+# an id.
 _ASF_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_SIZE_AT: Final = 40
 # A number in the metadata of FLV: the length of its name, the name, the type 0, the value.
@@ -25,7 +27,7 @@ _MOST_HEADER_BYTES: Final = 4096
 
 
 def is_cut_off(path: Path) -> bool:
-    """Return whether the file at `path` is shorter than its header says.
+    """Return whether the file at `path` is shorter than its header states.
 
     Raises:
         OSError: It cannot be read.
@@ -36,7 +38,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _stated_bytes(head: bytes) -> int | None:
-    """Return how long a file is that begins with `head`; None if that does not say."""
+    """Return the size in bytes that the beginning of a file, `head`, states; None if it states none."""
     if head.startswith(_EBML):
         return _matroska_bytes(head)
     if head.startswith(_RIFF):
@@ -62,15 +64,15 @@ def _number(form: str, data: bytes, at: int) -> float | None:
 def _matroska_bytes(head: bytes) -> int | None:
     end, at = 0, 0
     for name in (_EBML, _SEGMENT):
-        if head[at : at + len(name)] != name or (number := _element_size(head, at + len(name))) is None:
+        if head[at : at + len(name)] != name or (element := _element_size(head, at + len(name))) is None:
             return None
-        size, begin = number
+        size, begin = element
         end = at = begin + size
     return end
 
 
 def _element_size(data: bytes, at: int) -> tuple[int, int] | None:
-    """Return the size of an element that is stored at `at`, and where the element begins; None if it is unknown."""
+    """Return the element size that is stored at `at`, and the position of the element's data; None if unknown."""
     if at >= len(data) or not data[at]:
         return None
     length = 9 - data[at].bit_length()

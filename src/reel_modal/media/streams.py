@@ -1,4 +1,4 @@
-"""What a file holds besides its picture: every stream, chapters, tags, captions and transparency."""
+"""Contents of a file besides the video itself: all streams, chapters, tags, captions and transparency."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 StreamKind: TypeAlias = Literal["picture", "sound", "subtitles", "timecode", "data", "attachment", "cover"]
-"""What a stream is for."""
+"""Purpose of a stream."""
 
 _KINDS: Final[Mapping[str, StreamKind]] = {
     "video": "picture",
@@ -36,9 +36,9 @@ _KINDS: Final[Mapping[str, StreamKind]] = {
     "subtitle": "subtitles",
     "attachment": "attachment",
 }
-# What a muxer writes of itself, and what a job of this package has written.
+# Tags that muxers write, and tags that a job of this package has written.
 _TECHNICAL_TAGS: Final = re.compile(r"major_brand|minor_version|compatible_brands|encoder|timecode|reel_modal_.*")
-# The alpha channel of VP8 and VP9 is a second picture beside each, which libav's own decoders pass over.
+# The alpha channel of VP8 and VP9 is an additional picture for each frame, which libav's own decoders ignore.
 _ALPHA_TAG: Final = "alpha_mode"
 _ALPHA_DECODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -48,14 +48,14 @@ class StreamInfo:
     """One stream of a file.
 
     Attributes:
-        index: Its number in the file.
-        kind: What it is for; `cover` is a still picture beside the clip, such as cover art.
-        codec: ffmpeg's name of its codec; None if it is not known.
-        language: Three letters; None if the file does not say.
-        title: Its own title.
-        timecode: Of the first picture, `hh:mm:ss:ff`.
-        is_text: Whether it is subtitles of letters, not of pictures.
-        in_other_program: Whether it belongs to another program of a broadcast than the picture; it does not go along.
+        index: Its index in the file.
+        kind: Its purpose; `cover` is a still image that accompanies the clip, such as cover art.
+        codec: ffmpeg's name of its codec; None if it is unknown.
+        language: Three letters; None if the file does not state it.
+        title: Its title.
+        timecode: Timecode of the first frame, `hh:mm:ss:ff`.
+        is_text: Whether it contains text subtitles, not images.
+        in_other_program: Whether it belongs to another program than the video; such streams are dropped.
     """
 
     index: int
@@ -70,7 +70,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A chapter; times are seconds on the file's clock."""
+    """A chapter; times are timestamps in the file, in seconds."""
 
     start_seconds: Fraction
     end_seconds: Fraction
@@ -79,15 +79,15 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        streams: All of them, the picture among them. The track in which MP4 and MOV keep titles of chapters is none.
-        chapters: In order.
-        tags: Names in lower case and values of what is said of the whole file.
-        closed_captions: Whether the first picture carries captions (CEA-608 or CEA-708).
-        alpha: Whether its pictures are transparent in part.
-        alpha_decoder: The decoder without which that is lost; None if any will do.
+        streams: All streams, including the video stream, but not the track in which MP4 and MOV store chapter titles.
+        chapters: The chapters in order.
+        tags: Lowercase names and values of the tags of the whole file.
+        closed_captions: Whether the first frame carries captions (CEA-608 or CEA-708).
+        alpha: Whether its frames have transparency.
+        alpha_decoder: The decoder that is required to keep the transparency; None if any decoder keeps it.
     """
 
     streams: tuple[StreamInfo, ...] = ()
@@ -99,44 +99,44 @@ class Contents:
 
     @property
     def unknown_sounds(self) -> tuple[int, ...]:
-        """Numbers of the streams of sound whose codec is not known here."""
+        """Indices of the audio streams with an unknown codec."""
         return tuple(each.index for each in self.streams if each.kind == "sound" and each.codec is None)
 
 
 NOTHING: Final = Contents()
-"""What an empty file holds."""
+"""The contents of an empty file."""
 
 
 def contents_of(
     container: InputContainer, picture_index: int, frame: VideoFrame, other_programs: frozenset[int] = frozenset()
 ) -> Contents:
-    """Return what the open file holds.
+    """Return the contents of the open file.
 
     Args:
         container: The file.
-        picture_index: Number of the stream that is the picture.
-        frame: The first picture that decodes.
-        other_programs: Numbers of the streams of other programs.
+        picture_index: Index of the video stream.
+        frame: The first frame that can be decoded.
+        other_programs: Indices of the streams of other programs.
     """
     chapters = tuple(_chapters(container))
-    found = _streams(container, has_chapters=bool(chapters))
-    streams = tuple(replace(each, in_other_program=each.index in other_programs) for each in found)
+    all_streams = _streams(container, has_chapters=bool(chapters))
+    streams = tuple(replace(each, in_other_program=each.index in other_programs) for each in all_streams)
     tags = {key.lower(): value for key, value in readable_tags(container.metadata).items()}
     picture = container.streams[picture_index]
-    said = {key.lower(): value for key, value in picture.metadata.items()}
-    beside = said.get(_ALPHA_TAG) == "1"
+    picture_tags = {key.lower(): value for key, value in picture.metadata.items()}
+    separate_alpha = picture_tags.get(_ALPHA_TAG) == "1"
     return Contents(
         streams=streams,
         chapters=chapters,
         tags=tuple((key, value) for key, value in tags.items() if value and not _TECHNICAL_TAGS.fullmatch(key)),
         closed_captions=has_closed_captions(frame),
-        alpha=beside or _is_transparent(frame, picture),
-        alpha_decoder=_ALPHA_DECODERS.get(_codec(picture) or "") if beside else None,
+        alpha=separate_alpha or _is_transparent(frame, picture),
+        alpha_decoder=_ALPHA_DECODERS.get(_codec(picture) or "") if separate_alpha else None,
     )
 
 
 def chroma_samples(pixel_format: str) -> int:
-    """Return the color samples of 16 x 16 pixels: 0 of gray, 64 of 4:2:0, 256 of 4:4:4 and of RGB."""
+    """Return the number of chroma samples in 16 x 16 pixels: 0 for gray, 64 for 4:2:0, 256 for 4:4:4 and RGB."""
     from av.video.format import VideoFormat
 
     described = VideoFormat(pixel_format, 16, 16)
@@ -147,14 +147,14 @@ def chroma_samples(pixel_format: str) -> int:
 
 
 def is_cover(stream: Stream) -> bool:
-    """Return whether a stream is still pictures beside the clip, such as cover art."""
+    """Return whether a stream contains still images that accompany the clip, such as cover art."""
     from av.stream import Disposition
 
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
 def title_of(tags: Mapping[str, str]) -> str | None:
-    """Return the title of a stream: libav writes one to MP4 as `title`, and reads it there as `name`."""
+    """Return the title of a stream: libav writes it to MP4 as `title`, but reads it from there as `name`."""
     return tags.get("title") or tags.get("name")
 
 
@@ -163,7 +163,7 @@ def _streams(container: InputContainer, *, has_chapters: bool) -> Iterator[Strea
     for stream in container.streams:
         kind, codec = _kind(stream), _codec(stream)
         if indexed and has_chapters and kind == "data" and codec == "bin_data":
-            continue  # the titles of the chapters
+            continue  # the chapter titles
         tags = readable_tags(stream.metadata)
         context: object = stream.codec_context
         yield StreamInfo(
@@ -186,7 +186,7 @@ def _kind(stream: Stream) -> StreamKind:
 
 
 def _codec(stream: Stream) -> str | None:
-    """Return the name of a codec; for one that libav does not know, PyAV has no context, whatever its types say."""
+    """Return the name of a codec. If libav does not know it, PyAV's codec context is None despite its type hints."""
     context: object = stream.codec_context
     if context is not None:
         return stream.codec_context.codec.canonical_name
@@ -202,7 +202,7 @@ def _chapters(container: InputContainer) -> Iterator[Chapter]:
 
 
 def _is_transparent(frame: VideoFrame, stream: Stream) -> bool:
-    """Whether pictures are transparent in part; a decoder of GIF gives all of them an alpha channel."""
+    """Return whether frames have an alpha channel; in GIF, which always has one, whether a pixel is transparent."""
     if not any(part.is_alpha for part in frame.format.components):
         return False
     if stream.codec_context.name != "gif":

@@ -1,6 +1,6 @@
-"""The rhythm of a video, read from the times of its packets.
+"""Determine the frame rate and spacing of a video from the timestamps of its packets.
 
-Pure; it must not open files.
+Pure functions: no files are opened.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PacketTimes", "UntimedStart", "choose_rate", "ends_early", "last_shown", "same_rate", "tagged_end"]
 
-# 30 and 30000/1001 differ by a thousandth: less than that is the same rate, written by a careless muxer.
+# 30 and 30000/1001 differ by a factor of 1.001. A smaller difference means the same rate, written by an imprecise
+# muxer.
 _NOT_NTSC: Final = Fraction(1, 1500)
 _SAME: Final = Fraction(1, 100_000)
 _STANDARD_RATES: Final = tuple(
@@ -39,20 +40,20 @@ _VP8: Final = frozenset({"vp8", "libvpx"})
 _FALLBACK: Final = Fraction(25)
 _SLOWEST: Final = Fraction(1, 60)
 _FASTEST: Final = Fraction(1000)
-# A millisecond is what Matroska keeps of a time; two roundings meet in one interval.
+# Matroska stores milliseconds; an interval contains two roundings.
 _JITTER_SECONDS: Final = Fraction(15, 10000)
-# A shorter duration of a last picture is one tick, or another number that a muxer writes for none.
-_LEAST_SAID_SECONDS: Final = Fraction(4, 1000)
-_SEEN_SECONDS: Final = Fraction(1, 10)
+# A shorter duration of a last frame is one tick, or another number that a muxer writes for an unknown duration.
+_LEAST_STATED_SECONDS: Final = Fraction(4, 1000)
+_VISIBLE_SECONDS: Final = Fraction(1, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class UntimedStart:
-    """Pictures at the start of a file that have no times, since Matroska cannot say those before its zero.
+    """Frames at the start of a file without timestamps, because Matroska cannot store times before its zero.
 
     Attributes:
-        count: How many.
-        interval_seconds: From each to the next, and from the last one to the first picture that has a time.
+        count: Number of frames.
+        interval_seconds: From each frame to the next, and from the last one to the first frame with a timestamp.
     """
 
     count: int
@@ -61,16 +62,16 @@ class UntimedStart:
 
 @dataclass(frozen=True, slots=True)
 class PacketTimes:
-    """The presentation times of the packets that are shown, in order: each picture lasts until the next one begins.
+    """The sorted presentation times of the packets that are shown; each frame lasts until the next one begins.
 
     Attributes:
-        ticks: Times in units of `tick_seconds`; empty where the container keeps none. Those of empty packets count:
-            they repeat the picture before.
-        count: Packets that hold a picture, with or without a time.
-        last_duration_ticks: Of the last one, 0 where it is not said.
-        tick_seconds: The time base: no time is more exact.
-        untimed_start: Pictures at the start whose times were counted back from the first one that has a time.
-        second_fields: Packets that hold no picture but the second field of one; they are not among the others.
+        ticks: Times in units of `tick_seconds`; empty if the container stores none. Empty packets are included: they
+            repeat the previous frame.
+        count: Number of packets that contain a frame, with or without a timestamp.
+        last_duration_ticks: Duration of the last packet, 0 if unknown.
+        tick_seconds: The time base, which limits the precision of all times.
+        untimed_start: Frames at the start whose times were counted back from the first one that has a timestamp.
+        second_fields: Packets that contain only the second field of a frame; they are not counted in `count`.
     """
 
     ticks: tuple[int, ...]
@@ -82,12 +83,11 @@ class PacketTimes:
 
     @classmethod
     def of(cls, packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Self:
-        """Read the times of `packets`; those that are decoded but never shown are left out.
+        """Read the times of `packets`, without those that are decoded but never shown.
 
         Args:
-            packets: In the order of the file, which is the order of decoding; from its start, not always to
-                its end.
-            stream: Whose packets they are.
+            packets: In file order, which is decoding order; from the start of the file, not always to its end.
+            stream: The stream of the packets.
         """
         shown: list[tuple[int | None, int]] = []
         count = newest_duration = untimed = paired = 0
@@ -96,7 +96,7 @@ class PacketTimes:
         marked = _marks_shown(stream)
         ended = False
         for packet in packets:
-            ended = packet.dts is None and not packet.size  # PyAV's own last packet, which flushes a decoder
+            ended = packet.dts is None and not packet.size  # PyAV's last packet, which flushes a decoder
             newest_dts = newest_dts if packet.dts is None else packet.dts
             if packet.size and is_second(packet):
                 paired += 1
@@ -112,7 +112,7 @@ class PacketTimes:
                 untimed += packet.pts is None and packet.dts is None
         timed = sorted((pts, duration) for pts, duration in shown if pts is not None)
         if not ended and newest_dts is not None:
-            # Packets come in the order of decoding: up to the last decoding time, no picture is still to come.
+            # Packets are in decoding order: all frames up to the last decoding time are known.
             timed = [item for item in timed if item[0] <= newest_dts]
         last_duration = 0
         if ended and timed:
@@ -125,7 +125,7 @@ class PacketTimes:
         return times._counted_back(untimed) if untimed and timed and _is_matroska(stream) else times
 
     def _counted_back(self, count: int) -> Self:
-        """Return the times with those of `count` pictures before them."""
+        """Return the times, preceded by those of `count` earlier frames."""
         intervals = [interval for interval in self.intervals if interval > 0]
         if not intervals:
             return self
@@ -136,31 +136,31 @@ class PacketTimes:
         return replace(self, ticks=before + self.ticks, untimed_start=start)
 
     def since(self, seconds: Fraction) -> Self:
-        """Return the times from `seconds` on: what is before the first frame that decodes is never seen."""
-        kept = self.ticks[bisect_left(self.ticks, seconds / self.tick_seconds) :]
-        count = self.count - (len(self.ticks) - len(kept))
-        return replace(self, ticks=kept, count=count)
+        """Return the times from `seconds` on; frames before the first one that can be decoded are never shown."""
+        ticks = self.ticks[bisect_left(self.ticks, seconds / self.tick_seconds) :]
+        count = self.count - (len(self.ticks) - len(ticks))
+        return replace(self, ticks=ticks, count=count)
 
     def after(self, seconds: Fraction) -> Fraction | None:
-        """Return when the first picture after `seconds` is shown; None if there is none."""
+        """Return the time of the first frame after `seconds`; None if no frame follows."""
         place = bisect_right(self.ticks, seconds / self.tick_seconds)
         return self.ticks[place] * self.tick_seconds if place < len(self.ticks) else None
 
     @property
     def first_seconds(self) -> Fraction:
-        """Time of the first picture."""
+        """Time of the first frame."""
         return self.ticks[0] * self.tick_seconds if self.ticks else Fraction(0)
 
     @property
     def intervals(self) -> list[int]:
-        """Ticks from each picture to the next."""
+        """Ticks from each frame to the next."""
         return [after - before for before, after in pairwise(self.ticks)]
 
     @property
     def evenly_spaced(self) -> bool:
-        """Whether every interval is the usual one, but for the rounding of times.
+        """Whether all intervals are equal, except for the rounding of times.
 
-        A last picture that the file shows for so much less that it would be seen makes them uneven.
+        False as well if the file shows the last frame for a visibly shorter time.
         """
         intervals = self.intervals
         if not intervals:
@@ -169,48 +169,48 @@ class PacketTimes:
         if ends_early(self.last_duration_ticks * self.tick_seconds, usual * self.tick_seconds):
             return False
         allowed = max(Fraction(2), min(_JITTER_SECONDS / self.tick_seconds, usual / 8))
-        # Where a tick is as long as a frame, a missing frame is no rounding.
+        # If a tick is as long as a frame, rounding cannot explain a missing frame.
         allowed = min(allowed, usual / 2)
         return usual - allowed <= min(intervals) and max(intervals) <= usual + allowed
 
     def span_seconds(self, rate: Fraction) -> Fraction:
-        """Return the seconds from the first picture to the end of the last."""
+        """Return the seconds from the first frame to the end of the last."""
         if not self.ticks:
             return self.count / rate
         return self.end_seconds(rate) - self.first_seconds
 
     @property
     def stated_seconds(self) -> Fraction:
-        """Seconds from the first picture to the end of the last, as the file says it, however short that one is."""
+        """Seconds from the first frame to the end of the last one as stated by the file, even if it is very short."""
         return (self.ticks[-1] + self.last_duration_ticks) * self.tick_seconds - self.first_seconds
 
     def end_seconds(self, rate: Fraction) -> Fraction:
-        """Return the time at which the last picture ends.
+        """Return the time at which the last frame ends.
 
-        Its duration is the only one that no next timestamp confirms, and many muxers write 0 or 1 tick. A duration of
-        less than half a frame is taken for unknown: then the picture lasts one frame.
+        Its duration is not confirmed by a next timestamp, and many muxers write 0 or 1 tick. A duration of less than
+        half a frame counts as unknown: the last frame then lasts one frame.
 
         Args:
-            rate: Frames a second.
+            rate: Frames per second.
         """
         duration = self.last_duration_ticks * self.tick_seconds
         return self.ticks[-1] * self.tick_seconds + (duration if 2 * duration * rate >= 1 else 1 / rate)
 
 
 def ends_early(last_seconds: Fraction, usual_seconds: Fraction) -> bool:
-    """Return whether the last of evenly spaced pictures is shown for so much less than the others that it is seen.
+    """Return whether the last of evenly spaced frames is shown for a visibly shorter time than the others.
 
     Args:
-        last_seconds: How long it is shown, by the file.
-        usual_seconds: From one picture to the next.
+        last_seconds: Its duration, as stated by the file.
+        usual_seconds: Interval between two frames.
     """
-    return last_seconds >= _LEAST_SAID_SECONDS and usual_seconds - last_seconds > _SEEN_SECONDS
+    return last_seconds >= _LEAST_STATED_SECONDS and usual_seconds - last_seconds > _VISIBLE_SECONDS
 
 
 def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick: int) -> int | None:
-    """Return the time in ticks of the last of `packets` that is shown at or before `tick`, None where there is none.
+    """Return the time in ticks of the last of `packets` shown at or before `tick`; None if none of them is.
 
-    No more of them are taken than it needs: a picture is never shown before it is decoded.
+    It reads no more packets than necessary: a frame is never shown before it is decoded.
     """
     last, marked, is_second = None, _marks_shown(stream), _second_fields(stream)
     for packet in packets:
@@ -225,21 +225,21 @@ def last_shown(packets: Iterable[Packet[VideoStream]], stream: VideoStream, tick
 def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
     """Return the frame rate that the timestamps confirm.
 
-    A header's claim is believed when it is within what the rounding of times allows; 57600 or 90000 frames a
-    second are not. A rhythm that is not even has the rate of its usual interval.
+    A header's claim is accepted if it is within the rounding error of the times; 57600 or 90000 frames per second are
+    not. If frames are not evenly spaced, the rate is that of the usual interval.
 
     Args:
         times: Times of packets.
-        claims: Rates that headers claim, the best first.
+        claims: Rates that headers claim, most reliable first.
     """
     sane = [claim for claim in claims if claim is not None and _SLOWEST <= claim <= _FASTEST]
     intervals = [interval for interval in times.intervals if interval > 0]
     if not intervals:
-        lasts = times.last_duration_ticks * times.tick_seconds
-        allowed = max(times.tick_seconds, _NOT_NTSC * lasts)
-        # What is claimed of a single picture may be the rate of its fields, which is twice as high.
+        duration = times.last_duration_ticks * times.tick_seconds
+        allowed = max(times.tick_seconds, _NOT_NTSC * duration)
+        # The claimed rate of a single frame may be that of its fields, which is twice as high.
         fields = [rate / 2 for rate in sane]
-        claimed = [rate for rate in (*sane, *fields) if lasts and abs(lasts - 1 / rate) <= allowed]
+        claimed = [rate for rate in (*sane, *fields) if duration and abs(duration - 1 / rate) <= allowed]
         return next(iter([*claimed, *sane]), _FALLBACK)
     if times.evenly_spaced:
         interval = Fraction(times.ticks[-1] - times.ticks[0], len(times.intervals)) * times.tick_seconds
@@ -251,26 +251,26 @@ def choose_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fracti
     allowed = max(uncertain / interval, _NOT_NTSC)
     for rate in (*sane, *sorted(_STANDARD_RATES, key=lambda rate: abs(rate * interval - 1))):
         if abs(rate * interval - 1) <= allowed:
-            # 2997/100 is how some containers write 30000/1001.
+            # Some containers write 30000/1001 as 2997/100.
             return next((standard for standard in _STANDARD_RATES if abs(rate / standard - 1) < _SAME), rate)
     return (1 / interval).limit_denominator(1001)
 
 
 def same_rate(one: Fraction, other: Fraction) -> bool:
-    """Return whether two frame rates are one, written by containers that round it or its times differently."""
+    """Return whether two frame rates are the same, except for the rounding of the rate or its times by containers."""
     return abs(one / other - 1) <= _NOT_NTSC
 
 
 def tagged_end(stream: Stream) -> Fraction | None:
-    """Return when a stream ends by the tag that writers of Matroska put into a file; None if there is none."""
+    """Return the end of a stream from the tag that Matroska writers put into a file; None if it has none."""
     tag = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
     return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
 
 
 def _counts_by_decoding(stream: VideoStream) -> bool:
-    """Return whether a packet's duration is the time until the next one is decoded, as it is in MP4 and MOV.
+    """Return whether a packet's duration is the time until the next one is decoded, as in MP4 and MOV.
 
-    Only the last one of these is free: it says how long the picture that is shown last lasts.
+    Only the last one is independent of that: it is the duration of the frame that is shown last.
     """
     return "mov" in stream.container.format.name.split(",")
 
@@ -280,9 +280,9 @@ def _is_matroska(stream: VideoStream) -> bool:
 
 
 def _marks_shown(stream: VideoStream) -> bool:
-    """Return whether packets say themselves if they are shown, as those of VP8 do.
+    """Return whether the packets themselves mark if they are shown, as in VP8.
 
-    Ask before anything is decoded: PyAV 19 crashes if it is asked for the name of a codec that could not be opened.
+    Call it before anything is decoded: PyAV 19 crashes when asked for the name of a codec that could not be opened.
     """
     return stream.codec_context.name in _VP8
 
@@ -305,10 +305,10 @@ def _second_fields(stream: VideoStream) -> Callable[[Packet[VideoStream]], bool]
 
 
 def _is_shown(packet: Packet[VideoStream], *, marked: bool) -> bool:
-    """Return whether a player shows the picture: not if an edit list hides it, or it is a reference frame of VP8.
+    """Return whether a player shows the packet: not if an edit list hides it, or it is a reference frame of VP8.
 
-    VP8 keeps such a frame in a packet of its own; the packet's fifth bit is `show_frame` (RFC 6386, 9.1). An empty
-    packet with a time shows the picture before it once more, as Theora has it.
+    VP8 stores such a frame in a separate packet; the packet's fifth bit is `show_frame` (RFC 6386, 9.1). An empty
+    packet with a timestamp shows the previous frame again, as in Theora.
     """
     if packet.is_discard or (not packet.size and packet.pts is None):
         return False

@@ -1,4 +1,4 @@
-"""Which streams of an MPEG-TS belong to which of its programs, by its tables (ISO/IEC 13818-1, 2.4.4)."""
+"""Read which streams belong to each program of an MPEG-TS, from its tables (ISO/IEC 13818-1, 2.4.4)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import BinaryIO, Final
 
 __all__ = ["programs_of"]
 
-# What ffmpeg looks at in the beginning of a file; broadcasts repeat the tables several times a second.
+# ffmpeg probes the same number of bytes; broadcasts repeat the tables several times a second.
 _MOST_BYTES: Final = 5_000_000
 _BLOCK_BYTES: Final = 1 << 16
 _PACKET_BYTES: Final = 188
-# From one packet to the next: as they are, with a time before each, with a check after each.
+# Distance between packets: without additions, with a timestamp before each, with error correction after each.
 _STEPS: Final = (188, 192, 204)
 _SYNC: Final = 0x47
 _PAT_PID: Final = 0
@@ -24,53 +24,53 @@ def programs_of(file: BinaryIO) -> tuple[frozenset[int], ...]:
     """Return the ids (PIDs) of the streams of each program; empty if no table is found.
 
     Args:
-        file: Read from its start on, up to the last table or 5 MB.
+        file: It is read from its start, up to the last table or 5 MB.
     """
-    listed: dict[int, int] = {}
+    table_pids: dict[int, int] = {}
     programs: dict[int, frozenset[int]] = {}
     sections = _Sections()
     for packet in _packets(file):
         for pid, section in sections.take(packet):
             number = section[3] << 8 | section[4]
-            if pid == _PAT_PID and section[0] == _PAT_TABLE and not listed:
-                listed.update(_tables(section))
-                sections.wanted = set(listed.values())
-            elif listed.get(number) == pid and section[0] == _PMT_TABLE:
+            if pid == _PAT_PID and section[0] == _PAT_TABLE and not table_pids:
+                table_pids.update(_tables(section))
+                sections.table_pids = set(table_pids.values())
+            elif table_pids.get(number) == pid and section[0] == _PMT_TABLE:
                 programs.setdefault(number, frozenset(_stream_pids(section)))
-        if listed and len(programs) == len(listed):
+        if table_pids and len(programs) == len(table_pids):
             break
     return tuple(programs.values())
 
 
 class _Sections:
-    """Puts the sections of tables together, which may be longer than a packet."""
+    """Assembles the sections of tables, which may be longer than a packet."""
 
     def __init__(self) -> None:
-        self.wanted: set[int] = set()
-        self._begun: dict[int, bytes] = {}
+        self.table_pids: set[int] = set()
+        self._partial: dict[int, bytes] = {}
 
     def take(self, packet: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take a packet and yield the sections that it completes, each with its PID."""
+        """Process a packet and yield the sections that it completes, each with its PID."""
         pid = (packet[1] & 0x1F) << 8 | packet[2]
-        if pid != _PAT_PID and pid not in self.wanted:
+        if pid != _PAT_PID and pid not in self.table_pids:
             return
         begin = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)  # after the adaptation field
         if not packet[3] & 0x10 or begin >= _PACKET_BYTES:
             return
-        if packet[1] & 0x40:  # a section begins, at the place that the first byte says
-            self._begun[pid] = packet[begin + 1 + packet[begin] :]
-        elif pid in self._begun:
-            self._begun[pid] += packet[begin:]
-        data = self._begun.get(pid, b"")
+        if packet[1] & 0x40:  # a section begins at the offset in the first byte
+            self._partial[pid] = packet[begin + 1 + packet[begin] :]
+        elif pid in self._partial:
+            self._partial[pid] += packet[begin:]
+        data = self._partial.get(pid, b"")
         while len(data) >= 3 and data[0] != 0xFF and len(data) >= (end := 3 + _length(data)):
             if end >= 8 + _CRC_BYTES:
                 yield pid, data[: end - _CRC_BYTES]
             data = data[end:]
-        self._begun[pid] = data
+        self._partial[pid] = data
 
 
 def _packets(file: BinaryIO) -> Iterator[bytes]:
-    """Yield packets, with whatever lies between them passed over, such as the times of M2TS."""
+    """Yield the packets; skip all other bytes between them, such as the timestamps of M2TS."""
     left = b""
     for _ in range(_MOST_BYTES // _BLOCK_BYTES):
         block = file.read(_BLOCK_BYTES)
@@ -91,9 +91,9 @@ def _length(section: bytes) -> int:
 
 
 def _tables(section: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the number of each program, with the PID of its table."""
+    """Yield the number of each program and the PID of its table."""
     for at in range(8, len(section) - 3, 4):
-        if number := section[at] << 8 | section[at + 1]:  # program 0 is the table of networks
+        if number := section[at] << 8 | section[at + 1]:  # program 0 is the network table
             yield number, (section[at + 2] & 0x1F) << 8 | section[at + 3]
 
 

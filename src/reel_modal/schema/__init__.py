@@ -1,21 +1,13 @@
-"""Typed requests and results: construction validates, so a bad request never leaves the host.
-
-Pure; it must not know storage, media or backends.
-"""
+"""Typed requests and results. The constructors validate, so an invalid request is never submitted."""
 
 from __future__ import annotations
 
-from reel_modal.interpolation import Interpolation
 from reel_modal.schema.degradation import DEGRADATION_CODES, Degradation, DegradationCode
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside, SlowMotion, SpeedSegment
-from reel_modal.schema.overlay import (
-    Effect,
-    HighlightKeyframe,
-    HighlightRegion,
-    OverlayRequest,
-    OverlayStyle,
-)
+from reel_modal.schema.interpolation import Interpolation
+from reel_modal.schema.overlay import Effect, OverlayRequest, OverlayStyle
+from reel_modal.schema.regions import HighlightKeyframe, HighlightRegion
 from reel_modal.schema.results import RenderResult
 from reel_modal.schema.storing import Existing, Scope, StoreOptions, store_key
 from reel_modal.schema.timeline import Piece, Timeline

@@ -1,7 +1,7 @@
-"""Fields of requests and results, each declared once: type, bounds, aliases and default.
+"""Declarations of the fields of requests and results: type, bounds, aliases and default.
 
-From a declaration follow the constructor, `parse`, `to_dict`, the JSON Schema, the types for TypeScript and the table
-in the documentation.
+The constructor, `parse`, `to_dict`, the JSON Schema, the TypeScript types and the tables in the documentation are
+derived from them.
 """
 
 from __future__ import annotations
@@ -47,35 +47,35 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Raw: TypeAlias = Mapping[str, object] | str | bytes
-"""What a request is parsed from: a mapping, or the JSON text of one."""
+"""Input of `parse`: a mapping, or a JSON object as text."""
 
 LONGEST_TEXT: Final = 1 << 20
-"""Characters of a JSON text: a request of 10,000 keyframes has fewer, and any text is refused within 0.1 s."""
+"""Maximum characters of a JSON text. A request with 10,000 keyframes has fewer; any text is rejected within 0.1 s."""
 
 _LONGEST_NAME: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[S, T]):
-    """How one value is read, written and described.
+    """Conversion, serialization and description of one type of value.
 
     Attributes:
-        convert: Returns the value typed and checked, or raises a RequestError, whose path begins at the value.
+        convert: Returns the converted and checked value, or raises a RequestError whose path begins at the value.
         schema: JSON Schema of the value.
-        says: The same in a few words, for people.
-        write: Returns the value for JSON; None is for values that JSON has.
+        summary: Short description of the accepted values, for the documentation.
+        write: Returns the value for JSON; None if the value needs no conversion.
     """
 
     convert: Callable[[object], T]
     schema: Mapping[str, Any]
-    says: str
+    summary: str
     write: Callable[[T], object] | None = None
 
     def __call__(self, value: S) -> T:
-        """Return `value` typed and checked.
+        """Return `value` converted and checked.
 
         Raises:
-            RequestError: It cannot be one.
+            RequestError: The value is not valid for this kind.
         """
         return self.convert(value)
 
@@ -85,12 +85,12 @@ class Field:
     """One declared field.
 
     Attributes:
-        name: In Python.
-        kind: Of its value.
-        default: `dataclasses.MISSING` if the field is required.
-        aliases: Other names that `parse` takes; `trim_range.start` is the field `start` of the object `trim_range`.
-        sides: The two fields of the wire that a (width, height) is; empty for any other value.
-        added_later: Whether the wire does not have it if it has its default, so that requests keep their hash.
+        name: Name in Python.
+        kind: Kind of the value.
+        default: Default value; `dataclasses.MISSING` if the field is required.
+        aliases: Other names that `parse` accepts; `trim_range.start` is the field `start` of the object `trim_range`.
+        sides: Names of the two wire fields of a (width, height); None for any other value.
+        added_later: Whether `to_dict` leaves out the default value, so that existing requests keep their hash.
     """
 
     name: str
@@ -102,16 +102,16 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Whether the field has no default."""
         return self.default is dataclasses.MISSING
 
     def spellings(self) -> Iterator[tuple[str, int | None]]:
-        """Yield each name that `parse` takes, and of one side of a size its index."""
+        """Yield each name that `parse` accepts, with the index of the side (0 or 1) if it is one side of a size."""
         names: list[tuple[str, int | None]] = [(self.name, None)]
         if self.sides is None:
             names += [(alias, None) for alias in self.aliases]
         else:
-            # The aliases of a size are those of its sides.
+            # The aliases of a size name its sides.
             names += [(side, number % 2) for number, side in enumerate((*self.sides, *self.aliases))]
         for name, side in names:
             yield name, side
@@ -145,26 +145,26 @@ def declared(
     kw_only: bool = True,
     added_later: bool = False,
 ) -> Any:
-    """Declare a field of a `record`; see `Field`. Its constructor accepts the values that `converter` accepts."""
+    """Declare a field of a `record`; see `Field`. The constructor accepts the values that `converter` accepts."""
     metadata = {"kind": converter, "aliases": aliases, "sides": sides, "added_later": added_later}
     return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(declared, dataclasses.field))
 def record(cls: type[T]) -> type[T]:
-    """Make a `Record` out of a class with declared fields: a frozen dataclass that converts its arguments."""
+    """Turn a class with declared fields into a frozen dataclass that converts its arguments."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
 class Record:
-    """Base of requests, results and their parts: every wrong value is a RequestError that names the path."""
+    """Base class of requests, results and their parts. An invalid value raises a RequestError that names its path."""
 
     __slots__ = ()
     _noun: ClassVar[str] = "request"
 
     def __post_init__(self) -> None:
         for field in fields_of(type(self)):
-            given = value = getattr(self, field.name)
+            original = value = getattr(self, field.name)
             if value is None and not field.required:
                 value = field.default
             if value is not None or field.required:
@@ -172,43 +172,43 @@ class Record:
                     value = field.kind.convert(value)
                 except RequestError as error:
                     _raise_below(error, field.name if field.sides is None or not error.path else "")
-            if value is not given:
+            if value is not original:
                 object.__setattr__(self, field.name, value)
         self._check()
 
     def _check(self) -> None:
-        """Refuse values that are valid one by one, but not together."""
+        """Raise RequestError if values are valid one by one, but not together."""
 
     @classmethod
     def parse(cls, raw: Raw) -> Self:
-        """Read one from JSON, or from a mapping: snake_case, camelCase and older names.
+        """Return the record parsed from JSON or a mapping; accepts snake_case, camelCase and older names.
 
         Raises:
-            RequestError: A field is wrong, unknown, missing, or given twice with different values; `path` names it.
+            RequestError: A field is invalid, unknown, missing, or given twice with different values; `path` names it.
         """
         return cls.from_mapping(decode(raw, cls._noun))
 
     @classmethod
     def from_mapping(cls, raw: Mapping[str, object], **given: object) -> Self:
-        """Read one from a mapping; the fields `given` are those of the caller, and the mapping may not have them."""
-        found: dict[str, list[tuple[str, int | None, object]]] = {}
-        _gather(raw, _spellings_of(cls), "", found)
+        """Return the record parsed from a mapping. The mapping must not contain the fields `given` by the caller."""
+        sent: dict[str, list[tuple[str, int | None, object]]] = {}
+        _gather(raw, _spellings_of(cls), "", sent)
         for name in given:
-            if name in found:
-                raise RequestError(name, f"is set by the server; leave {found[name][0][0]!r} out of the {cls._noun}")
+            if name in sent:
+                raise RequestError(name, f"is set by the server; leave {sent[name][0][0]!r} out of the {cls._noun}")
         values = dict(given)
         for field in fields_of(cls):
-            if field.name in found:
-                values[field.name] = _agreed(field, found[field.name])
+            if field.name in sent:
+                values[field.name] = _agreed(field, sent[field.name])
             elif field.required and field.name not in given:
                 raise RequestError(field.sides[0] if field.sides else field.name, "is missing")
         try:
             return cls(**values)
         except RequestError as error:
-            raise _as_sent(error, found) from error.__cause__
+            raise _as_sent(error, sent) from error.__cause__
 
     def to_dict(self) -> dict[str, object]:
-        """Return it for JSON; `parse` takes it back."""
+        """Return a JSON-serializable dict that `parse` accepts."""
         wire: dict[str, object] = {}
         for field in fields_of(type(self)):
             value = getattr(self, field.name)
@@ -224,31 +224,31 @@ class Record:
 
 
 def fields_of(kind: type[Record]) -> tuple[Field, ...]:
-    """Return the declared fields of a record; any other field of it does not go over the wire."""
-    known = _FIELDS.get(kind)
-    if known is None:
+    """Return the declared fields of a record. Its other fields are not serialized."""
+    fields = _FIELDS.get(kind)
+    if fields is None:
         declared_fields: Iterable[dataclasses.Field[Any]] = dataclasses.fields(cast("Any", kind))
-        known = tuple(
+        fields = tuple(
             Field(name=each.name, default=each.default, **each.metadata) for each in declared_fields if each.metadata
         )
-        _FIELDS[kind] = known
-    return known
+        _FIELDS[kind] = fields
+    return fields
 
 
 def _spellings_of(kind: type[Record]) -> Mapping[str, Any]:
-    """Return the field, and the side of a size, by each name that `parse` takes; a group of names is a mapping."""
-    known = _SPELLINGS.get(kind)
-    if known is None:
-        known = {}
+    """Return (field, side of a size) by each name that `parse` accepts; a group of names is a nested mapping."""
+    spellings = _SPELLINGS.get(kind)
+    if spellings is None:
+        spellings = {}
         for field in fields_of(kind):
             for name, side in field.spellings():
                 *groups, last = name.split(".")
-                within = known
+                within = spellings
                 for group in groups:
                     within = within.setdefault(group, {})
                 within[last] = (field, side)
-        _SPELLINGS[kind] = known  # complete, since other threads may parse meanwhile
-    return known
+        _SPELLINGS[kind] = spellings  # stored only when complete: other threads may parse at the same time
+    return spellings
 
 
 _FIELDS: Final[dict[type[Record], tuple[Field, ...]]] = {}
@@ -256,7 +256,7 @@ _SPELLINGS: Final[dict[type[Record], dict[str, Any]]] = {}
 
 
 def join(path: str, name: str | int) -> str:
-    """Return the path of `name` below `path`: `regions[2].id`."""
+    """Return the path of `name` below `path`, such as `regions[2].id`."""
     if isinstance(name, int):
         return f"{path}[{name}]"
     if not path or not name:
@@ -265,10 +265,10 @@ def join(path: str, name: str | int) -> str:
 
 
 def decode_json(text: str | bytes | bytearray, noun: str) -> object:
-    """Return the JSON value that `text` is.
+    """Return the JSON value in `text`.
 
     Raises:
-        RequestError: It is not JSON, too long, too deep, or has a name twice in one object.
+        RequestError: The text is not JSON, is too long or nested too deeply, or has a duplicate name in an object.
     """
     if len(text) > LONGEST_TEXT:
         raise RequestError("", f"{noun} is too long; at most {LONGEST_TEXT} characters are accepted")
@@ -286,20 +286,20 @@ def decode(raw: object, noun: str) -> Mapping[str, object]:
     """Return the JSON object in `raw`.
 
     Raises:
-        RequestError: It is not one; see `decode_json`.
+        RequestError: `raw` is not a JSON object; see `decode_json`.
     """
     value = decode_json(raw, f"the {noun}") if isinstance(raw, (str, bytes, bytearray)) else raw
     if not isinstance(value, Mapping):
-        raise RequestError("", f"a {noun} is a JSON object; this is {kind_of(value)}")
+        raise RequestError("", f"a {noun} must be a JSON object, not {kind_of(value)}")
     return value
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise RequestError("", f"{shown(counts.most_common(1)[0][0])} is there twice in one object")
-    return made
+        raise RequestError("", f"{shown(counts.most_common(1)[0][0])} appears twice in one object")
+    return unique
 
 
 def _whole_number(digits: str) -> int:
@@ -309,11 +309,11 @@ def _whole_number(digits: str) -> int:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise RequestError("", f"{word} is not JSON; a number is finite")
+    raise RequestError("", f"{word} is not JSON; a number must be finite")
 
 
 def _raise_below(error: RequestError, name: str | int) -> NoReturn:
-    """Raise `error` again with its path below `name`."""
+    """Raise `error` again with `name` prepended to its path."""
     path = f"[{name}]" if isinstance(name, int) else name
     raise RequestError(join(path, error.path), error.problem) from error.__cause__
 
@@ -322,33 +322,33 @@ def _gather(
     raw: Mapping[str, object],
     spellings: Mapping[str, Any],
     group: str,
-    found: dict[str, list[tuple[str, int | None, object]]],
+    sent: dict[str, list[tuple[str, int | None, object]]],
 ) -> None:
-    """Collect the values in `raw` by the field that they are for."""
+    """Collect the values in `raw` by the name of their field."""
     for key, value in raw.items():
-        known = spellings.get(key) if isinstance(key, str) else None
+        target = spellings.get(key) if isinstance(key, str) else None
         name = f"{group}{key}"
-        if known is None:
+        if target is None:
             raise _unknown(key, spellings, group)
-        if isinstance(known, tuple):
-            field, side = known
-            found.setdefault(field.name, []).append((name, side, value))
+        if isinstance(target, tuple):
+            field, side = target
+            sent.setdefault(field.name, []).append((name, side, value))
         elif isinstance(value, Mapping):
-            _gather(value, known, f"{name}.", found)
+            _gather(value, target, f"{name}.", sent)
         elif value is not None:
             raise RequestError(_snake(key), f"must be an object, not {kind_of(value)}")
 
 
-def _as_sent(error: RequestError, found: Mapping[str, list[tuple[str, int | None, object]]]) -> RequestError:
-    """Return `error` with the name that the sender gave the field, if that is another one."""
-    for name, _, _ in found.get(error.path, ()):
+def _as_sent(error: RequestError, sent: Mapping[str, list[tuple[str, int | None, object]]]) -> RequestError:
+    """Return `error` with the name that the sender used for the field, if it is not the canonical name."""
+    for name, _, _ in sent.get(error.path, ()):
         if _snake(name) != error.path:
             return RequestError(error.path, f"{error.problem} (sent as {name!r})")
     return error
 
 
 def _unknown(key: object, spellings: Mapping[str, object], group: str) -> RequestError:
-    """Return the error for a field that is not declared."""
+    """Return the error for an unknown field."""
     import difflib
 
     name = key if isinstance(key, str) and len(key) <= _LONGEST_NAME and key.isprintable() else shown(key)
@@ -357,14 +357,14 @@ def _unknown(key: object, spellings: Mapping[str, object], group: str) -> Reques
     return RequestError(join(_snake(group.removesuffix(".")), name), f"is not a known field{hint}")
 
 
-def _agreed(field: Field, found: list[tuple[str, int | None, object]]) -> object:
-    """Return the one value that all spellings of a field mean."""
+def _agreed(field: Field, sent: list[tuple[str, int | None, object]]) -> object:
+    """Return the value of a field that may be given under several names, which must agree."""
     if field.sides is not None:
-        return _agreed_size(field, found)
-    (first, _, value), *others = found
+        return _agreed_size(field, sent)
+    (first, _, value), *others = sent
     for other, _, again in others:
         if not _same(field, value, again):
-            # Between a field and a group of fields, null is the same as absent.
+            # If one of the two names is in a group, null means absent.
             if "." in first + other and (value is None or again is None):
                 value = again if value is None else value
                 continue
@@ -375,12 +375,12 @@ def _agreed(field: Field, found: list[tuple[str, int | None, object]]) -> object
     return value
 
 
-def _agreed_size(field: Field, found: list[tuple[str, int | None, object]]) -> object:
-    """Return the size that its sides and its pair mean, None if neither is given."""
+def _agreed_size(field: Field, sent: list[tuple[str, int | None, object]]) -> object:
+    """Return a size given as two sides, as a pair or as both, which must agree; None if neither is given."""
     names = field.sides or ("", "")
     sides: list[object] = [None, None]
     pair = None
-    for name, side, value in found:
+    for name, side, value in sent:
         if side is None:
             pair = value
         elif value is None or sides[side] is None:
@@ -393,7 +393,7 @@ def _agreed_size(field: Field, found: list[tuple[str, int | None, object]]) -> o
     if len(missing) == 2:
         return pair
     if missing:
-        raise RequestError(missing[0], "is missing; send both sides, or none")
+        raise RequestError(missing[0], "is missing; send both sides or neither")
     if pair is not None and not _same(field, pair, tuple(sides)):
         raise RequestError(field.name, f"and {' and '.join(names)} differ; send one of them")
     return tuple(sides)
@@ -407,7 +407,7 @@ def _number(value: object, name: str) -> Fraction:
 
 
 def _same(field: Field, one: object, other: object) -> bool:
-    """Whether two values of a field mean the same."""
+    """Return whether two values of a field are equal after conversion."""
     if one is None or other is None:
         return one is other
     try:

@@ -1,4 +1,4 @@
-"""Kinds of values that a field may have: each converts and checks one value, within microseconds."""
+"""Kinds of field values: each kind converts and checks one value, within microseconds."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 Rate: TypeAlias = Literal["constant", "source"] | Fraction
-"""The frame rate of an output: constant, the source's own times, or a number of frames a second."""
+"""Frame rate of an output: `constant`, `source` (the source's timestamps), or a number of frames per second."""
 
 Size: TypeAlias = Sequence[int] | Mapping[str, object] | str
-"""What a (width, height) may be given as: also `{"width": 1920, "height": 1080}` and `1920x1080`."""
+"""Accepted forms of a (width, height): a pair, `{"width": 1920, "height": 1080}`, or `1920x1080`."""
 
 MOST_SECONDS: Final = 10_000_000
-"""Of any time in a request: almost four months."""
+"""Largest time in a request, in seconds: almost four months."""
 
 _LONGEST_STRING: Final = 1 << 20
 _LONGEST_ID: Final = 240
@@ -78,33 +78,33 @@ def _exact(value: object, cure: str = "") -> Fraction:
 def _bounds(
     least: float | Fraction, most: float | Fraction, above: float | None
 ) -> Callable[[float | Fraction], None]:
-    """Return a check that refuses a number out of bounds."""
+    """Return a function that raises RequestError if a number is out of bounds."""
     if above is not None:
-        least, wanted = math.nextafter(above, math.inf), f"above {_short(above)}"
-        wanted += f" and at most {_short(most)}" if math.isfinite(most) else ""
+        least, allowed = math.nextafter(above, math.inf), f"above {_short(above)}"
+        allowed += f" and at most {_short(most)}" if math.isfinite(most) else ""
     elif math.isfinite(most):
-        wanted = f"between {_short(least)} and {_short(most)}"
+        allowed = f"between {_short(least)} and {_short(most)}"
     else:
-        wanted = f"{_short(least)} or more"
+        allowed = f"{_short(least)} or more"
 
     def check(value: float | Fraction) -> None:
         if not least <= value <= most:
-            raise RequestError("", f"is {shown(value)}; it must be {wanted}")
+            raise RequestError("", f"is {shown(value)}; it must be {allowed}")
 
     return check
 
 
 def _limits(least: float, most: float, above: float | None) -> dict[str, float]:
-    """Return the same bounds as JSON Schema."""
+    """Return the bounds as JSON Schema keywords."""
     limits = {"minimum": least, "maximum": most} if above is None else {"exclusiveMinimum": above, "maximum": most}
     return {name: limit for name, limit in limits.items() if math.isfinite(limit)}
 
 
-def _says(what: str, least: float, most: float, above: float | None) -> str:
-    """Return the same bounds in words."""
+def _summary(noun: str, least: float, most: float, above: float | None) -> str:
+    """Return a description of the bounds for the documentation."""
     if above is not None:
-        return f"{what}, above {_short(above)}" + (f", at most {_short(most)}" if math.isfinite(most) else "")
-    return f"{what}, {_short(least)} to {_short(most)}" if math.isfinite(most) else what
+        return f"{noun}, above {_short(above)}" + (f", at most {_short(most)}" if math.isfinite(most) else "")
+    return f"{noun}, {_short(least)} to {_short(most)}" if math.isfinite(most) else noun
 
 
 def _short(value: float | Fraction) -> str:
@@ -113,7 +113,7 @@ def _short(value: float | Fraction) -> str:
 
 
 def _plain(value: Fraction) -> float | int | str:
-    """Return an exact number for JSON: a number if that comes back exactly, else `n/d` text."""
+    """Return an exact number for JSON: a number if it can be read back exactly, else the string `n/d`."""
     if value.denominator == 1:
         return value.numerator
     near = float(value)
@@ -121,7 +121,7 @@ def _plain(value: Fraction) -> float | int | str:
 
 
 def number(least: float = -math.inf, most: float = math.inf, *, above: float | None = None) -> Kind[Number, float]:
-    """Return the kind of a finite number from `least` to `most`, or `above` the one and up to the other."""
+    """Return the kind of a finite number from `least` to `most`; `above` is an exclusive lower bound."""
     within = _bounds(least, most, above)
 
     def convert(value: object) -> float:
@@ -139,17 +139,17 @@ def number(least: float = -math.inf, most: float = math.inf, *, above: float | N
         within(value)
         return value
 
-    return Kind(convert, {"type": "number", **_limits(least, most, above)}, _says("number", least, most, above))
+    return Kind(convert, {"type": "number", **_limits(least, most, above)}, _summary("number", least, most, above))
 
 
 def decimal(least: Fraction | float, most: Fraction | float, *, unit: str = "number") -> Kind[Number, Fraction]:
-    """Return the kind of an exact number from `least` to `most`; texts such as `1.5` and `3/2` are ones, too."""
+    """Return the kind of an exact number from `least` to `most`; accepts strings such as `1.5` and `3/2`."""
     within, low, high = _bounds(least, most, None), Fraction(least), Fraction(most)
 
     def convert(value: object) -> Fraction:
         read = _exact(value, _WRITE)
         numerator, denominator = read.numerator, read.denominator
-        # Integers compare many times faster than fractions.
+        # Comparing integers is many times faster than comparing fractions.
         if (
             low.numerator * denominator > numerator * low.denominator
             or numerator * high.denominator > high.numerator * denominator
@@ -159,18 +159,18 @@ def decimal(least: Fraction | float, most: Fraction | float, *, unit: str = "num
 
     limits = _limits(float(least), float(most), None)
     schema = [{"type": "number", **limits}, {"type": "string", "pattern": _EXACT}]
-    return Kind(convert, {"anyOf": schema}, _says(unit, float(least), float(most), None), _plain)
+    return Kind(convert, {"anyOf": schema}, _summary(unit, float(least), float(most), None), _plain)
 
 
 def integer(least: int = -_LARGEST_WHOLE, most: int = _LARGEST_WHOLE) -> Kind[float | Fraction, int]:
-    """Return the kind of a whole number from `least` to `most`; 2.0 is one."""
+    """Return the kind of an integer from `least` to `most`; accepts 2.0 as 2."""
     within = _bounds(least, most, None)
 
     def convert(value: object) -> int:
         if type(value) is not int:
             value = without_numpy(value)
         if isinstance(value, str):
-            raise RequestError("", "must be a number, not a text")
+            raise RequestError("", "must be a number, not a string")
         read = _exact(value)
         if read.denominator != 1:
             raise RequestError("", f"must be a whole number, not {shown(value)}")
@@ -195,34 +195,34 @@ boolean: Final[Kind[bool, bool]] = Kind(_convert_boolean, {"type": "boolean"}, "
 
 
 def string(most: int = _LONGEST_STRING, *, empty: bool = False, lines: bool = False) -> Kind[str, str]:
-    """Return the kind of a text of at most `most` characters.
+    """Return the kind of a string of at most `most` characters.
 
     Args:
-        most: Characters.
-        empty: Whether it may be empty.
-        lines: Whether it may have control characters, such as line ends.
+        most: Maximum number of characters.
+        empty: Whether the string may be empty.
+        lines: Whether the string may contain control characters, such as newlines.
     """
 
     def convert(value: object) -> str:
         if not isinstance(value, str):
-            raise RequestError("", f"must be a text, not {kind_of(value)}")
+            raise RequestError("", f"must be a string, not {kind_of(value)}")
         if len(value) > most:
             raise RequestError("", f"has {len(value)} characters; at most {most} are accepted")
         if not value.strip() and not (empty and not value):
             raise RequestError("", "must not be empty")
         if not value.isprintable():
-            unwanted = {"Cs"} if lines else {"Cc", "Cs"}
-            bad = next((each for each in value if unicodedata.category(each) in unwanted), None)
+            refused = {"Cs"} if lines else {"Cc", "Cs"}
+            bad = next((each for each in value if unicodedata.category(each) in refused), None)
             if bad is not None:
-                raise RequestError("", f"has the character {bad!a}, which is not text")
+                raise RequestError("", f"has the character {bad!a}, which is not allowed")
         return str(value)
 
     schema = {"type": "string", "maxLength": most, **({} if empty else {"minLength": 1})}
-    return Kind(convert, schema, f"text, at most {most} characters")
+    return Kind(convert, schema, f"string, at most {most} characters")
 
 
 def identifier(most: int) -> Kind[str | int, str]:
-    """Return the kind of an id of at most `most` characters; hosts send numbers of their databases as well."""
+    """Return the kind of an id of at most `most` characters; accepts integers, such as database keys."""
     text = string(most)
 
     def convert(value: object) -> str:
@@ -231,14 +231,14 @@ def identifier(most: int) -> Kind[str | int, str]:
             value = str(_exact(value))
         read = text.convert(value)
         if read in _MISSING:
-            raise RequestError("", f"is {read!r}, a missing value spelt out")
+            raise RequestError("", f"is {read!r}, which stands for a missing value")
         return read
 
-    return Kind(convert, {"anyOf": [text.schema, {"type": "integer"}]}, f"{text.says}, or whole number")
+    return Kind(convert, {"anyOf": [text.schema, {"type": "integer"}]}, f"{text.summary}, or whole number")
 
 
-def matching(pattern: str, problem: str, says: str, *, most: int = 64) -> Kind[str, str]:
-    """Return the kind of a text that matches `pattern` as a whole; `problem` is added to the value in the message."""
+def matching(pattern: str, problem: str, summary: str, *, most: int = 64) -> Kind[str, str]:
+    """Return the kind of a string that fully matches `pattern`; `problem` follows the value in the error message."""
     compiled, text = re.compile(pattern), string()
     at_most = f", at most {most} characters" if "*" in pattern else ""
 
@@ -248,11 +248,11 @@ def matching(pattern: str, problem: str, says: str, *, most: int = 64) -> Kind[s
             raise RequestError("", f"is {shown(read)}; {problem}")
         return read
 
-    return Kind(convert, {"type": "string", "pattern": f"^({pattern})$", "maxLength": most}, f"{says}{at_most}")
+    return Kind(convert, {"type": "string", "pattern": f"^({pattern})$", "maxLength": most}, f"{summary}{at_most}")
 
 
 def choice(alias: object) -> Kind[Any, Any]:
-    """Return the kind of one of the words, or numbers, of a `Literal`."""
+    """Return the kind of one of the values of a `Literal`."""
     words = get_args(alias)
 
     def convert(value: object) -> Any:
@@ -267,13 +267,13 @@ def choice(alias: object) -> Kind[Any, Any]:
 
 
 def optional(kind: Kind[S, T]) -> Kind[S | None, T | None]:
-    """Return the kind of a value that may be absent, for a field whose default is None."""
+    """Return the kind of an optional value, for a field whose default is None."""
     schema = {"anyOf": [*kind.schema.get("anyOf", [kind.schema]), {"type": "null"}]}
-    return Kind(kind.convert, schema, kind.says, kind.write)  # type: ignore[arg-type] # None is not written
+    return Kind(kind.convert, schema, kind.summary, kind.write)  # type: ignore[arg-type] # None is not written
 
 
 def nested(kind: type[R]) -> Kind[R | Mapping[str, object], R]:
-    """Return the kind of another record, or of its fields."""
+    """Return the kind of a nested record, given as the record or as a mapping of its fields."""
 
     def convert(value: object) -> R:
         if isinstance(value, kind):
@@ -305,11 +305,11 @@ def list_of(kind: Kind[S, T], most: int) -> Kind[Sequence[S], tuple[T, ...]]:
         return list(values) if kind.write is None else [kind.write(value) for value in values]
 
     schema = {"type": "array", "items": kind.schema, "maxItems": most}
-    return Kind(convert, schema, f"list of {kind.says}, at most {most}", write)
+    return Kind(convert, schema, f"list of {kind.summary}, at most {most}", write)
 
 
 def numbers_by_name() -> Kind[Mapping[str, float], Mapping[str, float]]:
-    """Return the kind of an object whose values are numbers."""
+    """Return the kind of a mapping from names to numbers."""
     name, one = string(64), number()
 
     def convert(value: object) -> Mapping[str, float]:
@@ -329,7 +329,7 @@ def numbers_by_name() -> Kind[Mapping[str, float], Mapping[str, float]]:
 
 
 def size(sides: tuple[str, str], least: int, most: int, *, even: bool = False) -> Kind[Size, tuple[int, int]]:
-    """Return the kind of a (width, height), whose sides the wire has as two fields."""
+    """Return the kind of a (width, height), which the wire format splits into the two fields `sides`."""
     side = integer(least, most)
 
     def convert(value: object) -> tuple[int, int]:
@@ -356,7 +356,7 @@ def size(sides: tuple[str, str], least: int, most: int, *, even: bool = False) -
         return read
 
     schema = {**side.schema, "multipleOf": 2} if even else side.schema
-    return Kind(convert, schema, f"{'even ' if even else ''}{side.says}; both or neither")
+    return Kind(convert, schema, f"{'even ' if even else ''}{side.summary}; both or neither")
 
 
 _within_ratio: Final = _bounds(Fraction(1, 10), 10, None)
@@ -371,7 +371,7 @@ def _convert_ratio(value: object) -> Fraction:
 
 def _convert_rate(value: object) -> Fraction:
     try:
-        read = frame_rate(value)  # type: ignore[arg-type] # it checks the type itself
+        read = frame_rate(value)  # type: ignore[arg-type] # frame_rate checks the type
     except ConfigError as error:
         raise RequestError("", str(error)) from error
     _within_rate(read)
@@ -424,13 +424,13 @@ RATIO: Final[Kind[Number, Fraction]] = Kind(
 RATE: Final[Kind[Number, Fraction]] = Kind(
     _convert_rate,
     {"anyOf": [{"type": "number", **_limits(1, 240, None)}, {"type": "string", "pattern": _EXACT}]},
-    "frames a second, 1 to 240; 29.97 is 30000/1001",
+    "frames per second, 1 to 240; 29.97 is 30000/1001",
     str,
 )
 OUTPUT_RATE: Final[Kind[Number, Rate]] = Kind(
     _convert_output_rate,
     {"anyOf": [{"enum": ["constant", "source"]}, *RATE.schema["anyOf"]]},
-    f"`constant`, `source`, or {RATE.says}",
+    f"`constant`, `source`, or {RATE.summary}",
     _written_rate,
 )
 JOB_ID: Final = identifier(_LONGEST_ID)
@@ -439,5 +439,5 @@ KEY: Final[Kind[str, str]] = Kind(
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY_BYTES},
     f"key, at most {LONGEST_KEY_BYTES} bytes",
 )
-USER_ID: Final[Kind[str | int, str]] = Kind(_convert_user_id, JOB_ID.schema, JOB_ID.says)
+USER_ID: Final[Kind[str | int, str]] = Kind(_convert_user_id, JOB_ID.schema, JOB_ID.summary)
 COLOR: Final = matching("#[0-9a-fA-F]{6}", "write it as #rrggbb", "`#rrggbb`")

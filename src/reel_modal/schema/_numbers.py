@@ -1,4 +1,4 @@
-"""Exact numbers out of whatever writes them down, with bounds on digits and exponents."""
+"""Conversion of numbers and numeric strings to exact fractions, with bounds on digits and exponents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final, TypeAlias
 __all__ = ["MOST_DIGITS", "Number", "exact", "kind_of", "shown", "without_numpy"]
 
 Number: TypeAlias = Fraction | Decimal | float | str
-"""What an exact number may be given as; numpy's numbers count as `int` and `float`."""
+"""Accepted types of an exact number; numpy scalars count as `int` and `float`."""
 
 MOST_DIGITS: Final = 400
-"""Of a numerator and of a denominator. Every float that a field allows has fewer, and every sum stays quick."""
+"""Maximum digits of a numerator and of a denominator. Every float that a field allows has fewer; sums stay fast."""
 
 _MOST_BITS: Final = math.floor(MOST_DIGITS * math.log2(10))
 _MOST_CHARACTERS: Final = 2 * MOST_DIGITS + 10
@@ -23,8 +23,8 @@ _SHOWN_CHARACTERS: Final = 60
 _DECIMAL: Final = re.compile(r"[+-]?(?P<whole>\d*)(?:\.(?P<part>\d*))?(?:[eE](?P<exponent>[+-]?\d+))?", re.ASCII)
 _KINDS: Final = {
     type(None): "null",
-    bool: "true or false",
-    str: "a text",
+    bool: "a boolean",
+    str: "a string",
     bytes: "bytes",
     dict: "an object",
     list: "a list",
@@ -33,10 +33,10 @@ _KINDS: Final = {
 
 
 def exact(value: object) -> Fraction:
-    """Return the exact number: of a float, that of its decimal text; a text may be `1.5` or `3/2`.
+    """Return `value` as an exact fraction. A float is read as its decimal repr; a string may be `1.5` or `3/2`.
 
     Raises:
-        ValueError: It is not a finite number, or has too many digits; the message says which.
+        ValueError: The value is not a finite number, or has too many digits; the message says which.
     """
     value = without_numpy(value)
     if isinstance(value, str):
@@ -48,8 +48,8 @@ def exact(value: object) -> Fraction:
     if isinstance(value, Decimal):
         return _from_decimal(value)
     if not isinstance(value, Rational) or isinstance(value, bool):
-        raise ValueError(f"must be a number, not {kind_of(value)}")  # noqa: TRY004 - the caller's field is named
-    # Python's own integers: those of other libraries may overflow.
+        raise ValueError(f"must be a number, not {kind_of(value)}")  # noqa: TRY004 - the caller names the field
+    # Convert to Python integers: those of other libraries may overflow.
     numerator, denominator = int(value.numerator), int(value.denominator)
     if max(abs(numerator), denominator).bit_length() > _MOST_BITS:
         raise ValueError(f"has more than {MOST_DIGITS} digits")
@@ -57,7 +57,7 @@ def exact(value: object) -> Fraction:
 
 
 def without_numpy(value: object) -> object:
-    """Return a number of numpy as Python's own, a float by its decimal text; any other value as it is."""
+    """Return a numpy scalar as a Python number (a float through its decimal repr), any other value unchanged."""
     if type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
         return value
     kind = getattr(getattr(value, "dtype", None), "kind", "")
@@ -67,13 +67,13 @@ def without_numpy(value: object) -> object:
 
 
 def shown(value: object) -> str:
-    """Return a few characters that show `value` in a message, whatever its size."""
+    """Return a short representation of `value` for an error message, however large the value is."""
     value = without_numpy(value)
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     if isinstance(value, int | Fraction | Decimal) and not isinstance(value, bool):
         if not _is_moderate(value):
-            return "a number of too many digits"
+            return "a number with too many digits"
         return str(int(value)) if value == int(value) else f"{float(value):g}"
     if isinstance(value, str):
         return repr(value) if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]!r}…"
@@ -83,14 +83,14 @@ def shown(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return the JSON type of `value` in words; a number is shown itself."""
+    """Return the name of the JSON type of `value`; for a number, return the number itself."""
     if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
         return shown(value)
     return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def _is_moderate(value: Fraction | Decimal | int) -> bool:
-    """Whether the number is not too large to be shown."""
+    """Return whether the number is short enough to be shown in a message."""
     if isinstance(value, Decimal):
         return value.is_finite() and abs(value.adjusted()) <= _SHOWN_CHARACTERS
     return max(abs(value.numerator), value.denominator).bit_length() <= 4 * _SHOWN_CHARACTERS
@@ -110,10 +110,10 @@ def _from_text(text: str) -> Fraction:
 
 
 def _from_digits(digits: str, text: str) -> Fraction:
-    found = _DECIMAL.fullmatch(digits.strip())
-    if found is None or not (found["whole"] or found["part"]):
+    match = _DECIMAL.fullmatch(digits.strip())
+    if match is None or not (match["whole"] or match["part"]):
         raise ValueError(f"{shown(text)} is not a number")
-    if len(digits) + abs(int(found["exponent"] or 0)) > MOST_DIGITS:
+    if len(digits) + abs(int(match["exponent"] or 0)) > MOST_DIGITS:
         raise ValueError(f"{shown(text)} has more than {MOST_DIGITS} digits")
     return Fraction(digits.strip())
 

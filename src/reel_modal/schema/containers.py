@@ -1,4 +1,4 @@
-"""Which containers an output may have, and which encoders each of them takes."""
+"""Output containers and the codecs that each of them supports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["CONTAINERS", "auto_encoders", "container_problem"]
 
-# As tried with ffmpeg's muxers and encoders; None is any codec.
+# Tested with ffmpeg's muxers and encoders; None means any codec.
 CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
     ".mp4": frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "ffv1", "mjpeg"}),
     ".m4v": frozenset({"h264", "mpeg4"}),
@@ -19,13 +19,13 @@ CONTAINERS: Final[Mapping[str, frozenset[str] | None]] = {
     ".m2ts": frozenset({"h264", "hevc", "mpeg2"}),
     ".avi": frozenset({"h264", "mpeg4", "ffv1", "mjpeg"}),
 }
-"""The codecs that an output may have, by suffix."""
+"""Supported codecs of an output, by suffix."""
 
 _AUTO: Final = ("h264_nvenc", "libx264")
 _AUTO_WEBM: Final = ("libvpx-vp9", "libsvtav1")
 _AUTO_HDR: Final = ("hevc_nvenc", "libx265")
 
-# By a part of the encoder's name; the first that fits.
+# Codec by a substring of the encoder's name; the first match wins.
 _CODECS: Final = (
     *(("264", "h264"), ("265", "hevc"), ("hevc", "hevc"), ("av1", "av1"), ("vp9", "vp9")),
     *(("vpx", "vp8"), ("vp8", "vp8"), ("mpeg4", "mpeg4"), ("xvid", "mpeg4"), ("mpeg2", "mpeg2"), ("ffv1", "ffv1")),
@@ -35,37 +35,37 @@ _ENCODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1", "h
 
 
 def auto_encoders(suffix: str, *, hdr: bool = False) -> tuple[str, ...]:
-    """Return what `encoder="auto"` tries for a file with `suffix`, best first.
+    """Return the encoders that `encoder="auto"` tries for a file with `suffix`, best first.
 
-    The GPU's own encoder comes before the CPU's. WebM takes neither H.264 nor HEVC. HDR wants 10 bits: players take
-    HEVC in 10 bits (Main 10), few of them H.264.
+    GPU encoders come before CPU encoders. WebM supports neither H.264 nor HEVC. HDR needs 10 bits: players support
+    10-bit HEVC (Main 10), but few of them support 10-bit H.264.
     """
-    takes = CONTAINERS.get(suffix.lower())
-    if takes is not None and "h264" not in takes:
+    codecs = CONTAINERS.get(suffix.lower())
+    if codecs is not None and "h264" not in codecs:
         return _AUTO_WEBM
     if not hdr:
         return _AUTO
-    return _AUTO_HDR if takes is None or "hevc" in takes else _AUTO[-1:]
+    return _AUTO_HDR if codecs is None or "hevc" in codecs else _AUTO[-1:]
 
 
 def container_problem(output_key: str, encoder: str) -> str | None:
-    """Return why `encoder` cannot fill the container of `output_key`, and the cure; None if it can.
+    """Return why the container of `output_key` does not support `encoder`, and the cure; None if it does.
 
-    `auto` fills every container that can be written. An encoder that is not in the table may fill any; it is tried
-    when the job runs.
+    Every writable container supports `auto`. An encoder that is not in the table is accepted for any container; it is
+    tried when the job runs.
     """
     stem, dot, ending = output_key.rpartition("/")[2].rpartition(".")
     suffix = (dot + ending).lower() if stem else ""
     if suffix not in CONTAINERS:
-        named = f"{suffix} is not a container that can be written" if suffix else "it has no suffix for a container"
-        return f"{named}; give the key one of {', '.join(CONTAINERS)}"
+        named = f"{suffix} is not a supported container" if suffix else "the container suffix is missing"
+        return f"{named}; use one of {', '.join(CONTAINERS)}"
     if encoder == "auto":
         return None
-    takes, codec = CONTAINERS[suffix], next((made for part, made in _CODECS if part in encoder), None)
-    if takes is None or codec is None or codec in takes:
+    codecs, codec = CONTAINERS[suffix], next((name for part, name in _CODECS if part in encoder), None)
+    if codecs is None or codec is None or codec in codecs:
         return None
-    known = ", ".join(_ENCODERS[each] for each in ("h264", "vp9", "av1", "vp8") if each in takes)
+    known = ", ".join(_ENCODERS[each] for each in ("h264", "vp9", "av1", "vp8") if each in codecs)
     return (
-        f"{suffix} does not take {codec}, which the encoder {encoder!r} makes; give the key the suffix .mp4 or .mkv,"
-        f" or set encode.encoder to {known}"
+        f"{suffix} does not support {codec}, the codec of the encoder {encoder!r}; use the suffix .mp4 or .mkv, or"
+        f" set encode.encoder to {known}"
     )

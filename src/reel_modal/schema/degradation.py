@@ -1,4 +1,4 @@
-"""What of an output is not as asked or not as the source has it: codes that a program can act on, and sentences."""
+"""Differences of an output from its request or its source: codes for programs, messages for people."""
 
 from __future__ import annotations
 
@@ -44,39 +44,39 @@ DegradationCode: TypeAlias = Literal[
     "trim_shortened",
     "video_dropped",
 ]
-"""A kind of `Degradation`; a code keeps its meaning from version to version."""
+"""Code of a `Degradation`. The meaning of a code does not change between versions."""
 
 DEGRADATION_CODES: Final[Mapping[DegradationCode, str]] = {
-    "alpha_dropped": "The output is not transparent where the source is.",
+    "alpha_dropped": "The source has transparency, the output has none.",
     "attachment_dropped": "An attachment, such as a font, is not in the output.",
-    "bit_depth_reduced": "A sample of the output has fewer bits than one of the source.",
-    "captions_dropped": "Closed captions within the pictures are not in the output, or not in all of its pictures.",
-    "channels_reduced": "A sound has fewer channels than in the source.",
+    "bit_depth_reduced": "The output has fewer bits per sample than the source.",
+    "captions_dropped": "Closed captions inside the frames are not in the output, or not in all of its frames.",
+    "channels_reduced": "An audio stream has fewer channels than in the source.",
     "chapters_dropped": "The chapters are not in the output.",
     "chroma_reduced": "The output has less color detail than the source.",
-    "cover_dropped": "A still picture beside the clip, such as cover art, is not in the output.",
-    "crop_moved": "A crop reached out of the frame and was moved inside.",
-    "data_dropped": "A stream of data, such as positions, is not in the output.",
-    "deinterlaced": "The source is interlaced; pictures were made of its fields.",
+    "cover_dropped": "A still image, such as cover art, is not in the output.",
+    "crop_moved": "A crop extended beyond the frame and was moved inside.",
+    "data_dropped": "A data stream, such as positions, is not in the output.",
+    "deinterlaced": "The source is interlaced; it was deinterlaced.",
     "encoder_unavailable": "An encoder that was tried first does not start on the machine.",
     "frame_rate_changed": "A variable frame rate was resampled to a constant one.",
-    "gpu_unavailable": "The CPU did the work of a GPU.",
-    "hdr_metadata_dropped": "The encoder does not write what the source says of its mastering display and light.",
-    "metadata_dropped": "Tags that were to be kept have no place in the container.",
-    "metadata_stripped": "Tags were removed, since `encode.metadata` is `strip`.",
-    "pictures_dropped": "Pictures come faster than the frames of the output; some are in none of them.",
-    "pictures_fitted": "Some pictures have another size than the first and were fitted into it.",
-    "pictures_undecodable": "Some pictures of the source do not decode; the message says what is shown instead.",
-    "record_lost": "The record of an existing output is gone, and with it the list of what is not as asked.",
-    "regions_not_drawn": "Regions start after the end of the clip.",
-    "size_changed": "The picture has another size than was asked for.",
-    "sound_dropped": "A sound is not in the output.",
-    "sound_reencoded": "A sound was encoded again: the container does not take it as it is, or its times change.",
-    "sound_trimmed": "Sound before the first picture or after the last one is not in the output.",
-    "source_breaks_off": "The source ends before its headers say so; the message says how much is not in it.",
+    "gpu_unavailable": "The CPU was used instead of a GPU.",
+    "hdr_metadata_dropped": "The encoder does not write the mastering display and light levels of the source.",
+    "metadata_dropped": "Tags that should be kept are not supported by the container.",
+    "metadata_stripped": "Tags were removed, because `encode.metadata` is `strip`.",
+    "pictures_dropped": "The source has frames at a higher rate than the output; some of them were dropped.",
+    "pictures_fitted": "Some frames have another size than the first one and were scaled to fit it.",
+    "pictures_undecodable": "Some frames of the source do not decode; the message describes the replacement.",
+    "record_lost": "The receipt of an existing output is missing, so its degradations are unknown.",
+    "regions_not_drawn": "Regions start after the end of the clip and were not drawn.",
+    "size_changed": "The frame size differs from the requested one.",
+    "sound_dropped": "An audio stream is not in the output.",
+    "sound_reencoded": "An audio stream was re-encoded: the container does not support it, or its times change.",
+    "sound_trimmed": "Audio before the first frame or after the last frame is not in the output.",
+    "source_breaks_off": "The source is truncated; the message states the missing part.",
     "subtitles_dropped": "Subtitles are not in the output.",
     "timecode_dropped": "The timecode is not in the output.",
-    "tone_mapped": "The source is HDR; SDR was made of its pictures.",
+    "tone_mapped": "The source is HDR; its frames were converted to SDR.",
     "trim_shortened": "A trim ends after the end of the clip.",
     "video_dropped": "Another video track of the source is not in the output.",
 }
@@ -87,13 +87,13 @@ _CODE: Final[Kind[DegradationCode, DegradationCode]] = choice(DegradationCode)
 
 @record
 class Degradation(Record):
-    """One thing that is not as asked, or not as the source has it.
+    """One difference of an output from the request or from the source.
 
-    `str()` of it is its message.
+    `str()` returns the message.
 
     Attributes:
-        code: What kind of thing, for programs; see `DEGRADATION_CODES`.
-        message: The same in a sentence with the numbers and names of this job, for people.
+        code: Type of the difference, for programs; see `DEGRADATION_CODES`.
+        message: Sentence that describes the difference, with the numbers and names of this job.
     """
 
     _noun = "result"

@@ -1,4 +1,4 @@
-"""How an output is encoded: the part that every request has."""
+"""Encoding options of every request."""
 
 from __future__ import annotations
 
@@ -11,53 +11,55 @@ from reel_modal.schema._kinds import boolean, choice, integer, matching
 __all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions", "Hdr", "MetadataPolicy"]
 
 Deinterlace: TypeAlias = Literal["frame", "field"]
-"""What becomes of an interlaced picture: one picture, or one of each of its two fields at twice the rate."""
+"""Deinterlacing of a frame: to one frame, or to one frame per field at twice the rate."""
 
 ENCODER_THREADS: Final = 4
-"""How many threads encode unless a request gives another number: as many as the cores that each function reserves."""
+"""Default number of encoder threads: the number of cores that each function reserves."""
 
 MOST_THREADS: Final = 64
-"""Modal reserves at most this many cores for a container."""
+"""Maximum number of encoder threads: Modal reserves at most this many cores for a container."""
 
 Hdr: TypeAlias = Literal["sdr", "keep"]
-"""What becomes of an HDR picture: SDR, which plays everywhere, or HDR in 10 bits."""
+"""Rendering of an HDR source: SDR, which plays everywhere, or HDR in 10 bits."""
 
 MetadataPolicy: TypeAlias = Literal["keep", "strip"]
-"""Which tags of a source an output has."""
+"""Handling of the metadata tags of a source."""
 
 _METADATA: Final[Kind[MetadataPolicy, MetadataPolicy]] = choice(MetadataPolicy)
 _PRESETS: Final = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"),
 )
 _ENCODER: Final = matching(
-    r"(?!copy\b)[a-z0-9][a-z0-9_\-]*", "write auto or ffmpeg's name of an encoder", "`auto` or ffmpeg's name of one"
+    r"(?!copy\b)[a-z0-9][a-z0-9_\-]*", "use auto or ffmpeg's name of an encoder", "`auto` or ffmpeg's name of one"
 )
 _DEINTERLACE: Final[Kind[Deinterlace, Deinterlace]] = choice(Deinterlace)
 _HDR: Final[Kind[Hdr, Hdr]] = choice(Hdr)
 _PRESET: Final = matching(
     f"{'|'.join(_PRESETS)}|p[1-7]",
-    f"use one of {', '.join(_PRESETS)}, or p1 to p7 of an encoder of NVENC",
+    f"use one of {', '.join(_PRESETS)}, or p1 to p7 with an NVENC encoder",
     "`ultrafast` to `placebo`; `p1` to `p7` of NVENC",
 )
 
 
 @record
 class EncodeOptions(Record):
-    """How the output is encoded.
+    """Encoding options of an output.
 
     Attributes:
-        encoder: `auto` (NVENC where it starts, else libx264; VP9 for WebM) or ffmpeg's name of one.
-        quality: 0 (best) to 51; x264's crf or NVENC's cq, and the same share of VP9's and AV1's 63.
-        preset: x264's word for speed against size, `ultrafast` to `veryslow`.
-        smart: Whether what does not change is copied from the source, bit for bit, where that is possible.
-        threads: Threads of the encoder, 1 to 64. x264 writes other bytes for another number, so it is part of the
-            request and never depends on the machine.
-        deinterlace: What is rendered of an interlaced clip: `frame` keeps its rate, `field` has a picture of each
-            field at twice the rate. What is copied keeps its fields.
-        hdr: What is rendered of an HDR clip: `sdr` makes SDR of it, BT.709 in 8 bits; `keep` renders in 10 bits what
-            has more than 8, with its light. What is copied stays as it is.
-        metadata: `strip` keeps the title and the creation time of the source and removes all other tags, such as the
-            place and the device, and streams of data; `keep` keeps what the container takes.
+        encoder: `auto` (NVENC if available, else libx264; VP9 for WebM), or ffmpeg's name of an encoder.
+        quality: Constant quality, 0 (best) to 51: x264's and x265's CRF, NVENC's CQ; for VP9 and AV1 it is scaled to
+            their CRF, 0 to 63.
+        preset: x264 preset, `ultrafast` to `placebo`; for NVENC, VP9 and AV1 it is mapped to their presets. `p1` to
+            `p7` are for NVENC only.
+        smart: Whether unchanged parts of the source are copied bit for bit if possible.
+        threads: Number of encoder threads, 1 to 64. The output bytes of x264 depend on it, so it is part of the
+            request and does not depend on the machine.
+        deinterlace: Rendering of an interlaced clip: `frame` makes one frame of each source frame, `field` makes one
+            frame of each field, at twice the rate. Copied parts stay interlaced.
+        hdr: Rendering of an HDR clip: `sdr` converts it to SDR, BT.709 in 8 bits; `keep` keeps it HDR and renders
+            sources of more than 8 bits in 10 bits. Copied parts do not change.
+        metadata: `strip` keeps the title and the creation time of the source and removes all other tags, such as
+            location and device, and data streams; `keep` keeps everything that the container supports.
     """
 
     encoder: str = declared(converter=_ENCODER, default="auto")
@@ -72,5 +74,5 @@ class EncodeOptions(Record):
     def _check(self) -> None:
         if self.preset not in _PRESETS and not self.encoder.endswith("_nvenc"):
             raise RequestError(
-                "preset", f"is {self.preset!r}, which NVENC alone has; use one of {', '.join(_PRESETS)}"
+                "preset", f"is {self.preset!r}, which only NVENC supports; use one of {', '.join(_PRESETS)}"
             )

@@ -1,4 +1,4 @@
-"""The request of `process_framing`: what part of the picture is kept, for how long, how fast, in what size."""
+"""The request of `process_framing`: crop, trim, speed and output size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 from reel_modal.errors import RequestError
-from reel_modal.interpolation import Interpolation
 from reel_modal.schema._fields import Kind, Record, declared, join, record
 from reel_modal.schema._kinds import (
     RATE,
@@ -25,38 +24,39 @@ from reel_modal.schema._kinds import (
     size,
 )
 from reel_modal.schema._numbers import shown
-from reel_modal.schema.overlay import INTERPOLATION, LENGTH, POSITION, SPACE, SPACE_SIDES, check_order
+from reel_modal.schema.interpolation import Interpolation
+from reel_modal.schema.regions import INTERPOLATION, LENGTH, POSITION, SPACE, SPACE_SIDES, check_order
 from reel_modal.schema.requests import Request
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["CropKeyframe", "Fit", "FramingRequest", "Outside", "SlowMotion", "SpeedSegment"]
 
 Fit: TypeAlias = Literal["cover", "contain"]
-"""Where crop and output differ in shape: cut the crop further, or show all of it before a background."""
+"""Fit of a crop with another aspect ratio than the output: `cover` crops it further, `contain` adds a background."""
 
 SlowMotion: TypeAlias = Literal["repeat", "blend"]
-"""What fills the time between two pictures of a slowed stretch: the first of them, or a mixture."""
+"""How output frames between two source frames of a slowed segment are made: repeat the first, or blend both."""
 
 Outside: TypeAlias = Literal["clamp", "refuse"]
-"""What to do with crops outside of the frame and trims outside of the clip."""
+"""Handling of crops outside the frame and trims outside the clip: move them inside, or raise an error."""
 
 SLOWEST: Final = Fraction(1, 10)
 FASTEST: Final = Fraction(10)
 MOST_KEYFRAMES: Final = 10_000
 MOST_SEGMENTS: Final = 1000
-# Apps round what they send; a hundredth of a pixel is nobody's intention.
+# Apps round coordinates, so a crop may exceed the frame by a hundredth of a pixel.
 _ROUNDING_PX: Final = 0.01
 _SIDES: Final = ("output_width", "output_height")
 _FIT: Final[Kind[Fit, Fit]] = choice(Fit)
 _SLOW_MOTION: Final[Kind[SlowMotion, SlowMotion]] = choice(SlowMotion)
 _OUTSIDE: Final[Kind[Outside, Outside]] = choice(Outside)
-_BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "write blur or #rrggbb", "`blur` or `#rrggbb`")
+_BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "use blur or #rrggbb", "`blur` or `#rrggbb`")
 
 
 def _convert_turn(value: object) -> int:
     degrees = integer(-_MOST_TURNS * 360, _MOST_TURNS * 360).convert(value)
     if degrees % 90:
-        raise RequestError("", f"is {degrees}; whole quarter turns are possible: 0, 90, 180 or 270, clockwise")
+        raise RequestError("", f"is {degrees}; it must be 0, 90, 180 or 270, clockwise")
     return degrees % 360
 
 
@@ -68,14 +68,14 @@ _TURN: Final[Kind[float | Fraction, int]] = Kind(
 
 @record
 class CropKeyframe(Record):
-    """The part of the picture that is kept at one moment, in pixels of the upright source.
+    """Crop rectangle at one moment, in pixels of the upright frame or of the request's `video_size`.
 
     Attributes:
-        time_seconds: From the first picture of the source on; exact.
+        time_seconds: Seconds from the first frame of the source; exact.
         x: Left edge.
-        y: Upper edge.
-        width: Above 0.
-        height: Above 0.
+        y: Top edge.
+        width: Width, above 0.
+        height: Height, above 0.
     """
 
     time_seconds: Fraction = declared(converter=SECONDS, aliases=("time",))
@@ -85,27 +85,27 @@ class CropKeyframe(Record):
     height: float = declared(converter=LENGTH)
 
     def check_within(self, size: tuple[int, int]) -> None:
-        """Refuse a crop that reaches out of a frame of `size` (width, height).
+        """Check that the crop is inside a frame of `size` (width, height).
 
         Raises:
-            RequestError: It does; the path is that of the axis.
+            RequestError: The crop extends beyond the frame; `path` is `x` or `y`.
         """
         for name, start, length, side in (("x", self.x, self.width, size[0]), ("y", self.y, self.height, size[1])):
             if start < -_ROUNDING_PX or start + length > side + _ROUNDING_PX:
-                what = "wide" if name == "x" else "high"
+                direction = "wide" if name == "x" else "high"
                 raise RequestError(
-                    name, f"reaches from {start:g} to {start + length:g}; the frame is {side} pixels {what}"
+                    name, f"extends from {start:g} to {start + length:g}; the frame is {side} pixels {direction}"
                 )
 
 
 @record
 class SpeedSegment(Record):
-    """A stretch of the source that plays slower or faster; what is in no segment plays at its own speed.
+    """Segment of the source that plays slower or faster. Outside of all segments the speed is 1.
 
     Attributes:
-        start_seconds: From the first picture of the source on.
-        end_seconds: Exclusive.
-        speed: 0.1 to 10: source seconds in one second of the output; 0.5 is slow motion.
+        start_seconds: Start of the segment, in seconds from the first frame of the source.
+        end_seconds: End of the segment, exclusive, in seconds from the first frame of the source.
+        speed: Source seconds per output second, 0.1 to 10; 0.5 is slow motion.
     """
 
     start_seconds: Fraction = declared(converter=SECONDS, aliases=("start", "start_time"))
@@ -116,45 +116,51 @@ class SpeedSegment(Record):
         if self.end_seconds <= self.start_seconds:
             raise RequestError(
                 "end_seconds",
-                f"is {shown(self.end_seconds)}; the start is {shown(self.start_seconds)}, and it must be later",
+                f"is {shown(self.end_seconds)}; it must be after the start, {shown(self.start_seconds)}",
             )
 
 
 @record
 class FramingRequest(Request):
-    """Cut a clip to a moving part of its picture, a part of its length, and other speeds.
+    """Request to crop, trim, rotate and change the speed of a clip. The crop may move.
 
     Attributes:
-        job_id: The host's own name of the job; one job id is one request.
-        user_id: Whom it is for.
-        input_key: Where the clip is in the storage.
-        output_key: Where the result goes; its suffix chooses the container.
-        encode: How the output is encoded.
-        store: Whose the two keys are, and what becomes of an output that is there.
-        rate: `constant` renders a clip whose frame rate varies at the smallest standard rate that keeps its pictures;
-            `source` keeps the time of each picture; a number of frames a second is that rate, by repeating and
-            dropping. A clip of a constant rate keeps it unless a number is given.
-        crop: What is kept of the picture, in order of the times; before the first and behind the last it
-            stands still. Empty keeps all of it.
-        interpolation: How the crop moves between its keyframes.
-        video_size: (width, height) of the coordinate space of the crop; None is the upright frame itself.
-        trim_start_seconds: First moment that is kept, from the first picture on.
-        trim_end_seconds: Where it ends, exclusive; None is the end of the clip.
-        segments: Stretches of other speeds, in order, in the time of the untrimmed source.
-        output_size: (width, height) in pixels, even; None is 810 x 1440, or what `aspect` gives.
-        aspect: Width / height of the output, at the source's own resolution; instead of `output_size`.
-        fps: The same as a number in `rate`; None leaves it to `rate`.
-        rotation_degrees: 0, 90, 180 or 270 clockwise, on top of what the file says; the crop is in pixels of
-            the turned picture.
-        audio: Whether the sound goes along.
-        fit: What happens where crop and output differ in shape.
-        background: What `contain` shows beside the picture: `blur` or `#rrggbb`.
-        slow_motion: What fills the time between two pictures of a slowed stretch.
-        outside: Whether crops outside of the frame and trims outside of the clip are moved inside and named
-            in the result, or refused.
+        job_id: Job id, chosen by the host. One job id identifies one request.
+        user_id: Id of the user that the job is for.
+        input_key: Storage key of the clip.
+        output_key: Storage key of the output. Its suffix selects the container.
+        encode: Encoding options.
+        store: Scopes of the two keys, and handling of an existing output.
+        rate: `constant` renders a clip with a variable frame rate at the lowest standard rate that drops at most 1 %
+            of its frames; `source` keeps the timestamp of each frame; a number is a constant rate in frames per
+            second, reached by repeating and dropping frames. A clip with a constant rate keeps it unless a number is
+            given.
+        crop: Keyframes of the crop, in order of their times. Before the first and after the last one the crop does
+            not move. Empty keeps the whole frame.
+        interpolation: Movement of the crop between its keyframes: `linear`, or `catmull_rom`, a spline that may
+            overshoot.
+        video_size: (width, height) of the coordinate space of the crop; None means the upright frame.
+        trim_start_seconds: Start of the kept part, in seconds from the first frame of the source.
+        trim_end_seconds: End of the kept part, exclusive, in seconds from the first frame of the source; None means
+            the end of the clip.
+        segments: Segments with another speed, in order, in the time of the untrimmed source.
+        output_size: (width, height) of the output in pixels, even; None means 810 x 1440, or the size that `aspect`
+            gives.
+        aspect: Width / height of the output at the resolution of the source; excludes `output_size`.
+        fps: Constant frame rate in frames per second, the same as a number in `rate`; None means that `rate` applies.
+        rotation_degrees: Clockwise rotation: 0, 90, 180 or 270 degrees, in addition to the rotation in the file's
+            metadata. The crop is in pixels of the rotated frame.
+        audio: Whether the output has audio.
+        fit: How a crop with another aspect ratio than the output is fitted: `cover` crops it further, `contain` shows
+            all of it on a background.
+        background: Background of `contain`: `blur` or `#rrggbb`.
+        slow_motion: How output frames between two source frames of a slowed segment are made: `repeat` repeats the
+            first frame, `blend` blends both.
+        outside: Handling of crops outside the frame and trims outside the clip: `clamp` moves them inside and reports
+            that in the result, `refuse` raises an error.
 
     Raises:
-        RequestError: Something is wrong; its `path` says where.
+        RequestError: A field is not valid; `path` names it.
 
     Example:
         >>> request = FramingRequest(job_id="j", user_id="u", input_key="in.mp4", output_key="out.mp4")
@@ -202,14 +208,14 @@ class FramingRequest(Request):
     outside: Outside = declared(converter=_OUTSIDE, default="clamp")
 
     def timeline(self, duration_seconds: Fraction | None = None) -> Timeline:
-        """Return which moment of the source the output shows when.
+        """Return the mapping between source time and output time.
 
         Args:
-            duration_seconds: Of the source; None leaves the end open where no trim says it.
+            duration_seconds: Duration of the source in seconds; None leaves the end open unless the request trims it.
 
         Raises:
-            RequestError: The trim leaves nothing of the clip, or `outside` is `refuse` and something reaches
-                behind the clip's end.
+            RequestError: The trim starts after the end of the clip, or `outside` is `refuse` and the trim or a
+                segment ends after the end of the clip.
         """
         start, end = self.trim_start_seconds, self.trim_end_seconds
         if duration_seconds is not None:
@@ -219,10 +225,10 @@ class FramingRequest(Request):
         return Timeline.of(start, end, speeds)
 
     def check_crops(self, frame_size: tuple[int, int]) -> None:
-        """Refuse crops outside of a frame of `frame_size` (width, height), whatever `outside` says.
+        """Check that all crops are inside a frame of `frame_size` (width, height), also if `outside` is `clamp`.
 
         Raises:
-            RequestError: There is one; `path` leads to it.
+            RequestError: A crop is outside the frame; `path` names it.
         """
         for index, keyframe in enumerate(self.crop):
             try:
@@ -232,14 +238,16 @@ class FramingRequest(Request):
 
     @property
     def output_rate(self) -> Rate:
-        """The frame rate that is asked for, by `rate` or by `fps`."""
+        """Requested frame rate: `fps` if given, else `rate`."""
         return self.rate if self.fps is None else self.fps
 
     def _check_edit(self) -> None:
         if self.fps is not None and self.rate not in {"constant", self.fps}:
             raise RequestError("rate", f"is {self.rate}, but fps is {self.fps}; send one of them")
         if self.output_size is not None and self.aspect is not None:
-            raise RequestError("aspect", f"is given beside the output size {self.output_size}; send one of them")
+            raise RequestError(
+                "aspect", f"is given together with the output size {self.output_size}; send one of them"
+            )
         check_order("crop", [keyframe.time_seconds for keyframe in self.crop])
         if self.outside == "refuse" and self.video_size is not None:
             self.check_crops(self.video_size)
@@ -247,21 +255,21 @@ class FramingRequest(Request):
         if end is not None and end <= start:
             raise RequestError(
                 "trim_end_seconds",
-                f"is {shown(end)}; the trim's start is {shown(start)}, and it must be later",
+                f"is {shown(end)}; it must be after the start of the trim, {shown(start)}",
             )
         for index, (before, after) in enumerate(pairwise(self.segments), start=1):
             if after.start_seconds < before.end_seconds:
                 raise RequestError(
                     join(join("segments", index), "start_seconds"),
                     f"is {shown(after.start_seconds)}; segments[{index - 1}] ends at"
-                    f" {shown(before.end_seconds)}: sort them and let none overlap",
+                    f" {shown(before.end_seconds)}: sort the segments and remove overlaps",
                 )
 
     def _check_length(self, duration: Fraction) -> None:
-        """Check what concerns time against the length of the clip."""
+        """Check the trim and the segments against the duration of the clip in seconds."""
         if self.trim_start_seconds >= duration:
             start = float(self.trim_start_seconds)
-            raise RequestError("trim_start_seconds", f"is {start:g}; the clip has ended at {float(duration):g}")
+            raise RequestError("trim_start_seconds", f"is {start:g}; the clip ends at {float(duration):g}")
         if self.outside == "clamp":
             return
         ends = [(join(join("segments", i), "end_seconds"), each.end_seconds) for i, each in enumerate(self.segments)]

@@ -1,4 +1,4 @@
-"""Object keys: the one check for stores and requests, and the user's prefix."""
+"""Object keys: validation for stores and requests, and the user's prefix."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 Scope: TypeAlias = Literal["user", "global"]
-"""Whose an object is: one user's, below `users/` and the user's id, or everybody's, anywhere else in the store."""
+"""Scope of a key: `user` is below `users/<user_id>/`, `global` is anywhere else in the store."""
 
-LONGEST_KEY_BYTES: Final = 1024  # S3's own limit
-# File systems take names of 255 bytes, and a staging name is 15 longer than the name that it stands for.
+LONGEST_KEY_BYTES: Final = 1024  # S3's limit
+# File systems allow names of 255 bytes, and a staging name is 15 bytes longer than the final name.
 _LONGEST_PART_BYTES: Final = 240
 _USERS: Final = "users"
 _MISSING: Final = frozenset({"None", "null", "undefined", "NaN"})
@@ -36,7 +36,7 @@ _DEVICE: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9Â¹Â
 def check_key(key: str) -> None:
     """Raise InvalidKeyError unless `key` is a plain relative path such as `users/7/reel.mp4`.
 
-    A key means the same object in every store and on every system: names that Windows reserves or changes are
+    A key must mean the same object in every store and on every system, so names that Windows reserves or changes are
     refused everywhere.
     """
     name = f"key {shown(key)}"
@@ -52,7 +52,7 @@ def check_key(key: str) -> None:
 
 
 def check_user_id(user_id: str) -> None:
-    """Raise InvalidKeyError unless `user_id` can be the part of a key that names a user's folder."""
+    """Raise InvalidKeyError unless `user_id` can be one part of a key."""
     name = f"user_id {shown(user_id)}"
     if "/" in user_id or "\\" in user_id:
         raise InvalidKeyError(f"{name} has a slash, so it cannot be a part of a key")
@@ -61,16 +61,16 @@ def check_user_id(user_id: str) -> None:
 
 
 def store_key(key: str, scope: Scope, user_id: str) -> str:
-    """Return the store's key of the object that a request calls `key`.
+    """Return the key in the store for the key of a request.
 
     Args:
-        key: As in a request.
-        scope: Whose it is.
-        user_id: Of the request.
+        key: Key in the request.
+        scope: Scope of the key.
+        user_id: User id of the request.
 
     Raises:
-        InvalidKeyError: The key or the user's id is not a plain name, a global key is below `users/`, or the whole
-            is too long.
+        InvalidKeyError: The key or the user id is not valid, a global key is below `users/`, or the resulting key is
+            too long.
 
     Example:
         >>> store_key("reels/1.mp4", "user", "7")
@@ -90,10 +90,10 @@ def store_key(key: str, scope: Scope, user_id: str) -> str:
 
 
 def receipt_key(place: str, request_hash: str) -> str:
-    """Return the store's key of the receipt of the output `place`.
+    """Return the key in the store of the receipt of the output `place`.
 
     Raises:
-        InvalidKeyError: The whole is too long.
+        InvalidKeyError: The resulting key is too long.
     """
     folder, slash, _ = place.rpartition("/")
     key = f"{folder}{slash}receipts/{request_hash}.json"
@@ -102,12 +102,12 @@ def receipt_key(place: str, request_hash: str) -> str:
 
 
 def same_object(one: str, other: str) -> bool:
-    """Whether two keys may be one object: some file systems ignore case and the form of composed characters."""
+    """Return whether two keys may be one object: some file systems ignore case and Unicode normalization."""
     return _folded(one) == _folded(other)
 
 
 def is_below(key: str, other: str) -> bool:
-    """Whether `key` needs a folder that has the name of the object `other`."""
+    """Return whether `key` is inside a folder that has the name of the object `other`."""
     return _folded(key).startswith(f"{_folded(other)}/")
 
 
@@ -116,23 +116,23 @@ def _folded(key: str) -> str:
 
 
 def _problem_of(part: str) -> str | None:
-    """Return the problem with one part of a key, None if it is valid."""
+    """Return the problem with one part of a key; None if it is valid."""
     return next((problem for is_wrong, problem in _RULES if is_wrong(part)), None)
 
 
 _RULES: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
     (
         lambda part: part in {"", ".", "..", *_MISSING},
-        "has a part that is empty, '.', '..' or a missing value spelt out",
+        "has a part that is empty, '.', '..' or a text for a missing value, such as 'null'",
     ),
     (lambda part: any(unicodedata.category(each) == "Cc" for each in part), "has a control character"),
     (
         lambda part: any(unicodedata.category(each) == "Cs" for each in part),
-        "has half of a surrogate pair, which is not a character",
+        "has an unpaired surrogate, which is not a character",
     ),
-    (lambda part: part.endswith((".", " ")), "has a part that ends with a dot or a space, which Windows drops"),
-    (_DRIVE.match, "is not a relative path: it has a part that begins with a drive"),
-    (_DEVICE.fullmatch, "has a part that is a device on Windows"),
+    (lambda part: part.endswith((".", " ")), "has a part that ends with a dot or a space, which Windows removes"),
+    (_DRIVE.match, "is not a relative path: it has a part that begins with a drive letter"),
+    (_DEVICE.fullmatch, "has a part that is a device name on Windows"),
     (
         lambda part: len(part.encode()) > _LONGEST_PART_BYTES,
         f"has a part that is longer than {_LONGEST_PART_BYTES} bytes",

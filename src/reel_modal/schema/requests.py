@@ -1,4 +1,4 @@
-"""The base of all requests: ids, keys, encoding, storing, and the hash."""
+"""The base class of all requests: ids, keys, encoding and storing options, and the hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Request", "SetByServer"]
 
 
 class SetByServer(TypedDict, total=False):
-    """Fields of a request that a server sets itself, whatever a browser sends."""
+    """Fields of a request that a server sets itself; a browser must not send them."""
 
     job_id: str | int
     user_id: str | int
@@ -29,18 +29,19 @@ class SetByServer(TypedDict, total=False):
 
 @record
 class Request(Record):
-    """A request that a host submits; the base of all requests.
+    """Base class of the requests that a host submits.
 
     Attributes:
-        job_id: The host's own name of the job; one job id is one request.
-        user_id: Whom it is for.
-        input_key: Where the clip is in the storage.
-        output_key: Where the result goes; its suffix chooses the container.
-        encode: How the output is encoded.
-        store: Whose the two keys are, and what becomes of an output that is there.
-        rate: `constant` renders a clip whose frame rate varies at the smallest standard rate that keeps its pictures;
-            `source` keeps the time of each picture; a number of frames a second is that rate, by repeating and
-            dropping. A clip of a constant rate keeps it unless a number is given.
+        job_id: Job id, chosen by the host. One job id identifies one request.
+        user_id: Id of the user that the job is for.
+        input_key: Storage key of the clip.
+        output_key: Storage key of the output. Its suffix selects the container.
+        encode: Encoding options.
+        store: Scopes of the two keys, and handling of an existing output.
+        rate: `constant` renders a clip with a variable frame rate at the lowest standard rate that drops at most 1 %
+            of its frames; `source` keeps the timestamp of each frame; a number is a constant rate in frames per
+            second, reached by repeating and dropping frames. A clip with a constant rate keeps it unless a number is
+            given.
     """
 
     job_id: str = declared(converter=JOB_ID)
@@ -53,64 +54,62 @@ class Request(Record):
 
     @classmethod
     def parse(cls, raw: Raw, **given: Unpack[SetByServer]) -> Self:
-        """Read a request as hosts send it: snake_case, camelCase and older names.
+        """Return the request parsed from JSON or a mapping; accepts snake_case, camelCase and older names.
 
         Args:
-            raw: JSON, or a mapping.
-            **given: Fields that the server sets itself; `raw` may not name them.
+            raw: JSON text, or a mapping.
+            **given: Fields that the server sets itself; `raw` must not contain them.
 
         Raises:
-            RequestError: A field is wrong, unknown, missing, or given twice with different values; `path` names it.
+            RequestError: A field is invalid, unknown, missing, or given twice with different values; `path` names it.
         """
         return cls.from_mapping(decode(raw, cls._noun), **given)
 
     @property
     def output_rate(self) -> Rate:
-        """The frame rate that is asked for."""
+        """Requested frame rate."""
         return self.rate
 
-    def places(self) -> tuple[str, str]:
-        """Return the input's and the output's key as the store knows them, below a user's folder or not."""
+    def stored_keys(self) -> tuple[str, str]:
+        """Return the input's and the output's key in the store, with the user's prefix if the scope is `user`."""
         return (
             store_key(self.input_key, self.store.input_scope, self.user_id),
             store_key(self.output_key, self.store.output_scope, self.user_id),
         )
 
     def request_hash(self) -> str:
-        """Return a hash of the request without its `job_id` and `store.existing`."""
+        """Return the SHA-256 of the request, in hexadecimal, without its `job_id` and `store.existing`."""
         import hashlib
 
-        asked = self.to_dict()
-        del asked["job_id"]
+        hashed = self.to_dict()
+        del hashed["job_id"]
         # The handling of an existing output does not change the output.
-        asked["store"] = {name: value for name, value in self.store.to_dict().items() if name != "existing"}
-        text = json.dumps(_numbers_alike(asked), sort_keys=True, separators=(",", ":"))
+        hashed["store"] = {name: value for name, value in self.store.to_dict().items() if name != "existing"}
+        text = json.dumps(_numbers_alike(hashed), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _check(self) -> None:
         for name, scope in (("input_key", self.store.input_scope), ("output_key", self.store.output_scope)):
             try:
-                place = store_key(getattr(self, name), scope, self.user_id)
-                receipt_key(place, "0" * 64)
+                stored = store_key(getattr(self, name), scope, self.user_id)
+                receipt_key(stored, "0" * 64)
             except InvalidKeyError as error:
                 raise RequestError(name, str(error)) from error
-        source, output = self.places()
+        source, output = self.stored_keys()
         if same_object(source, output):
-            raise RequestError("output_key", f"is the input itself, {self.input_key!r}; name another key")
+            raise RequestError("output_key", f"is the same as the input key, {self.input_key!r}; use another key")
         if is_below(source, output) or is_below(output, source):
-            raise RequestError(
-                "output_key", f"and {self.input_key!r} cannot both exist in a folder; name another key"
-            )
+            raise RequestError("output_key", f"and {self.input_key!r} cannot both exist in a folder; use another key")
         if (problem := container_problem(self.output_key, self.encode.encoder)) is not None:
             raise RequestError("output_key", f"is {self.output_key!r}: {problem}")
         self._check_edit()
 
     def _check_edit(self) -> None:
-        """Refuse an edit whose parts do not fit together."""
+        """Raise RequestError if the fields of the edit contradict each other."""
 
 
 def _numbers_alike(value: object) -> object:
-    """Return the same JSON with one spelling of each number: 3 and 3.0 are equal."""
+    """Return the same JSON value with whole floats as integers, so that 3 and 3.0 have the same hash."""
     if isinstance(value, Mapping):
         return {key: _numbers_alike(each) for key, each in value.items()}
     if isinstance(value, list):

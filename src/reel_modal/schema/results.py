@@ -1,4 +1,4 @@
-"""What a render function answers."""
+"""The result of a render function."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from reel_modal.schema.usage import Usage
 __all__ = ["RenderPlanKind", "RenderResult"]
 
 RenderPlanKind: TypeAlias = Literal["smart", "full"]
-"""How much of a clip is rendered: what changes, or all of it."""
+"""Rendered part of a clip: `smart` renders only the changed parts, `full` renders all of it."""
 
 RenderStatus: TypeAlias = Literal["success"]
 
@@ -43,34 +43,34 @@ _STATUS: Final[Kind[RenderStatus, RenderStatus]] = choice(RenderStatus)
 
 @record
 class RenderResult(Record):
-    """What a render function has made.
+    """Result of a render function.
 
     Attributes:
-        status: Always `success`: a job that failed has no result, but an error.
-        job_id: Of the request.
-        function: Such as `render_overlay`.
-        output_key: Where the result is in the storage.
-        frames: Frames in it, counted in the file.
+        status: Always `success`; a failed job raises an error and has no result.
+        job_id: Job id of the request.
+        function: Name of the function, such as `render_overlay`.
+        output_key: Storage key of the output, as in the request.
+        frames: Number of frames, counted in the file.
         size: (width, height) in pixels.
-        fps: Exact frame rate.
-        duration_seconds: frames / fps.
-        bytes: Size of the object.
-        engine: What did the per-frame work.
+        fps: Exact frame rate, in frames per second.
+        duration_seconds: frames / fps; for an output that keeps the timestamps of the source, the time from the first
+            frame to the end of the last one.
+        bytes: Size of the output in bytes.
+        engine: Name of the engine that processed the frames, such as `opencv-yuv420p`.
         encoder: ffmpeg's name of the encoder.
-        plan: `smart` where packets of the source were copied beside new ones, `full` where every frame was rendered.
-        reason: Why the plan is `full`; empty where it is `smart`.
-        frames_copied: Frames that are the source's own, bit for bit; the others were rendered.
-        seconds_by_phase: Wall seconds of `fetch`, `render`, `verify`, `publish`.
-        degraded: What is not as asked or not as the source has it; empty if all is.
-        cold_start: Whether a container was started for the job; None where that is not known.
-        usage: The receipt: what the job used. None in results of versions that measured nothing.
-        reused_from: The `job_id` that rendered the output, where this job found it there already and used nothing
-            but a look; `unknown` where the output itself says that it is this request's, and its record is gone; None
-            where this job rendered it.
-        stored_key: The key of the output as the store knows it, with the user's prefix; None in results of versions
-            that did not say it.
-        sign_url: Makes a URL of a stored key for some seconds; the registry sets it if it knows the store. It is not
-            part of `to_dict`.
+        plan: `smart` if packets of the source were copied, `full` if every frame was rendered.
+        reason: Why the plan is `full`; empty if it is `smart`.
+        frames_copied: Number of frames that were copied from the source bit for bit; the others were rendered.
+        seconds_by_phase: Wall-clock seconds of the phases `fetch`, `render`, `verify` and `publish`.
+        degraded: Differences from the request or from the source; empty if there are none.
+        cold_start: Whether a container was started for the job; None if this is unknown.
+        usage: Resource usage of the job; None in results of older versions.
+        reused_from: `job_id` of the job that rendered the output, if this job reused an existing output (`usage` is
+            then that of the lookup); `unknown` if the tags of the output match this request, but its receipt is
+            missing; None if this job rendered the output.
+        stored_key: Key of the output in the store, with the user's prefix; None in results of older versions.
+        sign_url: Function that returns a signed URL for a stored key and a lifetime in seconds; set by the registry
+            if it knows the store. Not part of `to_dict`.
     """
 
     _noun = "result"
@@ -98,15 +98,17 @@ class RenderResult(Record):
     sign_url: Callable[[str, float], str] | None = field(default=None, repr=False, compare=False)
 
     def url(self, *, expires_seconds: float = 3600.0) -> str:
-        """Return a URL with which anybody may read the output for some time; it is a secret while it lasts.
+        """Return a URL that gives read access to the output until it expires. Treat the URL as a secret.
 
-        It blocks if the store's credentials have to be fetched; on an event loop use `asyncio.to_thread`.
+        The call blocks if the store's credentials have to be fetched; in an event loop, use `asyncio.to_thread`.
 
         Args:
-            expires_seconds: How long, at most seven days; after that the store answers 403.
+            expires_seconds: Lifetime of the URL in seconds, at most 604,800 (seven days). An expired URL gets HTTP
+                status 403.
 
         Raises:
-            ConfigError: The store has no URLs that others can use, such as a folder, or this host does not know it.
+            ConfigError: The store has no shareable URLs (such as a folder), this host does not know the store, or the
+                lifetime is out of range.
             StorageError: The store's credentials could not be used.
 
         Example:
@@ -114,7 +116,7 @@ class RenderResult(Record):
         """
         if self.sign_url is None or self.stored_key is None:
             raise ConfigError(
-                "this result does not know its store: get it from a registry whose settings have a store_url, such as"
+                "the store of this result is unknown: get it from a registry whose settings have a store_url, such as"
                 " s3://bucket/prefix"
             )
         return self.sign_url(self.stored_key, expires_seconds)

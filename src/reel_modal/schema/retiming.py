@@ -1,7 +1,4 @@
-"""Highlights moved along a time line: on the same frames of the source, whenever those are shown.
-
-Pure; it must not know what the time line was made for.
-"""
+"""Retiming of highlight regions: they stay on the same source frames at the output times of those frames."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ from fractions import Fraction
 from typing import Final
 
 from reel_modal.errors import RequestError
-from reel_modal.interpolation import Interpolation, Point, Track
 from reel_modal.schema._kinds import MOST_SECONDS
-from reel_modal.schema.overlay import MOST_KEYFRAMES, HighlightKeyframe, HighlightRegion
+from reel_modal.schema.interpolation import Interpolation, KeyframeTrack, Point
+from reel_modal.schema.regions import MOST_KEYFRAMES, HighlightKeyframe, HighlightRegion
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["retimed_regions"]
 
-# What nobody sees: a twentieth of a pixel, less than half a step of 255.
+# Invisible errors: a twentieth of a pixel, and less than half a step of 255 levels.
 _TOLERANCE: Final[Point] = (0.05, 0.05, 0.05, 0.05, 0.001, 0.001)
 _SMALLEST_RADIUS_PX: Final = 1e-3
 _FINEST: Final = 10**200
@@ -27,15 +24,19 @@ _FINEST: Final = 10**200
 def retimed_regions(
     regions: Iterable[HighlightRegion], timeline: Timeline, interpolation: Interpolation
 ) -> tuple[tuple[HighlightRegion, ...], Interpolation]:
-    """Return the regions in the time of the output, and how they move between their keyframes there.
+    """Return the regions in output time, and the interpolation between their keyframes.
 
-    Between two keyframes in one piece of the time line nothing changes but the speed. Where a piece begins
-    between two, a keyframe is put there. A spline would change its shape by that, so all become lines then.
+    Between two keyframes in one piece of the timeline only the speed changes. If a piece begins between two
+    keyframes, a keyframe is inserted there. That would change the shape of a spline, so in this case all regions
+    become polylines and the interpolation is `linear`.
 
     Args:
-        regions: In source time; those that the trims cut off are left out.
-        timeline: Source time to output time.
-        interpolation: How the regions move.
+        regions: Regions in source time; regions outside the trimmed part are left out.
+        timeline: Mapping from source time to output time.
+        interpolation: Interpolation between the keyframes of the regions.
+
+    Raises:
+        RequestError: The polylines need more keyframes than a request may have.
     """
     end = timeline.source_end
     kept = [
@@ -56,15 +57,15 @@ def retimed_regions(
 
 
 def _changes_pace(region: HighlightRegion, borders: list[Fraction]) -> bool:
-    """Whether the way begins before the first border and goes on behind it, or another lies between keyframes."""
+    """Return whether the keyframes span the first border, or another border falls between two of them."""
     times = [keyframe.time_seconds for keyframe in region.keyframes]
     crossed = [border for border in borders if times and times[0] < border < times[-1]]
-    # What is cut off at the start shapes a spline behind it, even where the cut is at a keyframe.
+    # A keyframe before the trim start shapes the spline after it, even if the trim starts at a keyframe.
     return any(border == borders[0] or border not in times for border in crossed)
 
 
 def _moved(region: HighlightRegion, timeline: Timeline, keyframes: Iterable[HighlightKeyframe]) -> HighlightRegion:
-    """Return the region at output times."""
+    """Return the region with `keyframes`, start and end converted to output times."""
     return replace(
         region,
         start_seconds=max(Fraction(0), _fine(timeline.to_output(region.start_seconds))),
@@ -77,12 +78,15 @@ def _moved(region: HighlightRegion, timeline: Timeline, keyframes: Iterable[High
 
 
 def _fine(moment: Fraction) -> Fraction:
-    """Return a time that has not more digits than a request may have: a thousand odd speeds make thousands."""
+    """Return a time with at most as many digits as a request may have; a thousand odd speeds make thousands."""
     return moment if moment.denominator < _FINEST else moment.limit_denominator(_FINEST)
 
 
 def _kept_keyframes(region: HighlightRegion, start: Fraction) -> list[HighlightKeyframe]:
-    """Return the keyframes from `start` on, at which none of them is moving; the one that holds there as well."""
+    """Return the keyframes from `start` on, or the last one moved to `start` if all are earlier.
+
+    The first and the last keyframe are not on different sides of `start`.
+    """
     later = [keyframe for keyframe in region.keyframes if keyframe.time_seconds >= start]
     if later or not region.keyframes:
         return later
@@ -92,22 +96,22 @@ def _kept_keyframes(region: HighlightRegion, start: Fraction) -> list[HighlightK
 def _cut(
     region: HighlightRegion, borders: list[Fraction], interpolation: Interpolation, most: int
 ) -> list[HighlightKeyframe]:
-    """Return at most `most` keyframes from the first border on, with one at every border that they move across."""
+    """Return at most `most` keyframes from the first border on, with one at every border that the track crosses."""
     if not region.keyframes:
         return []
-    given = {keyframe.time_seconds: keyframe for keyframe in region.keyframes}
-    track = Track(list(given), [_point(keyframe) for keyframe in region.keyframes], interpolation)
+    existing = {keyframe.time_seconds: keyframe for keyframe in region.keyframes}
+    track = KeyframeTrack(list(existing), [_point(keyframe) for keyframe in region.keyframes], interpolation)
     first, last = track.times[0], track.times[-1]
     steps = track.steps(_TOLERANCE)
     if sum(steps) >= most:
         raise RequestError(
             "regions",
-            f"need more than {MOST_KEYFRAMES} keyframes at another speed; make the way of {region.id!r} simpler",
+            f"need more than {MOST_KEYFRAMES} keyframes at another speed; simplify the path of {region.id!r}",
         )
-    moments = {*track.moments(steps), *(border for border in borders if first < border < last)}
+    moments = {*track.to_polyline(steps), *(border for border in borders if first < border < last)}
     start = borders[0]
-    wanted = sorted(moment for moment in moments if moment >= start) or [start]
-    return [given.get(moment) or _keyframe_at(region, track, moment) for moment in wanted]
+    times = sorted(moment for moment in moments if moment >= start) or [start]
+    return [existing.get(moment) or _keyframe_at(region, track, moment) for moment in times]
 
 
 def _point(keyframe: HighlightKeyframe) -> Point:
@@ -121,7 +125,7 @@ def _point(keyframe: HighlightKeyframe) -> Point:
     )
 
 
-def _keyframe_at(region: HighlightRegion, track: Track, moment: Fraction) -> HighlightKeyframe:
+def _keyframe_at(region: HighlightRegion, track: KeyframeTrack, moment: Fraction) -> HighlightKeyframe:
     x, y, radius_x, radius_y, fill, stroke = track.at(moment)
     return HighlightKeyframe(
         time_seconds=moment,

@@ -1,4 +1,4 @@
-"""Whose objects a request names, and what becomes of an output that exists: the part that every request has."""
+"""Storage options of every request: the scopes of its keys, and the handling of an existing output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reel_modal.schema.keys import Scope, store_key
 __all__ = ["Existing", "Scope", "StoreOptions", "store_key"]
 
 Existing: TypeAlias = Literal["replace", "reuse", "refuse"]
-"""What is done where there is an output already."""
+"""Handling of an existing output."""
 
 _SCOPE: Final[Kind[Scope, Scope]] = choice(Scope)
 _EXISTING: Final[Kind[Existing, Existing]] = choice(Existing)
@@ -19,14 +19,14 @@ _EXISTING: Final[Kind[Existing, Existing]] = choice(Existing)
 
 @record
 class StoreOptions(Record):
-    """Whose objects a request names, and what becomes of an output that is there.
+    """Scopes of the keys of a request, and handling of an existing output.
 
     Attributes:
-        input_scope: Of the input's key: `user` puts `users/<user_id>/` before it, `global` nothing.
-        output_scope: Of the output's key.
-        existing: Where there is an output already, `replace` renders and replaces it; `reuse` returns it where it
-            was made by the same request from the same input, and else replaces it; `refuse` returns it in that case
-            too, and refuses in any other, before anything is rendered.
+        input_scope: Scope of the input key: `user` adds the prefix `users/<user_id>/`, `global` adds no prefix.
+        output_scope: Scope of the output key, with the same values.
+        existing: Handling of an existing output. `replace` renders again and replaces it. `reuse` returns it if it
+            was rendered by the same request from the same input, else replaces it. `refuse` also returns it in that
+            case, else fails before rendering.
     """
 
     input_scope: Scope = declared(converter=_SCOPE, default="user")

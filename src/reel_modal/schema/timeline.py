@@ -1,6 +1,6 @@
-"""The time line of an edit: which moment of the source is shown when, exactly, through trims and speeds.
+"""Exact mapping between source time and output time of an edit with trims and speeds.
 
-Pure; one mapping for frames, sound, keyframes and highlights. It must not know what is moved along it.
+Frames, audio, keyframes and highlights share this mapping.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ _NORMAL: Final = Fraction(1)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the source that plays at one speed.
+    """Part of the source that plays at one speed.
 
     Attributes:
-        source_start: Seconds from the first picture of the source on.
-        source_end: Seconds, exclusive; None is open, for a clip whose length nobody has said.
-        speed: Source seconds that pass in one second of the output.
-        output_start: Seconds from the first picture of the output on.
+        source_start: Start, in seconds from the first frame of the source.
+        source_end: End, exclusive, in seconds from the first frame of the source; None if the duration of the clip is
+            unknown.
+        speed: Source seconds per output second.
+        output_start: Start, in seconds from the first frame of the output.
     """
 
     source_start: Fraction
@@ -36,29 +37,29 @@ class Piece:
 
     @property
     def output_end(self) -> Fraction | None:
-        """Where the next piece begins in the output."""
+        """End in the output, exclusive, in seconds; None if the end is open."""
         if self.source_end is None:
             return None
         return self.output_start + (self.source_end - self.source_start) / self.speed
 
     def to_output(self, source_seconds: Fraction) -> Fraction:
-        """Return the moment of the output, as if the piece went on for ever in both directions."""
+        """Return the output time; outside the piece, extrapolate at its speed."""
         return self.output_start + (source_seconds - self.source_start) / self.speed
 
     def to_source(self, output_seconds: Fraction) -> Fraction:
-        """Return the moment of the source, as if the piece went on for ever in both directions."""
+        """Return the source time; outside the piece, extrapolate at its speed."""
         return self.source_start + (output_seconds - self.output_start) * self.speed
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Source time to output time and back, without a gap, exact in fractions.
+    """Exact mapping between source time and output time, without gaps.
 
-    Before its start and behind its end it goes on at the first and at the last speed, so that every moment has
-    its place and the two directions undo one another.
+    Times before the start and after the end are extrapolated at the first and the last speed, so the mapping is
+    defined for every time and is invertible.
 
     Attributes:
-        pieces: In order; each begins where the one before it ends, at another speed.
+        pieces: Pieces in order. Each one begins at the end of the previous one and has another speed.
 
     Example:
         >>> slow = Timeline.of(Fraction(1), Fraction(5), [(Fraction(2), Fraction(4), Fraction(1, 2))])
@@ -75,19 +76,19 @@ class Timeline:
         end: Fraction | None = None,
         speeds: Iterable[tuple[Fraction, Fraction, Fraction]] = (),
     ) -> Self:
-        """Return the time line of the source from `start` to `end`.
+        """Return the timeline of the source from `start` to `end`.
 
         Args:
-            start: First moment of the source that is kept, in seconds.
-            end: Where it ends, exclusive; None leaves it open.
-            speeds: (start, end, speed) of source time, in order, not overlapping; what lies between plays at
-                normal speed, what lies outside is not there.
+            start: Start of the kept part, in source seconds.
+            end: End of the kept part, exclusive, in source seconds; None leaves it open.
+            speeds: (start, end, speed) in source time, in order, not overlapping. The rest of the kept part plays at
+                normal speed. Parts outside `start` and `end` are ignored.
 
         Raises:
-            RequestError: Nothing is kept, or stretches overlap.
+            RequestError: Nothing is kept, or entries of `speeds` overlap.
         """
         if end is not None and end <= start:
-            raise RequestError("", f"nothing is left between {float(start):g} and {float(end):g} s")
+            raise RequestError("", f"nothing is kept between {float(start):g} and {float(end):g} s")
         stretches: list[tuple[Fraction, Fraction | None, Fraction]] = []
         at = start
         for from_, to, speed in speeds:
@@ -95,7 +96,7 @@ class Timeline:
             if last <= first:
                 continue
             if first < at:
-                raise RequestError("", f"a stretch begins at {float(first):g} s, before the last one has ended")
+                raise RequestError("", f"a segment begins at {float(first):g} s, before the previous one ends")
             if first > at:
                 stretches.append((at, first, _NORMAL))
             stretches.append((first, last, speed))
@@ -106,63 +107,64 @@ class Timeline:
 
     @property
     def source_start(self) -> Fraction:
-        """First moment of the source that is kept, in seconds."""
+        """Start of the kept part, in source seconds."""
         return self.pieces[0].source_start
 
     @property
     def source_end(self) -> Fraction | None:
-        """Where what is kept of the source ends, exclusive; None where that is open."""
+        """End of the kept part, exclusive, in source seconds; None if it is open."""
         return self.pieces[-1].source_end
 
     @property
     def duration_seconds(self) -> Fraction:
-        """Seconds of the output.
+        """Duration of the output in seconds.
 
         Raises:
-            RequestError: The time line is open.
+            RequestError: The timeline has an open end.
         """
         end = self.pieces[-1].output_end
         if end is None:
-            raise RequestError("", "the time line has no end; say how long the clip is")
+            raise RequestError("", "the timeline has an open end; the duration of the clip is required")
         return end
 
     @property
     def untouched(self) -> bool:
-        """Whether the output shows each moment when the source does; an end that is cut off changes none."""
+        """Whether output time equals source time; the end may be trimmed."""
         return len(self.pieces) == 1 and self.pieces[0].speed == 1 and self.source_start == 0
 
     def to_output(self, source_seconds: Fraction) -> Fraction:
-        """Return when the moment `source_seconds` of the source is shown; outside of what is kept, when it were."""
+        """Return the output time of `source_seconds`; outside the kept part, extrapolate."""
         return self.piece_at_source(source_seconds).to_output(source_seconds)
 
     def to_source(self, output_seconds: Fraction) -> Fraction:
-        """Return the moment of the source that is shown at `output_seconds`."""
+        """Return the source time that is shown at `output_seconds`."""
         return self.piece_at_output(output_seconds).to_source(output_seconds)
 
     def piece_at_source(self, seconds: Fraction) -> Piece:
-        """Return the piece that holds this moment of the source, else the nearest."""
+        """Return the piece that contains this source time, else the nearest piece."""
         index = bisect_right(self.pieces, seconds, key=lambda piece: piece.source_start) - 1
         return self.pieces[max(0, index)]
 
     def piece_at_output(self, seconds: Fraction) -> Piece:
-        """Return the piece that plays at this moment of the output, else the nearest."""
+        """Return the piece that contains this output time, else the nearest piece."""
         index = bisect_right(self.pieces, seconds, key=lambda piece: piece.output_start) - 1
         return self.pieces[max(0, index)]
 
     def frame_count(self, fps: Fraction) -> int:
-        """Return the frames of the output at `fps`: its duration, rounded to whole frames, at least one."""
+        """Return the number of output frames at `fps`: the duration rounded to whole frames, at least one."""
         return max(1, round(self.duration_seconds * fps))
 
     def first_frame(self, source_seconds: Fraction, fps: Fraction) -> int:
-        """Return the first output frame at `fps` that shows a picture of this time, the nearest to its moment.
+        """Return the index of the first output frame at `fps` that shows a source frame with this timestamp.
 
-        A picture is then never more than half a frame early or late. Halves go to the later frame.
+        It is the nearest output frame, so a source frame is never more than half an output frame early or late.
+        Halves are rounded up.
         """
         return (self.to_output(source_seconds) * fps + Fraction(1, 2)).__floor__()
 
 
 def _laid_out(stretches: Iterable[tuple[Fraction, Fraction | None, Fraction]]) -> list[Piece]:
-    """Put stretches of source time behind one another; neighbours of one speed become one piece."""
+    """Return (start, end, speed) parts of source time as consecutive pieces; merge neighbors with the same speed."""
     pieces: list[Piece] = []
     for start, end, speed in stretches:
         last = pieces[-1] if pieces else None

@@ -1,4 +1,4 @@
-"""What a job used, measured inside the function: its receipt."""
+"""Resource usage of a job, measured inside the function."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ __all__ = ["Usage"]
 
 @record
 class Usage(Record):
-    """What a job used. Phases, frames, engine and encoder are in the result itself.
+    """Resource usage of a job. Phases, frames, engine and encoder are in the result itself.
 
     Attributes:
-        queue_seconds: From the submission until a process was there for the job, by the clocks of both machines; None
-            where nobody said when it was submitted.
-        startup_seconds: From the start of the process to the function; 0 where it had run a job before.
-        seconds: Inside the function.
-        bytes_in: Read from the store; a file that is read where it lies counts whole.
-        bytes_out: Put into the store.
-        peak_memory_bytes: Of this process and of the largest that it started, each at its peak: an upper bound of
-            what they held together. A process that ran other jobs before may have had its peak then. 0 where the
-            system does not say.
-        gpu: Such as `T4`; None for none.
-        gpu_seconds: Seconds for which the GPU was held, from the start of the process on; 0 without one.
-        dollars: What the container cost in `startup_seconds` and `seconds`, by the rate table. Its own start before
-            that, and its idle time afterwards, are not in it. 0 on this machine.
-        rates_dated: Of when the rates are; empty on this machine.
-        model: The network that made pixels; None for none.
-        package_version: Of this package.
+        queue_seconds: Seconds from the submission until a process was available, by the clocks of both machines; None
+            if the time of submission is unknown.
+        startup_seconds: Seconds from the start of the process to the function; 0 if the process ran a job before.
+        seconds: Seconds inside the function.
+        bytes_in: Bytes read from the store. A file that is read in place counts in full.
+        bytes_out: Bytes written to the store.
+        peak_memory_bytes: Peak memory of this process plus that of its largest child process: an upper bound of their
+            joint peak. An earlier job of the same process may have caused the peak. 0 if the system does not report
+            it.
+        gpu: GPU type, such as `T4`; None without a GPU.
+        gpu_seconds: Seconds for which the GPU was held: `startup_seconds` + `seconds`; 0 without a GPU.
+        dollars: Cost of the container in US dollars for `startup_seconds` and `seconds`, by the rate table. The
+            container's start before that and its idle time afterwards are not included. 0 for local jobs.
+        rates_dated: Date of the rate table; empty for local jobs.
+        model: Name of the neural network that computed pixels; None if there was none.
+        package_version: Version of this package.
         ffmpeg: Version, build and origin of the ffmpeg that encoded, such as `n9.0.2-17-g2a571b6068 (build d4b9bbd1)
-            from imageio-ffmpeg`. A hardware encoder may run in another one than the usual. Empty if packets were only
+            from imageio-ffmpeg`. A hardware encoder may need another ffmpeg than usual. Empty if packets were only
             copied.
-        decoder_ffmpeg: The same of the ffmpeg that decoded on a GPU; empty if none did.
+        decoder_ffmpeg: The same for the ffmpeg that decoded on a GPU; empty if none did.
     """
 
     _noun = "result"

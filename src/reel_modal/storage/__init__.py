@@ -1,15 +1,15 @@
-"""Where media lie: keys under a root, read whole or in part, and put in place in one step.
+"""Storage of media objects by key: read whole or in part, published atomically.
 
-It must not know what the bytes are. A folder is read where it lies; `obstore`, which reads the others, is loaded by
-the first store that needs it.
+A folder is read in place. Other stores use `obstore`, which is imported by the first store that needs it.
 """
 
 from __future__ import annotations
 
 from reel_modal.schema.keys import check_key
-from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject
+from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject, set_url_opener
 from reel_modal.storage.folder import FolderStorage, PathStorage, publish_file, staging_name
 from reel_modal.storage.objects import ObjectStorage
+from reel_modal.storage.urls import storage_at
 
 __all__ = [
     "ExistingObject",
@@ -23,3 +23,5 @@ __all__ = [
     "publish_file",
     "staging_name",
 ]
+
+set_url_opener(storage_at)

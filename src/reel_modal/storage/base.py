@@ -1,7 +1,4 @@
-"""What every store can do, whatever holds its objects.
-
-It must not know any particular store; `Storage.from_url` loads the one that it makes.
-"""
+"""The interface of all stores."""
 
 from __future__ import annotations
 
@@ -13,25 +10,34 @@ from typing import BinaryIO, Final, Literal, TypeAlias
 
 from reel_modal.errors import ConfigError, StorageError
 
-__all__ = ["ExistingObject", "ObjectInfo", "Ranges", "Storage", "StoredObject", "Traffic", "check_small"]
+__all__ = [
+    "ExistingObject",
+    "ObjectInfo",
+    "Ranges",
+    "Storage",
+    "StoredObject",
+    "Traffic",
+    "check_small",
+    "set_url_opener",
+]
 
 ExistingObject: TypeAlias = Literal["replace", "refuse"]
-"""What publishing does where there is an object already."""
+"""Action of `Storage.publish` if an object with other bytes already exists."""
 
 Ranges: TypeAlias = Sequence[tuple[int, int]]
-"""Parts of an object: (first byte, end), the end exclusive."""
+"""Byte ranges of an object: (first byte, end), the end exclusive."""
 
 _LARGEST_SMALL_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store says of one object.
+    """A store's description of one object.
 
     Attributes:
-        key: Of the object.
-        bytes: Its size.
-        version: Another one whenever the object is: an entity tag, or a file's time and size.
+        key: Key of the object.
+        bytes: Size in bytes.
+        version: Changes whenever the object changes: the entity tag, or the modification time and size.
     """
 
     key: str
@@ -41,11 +47,11 @@ class ObjectInfo:
 
 @dataclass(slots=True)
 class Traffic:
-    """What has gone through one store so far.
+    """Bytes transferred by one store object so far.
 
     Attributes:
-        bytes_in: Read from it. A file that is read where it lies counts whole.
-        bytes_out: Put into it.
+        bytes_in: Bytes read. A file that is read in place counts as a whole.
+        bytes_out: Bytes written.
     """
 
     bytes_in: int = 0
@@ -53,11 +59,11 @@ class Traffic:
 
 
 class StoredObject(ABC):
-    """An object that is being read: a local file, of which what was needed is there.
+    """An object opened for reading: a local file that holds the bytes fetched so far.
 
     Attributes:
-        path: The file; never change it.
-        info: What the store said when reading began. Bytes of another version are never mixed in.
+        path: The local file; do not modify it.
+        info: The object when it was opened. Bytes of different versions are never mixed.
     """
 
     def __init__(self, path: Path, info: ObjectInfo) -> None:
@@ -67,30 +73,39 @@ class StoredObject(ABC):
     @property
     @abstractmethod
     def whole(self) -> bool:
-        """Whether all of it is there."""
+        """Whether the local file holds all bytes."""
 
     @abstractmethod
-    def need(self, ranges: Ranges | None = None) -> None:
-        """Return when these bytes of `path` are there; None is all of them.
+    def ensure(self, ranges: Ranges | None = None) -> None:
+        """Fetch these byte ranges into `path`, unless they are there already; None fetches all.
 
         Raises:
-            ObjectChangedError: The object is another one by now.
-            StorageError: They could not be read, or there is no room for them.
+            ObjectChangedError: The object was replaced after it was opened.
+            StorageError: The bytes could not be read, or the disk is full.
         """
 
     @abstractmethod
     def file(self) -> BinaryIO:
-        """Return the object as a file to read and seek in: what is read is fetched first. The caller closes it."""
+        """Return a seekable file that fetches bytes when they are read. The caller closes it."""
+
+
+_open_url: Callable[[str], Storage]
+
+
+def set_url_opener(opener: Callable[[str], Storage]) -> None:
+    """Set the function that `Storage.from_url` calls; the package does so after it has imported all stores."""
+    global _open_url  # noqa: PLW0603 - the subclasses import this module, so it cannot import them
+    _open_url = opener
 
 
 class Storage(ABC):
-    """A place for media objects. `Storage.from_url` makes one; any number of threads may use it.
+    """A store of media objects, created by `Storage.from_url`; thread-safe.
 
     Every call blocks; on an event loop, use `asyncio.to_thread`.
 
     Attributes:
-        traffic: Bytes that have gone through this very object.
-        on_transfer: Is called whenever a part of an object has been moved, in the thread that did.
+        traffic: Bytes transferred by this instance.
+        on_transfer: Called after each transferred part, in the transferring thread.
     """
 
     def __init__(self) -> None:
@@ -99,131 +114,135 @@ class Storage(ABC):
 
     @staticmethod
     def from_url(url: str) -> Storage:
-        """Return the storage that `url` names; nothing is asked yet.
+        """Return the storage at `url`, without sending a request.
 
         Args:
             url: One of
 
-                - `file:///folder`, which must be there;
-                - `memory://name`: of this process alone, the same one for the same name;
-                - `s3://bucket/prefix?endpoint=https://…&region=…`: S3, R2 and what else speaks it. Without an
-                  endpoint it is Amazon's. The credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-                  AWS_SESSION_TOKEN of the environment, and never a part of the URL.
+                - `file:///folder`: an existing folder;
+                - `memory://name`: memory of this process; the same name gives the same store;
+                - `s3://bucket/prefix?endpoint=https://…&region=…`: S3, R2 and other S3-compatible stores. The default
+                  endpoint is Amazon's. Credentials come from the environment (AWS_ACCESS_KEY_ID,
+                  AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN), never from the URL.
 
         Raises:
-            ConfigError: It is no such URL, the folder is not there, or there are no credentials.
-            MissingDependencyError: obstore does not load here.
+            ConfigError: The URL is not valid, the folder is not found, or the environment has no credentials.
+            MissingDependencyError: obstore cannot be imported.
         """
-        from reel_modal.storage.urls import storage_at
-
-        return storage_at(url)
+        return _open_url(url)
 
     @abstractmethod
     def stat(self, key: str) -> ObjectInfo:
-        """Return what the store says of an object.
+        """Return size and version of an object.
 
         Raises:
             InvalidKeyError: The key is not a plain relative path.
-            ObjectNotFoundError: There is no such object.
-            StorageError: The store could not be asked.
+            ObjectNotFoundError: The object is not found.
+            StorageError: The request failed.
         """
 
     @abstractmethod
     def open(self, key: str, folder: Path) -> StoredObject:
-        """Begin to read an object; nothing of it is fetched yet.
+        """Open an object for reading, without fetching any of its bytes.
 
         Args:
-            key: Of the object.
-            folder: Where its bytes go if they have to be fetched; the caller removes it.
+            key: Key of the object.
+            folder: Folder for fetched bytes; the caller removes it. A store that reads in place does not use it.
 
         Raises:
             InvalidKeyError: The key is not a plain relative path.
-            ObjectNotFoundError: There is no such object.
-            StorageError: The store could not be asked.
+            ObjectNotFoundError: The object is not found.
+            StorageError: The request failed.
         """
 
     def fetch(self, key: str, folder: Path) -> Path:
-        """Return a local file with the object's bytes, in `folder` if it had to be fetched; never change it.
+        """Return a local file with the object's bytes, in `folder` if it had to be fetched; do not modify it.
 
         Raises:
             InvalidKeyError: The key is not a plain relative path.
-            ObjectNotFoundError: There is no such object.
-            ObjectChangedError: Another one was put in its place meanwhile.
-            StorageError: It could not be read, or there is no room for it.
+            ObjectNotFoundError: The object is not found.
+            ObjectChangedError: The object was replaced while it was read.
+            StorageError: The object could not be read, or the disk is full.
         """
-        found = self.open(key, folder)
-        found.need()
-        return found.path
+        stored = self.open(key, folder)
+        stored.ensure()
+        return stored.path
 
     @abstractmethod
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
-        """Move the finished file `source` to `key` in one step and return its bytes.
+        """Move the finished file `source` to `key` atomically and return its size in bytes.
 
-        A reader sees the former object or the whole new one, never a part. What the store then holds has been
-        compared with the file.
+        A reader sees either the previous object or the whole new one, never a part. A store other than a folder
+        verifies the stored bytes against the file.
 
         Args:
-            source: The file; it is gone afterwards.
-            key: Where to.
-            existing: What to do where there is an object with other bytes: `replace` it, or `refuse`.
+            source: The file; it is removed afterwards.
+            key: Key of the new object.
+            existing: Action if an object with other bytes exists: `replace` it, or `refuse`.
 
         Raises:
             InvalidKeyError: The key is not a plain relative path.
-            ObjectExistsError: There is one, and it was not to be replaced.
-            StorageError: It could not be put in place; the former object is as it was.
+            ObjectExistsError: An object with other bytes exists, and `existing` is `refuse`.
+            StorageError: The object could not be stored, and the previous object is unchanged; or the stored bytes
+                failed verification, and the new object was removed; or `source` could not be removed.
         """
 
     @abstractmethod
     def read_bytes(self, key: str) -> bytes:
-        """Return a small object, at most 16 MiB.
+        """Return the bytes of a small object, at most 16 MiB.
 
         Raises:
-            ObjectNotFoundError: There is none.
-            StorageError: It could not be read, or it is larger.
+            InvalidKeyError: The key is not a plain relative path.
+            ObjectNotFoundError: The object is not found.
+            StorageError: The object could not be read, or is larger than 16 MiB.
         """
 
     @abstractmethod
     def write_bytes(self, key: str, data: bytes) -> None:
-        """Put a small object in place, in one step; one that is there is replaced.
+        """Write a small object atomically; an existing object is replaced.
 
         Raises:
-            StorageError: It could not be put in place.
+            InvalidKeyError: The key is not a plain relative path.
+            StorageError: The object could not be written.
         """
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove an object; that there is none is no error.
+        """Remove an object; a missing object is not an error.
 
         Raises:
-            StorageError: It could not be removed.
+            InvalidKeyError: The key is not a plain relative path.
+            StorageError: The object could not be removed.
         """
 
     @abstractmethod
     def check(self) -> str:
-        """Ask the store whether it can be used, changing nothing, and return what it is in a few words.
+        """Check that the store can be used, without changing anything, and return a short description of it.
 
         Raises:
-            StorageError: It cannot; the message names the cure.
+            StorageError: The store cannot be used; the message names the cure.
         """
 
     def signed_url(self, key: str, *, seconds: float = 3600, method: Literal["GET", "PUT"] = "GET") -> str:
-        """Return a URL with which anybody may read the object, or put it there, for some time.
+        """Return a URL that allows reading or writing the object for a limited time, without credentials.
 
-        It is a secret while it lasts: log it nowhere.
+        Treat the URL as a secret while it is valid: do not log it.
 
         Args:
-            key: Of the object, which need not be there.
-            seconds: How long, at most seven days. After that the store answers 403.
-            method: What it may be used for.
+            key: Key of the object, which need not exist.
+            seconds: Validity, at most seven days. After that the store answers 403.
+            method: The allowed HTTP method.
 
         Raises:
-            ConfigError: This store has no URLs that others can use, such as a folder.
+            ConfigError: The store cannot sign URLs (a folder, for example), or `seconds` is out of range.
         """
         del key, seconds, method
-        raise ConfigError(f"{self!r} has no URLs that others can use; serve its objects from your own routes")
+        raise ConfigError(f"{self!r} does not support signed URLs; serve its objects from your own routes")
 
 
 def check_small(key: str, size_bytes: int) -> None:
-    """Raise StorageError where an object is not one to be held in memory."""
+    """Raise StorageError if an object is larger than 16 MiB, too large to be held in memory."""
     if size_bytes > _LARGEST_SMALL_BYTES:
-        raise StorageError(f"the object under {key!r} has {size_bytes} bytes; fetch it into a file")
+        raise StorageError(
+            f"object {key!r} has {size_bytes} bytes, above the limit of {_LARGEST_SMALL_BYTES}; fetch it into a file"
+        )

@@ -1,6 +1,6 @@
-"""What a store's failure means: one of our errors, with what it says in a line and the cure.
+"""Map errors of obstore and of the file system to StorageError, with the cure.
 
-It must not repeat more of an answer than its code and its sentence.
+Messages repeat only the error code and the error message of a store's answer.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _LONGEST_WORDS: Final = 200
 _CURES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY, and the region in the storage URL",
-        "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, or the endpoint: a store knows only its own keys",
+        "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, or the endpoint: the key is unknown to the store",
         "ExpiredToken": "the temporary credentials have expired: renew AWS_SESSION_TOKEN and the keys with it",
-        "InvalidToken": "correct AWS_SESSION_TOKEN, or unset it where the keys are not temporary",
-        "RequestTimeTooSkewed": "set the clock of this machine right",
-        "RequestExpired": "the signature has expired: make a new one, and set the clock of this machine right",
-        "AccessDenied": "give these credentials the right to list the bucket, and to get, put and delete its objects",
+        "InvalidToken": "correct AWS_SESSION_TOKEN, or unset it if the keys are not temporary",
+        "RequestTimeTooSkewed": "correct the clock of this machine",
+        "RequestExpired": "the signature has expired: create a new one, and correct the clock of this machine",
+        "AccessDenied": "allow these credentials to list the bucket, and to get, put and delete its objects",
         "AllAccessDisabled": "ask the owner of the bucket",
         "NoSuchBucket": "create the bucket, or correct the storage URL and its endpoint",
         "InvalidBucketName": "correct the storage URL",
@@ -48,22 +48,22 @@ _CURES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _BY_KIND: Final[Mapping[str, tuple[type[StorageError], str]]] = MappingProxyType(
     {
-        "FileNotFoundError": (ObjectNotFoundError, "there is no object under {key!r}"),
+        "FileNotFoundError": (ObjectNotFoundError, "object {key!r} not found"),
         "AlreadyExistsError": (
             ObjectExistsError,
-            "there is an object under {key!r} already; it is not to be replaced",
+            "object {key!r} already exists and must not be replaced",
         ),
         "PreconditionError": (
             ObjectChangedError,
-            "the object under {key!r} was replaced while it was read; begin again",
+            "object {key!r} was replaced while it was read; start again",
         ),
         "GenericError": (
             StorageUnavailableError,
-            "the store did not answer for {what}: {said}; look at the endpoint and the network, or try again later",
+            "the store did not respond for {what}: {detail}; check the endpoint and the network, or try again later",
         ),
     }
 )
-_REFUSED: Final = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in the bucket"
+_REFUSED: Final = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and their permissions in the bucket"
 _FULL_CODES: Final = frozenset(
     {
         "InsufficientStorage",
@@ -74,58 +74,64 @@ _FULL_CODES: Final = frozenset(
     }
 )
 _FULL_WORDS: Final = re.compile(r"no space left|no writable volumes|storage cap exceeded|status code: 507", re.I)
-_SAYS_NOTHING: Final = "InternalError"
-"""What a store answers that does not say why; of some, it is all that they say when they are full."""
+_NO_REASON: Final = "InternalError"
+"""Error code that gives no reason. Some stores return it when they are full."""
 
 
 def storage_error(error: Exception, key: str) -> StorageError:
-    """Return what obstore or the disk raised about `key` as ours; the caller raises it `from error`."""
+    """Return the StorageError for an error that obstore or the file system raised about `key`.
+
+    The caller raises it `from error`.
+    """
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, OSError) and error.errno is not None:  # the system's; obstore's own have no number
-        return disk_error(error, f"the bytes of {key!r} could not be kept")
-    words, kind = str(error), type(error).__name__
-    code = _first(_CODE, words)
-    if code in _FULL_CODES or _FULL_WORDS.search(words):
-        return StorageFullError(f"the store has no room for {_what(key)}: {_said(words)}; free some, or use another")
-    if code in _CURES or kind in {"PermissionDeniedError", "UnauthenticatedError"}:
-        return StorageAccessError(f"the store refuses {_what(key)}: {_said(words)}; {_CURES.get(code, _REFUSED)}")
-    if code == _SAYS_NOTHING:
-        return StorageUnavailableError(
-            f"the store failed with {_what(key)} and does not say why: {_said(words)}; look whether it is full, and"
-            " into its own log, or try again later"
+    if isinstance(error, OSError) and error.errno is not None:  # a system error; obstore's own have no errno
+        return disk_error(error, f"the bytes of {key!r} could not be stored")
+    text, kind = str(error), type(error).__name__
+    code = _first(_CODE, text)
+    if code in _FULL_CODES or _FULL_WORDS.search(text):
+        return StorageFullError(
+            f"the store has no space for {_object_text(key)}: {_detail(text)}; free some, or use another"
         )
-    make, sentence = _BY_KIND.get(kind, (StorageError, "{what} could not be read or written: {said}"))
-    return make(sentence.format(what=_what(key), key=key, said=_said(words)))
+    if code in _CURES or kind in {"PermissionDeniedError", "UnauthenticatedError"}:
+        cure = _CURES.get(code, _REFUSED)
+        return StorageAccessError(f"the store denies access to {_object_text(key)}: {_detail(text)}; {cure}")
+    if code == _NO_REASON:
+        return StorageUnavailableError(
+            f"the store failed for {_object_text(key)} without a reason: {_detail(text)}; check whether it is full,"
+            " and its log, or try again later"
+        )
+    make, sentence = _BY_KIND.get(kind, (StorageError, "{what} could not be read or written: {detail}"))
+    return make(sentence.format(what=_object_text(key), key=key, detail=_detail(text)))
 
 
-def disk_error(error: OSError, what: str) -> StorageError:
-    """Return a failure of this machine's files as ours."""
+def disk_error(error: OSError, action: str) -> StorageError:
+    """Return the StorageError for a failure of the local file system."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageFullError(f"{what}: {reason(error)}; free some space, or point TMPDIR or the store elsewhere")
-    return StorageError(f"{what}: {reason(error)}")
+        return StorageFullError(f"{action}: {reason(error)}; free some space, or move TMPDIR or the store")
+    return StorageError(f"{action}: {reason(error)}")
 
 
 def reason(error: Exception) -> str:
-    """Return the few words in which an error says what happened."""
+    """Return the short reason of an error."""
     return str(getattr(error, "strerror", None) or error)
 
 
-def _what(key: str) -> str:
-    return f"the object under {key!r}" if key else "its list of objects"
+def _object_text(key: str) -> str:
+    return f"object {key!r}" if key else "its list of objects"
 
 
-def _said(words: str) -> str:
-    """Return the code and the sentence of an answer; else the first line, without its address."""
-    code, sentence = _first(_CODE, words), _first(_SENTENCE, words)
-    said = f"{code}: {sentence}" if code and sentence else code or _first(_STATUS, words) or _first(_INNER, words)
-    said = said or words.partition("\n")[0]
+def _detail(text: str) -> str:
+    """Return code and message of an answer, else its HTTP status or first line; credentials are replaced."""
+    code, sentence = _first(_CODE, text), _first(_SENTENCE, text)
+    detail = f"{code}: {sentence}" if code and sentence else code or _first(_STATUS, text) or _first(_INNER, text)
+    detail = detail or text.partition("\n")[0]
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         if secret := os.environ.get(name):
-            said = said.replace(secret, f"({name})")
-    return said.strip()[:_LONGEST_WORDS]
+            detail = detail.replace(secret, f"({name})")
+    return detail.strip()[:_LONGEST_WORDS]
 
 
-def _first(pattern: re.Pattern[str], words: str) -> str:
-    found = pattern.search(words)
-    return "" if found is None else found[1].strip()
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return "" if match is None else match[1].strip()

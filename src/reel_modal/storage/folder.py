@@ -1,6 +1,6 @@
-"""Objects as files: below one folder, or, for a command line, wherever a path leads.
+"""Objects as files: below one folder or, for the command line, at any path.
 
-They are read where they lie, and put in place by one rename.
+Files are read in place and published by one rename.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _log = logging.getLogger(__name__)
 
 
 class _LocalObject(StoredObject):
-    """A file where it lies: all of it is always there."""
+    """A file that is read in place, so all its bytes are always available."""
 
     @property
     def whole(self) -> bool:
         return True
 
-    def need(self, ranges: Ranges | None = None) -> None:
+    def ensure(self, ranges: Ranges | None = None) -> None:
         del ranges
 
     def file(self) -> BinaryIO:
@@ -49,14 +49,14 @@ class _LocalObject(StoredObject):
 
 
 class _LocalStorage(Storage):
-    """What both local stores do once they know the path of a key."""
+    """Base of both local stores; a subclass maps keys to paths."""
 
     @abstractmethod
     def path(self, key: str) -> Path:
-        """Return where `key` lies.
+        """Return the path of `key`.
 
         Raises:
-            InvalidKeyError: No object can lie there.
+            InvalidKeyError: The key is not valid for an object.
         """
 
     def stat(self, key: str) -> ObjectInfo:
@@ -64,7 +64,7 @@ class _LocalStorage(Storage):
         return _info(self.path(key), key)
 
     def open(self, key: str, folder: Path) -> StoredObject:
-        """See `Storage.open`; the file itself is read, nothing is copied."""
+        """See `Storage.open`; the file is read in place, without a copy."""
         del folder
         path = self.path(key)
         info = _info(path, key)
@@ -84,7 +84,7 @@ class _LocalStorage(Storage):
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise disk_error(error, f"the object under {key!r} cannot be read") from error
+            raise disk_error(error, f"object {key!r} cannot be read") from error
         self.traffic.bytes_in += len(data)
         return data
 
@@ -97,9 +97,9 @@ class _LocalStorage(Storage):
             staged.write_bytes(data)
             staged.replace(target)
         except OSError as error:
-            raise disk_error(error, f"{key!r} could not be put in place") from error
+            raise disk_error(error, f"object {key!r} could not be written") from error
         finally:
-            with contextlib.suppress(OSError):  # it is in place, or was never made
+            with contextlib.suppress(OSError):  # it was renamed, or never created
                 staged.unlink(missing_ok=True)
         self.traffic.bytes_out += len(data)
 
@@ -108,17 +108,17 @@ class _LocalStorage(Storage):
         try:
             self.path(key).unlink(missing_ok=True)
         except OSError as error:
-            raise disk_error(error, f"the object under {key!r} could not be removed") from error
+            raise disk_error(error, f"object {key!r} could not be deleted") from error
 
 
 class FolderStorage(_LocalStorage):
     """Objects as files below one folder.
 
     Args:
-        root: The folder; it must be there.
+        root: The folder, which must exist.
 
     Raises:
-        ConfigError: There is no such folder.
+        ConfigError: The folder is not found.
     """
 
     def __init__(self, root: Path) -> None:
@@ -126,46 +126,46 @@ class FolderStorage(_LocalStorage):
         try:
             self.root: Path = root.resolve(strict=True)
             is_folder = self.root.is_dir()
-        except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a null character
+        except (OSError, RuntimeError, ValueError):  # a name too long, a loop of symbolic links, a null character
             is_folder = False
         if not is_folder:
-            raise ConfigError(f"storage folder {str(root)!r} is not there; create it or name another")
+            raise ConfigError(f"storage folder {str(root)!r} not found; create it or use another")
 
     def __repr__(self) -> str:
         return f"FolderStorage({str(self.root)!r})"
 
     def path(self, key: str) -> Path:
-        """Return where `key` lies; InvalidKeyError where it could leave the root."""
+        """Return the path of `key`; raise InvalidKeyError if it could lead outside the root."""
         check_key(key)
         path = self.root.joinpath(*PurePosixPath(key).parts)
-        if not _followed(path, key).is_relative_to(self.root):
-            raise InvalidKeyError(f"key {key!r} leads out of its store through a link")
+        if not _resolved(path, key).is_relative_to(self.root):
+            raise InvalidKeyError(f"key {key!r} leads out of its store through a symbolic link")
         return path
 
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
-        """See `Storage.publish`; missing folders are made."""
+        """See `Storage.publish`; missing folders are created."""
         try:
             self.path(key).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise disk_error(error, f"no folder could be made for key {key!r}") from error
+            raise disk_error(error, f"the folder of key {key!r} could not be created") from error
         return super().publish(source, key, existing=existing)
 
     def check(self) -> str:
         """See `Storage.check`."""
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
-            raise StorageAccessError(f"the folder {str(self.root)!r} may not be read and written; change its rights")
+            raise StorageAccessError(f"folder {str(self.root)!r} cannot be read and written; change its permissions")
         free = shutil.disk_usage(self.root).free
         return f"the folder {self.root}, {free / 1e9:.1f} GB free"
 
 
 class PathStorage(_LocalStorage):
-    """Keys are paths of this machine: for a command line, where a person names files and not keys."""
+    """Objects at any path of this machine; the keys are paths. For the command line."""
 
     def __repr__(self) -> str:
         return "PathStorage()"
 
     def path(self, key: str) -> Path:
-        """Return `key` as a path; InvalidKeyError where no file can have that name."""
+        """Return `key` as a path; raise InvalidKeyError if it is not a valid file name."""
         return _local_path(key)
 
     def check(self) -> str:
@@ -174,45 +174,45 @@ class PathStorage(_LocalStorage):
 
 
 def staging_name(target: Path) -> Path:
-    """Return a hidden, unused name beside `target`, with the same suffix: half-done work goes there."""
+    """Return an unused hidden path next to `target`, with the same suffix, for an unfinished file."""
     return target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
 
 
 def publish_file(source: Path, target: Path, *, existing: ExistingObject = "replace") -> int:
-    """Move `source` to `target` in one step, across file systems too, and return its bytes.
+    """Move `source` to `target` atomically, also across file systems, and return its size in bytes.
 
     Raises:
-        ObjectExistsError: There is a target with other bytes, and it was not to be replaced.
-        StorageError: It could not be moved; `target` is as it was and nothing is left beside it.
+        ObjectExistsError: `target` exists with other bytes, and `existing` is `refuse`.
+        StorageError: The file could not be moved; `target` is unchanged and no other file is left.
     """
-    place = Path.replace if existing == "replace" else _link_as_new
+    move = Path.replace if existing == "replace" else _link_as_new
     try:
         size = source.stat().st_size
         try:
-            place(source, target)
+            move(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             _copy_into_place(source, target, existing)
     except FileExistsError as error:
         if not _same_bytes(source, target):
-            raise ObjectExistsError(f"{str(target)!r} is there already; it is not to be replaced") from error
+            raise ObjectExistsError(f"{str(target)!r} already exists and must not be replaced") from error
         source.unlink()
     except OSError as error:
-        raise disk_error(error, f"{str(target)!r} could not be put in place") from error
+        raise disk_error(error, f"{str(target)!r} could not be published") from error
     except ValueError as error:
-        raise StorageError(f"{str(target)!r} could not be put in place: {reason(error)}") from error
+        raise StorageError(f"{str(target)!r} could not be published: {reason(error)}") from error
     return size
 
 
 def _link_as_new(source: Path, target: Path) -> None:
-    """Give `source` the name `target`, which must be free: a rename would replace what is there."""
+    """Move `source` to `target`, which must not exist; a rename would replace an existing file."""
     target.hardlink_to(source)
     source.unlink()
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same: what is put in place a second time is no conflict."""
+    """Whether two files have equal bytes: publishing the same file twice is not a conflict."""
     try:
         return filecmp.cmp(one, other, shallow=False)
     except OSError:
@@ -220,58 +220,58 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def _copy_into_place(source: Path, target: Path, existing: ExistingObject) -> None:
-    """Move `source` from another file system: copied beside the target, so that the last step is one rename."""
+    """Move `source` from another file system: copy it next to `target`, then rename the copy."""
     staged = staging_name(target)
     try:
         with source.open("rb") as reader, staged.open("wb") as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
             writer.flush()
             os.fsync(writer.fileno())
-        place = Path.replace if existing == "replace" else _link_as_new
-        place(staged, target)
-    except BaseException:  # a Ctrl-C in a long copy leaves nothing either
+        move = Path.replace if existing == "replace" else _link_as_new
+        move(staged, target)
+    except BaseException:  # Ctrl-C during a long copy must not leave a file either
         with contextlib.suppress(OSError):
             staged.unlink()
         raise
     try:
         source.unlink()
     except OSError as error:
-        _log.warning("%s is in place, but its source %s stays: %s", target, source, reason(error))
+        _log.warning("%s was published, but its source %s could not be removed: %s", target, source, reason(error))
 
 
 def _local_path(key: str) -> Path:
-    """Return `key` as a path of this machine; InvalidKeyError where no file can have that name."""
+    """Return `key` as a path of this machine; raise InvalidKeyError if it is not a valid file name."""
     try:
         encoded = os.fsencode(key)
     except UnicodeEncodeError as error:
-        raise InvalidKeyError(f"path {key!r} has a character that no file name can have") from error
+        raise InvalidKeyError(f"path {key!r} has a character that is invalid in a file name") from error
     if not key or b"\0" in encoded:
         raise InvalidKeyError(f"path {key!r} is empty or has a null character")
     return Path(key)
 
 
-def _followed(path: Path, key: str) -> Path:
-    """Return where `path` leads when all its links are followed, whether or not it is there."""
+def _resolved(path: Path, key: str) -> Path:
+    """Return `path` with all symbolic links resolved, whether or not it exists."""
     try:
-        # Only a strict look tells a loop on every Python.
+        # Only strict resolution detects a loop on every Python version.
         return path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return path.resolve()
     except RuntimeError as error:  # a loop, before Python 3.13
-        raise InvalidKeyError(f"key {key!r} leads into a loop of links") from error
+        raise InvalidKeyError(f"key {key!r} leads into a loop of symbolic links") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise InvalidKeyError(f"key {key!r} leads into a loop of links") from error
-        raise StorageError(f"the place of key {key!r} cannot be looked at: {reason(error)}") from error
+            raise InvalidKeyError(f"key {key!r} leads into a loop of symbolic links") from error
+        raise StorageError(f"the path of key {key!r} cannot be resolved: {reason(error)}") from error
 
 
 def _info(path: Path, key: str) -> ObjectInfo:
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ObjectNotFoundError(f"there is no object under {key!r}") from error
+        raise ObjectNotFoundError(f"object {key!r} not found") from error
     except OSError as error:
-        raise StorageError(f"the object under {key!r} cannot be read: {reason(error)}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise ObjectNotFoundError(f"there is no object under {key!r}: it is no regular file")
-    return ObjectInfo(key, found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
+        raise StorageError(f"object {key!r} cannot be read: {reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectNotFoundError(f"object {key!r} not found: it is not a regular file")
+    return ObjectInfo(key, status.st_size, f"{status.st_mtime_ns}-{status.st_size}")

@@ -1,7 +1,7 @@
-"""Objects in a bucket, or in memory, through obstore's synchronous calls.
+"""Objects in a bucket, or in memory, through obstore's synchronous functions.
 
-Its asynchronous ones can abort the interpreter at its exit; a host on an event loop uses threads. It must not know
-what the objects are for, and loads obstore with the first store that is made.
+obstore's asynchronous functions can abort the interpreter at exit; on an event loop, use threads. obstore is
+imported when the first store is created.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-__all__ = ["ObjectStorage", "Patience", "memory_store", "s3_store"]
+__all__ = ["ObjectStorage", "RetryPolicy", "memory_store", "s3_store"]
 
 T = TypeVar("T")
 
@@ -47,36 +47,37 @@ _log = logging.getLogger(__name__)
 
 _PART_BYTES: Final = 8 << 20
 _ONE_PUT_BYTES: Final = 64 << 20
-"""Up to this, an object that must be new is put by one conditional request, which holds it in memory."""
+"""Up to this size, an object that must be new is sent by one conditional request, which holds it in memory."""
 
 _ONE_COPY_BYTES: Final = 5_000_000_000
-"""The largest object that S3 copies by one request."""
+"""The largest object that S3 copies in one request."""
 
 _UNPUBLISHED: Final = "unpublished"
-"""The folder in which a large file lies until it gets its key; docs/storage.md has the rule that empties it."""
+"""Folder for a large file until it gets its key; docs/storage.md has the bucket rule that empties it."""
 
 _AT_ONCE: Final = 4
 _MD5_TAG: Final = re.compile(r'"?([0-9a-f]{32}(?:-\d+)?)"?')
 _LONGEST_SIGNED_SECONDS: Final = 7 * 86_400
 _WITHOUT_REASON: Final = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
-"""Failures that an answer to HEAD leaves without a reason, since it has no body."""
+"""Errors without a reason after a HEAD request, because its answer has no body."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a store on the network may take, and how often it is asked again.
+class RetryPolicy:
+    """Timeouts and retries of a store on the network.
 
     Attributes:
-        connect_seconds: Until a connection is there.
-        silent_seconds: Without a byte of an answer.
-        request_seconds: For one request, of at most 8 MiB: slower than 28 kB/s is too slow.
-        request_retries: How often one request, or one part of a large file, is sent again by itself.
-        attempts: Of a call in all, where its failure may pass.
-        retry_seconds: After this long no further attempt begins.
+        connect_seconds: Timeout for connecting.
+        read_timeout_seconds: Timeout for the next byte of an answer.
+        request_seconds: Timeout for one request. A part has at most 8 MiB, so 28 kB/s is enough; a conditional
+            request of 64 MiB needs 224 kB/s.
+        request_retries: How often obstore retries one request, or one part of a large file.
+        attempts: Attempts of a call in total, if its failure may be temporary.
+        retry_seconds: No further attempt starts after this time.
     """
 
     connect_seconds: float = 10.0
-    silent_seconds: float = 60.0
+    read_timeout_seconds: float = 60.0
     request_seconds: float = 300.0
     request_retries: int = 2
     attempts: int = 4
@@ -84,16 +85,18 @@ class Patience:
 
 
 class ObjectStorage(Storage):
-    """Objects of one of obstore's stores, below a prefix. `Storage.from_url` makes one.
+    """Objects of an obstore store, below a prefix; created by `Storage.from_url`.
 
     Args:
-        store: The store.
-        name: What stands for it in messages; no credentials.
-        prefix: In front of every key.
-        patience: How long it may take.
+        store: The obstore store.
+        name: Name of the store in messages, without credentials.
+        prefix: Prefix of every key.
+        patience: Timeouts and retries.
     """
 
-    def __init__(self, store: ObjectStore, name: str, *, prefix: str = "", patience: Patience = Patience()) -> None:
+    def __init__(
+        self, store: ObjectStore, name: str, *, prefix: str = "", patience: RetryPolicy = RetryPolicy()
+    ) -> None:
         super().__init__()
         self.name: str = name
         self._store = store
@@ -116,12 +119,12 @@ class ObjectStorage(Storage):
         return RangedObject(info, path, lambda first, end: self._read(info, first, end))
 
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
-        """See `Storage.publish`; the parts of a large file are put one by one, and shown when all are there.
+        """See `Storage.publish`; a large file is uploaded in parts and becomes visible when all parts are uploaded.
 
-        Where `existing` is `refuse`, the store itself refuses what is not new: up to 64 MiB by one conditional
-        request, above that by a conditional copy of what was sent under another name. Above 5 GB, and in a store that
-        takes no heed of conditions on copies, a look right before has to do: of two jobs that end within the same
-        moment, both may succeed there, and the later one's object stays.
+        If `existing` is `refuse`, the store itself refuses to overwrite: up to 64 MiB by one conditional request,
+        above that by a conditional copy of an upload under a temporary key. Above 5 GB, and in a store that ignores
+        conditions on copies, the key is only checked right before: of two jobs that end at the same moment both may
+        succeed, and the object of the later one remains.
         """
         check_key(key)
         try:
@@ -131,20 +134,20 @@ class ObjectStorage(Storage):
         try:
             tag = self._ask(key, lambda: self._put(source, size, key, existing))
         except ObjectExistsError:
-            # Is it this file, from an attempt whose answer was lost, or from the same job before?
+            # It may be this file: from an attempt whose answer was lost, or from an earlier run of the same job.
             if not self._has_bytes_of(source, self.stat(key), expected):
                 raise
         else:
             if not self._holds(key, tag, expected, source):
                 self.delete(key)
                 raise StorageError(
-                    f"what the store holds under {key!r} is not what was sent, so it was removed; try again"
+                    f"the stored object {key!r} differs from the file that was sent, so it was removed; try again"
                 )
         self._count(bytes_out=size)
         try:
             source.unlink()
         except OSError as error:
-            raise disk_error(error, f"{key!r} is in place, but {str(source)!r} could not be removed") from error
+            raise disk_error(error, f"{key!r} was published, but {str(source)!r} could not be removed") from error
         return size
 
     def read_bytes(self, key: str) -> bytes:
@@ -174,18 +177,18 @@ class ObjectStorage(Storage):
             return
 
     def check(self) -> str:
-        """See `Storage.check`; one request, which lists at most one object."""
+        """See `Storage.check`; sends one request that lists at most one object."""
         prefix = self._prefix.rstrip("/") or None
-        found: list[object] = self._ask(
+        page: list[object] = self._ask(
             "", lambda: next(iter(self._obstore.list(self._store, prefix, chunk_size=1)), [])
         )
-        return f"{self.name}, {'answers' if found else 'answers, and is empty'}"
+        return f"{self.name}, {'reachable' if page else 'reachable, and empty'}"
 
     def signed_url(self, key: str, *, seconds: float = 3600, method: Literal["GET", "PUT"] = "GET") -> str:
         """See `Storage.signed_url`."""
         check_key(key)
         if not 0 < seconds <= _LONGEST_SIGNED_SECONDS:
-            raise ConfigError(f"a signed URL of {seconds:g} s is not possible; 1 second to seven days is")
+            raise ConfigError(f"a signed URL cannot be valid for {seconds:g} s; it must be 1 second to seven days")
         if not self.name.startswith("s3:"):
             return super().signed_url(key, seconds=seconds, method=method)
         sign: Callable[..., str] = self._obstore.sign
@@ -197,13 +200,13 @@ class ObjectStorage(Storage):
             meta = self._obstore.head(self._store, self._prefix + key)
         except Exception as error:
             if isinstance(error, FileNotFoundError) or type(error).__name__ in _WITHOUT_REASON:
-                raise self._told(key) or error from error
+                raise self._error_of_get(key) or error from error
             raise
         version = meta["e_tag"] or f"{meta['last_modified'].isoformat()}-{meta['size']}"
         return ObjectInfo(key, meta["size"], version)
 
-    def _told(self, key: str) -> Exception | None:
-        """Return what the store says against reading one byte of an object; None when it gives it."""
+    def _error_of_get(self, key: str) -> Exception | None:
+        """Return the error of reading one byte of an object; None if reading succeeds."""
         try:
             self._obstore.get(self._store, self._prefix + key, options={"range": (0, 1)}).bytes()
         except Exception as error:  # noqa: BLE001 - it is raised by the caller
@@ -211,7 +214,7 @@ class ObjectStorage(Storage):
         return None
 
     def _read(self, info: ObjectInfo, first: int, end: int) -> bytes:
-        """Return a part of this very version of an object."""
+        """Return a byte range of this version of an object."""
         if end <= first:
             return b""
         options: dict[str, object] = {"range": (first, end), "if_match": info.version}
@@ -221,13 +224,13 @@ class ObjectStorage(Storage):
         )
         if len(data) != end - first:
             raise StorageUnavailableError(
-                f"the store gave {len(data)} bytes of {info.key!r} where it has {end - first}; try again"
+                f"the store returned {len(data)} bytes of {info.key!r} instead of {end - first}; try again"
             )
         self._count(bytes_in=len(data))
         return data
 
     def _put(self, source: Path, size: int, key: str, existing: ExistingObject) -> str | None:
-        """Send the file, and return the store's tag of what it has received."""
+        """Upload the file, and return the entity tag of the stored object."""
         path, attributes = self._prefix + key, _attributes(key)
         put: Callable[..., dict[str, str | None]] = self._obstore.put
         new = existing == "refuse"
@@ -242,7 +245,7 @@ class ObjectStorage(Storage):
         return self._put_parts(source, key, before_last=lambda: self._check_free(key) if new else None)
 
     def _put_parts(self, source: Path, key: str, before_last: Callable[[], None] = lambda: None) -> str | None:
-        """Send a file part by part, and return the store's tag; nothing is shown if `before_last` raises."""
+        """Upload a file in parts, and return its entity tag; if `before_last` raises, no object becomes visible."""
         put: Callable[..., dict[str, str | None]] = self._obstore.put
         return put(
             self._store,
@@ -255,9 +258,9 @@ class ObjectStorage(Storage):
         )["e_tag"]
 
     def _put_aside(self, source: Path, key: str) -> str | None:
-        """Send a file under a name that nobody asks for, then give it its own, which must be free; return the tag.
+        """Upload a file under a temporary key, copy it to `key`, which must be free, and return its entity tag.
 
-        obstore sets no condition on the end of an upload in parts, but it does on a copy, which the store makes.
+        obstore cannot set a condition on the completion of a multipart upload, but on a server-side copy it can.
         """
         aside = f"{_UNPUBLISHED}/{secrets.token_hex(16)}{PurePosixPath(key).suffix}"
         self._put_parts(source, aside)
@@ -271,39 +274,39 @@ class ObjectStorage(Storage):
     def _remove_aside(self, aside: str) -> None:
         try:
             self._obstore.delete(self._store, self._prefix + aside)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the file itself is in place, or its failure is told
-            said = storage_error(error, aside)
-            _log.warning("%s stays in %s until the bucket's rule removes it: %s", aside, self.name, said)
+        except Exception as error:  # noqa: BLE001 - the object is already published, or its own error is raised
+            reason = storage_error(error, aside)
+            _log.warning("%s remains in %s until the bucket's rule removes it: %s", aside, self.name, reason)
 
     def _sent(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the parts; who asks for the next one has sent one."""
+        """Yield the parts; a request for the next part means that one was sent."""
         for part in parts:
             yield part
             self.on_transfer()
 
     def _check_free(self, key: str) -> None:
-        # obstore allows no call of its own in the thread in which it takes the parts.
+        # obstore must not be called in the thread in which it consumes the parts.
         with ThreadPoolExecutor(1, thread_name_prefix="reel_modal-look") as pool:
             try:
                 pool.submit(self._head, key).result()
             except FileNotFoundError:
                 return
-        raise ObjectExistsError(f"there is an object under {key!r} already; it is not to be replaced")
+        raise ObjectExistsError(f"object {key!r} already exists and must not be replaced")
 
     def _holds(self, key: str, tag: str | None, expected: tuple[str, str], source: Path) -> bool:
-        """Whether the store has what was sent: by its tag where that is a checksum, else by reading it back."""
-        told = _MD5_TAG.fullmatch(tag or "")
-        if told is not None and told[1] in expected:
+        """Whether the store has the bytes that were sent: by the tag if it is a checksum, else by reading back."""
+        match = _MD5_TAG.fullmatch(tag or "")
+        if match is not None and match[1] in expected:
             return True
         info = self.stat(key)
         if tag is not None and info.version != tag:
-            return True  # somebody has put another object there since, which says nothing of ours
+            return True  # the object was replaced since, so the upload can no longer be verified
         return self._has_bytes_of(source, info, expected)
 
     def _has_bytes_of(self, source: Path, info: ObjectInfo, expected: tuple[str, str]) -> bool:
-        """Whether this version of an object is the file: by its tag where that is a checksum, else by reading it."""
-        told = _MD5_TAG.fullmatch(info.version)
-        if told is not None and told[1] in expected:
+        """Whether this version of an object equals the file: by the tag if it is a checksum, else by reading it."""
+        match = _MD5_TAG.fullmatch(info.version)
+        if match is not None and match[1] in expected:
             return True
         if info.bytes != source.stat().st_size:
             return False
@@ -315,7 +318,7 @@ class ObjectStorage(Storage):
         return True
 
     def _ask(self, key: str, call: Callable[[], T]) -> T:
-        """Return what the store answers; ask again where its failure may pass."""
+        """Return the result of `call`; retry if the store is unavailable."""
         for attempt in stamina.retry_context(
             on=StorageUnavailableError,
             attempts=self._patience.attempts,
@@ -330,7 +333,7 @@ class ObjectStorage(Storage):
                     raise
                 except Exception as error:
                     raise storage_error(error, key) from error
-        raise StorageUnavailableError(f"the store was not asked for {key!r}: no attempt is allowed")
+        raise StorageUnavailableError(f"no request was sent for {key!r}: no attempt is allowed")
 
     def _count(self, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
         with self._counting:
@@ -339,23 +342,23 @@ class ObjectStorage(Storage):
         self.on_transfer()
 
 
-def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience: Patience) -> ObjectStore:
-    """Return obstore's client of a bucket, with the credentials of the environment."""
+def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience: RetryPolicy) -> ObjectStore:
+    """Return obstore's client for a bucket, with credentials from the environment."""
     _load_obstore()
     from obstore.store import S3Store
 
-    given = {"endpoint": endpoint, "region": region}
+    options = {"endpoint": endpoint, "region": region}
     return S3Store(
         bucket,
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
         copy_if_not_exists=f"header: {new_copy_header(endpoint)}: *",
         client_options={
             "allow_http": endpoint is not None and endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=patience.connect_seconds),
-            "read_timeout": timedelta(seconds=patience.silent_seconds),
+            "read_timeout": timedelta(seconds=patience.read_timeout_seconds),
             "timeout": timedelta(seconds=patience.request_seconds),
         },
-        # What fails as a whole, stamina tries again.
+        # These are retries of single requests; stamina retries the whole call.
         retry_config={
             "max_retries": patience.request_retries,
             "retry_timeout": timedelta(seconds=patience.retry_seconds),
@@ -364,7 +367,7 @@ def s3_store(bucket: str, *, endpoint: str | None, region: str | None, patience:
 
 
 def new_copy_header(endpoint: str | None) -> str:
-    """Return the name of the header by which a copy says that there must be no object yet."""
+    """Return the name of the header that makes a copy fail if the target exists."""
     on_r2 = endpoint is not None and endpoint.rstrip("/").endswith(".r2.cloudflarestorage.com")
     return "cf-copy-destination-if-none-match" if on_r2 else "if-none-match"
 
@@ -374,7 +377,7 @@ _memories_lock = threading.Lock()
 
 
 def memory_store(name: str) -> ObjectStore:
-    """Return this process's store of that name."""
+    """Return this process's in-memory store with this name."""
     _load_obstore()
     from obstore.store import MemoryStore
 
@@ -388,18 +391,18 @@ def _load_obstore() -> ModuleType:
         import obstore.exceptions
         import obstore.store
     except ImportError as error:
-        raise MissingDependencyError(f"obstore does not load here ({error}); pip install obstore") from error
+        raise MissingDependencyError(f"obstore cannot be imported ({error}); pip install obstore") from error
     return obstore
 
 
 def _attributes(key: str) -> dict[str, str]:
-    """Return what a browser needs to play the object."""
+    """Return the content type, which a browser needs to play the object."""
     kind = mimetypes.guess_type(key)[0]
     return {"Content-Type": kind} if kind else {}
 
 
 def _parts(source: Path, before_last: Callable[[], None]) -> Iterator[bytes]:
-    """Yield the file in parts; `before_last` may still end the upload, and nothing is shown then."""
+    """Yield the file in parts; call `before_last` before the last one, which may raise to abort the upload."""
     with source.open("rb") as file:
         part = file.read(_PART_BYTES)
         while part:
@@ -411,7 +414,7 @@ def _parts(source: Path, before_last: Callable[[], None]) -> Iterator[bytes]:
 
 
 def _entity_tags(path: Path) -> tuple[str, str]:
-    """Return the tags that S3 gives the file: its MD5, and that of the MD5s of its parts with their number."""
+    """Return S3's two possible tags of the file: its MD5, and the MD5 of the MD5s of its parts with their count."""
     whole, joined, count = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False), 0
     for part in _parts(path, before_last=lambda: None):
         whole.update(part)

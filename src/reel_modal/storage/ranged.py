@@ -1,6 +1,6 @@
-"""An object on the network as a local file that fills where it is read.
+"""An object on the network as a local sparse file whose blocks are fetched on demand.
 
-The file has the object's size from the start, and its holes cost nothing. It must not know how bytes are fetched.
+The file has the object's size from the start; missing blocks take no disk space.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from reel_modal.storage.faults import disk_error
 __all__ = ["RangedObject"]
 
 _BLOCK_BYTES: Final = 1 << 20
-"""What a read fetches at least: a demuxer reads 32 KiB at a time, and each request takes tens of milliseconds."""
+"""Smallest unit of fetching: a demuxer reads 32 KiB at a time, and each request takes tens of milliseconds."""
 
 _PIECE_BLOCKS: Final = 8
-"""Most of one request, so that a lost connection costs little and a slow one ends in time."""
+"""Most blocks per request, so that a lost connection costs little and a slow one finishes within the timeout."""
 
 _AT_ONCE: Final = 4
 
 Fetch = Callable[[int, int], bytes]
-"""(first byte, end) -> the bytes of the version that reading began with."""
+"""(first byte, end) -> these bytes, of the version that was opened."""
 
 
 class RangedObject(StoredObject):
-    """A file with the blocks of an object that were asked for; what is between them reads as zeros.
+    """A local file with the fetched blocks of an object; missing blocks read as zeros.
 
     Args:
         info: The object.
-        path: The file; it is made.
-        fetch: Gets a part of the object.
+        path: The local file, which is created.
+        fetch: Returns a byte range of the object.
 
     Raises:
-        StorageError: The file cannot be made.
+        StorageError: The file cannot be created.
     """
 
     def __init__(self, info: ObjectInfo, path: Path, fetch: Fetch) -> None:
@@ -52,15 +52,15 @@ class RangedObject(StoredObject):
             with path.open("wb") as file:
                 file.truncate(info.bytes)
         except OSError as error:
-            raise disk_error(error, f"no file could be made for {info.key!r}") from error
+            raise disk_error(error, f"no file could be created for {info.key!r}") from error
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is there."""
+        """Whether all blocks are fetched."""
         return not any(self._missing)
 
-    def need(self, ranges: Ranges | None = None) -> None:
-        """See `StoredObject.need`; whole blocks are fetched, several pieces at once."""
+    def ensure(self, ranges: Ranges | None = None) -> None:
+        """See `StoredObject.ensure`; fetches whole blocks, several pieces at once."""
         with self._lock:
             pieces = list(self._pieces([(0, self.info.bytes)] if ranges is None else ranges))
             if not pieces:
@@ -74,7 +74,7 @@ class RangedObject(StoredObject):
                 for done in [pool.submit(self._fill, *piece) for piece in pieces]:
                     done.result()
             finally:
-                # After a failure, or a Ctrl-C, no further piece begins.
+                # After a failure or Ctrl-C, start no further piece.
                 pool.shutdown(cancel_futures=True)
 
     def file(self) -> BinaryIO:
@@ -82,19 +82,19 @@ class RangedObject(StoredObject):
         return cast("BinaryIO", _ReadingFile(self))
 
     def _pieces(self, ranges: Ranges) -> Iterator[tuple[int, int]]:
-        """Yield the parts, in bytes, that hold every block of `ranges` that is missing."""
-        wanted = bytearray(len(self._missing))
+        """Yield byte ranges that cover every missing block of `ranges`."""
+        requested = bytearray(len(self._missing))
         for first, end in ranges:
             begin, stop = max(0, first) // _BLOCK_BYTES, -(-min(end, self.info.bytes) // _BLOCK_BYTES)
             if stop > begin:
-                wanted[begin:stop] = self._missing[begin:stop]
-        index = wanted.find(1)
+                requested[begin:stop] = self._missing[begin:stop]
+        index = requested.find(1)
         while index >= 0:
             stop = index
-            while stop < len(wanted) and wanted[stop] and stop - index < _PIECE_BLOCKS:
+            while stop < len(requested) and requested[stop] and stop - index < _PIECE_BLOCKS:
                 stop += 1
             yield index * _BLOCK_BYTES, min(stop * _BLOCK_BYTES, self.info.bytes)
-            index = wanted.find(1, stop)
+            index = requested.find(1, stop)
 
     def _fill(self, first: int, end: int) -> None:
         data = self._fetch(first, end)
@@ -105,7 +105,7 @@ class RangedObject(StoredObject):
                 while view:
                     view = view[file.write(view) :]
         except OSError as error:
-            raise disk_error(error, f"the bytes of {self.info.key!r} could not be kept in {self.path}") from error
+            raise disk_error(error, f"the bytes of {self.info.key!r} could not be stored in {self.path}") from error
         begin, stop = first // _BLOCK_BYTES, -(-end // _BLOCK_BYTES)
         self._missing[begin:stop] = bytes(stop - begin)
 
@@ -113,13 +113,13 @@ class RangedObject(StoredObject):
         free = shutil.disk_usage(self.path.parent).free
         if free < size_bytes:
             raise StorageFullError(
-                f"{self.info.key!r} needs {size_bytes} bytes in {self.path.parent}, where {free} are free; free some"
-                " space, or point TMPDIR elsewhere"
+                f"{self.info.key!r} needs {size_bytes} bytes in {self.path.parent}, but {free} are free; free some"
+                " space, or move TMPDIR"
             )
 
 
 class _ReadingFile(io.RawIOBase):
-    """Reads an object from its local file, and has what is missing there fetched first."""
+    """Reader of an object's local file that fetches missing blocks first."""
 
     def __init__(self, source: RangedObject) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _ReadingFile(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
-        self._source.need([(self._position, self._position + len(view))])
+        self._source.ensure([(self._position, self._position + len(view))])
         self._file.seek(self._position)
         count = self._file.readinto(view)
         self._position += count

@@ -1,6 +1,6 @@
-"""Which store a URL names, and where its credentials come from: the environment, never the URL.
+"""Create stores from URLs. Credentials come from the environment, never from the URL.
 
-No message here repeats a URL that could hold a secret.
+No error message repeats a URL that could contain a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reel_modal.errors import ConfigError, InvalidKeyError
 from reel_modal.schema.keys import check_key
 from reel_modal.storage.base import Storage
 from reel_modal.storage.folder import FolderStorage
-from reel_modal.storage.objects import ObjectStorage, Patience, memory_store, s3_store
+from reel_modal.storage.objects import ObjectStorage, RetryPolicy, memory_store, s3_store
 
 __all__ = ["check_store", "storage_at"]
 
@@ -24,8 +24,8 @@ _KNOWN: Final = "use file:///folder, s3://bucket/prefix or memory://name"
 _OPTIONS: Final = ("endpoint", "region")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 
-# Any of these groups lets obstore sign its requests. Without one it would ask the network for a machine's own role
-# and wait for an answer that most machines never get.
+# obstore can sign its requests with any of these groups. Without one it would query the instance metadata service,
+# and on most machines that request only times out.
 _CREDENTIALS: Final = (
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
@@ -34,37 +34,37 @@ _CREDENTIALS: Final = (
 )
 
 
-def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: Patience | None = None) -> Storage:
-    """Return the storage that `url` names; see `Storage.from_url`.
+def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: RetryPolicy | None = None) -> Storage:
+    """Return the storage at `url`; see `Storage.from_url`.
 
     Args:
-        url: Of the store.
-        env: Where credentials are looked for; default this process's environment.
-        patience: How long a store on the network may take.
+        url: URL of the store.
+        env: Environment variables with the credentials; default the process's environment.
+        patience: Timeouts and retries of a store on the network.
     """
     parts = _parts(url)
     if parts.scheme == "file":
         return _folder(url, parts)
     if parts.scheme == "memory":
         return _memory(parts)
-    return _s3(parts, os.environ if env is None else env, patience or Patience())
+    return _s3(parts, os.environ if env is None else env, patience or RetryPolicy())
 
 
 def check_store(url: str | None, *, credentials: bool) -> None:
-    """Check that jobs in other processes can use the store, as far as that is known without asking it.
+    """Check that jobs in other processes can use the store, as far as possible without a request.
 
     Args:
-        url: Of the store.
-        credentials: Whether this process's environment must have them, as for a worker of this machine.
+        url: URL of the store.
+        credentials: Whether this process's environment must contain credentials, as for a worker on this machine.
 
     Raises:
-        ConfigError: No store is set, the URL is not valid, its folder is not found, or it has no credentials.
-        MissingDependencyError: obstore does not load here.
+        ConfigError: No store is set, the URL is not valid, the folder is not found, or credentials are missing.
+        MissingDependencyError: obstore cannot be imported.
     """
     if url is None:
         raise ConfigError(
-            "no store is set: REEL_MODAL_STORE_URL or Settings.store_url must say where media lie, such as"
-            " file:///srv/media"
+            "no store is set: REEL_MODAL_STORE_URL or Settings.store_url must name the place of the media,"
+            " such as file:///srv/media"
         )
     parts = _parts(url)
     if parts.scheme == "memory":
@@ -76,26 +76,26 @@ def check_store(url: str | None, *, credentials: bool) -> None:
 
 
 def _parts(url: str) -> SplitResult:
-    """Return the parts of a URL of a known scheme, without credentials."""
+    """Return the parts of `url`; raise ConfigError if its scheme is unknown or it contains credentials."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # its text may repeat a part of the URL
+    except ValueError:  # the error's text may contain a part of the URL
         raise ConfigError(f"the storage URL is not a valid URL; {_KNOWN}") from None
-    # A secret may have a slash, and then the rest of it is taken for the path.
+    # If a secret contains a slash, the rest of it is parsed as the path.
     if "@" in parts.netloc or (":" in parts.netloc and (parts.scheme == "s3" or "@" in url)):
         raise ConfigError(
-            f"a storage URL ({parts.scheme}://…) must not hold credentials, which end up in logs; set"
+            f"a storage URL ({parts.scheme}://…) must not contain credentials, which would appear in logs; set"
             " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment or the Modal secret"
         )
     if parts.scheme not in {"file", "memory", "s3"}:
-        raise ConfigError(f"storage URL: the scheme {parts.scheme!r} is not known; {_KNOWN}")
+        raise ConfigError(f"storage URL: the scheme {parts.scheme!r} is unsupported; {_KNOWN}")
     return parts
 
 
 def _folder(url: str, parts: SplitResult) -> Storage:
     if parts.netloc not in {"", "localhost"}:
         raise ConfigError(
-            f"storage URL {url!r} names the host {parts.netloc!r}; write file:///folder with three slashes"
+            f"storage URL {url!r} has the host {parts.netloc!r}; write file:///folder with three slashes"
         )
     if not url[len("file:") :].startswith("//") or not parts.path.startswith("/"):
         raise ConfigError(f"storage URL {url!r} has no absolute path; write file:///folder with three slashes")
@@ -108,52 +108,52 @@ def _folder(url: str, parts: SplitResult) -> Storage:
 
 def _memory(parts: SplitResult) -> Storage:
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigError("storage URL: memory:// takes a name and nothing else, such as memory://test")
+        raise ConfigError("storage URL: memory:// takes only a name, such as memory://test")
     return ObjectStorage(memory_store(parts.netloc), f"memory://{parts.netloc}")
 
 
-def _s3(parts: SplitResult, env: Mapping[str, str], patience: Patience) -> Storage:
-    where, prefix, options = _bucket(parts)
+def _s3(parts: SplitResult, env: Mapping[str, str], patience: RetryPolicy) -> Storage:
+    location, prefix, options = _bucket(parts)
     if not any(all(env.get(name) for name in group) for group in _CREDENTIALS):
         raise ConfigError(
-            f"there are no credentials for {where!r}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and"
-            " AWS_SESSION_TOKEN where they are temporary) in the environment, and in the Modal secret"
+            f"no credentials for {location!r}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and"
+            " AWS_SESSION_TOKEN if they are temporary) in the environment, and in the Modal secret"
         )
     store = s3_store(parts.netloc, endpoint=options.get("endpoint"), region=options.get("region"), patience=patience)
-    return ObjectStorage(store, where, prefix=prefix, patience=patience)
+    return ObjectStorage(store, location, prefix=prefix, patience=patience)
 
 
 def _bucket(parts: SplitResult) -> tuple[str, str, dict[str, str]]:
-    """Return the place for messages, the prefix and the options of an S3 URL."""
+    """Return the location (for messages), the prefix and the options of an S3 URL."""
     bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
-    where = f"s3://{bucket}/{prefix}".rstrip("/")
+    location = f"s3://{bucket}/{prefix}".rstrip("/")
     if not _BUCKET.fullmatch(bucket):
-        raise ConfigError(f"storage URL {where!r}: {bucket!r} is no name of a bucket; write s3://bucket/prefix")
+        raise ConfigError(f"storage URL {location!r}: {bucket!r} is not a valid bucket name; use s3://bucket/prefix")
     if parts.fragment:
-        raise ConfigError(f"storage URL {where!r} has a fragment; in a prefix write %23 for #")
+        raise ConfigError(f"storage URL {location!r} has a fragment; in a prefix write %23 for #")
     if prefix:
         try:
             check_key(prefix)
         except InvalidKeyError as error:
-            raise ConfigError(f"storage URL {where!r}: as a prefix, {error}") from error
-    options = _options(where, parts.query)
+            raise ConfigError(f"storage URL {location!r}: as a prefix, {error}") from error
+    options = _options(location, parts.query)
     endpoint = options.get("endpoint")
     if endpoint is not None and not _is_endpoint(endpoint):
-        raise ConfigError(f"storage URL {where!r}: its endpoint must be http(s)://host[:port] and nothing else")
-    return where, prefix, options
+        raise ConfigError(f"storage URL {location!r}: its endpoint must be only http(s)://host[:port]")
+    return location, prefix, options
 
 
-def _options(where: str, query: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _options(location: str, query: str) -> dict[str, str]:
+    options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in _OPTIONS or name in found or not value:
-            # Whatever its value is, it may be a secret.
+        if name not in _OPTIONS or name in options or not value:
+            # The value may be a secret, so the message does not contain it.
             raise ConfigError(
-                f"storage URL {where!r}: the option {name!r} is not known, empty or there twice; there are"
+                f"storage URL {location!r}: the option {name!r} is unknown, empty or repeated; supported are"
                 f" {' and '.join(_OPTIONS)}, and credentials come from the environment"
             )
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
 def _is_endpoint(endpoint: str) -> bool:

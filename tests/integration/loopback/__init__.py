@@ -1,5 +1,4 @@
-"""Modal's control plane for tests, offline: the real client, command line and container runtime run against it.
+"""Modal's control plane for offline tests; the entry points are `plane.LoopbackPlane` and the pytest `fixtures`.
 
-`plane.LoopbackPlane` is what a test holds, `fixtures` gives it to pytest. Nothing here is loaded before it is used:
-importing modal takes most of a second.
+Modules are imported lazily, because importing modal takes most of a second.
 """

@@ -1,6 +1,6 @@
-"""The plane as a process of its own, for benchmarks: `python -m tests.integration.loopback FOLDER`.
+"""Run the plane in a separate process, for benchmarks: `python -m tests.integration.loopback FOLDER`.
 
-It prints the environment that points at it as one line of JSON, and serves until its standard input ends.
+Print the environment that points at the plane as one line of JSON, and run until stdin is closed.
 """
 
 import json

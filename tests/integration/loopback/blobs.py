@@ -15,7 +15,7 @@ from .model import new_id
 
 @dataclass(slots=True)
 class Blobs:
-    """The stored blobs, the HTTP server that takes and gives them, and the RPCs that name its URLs."""
+    """The stored blobs, their HTTP server, and the RPCs that return its URLs."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     _url: str = ""

@@ -1,4 +1,4 @@
-"""Function calls as a client sees them: submit, wait, retry, cancel, look up. Containers take inputs from here."""
+"""Function calls from the client's side: submit, wait, retry, cancel, look up; containers take inputs from here."""
 
 from __future__ import annotations
 
@@ -27,84 +27,84 @@ class Calls:
     deployments: Deployments
     calls: dict[str, Call] = field(default_factory=dict)
     inputs: dict[str, Input] = field(default_factory=dict)
-    # Set by the containers: an input waits for one, and one has to let go of an input.
+    # Set by the containers: called when an input is queued, and when a container must give up an input.
     on_queued: Callable[[Function], None] = lambda _function: None
     on_withdrawn: Callable[[Container, Input, bool], None] = lambda _container, _input, _terminate: None
     on_change: Callable[[], None] = lambda: None
 
-    # What happens to an input.
+    # Life of an input.
 
-    def enqueue(self, given: Input, *, first: bool = False) -> None:
-        """Let a container take the input; `first` puts it before the others."""
-        if given.finished:
+    def enqueue(self, call_input: Input, *, first: bool = False) -> None:
+        """Queue the input for a container; `first` puts it before the others."""
+        if call_input.finished:
             return
-        function = given.call.function
-        given.container = None
-        (function.queue.appendleft if first else function.queue.append)(given)
+        function = call_input.call.function
+        call_input.container = None
+        (function.queue.appendleft if first else function.queue.append)(call_input)
         function.changes.notify()
         self.on_queued(function)
 
     def finish(
         self,
-        given: Input,
+        call_input: Input,
         result: api_pb2.GenericResult,
         *,
         data_format: int = 0,
         started_at: float = 0.0,
         created_at: float = 0.0,
     ) -> None:
-        """Give the input its output, or queue it again where the plane is the one that retries."""
-        if given.finished:
+        """Store the output of the input, or queue the input again if the plane has to retry it."""
+        if call_input.finished:
             return
-        if given.timer is not None:
-            given.timer.cancel()
-            given.timer = None
-        if result.status in _RETRIED and self._retries(given):
+        if call_input.timer is not None:
+            call_input.timer.cancel()
+            call_input.timer = None
+        if result.status in _RETRIED and self._retries(call_input):
             return
-        given.finished = True
-        call = given.call
+        call_input.finished = True
+        call = call_input.call
         call.entries.append(len(call.entries) + 1)
         call.outputs.append(
             api_pb2.FunctionGetOutputsItem(
                 result=result,
-                idx=given.index,
-                input_id=given.id,
+                idx=call_input.index,
+                input_id=call_input.id,
                 data_format=data_format,
-                task_id=given.container.id if given.container else "",
+                task_id=call_input.container.id if call_input.container else "",
                 input_started_at=started_at,
                 output_created_at=created_at,
-                retry_count=given.retry_count,
+                retry_count=call_input.retry_count,
             )
         )
         call.changes.notify()
         self.on_change()
 
-    def cancel(self, given: Input, *, terminate: bool = False) -> None:
-        """End an input for good: at once while it waits, through its container while it runs."""
-        if given.finished:
+    def cancel(self, call_input: Input, *, terminate: bool = False) -> None:
+        """End an input permanently: at once if it is queued, through its container if it runs."""
+        if call_input.finished:
             return
-        given.cancelled = True
-        queue = given.call.function.queue
-        if given in queue:
-            queue.remove(given)
-        if given.container is None:
-            self.finish(given, TERMINATED)
+        call_input.cancelled = True
+        queue = call_input.call.function.queue
+        if call_input in queue:
+            queue.remove(call_input)
+        if call_input.container is None:
+            self.finish(call_input, TERMINATED)
         else:
-            self.on_withdrawn(given.container, given, terminate)
+            self.on_withdrawn(call_input.container, call_input, terminate)
 
-    def _retries(self, given: Input) -> bool:
-        # A client that waits retries by itself; nobody waits for a spawned call.
-        if given.call.invocation == api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC or given.cancelled:
+    def _retries(self, call_input: Input) -> bool:
+        # A waiting client retries by itself, but no client waits for a spawned call.
+        if call_input.call.invocation == api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC or call_input.cancelled:
             return False
-        live = given.call.function.live
-        if live is None or given.retry_count >= live.proto.retry_policy.retries:
+        live = call_input.call.function.live
+        if live is None or call_input.retry_count >= live.proto.retry_policy.retries:
             return False
         policy = live.proto.retry_policy
-        delay_ms = policy.initial_delay_ms * (policy.backoff_coefficient or 1.0) ** given.retry_count
-        given.retry_count += 1
-        given.container = None
+        delay_ms = policy.initial_delay_ms * (policy.backoff_coefficient or 1.0) ** call_input.retry_count
+        call_input.retry_count += 1
+        call_input.container = None
         delay_seconds = min(delay_ms, policy.max_delay_ms or delay_ms) / 1000
-        asyncio.get_running_loop().call_later(delay_seconds, self.enqueue, given)
+        asyncio.get_running_loop().call_later(delay_seconds, self.enqueue, call_input)
         return True
 
     # RPCs: submit.
@@ -138,14 +138,14 @@ class Calls:
     ) -> api_pb2.FunctionRetryInputsResponse:
         call = self._call(request.function_call_jwt)
         again = [self.inputs[item.input_jwt.partition(":")[0]] for item in request.inputs]
-        for given in again:
-            kept = [index for index, output in enumerate(call.outputs) if output.input_id != given.id]
-            call.outputs = [call.outputs[index] for index in kept]
-            call.entries = [call.entries[index] for index in kept]
-            given.finished = False
-            given.retry_count += 1
-            self.enqueue(given)
-        return api_pb2.FunctionRetryInputsResponse(input_jwts=[given.token for given in again])
+        for call_input in again:
+            remaining = [index for index, output in enumerate(call.outputs) if output.input_id != call_input.id]
+            call.outputs = [call.outputs[index] for index in remaining]
+            call.entries = [call.entries[index] for index in remaining]
+            call_input.finished = False
+            call_input.retry_count += 1
+            self.enqueue(call_input)
+        return api_pb2.FunctionRetryInputsResponse(input_jwts=[call_input.token for call_input in again])
 
     # RPCs: wait and look up.
 
@@ -164,16 +164,16 @@ class Calls:
                 if entry > after and (not bounded or request.start_idx <= output.idx <= request.end_idx)
             ]
 
-        found = await call.changes.until(lambda: call.expired or look(), request.timeout)
-        if found is True:
-            # Nothing is left and nothing will come: the client calls this an expired output.
+        outputs_found = await call.changes.until(lambda: call.expired or look(), request.timeout)
+        if outputs_found is True:
+            # No output remains and none will follow: the client reports an expired output.
             await asyncio.sleep(min(request.timeout, 0.2))
             return api_pb2.FunctionGetOutputsResponse(last_entry_id=request.last_entry_id)
-        unfinished = sum(not given.finished for given in call.inputs)
+        unfinished = sum(not call_input.finished for call_input in call.inputs)
         return api_pb2.FunctionGetOutputsResponse(
-            idxs=[output.idx for _, output in found],
-            outputs=[output for _, output in found],
-            last_entry_id=f"{max((entry for entry, _ in found), default=after)}-0",
+            idxs=[output.idx for _, output in outputs_found],
+            outputs=[output for _, output in outputs_found],
+            last_entry_id=f"{max((entry for entry, _ in outputs_found), default=after)}-0",
             num_unfinished_inputs=unfinished,
         )
 
@@ -193,12 +193,12 @@ class Calls:
         statuses = {output.input_id: output.result.status for output in call.outputs}
         inputs = [
             api_pb2.InputCallGraphInfo(
-                input_id=given.id,
-                status=statuses.get(given.id, api_pb2.GenericResult.GENERIC_STATUS_UNSPECIFIED),
+                input_id=call_input.id,
+                status=statuses.get(call_input.id, api_pb2.GenericResult.GENERIC_STATUS_UNSPECIFIED),
                 function_call_id=call.id,
-                task_id=given.container.id if given.container else "",
+                task_id=call_input.container.id if call_input.container else "",
             )
-            for given in call.inputs
+            for call_input in call.inputs
         ]
         described = api_pb2.FunctionCallCallGraphInfo(
             function_call_id=call.id, parent_input_id=call.parent_input_id, function_name=call.function.name
@@ -206,8 +206,8 @@ class Calls:
         return api_pb2.FunctionGetCallGraphResponse(inputs=inputs, function_calls=[described])
 
     async def function_call_cancel(self, request: api_pb2.FunctionCallCancelRequest) -> Empty:
-        for given in self._call(request.function_call_id).inputs:
-            self.cancel(given, terminate=request.terminate_containers)
+        for call_input in self._call(request.function_call_id).inputs:
+            self.cancel(call_input, terminate=request.terminate_containers)
         return Empty()
 
     # RPCs: generators.
@@ -233,12 +233,14 @@ class Calls:
     ) -> list[api_pb2.FunctionPutInputsResponseItem]:
         answered = []
         for item in items:
-            given = Input(call, item.idx, item.input)
-            self.inputs[given.id] = given
-            call.inputs.append(given)
-            self.enqueue(given)
+            call_input = Input(call, item.idx, item.input)
+            self.inputs[call_input.id] = call_input
+            call.inputs.append(call_input)
+            self.enqueue(call_input)
             answered.append(
-                api_pb2.FunctionPutInputsResponseItem(idx=item.idx, input_id=given.id, input_jwt=given.token)
+                api_pb2.FunctionPutInputsResponseItem(
+                    idx=item.idx, input_id=call_input.id, input_jwt=call_input.token
+                )
             )
         return answered
 

@@ -1,4 +1,4 @@
-"""Waiting for state to change without polling. Knows nothing of Modal."""
+"""Wait for state changes without polling. Independent of Modal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Changes:
-    """A broadcast within one event loop: everything that waits looks again after each `notify`."""
+    """A broadcast within one event loop: every waiter looks again after each `notify`."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
@@ -22,9 +22,9 @@ class Changes:
                 future.set_result(None)
 
     async def until(self, look: Callable[[], T], timeout_seconds: float | None = None) -> T:
-        """Give the first true answer of `look`, or its last answer when that many seconds have passed.
+        """Return the first true result of `look`, or its last result after the timeout.
 
-        An answer is handed over without an await in between, so `look` may take something out of a queue.
+        There is no await between the result and the return, so `look` may take an item out of a queue.
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout_seconds is None else loop.time() + timeout_seconds

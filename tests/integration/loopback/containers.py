@@ -1,4 +1,4 @@
-"""Containers: how many run, which input goes to which, how they end; and the RPCs of the container runtime."""
+"""Containers: scaling, dispatch of inputs, termination, and the RPCs of the container runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Status = api_pb2.GenericResult
 
 @dataclass(slots=True)
 class Containers:
-    """One process per queued input, up to the limits; warm ones are used again."""
+    """One process per queued input, up to the limits; idle ones are reused."""
 
     deployments: Deployments
     calls: Calls
@@ -49,10 +49,10 @@ class Containers:
         self.deployments.on_change = self._republished
         self.deployments.on_stop = self._stop_function
 
-    # How many run.
+    # Scaling.
 
     def scale(self, function: Function) -> None:
-        """Start what the queue of a function needs and its limits allow."""
+        """Start the containers that the queue of a function needs, within its limits."""
         live = function.live
         if live is None or self.closing:
             return
@@ -64,7 +64,7 @@ class Containers:
         while len(function.queue) > free and len(own) < allowed and self._make_room():
             container = Container(function, live, self.folder)
             container.folder = self.folder / "containers" / container.id
-            # Registered before it starts, so that the next look counts it.
+            # Registered before it starts, so that the next call of this method counts it.
             self.running[container.id] = container
             own.append(container)
             free += concurrency
@@ -82,7 +82,7 @@ class Containers:
                 break
         return False
 
-    # How one lives and ends.
+    # Life of a container.
 
     async def _run(self, container: Container) -> None:
         proto = container.definition.proto
@@ -125,7 +125,7 @@ class Containers:
                 kill_all(container.id)
             returncode = await container.process.wait()
         kill_all(container.id)
-        # The disk of a container ends with it.
+        # The disk of a container is deleted with it.
         await asyncio.to_thread(shutil.rmtree, disk, ignore_errors=True)
         container.ended = True
         container.changes.notify()
@@ -141,24 +141,24 @@ class Containers:
             self.errors.append("".join(traceback.format_exception(error)))
 
     def _settle(self, container: Container, returncode: int) -> None:
-        """Decide what becomes of the inputs of a container that ended."""
+        """Decide about the inputs of a container that ended."""
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
         died = api_pb2.GenericResult(
             status=Status.GENERIC_STATUS_INTERNAL_FAILURE, exception=f"Container {container.id} ended with {how}."
         )
-        # An input that timed out may have been given to another container since.
-        held = [given for given in container.inputs.values() if given.container is container]
-        for given in held:
-            if given.cancelled:
-                self.calls.finish(given, TERMINATED)
+        # An input that timed out may already run in another container.
+        held_inputs = [call_input for call_input in container.inputs.values() if call_input.container is container]
+        for call_input in held_inputs:
+            if call_input.cancelled:
+                self.calls.finish(call_input, TERMINATED)
             elif container.hands_over or returncode == 0:
-                self.calls.enqueue(given, first=True)
+                self.calls.enqueue(call_input, first=True)
             else:
-                self.calls.finish(given, container.fate or died)
+                self.calls.finish(call_input, container.fate or died)
         container.inputs.clear()
         if container.ready or container.draining or self.closing:
             return
-        # It never asked for work: the next one would fail in the same way.
+        # It never asked for an input, so the next one would fail in the same way.
         tail = (container.folder / "stderr").read_text(errors="replace")[-2000:]
         failed = container.failure or api_pb2.GenericResult(
             status=Status.GENERIC_STATUS_INIT_FAILURE, exception=f"The container did not start ({how}).\n{tail}"
@@ -168,7 +168,7 @@ class Containers:
             self.calls.finish(queue.popleft(), failed)
 
     def end(self, container: Container, fate: api_pb2.GenericResult | None) -> None:
-        """Kill a container; its inputs become `fate`, or run again in another one where that is None."""
+        """Kill a container; its inputs get the result `fate`, or run again in another container if that is None."""
         container.draining = True
         container.hands_over = fate is None
         container.fate = fate
@@ -183,31 +183,31 @@ class Containers:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
 
-    # How an input is taken away.
+    # Withdrawal of an input.
 
-    def _withdraw(self, container: Container, given: Input, terminate: bool) -> None:
+    def _withdraw(self, container: Container, call_input: Input, terminate: bool) -> None:
         if terminate:
             self.end(container, None)
             return
-        container.cancellations.append(given.id)
+        container.cancellations.append(call_input.id)
         container.changes.notify()
-        asyncio.get_running_loop().call_later(self.grace_seconds, self._end_if_held, container, given)
+        asyncio.get_running_loop().call_later(self.grace_seconds, self._end_if_held, container, call_input)
 
-    def _end_if_held(self, container: Container, given: Input) -> None:
-        if given.id in container.inputs and not container.ended:
+    def _end_if_held(self, container: Container, call_input: Input) -> None:
+        if call_input.id in container.inputs and not container.ended:
             self.end(container, None)
 
-    def _timed_out(self, container: Container, given: Input) -> None:
+    def _timed_out(self, container: Container, call_input: Input) -> None:
         seconds = container.definition.proto.timeout_secs
-        message = f"Task's current input {given.id} hit its timeout of {seconds}s"
-        self._withdraw(container, given, terminate=False)
+        message = f"Task's current input {call_input.id} hit its timeout of {seconds}s"
+        self._withdraw(container, call_input, terminate=False)
         result = api_pb2.GenericResult(status=Status.GENERIC_STATUS_TIMEOUT, exception=message)
-        self.calls.finish(given, result)
+        self.calls.finish(call_input, result)
 
     def _republished(self, function: Function) -> None:
         if function.live is None:
             self._stop_function(function)
-        # Containers of the former version end when they ask for the next input.
+        # Containers of the previous version end when they ask for the next input.
         function.changes.notify()
 
     def _stop_function(self, function: Function) -> None:
@@ -269,14 +269,18 @@ class Containers:
     async def function_put_outputs(self, request: api_pb2.FunctionPutOutputsRequest) -> Empty:
         container = self._container()
         for output in request.outputs:
-            given = container.inputs.pop(output.input_id, None)
-            # An output that comes after the input was given up, or for an earlier attempt, counts for nothing.
-            if given is None or given.retry_count != output.retry_count or given.container is not container:
+            call_input = container.inputs.pop(output.input_id, None)
+            # An output that arrives after the input was withdrawn, or for an earlier attempt, is ignored.
+            if (
+                call_input is None
+                or call_input.retry_count != output.retry_count
+                or call_input.container is not container
+            ):
                 continue
             if self.faults.takes_output():
                 continue
             self.calls.finish(
-                given,
+                call_input,
                 output.result,
                 data_format=output.data_format,
                 started_at=output.input_started_at,

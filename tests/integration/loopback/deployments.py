@@ -1,7 +1,6 @@
-"""What a deploy talks to: environments, apps, functions, images, mounts and secrets.
+"""The services that a deploy uses: environments, apps, functions, images, mounts and secrets.
 
-A definition is stored by FunctionCreate and served only after AppPublish, so a deploy that is cut off between the
-two leaves the former version.
+FunctionCreate stores a definition, and AppPublish activates it, so an interrupted deploy keeps the previous version.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Image:
 
 
 def handle_metadata(function: Function, definition: Definition) -> api_pb2.FunctionHandleMetadata:
-    """What a client needs to call one version of a function."""
+    """Return the metadata that a client needs to call one version of a function."""
     metadata = api_pb2.FunctionHandleMetadata(app_id=function.app.id, definition_id=definition.id)
     metadata.MergeFrom(definition.metadata)
     return metadata
@@ -61,47 +60,47 @@ class Deployments:
     files: dict[str, bytes] = field(default_factory=dict)
     named_secrets: dict[tuple[str, str], _Secret] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
-    # Dollars an hour, by the names that Modal gives them.
+    # Dollars per hour, by Modal's names.
     billing_rates: dict[str, str] = field(default_factory=dict)
     # Called with a function whose definition changed or whose app stopped.
     on_change: Callable[[Function], None] = lambda _function: None
     on_stop: Callable[[Function], None] = lambda _function: None
 
-    # Look-ups that the other services share.
+    # Look-ups shared with the other services.
 
     def environment(self, name: str) -> str:
-        """The name of a known environment; empty means the default one."""
+        """Return the name of an existing environment; empty means the default one."""
         name = name or "main"
         if name not in self.environments:
             raise GRPCError(Status.NOT_FOUND, f"Environment '{name}' not found")
         return name
 
     def deployed(self, name: str, environment: str) -> App | None:
-        """The app that serves under a name, or None."""
+        """Return the app that is deployed under a name, or None."""
         serving = (app for app in self.apps.values() if app.state == api_pb2.APP_STATE_DEPLOYED)
         return next((app for app in serving if (app.name, app.environment) == (name, environment)), None)
 
     def function(self, function_id: str) -> tuple[Function, Definition]:
-        """A function that can be called, with its live version."""
+        """Return a function that can be called, with its live version."""
         function = self.functions.get(function_id)
         if function is None or function.live is None or function.app.state == api_pb2.APP_STATE_STOPPED:
             raise GRPCError(Status.NOT_FOUND, f"No Function with ID '{function_id}' found")
         return function, function.live
 
     def image_commands(self, image_id: str) -> list[str]:
-        """Every Dockerfile line of an image, those of the images below it first."""
+        """Return every Dockerfile line of an image, those of its base images first."""
         image = self.images[image_id].proto
         lines = [line for base in image.base_images for line in self.image_commands(base.image_id)]
         return [*lines, *image.dockerfile_commands]
 
     def image_environment(self, image_id: str) -> dict[str, str]:
-        """The variables that the image's ENV lines set."""
+        """Return the variables set by the image's ENV lines."""
         lines = [line.removeprefix("ENV ") for line in self.image_commands(image_id) if line.startswith("ENV ")]
         pairs = [part.partition("=") for line in lines for part in shlex.split(line)]
         return {name: value for name, _, value in pairs}
 
     def layout(self, app: App) -> api_pb2.AppLayout:
-        """The published functions of an app with what a container needs to hydrate them and their dependencies."""
+        """Return the published functions of an app with the data to hydrate them and their dependencies."""
         layout = api_pb2.AppLayout(function_ids=app.function_ids)
         depended: set[str] = set()
         for function_id in app.function_ids.values():
@@ -110,20 +109,20 @@ class Deployments:
                 layout.objects.add(object_id=function_id, function_handle_metadata=handle_metadata(function, live))
                 depended |= {dependency.object_id for dependency in live.proto.object_dependencies}
         for object_id in sorted(depended - set(app.function_ids.values())):
-            found = layout.objects.add(object_id=object_id)
+            layout_object = layout.objects.add(object_id=object_id)
             if object_id in self.mounts:
-                found.mount_handle_metadata.content_checksum_sha256_hex = object_id
+                layout_object.mount_handle_metadata.content_checksum_sha256_hex = object_id
         return layout
 
     def stop(self, app: App) -> None:
-        """Stop an app: nothing of it can be called any more, and its inputs end."""
+        """Stop an app: its functions can no longer be called, and its inputs end."""
         app.state = api_pb2.APP_STATE_STOPPED
         for function in self.functions.values():
             if function.app is app:
                 self.on_stop(function)
 
     def renew(self, app: App) -> App:
-        """Stop an app and deploy the same definitions again: every id changes."""
+        """Stop an app and deploy the same definitions again, so that every id changes."""
         self.stop(app)
         renewed = App(app.name, app.environment, api_pb2.APP_STATE_DEPLOYED, tags=app.tags, deployments=1)
         self.apps[renewed.id] = renewed
@@ -294,10 +293,10 @@ class Deployments:
             data.CopyFrom(request.function_data)
         else:
             data.ranked_functions.add(rank=0, function=request.function)
-            shared = {known.name for known in api_pb2.FunctionData.DESCRIPTOR.fields} - {"ranked_functions"}
-            for known, value in request.function.ListFields():
-                if known.name in shared:
-                    _copy(data, known.name, value)
+            shared = {field.name for field in api_pb2.FunctionData.DESCRIPTOR.fields} - {"ranked_functions"}
+            for field, value in request.function.ListFields():
+                if field.name in shared:
+                    _copy(data, field.name, value)
         definition = Definition(self.drafts[function.id], data)
         self.definitions[definition.id] = definition
         return api_pb2.FunctionCreateResponse(
@@ -380,7 +379,7 @@ class Deployments:
         return api_pb2.MountPutFileResponse(exists=True)
 
     async def mount_get_or_create(self, request: api_pb2.MountGetOrCreateRequest) -> api_pb2.MountGetOrCreateResponse:
-        # Files of the same content give the same mount, whatever order they were sent in.
+        # The same files result in the same mount, in whatever order they were sent.
         files = sorted(request.files, key=lambda file: file.filename)
         parts = [request.deployment_name, *(f"{file.filename} {file.sha256_hex} {file.mode}" for file in files)]
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -421,9 +420,9 @@ class Deployments:
         return api_pb2.SecretListResponse(items=items, environment_name=environment)
 
     def put_secret(self, name: str, values: dict[str, str], environment: str) -> _Secret:
-        """Store a secret; without a name it belongs to the app that asked for it. One with other values stays itself."""
-        known = self.named_secrets.get((environment, name)) if name else None
-        secret = _Secret(new_id("st") if known is None else known.id, values)
+        """Store a secret. Without a name it belongs to the requesting app; a changed named one keeps its id."""
+        existing = self.named_secrets.get((environment, name)) if name else None
+        secret = _Secret(new_id("st") if existing is None else existing.id, values)
         self.secrets[secret.id] = values
         if name:
             self.named_secrets[environment, name] = secret
@@ -446,7 +445,7 @@ def _page(app: App) -> str:
 
 
 def _varied(live: Definition, options: api_pb2.FunctionOptions) -> api_pb2.FunctionData:
-    """A definition with the options of `with_options`: only what is set there changes."""
+    """Return a definition with the options of `with_options`; unset options keep their value."""
     data = api_pb2.FunctionData()
     data.CopyFrom(live.data)
     if options.resources.HasField("gpu_config"):
@@ -466,7 +465,7 @@ def _varied(live: Definition, options: api_pb2.FunctionOptions) -> api_pb2.Funct
 
 
 def _copy(data: api_pb2.FunctionData, name: str, value: object) -> None:
-    """Set a field of `data` to a value of the same field of a Function."""
+    """Set a field of `data` from the same field of a Function."""
     source = api_pb2.Function()
     holder = getattr(source, name)
     if hasattr(holder, "CopyFrom"):

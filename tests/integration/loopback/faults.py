@@ -1,4 +1,4 @@
-"""Faults that a test scripts: refused, slow, stuck and lost answers. Thread-safe; knows requests, not their meaning."""
+"""Scripted faults: refused, slow, stuck and lost answers. Thread-safe; independent of the RPCs' meaning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Faults:
     """The scripted faults, used up in the order in which they were set.
 
     `rpc` is the name of a request ("FunctionGet") or "*"; `side` limits a fault to requests of clients or of
-    containers, `where` to the requests for which it answers true; `times` is how often it strikes.
+    containers, `where` to the requests for which it returns true; `times` is the number of affected requests.
     """
 
     def __init__(self) -> None:
@@ -72,17 +72,17 @@ class Faults:
         side: Side | None = None,
         where: Where | None = None,
     ) -> None:
-        """Handle the request only after some seconds."""
+        """Handle the request after a delay in seconds."""
         self._add(_Fault(rpc, side, where, times, seconds=seconds))
 
     def hang(
         self, rpc: str, times: float = math.inf, *, side: Side | None = None, where: Where | None = None
     ) -> None:
-        """Never answer, until `clear` or until the caller gives up."""
+        """Do not answer until `clear` is called or the caller gives up."""
         self._add(_Fault(rpc, side, where, times, seconds=math.inf))
 
     def lose_reply(self, rpc: str, times: float = 1, *, side: Side | None = None, where: Where | None = None) -> None:
-        """Handle the request, then answer UNAVAILABLE: the caller cannot know that it was done."""
+        """Handle the request, then answer UNAVAILABLE, so that the caller cannot know that it was handled."""
         self._add(
             _Fault(
                 rpc, side, where, times, status=Status.UNAVAILABLE, message="scripted lost reply", loses_reply=True
@@ -90,17 +90,17 @@ class Faults:
         )
 
     def lose_outputs(self, times: int = 1) -> None:
-        """Acknowledge the next outputs that a container reports, and forget them."""
+        """Acknowledge the next outputs that a container reports, and discard them."""
         with self._lock:
             self._lost_outputs += times
 
     def fail_image_build(self, reason: str, log: tuple[str, ...] = ()) -> None:
-        """Let images fail to build, cached or not, after they streamed `log`, until `clear`."""
+        """Let image builds fail, cached or not, after they streamed `log`, until `clear`."""
         with self._lock:
             self._build_failure = (reason, log)
 
     def clear(self) -> None:
-        """Forget every fault; requests that hang are handled now."""
+        """Remove every fault; hanging requests are handled now."""
         with self._lock:
             self._faults.clear()
             self._lost_outputs = 0
@@ -109,7 +109,7 @@ class Faults:
                 loop.call_soon_threadsafe(released.set)
 
     async def strike(self, rpc: str, side: Side, request: Message) -> GRPCError | None:
-        """Apply the faults that concern a request: wait, raise, or give the error that must hide its reply."""
+        """Apply the matching faults to a request: wait, raise, or return the error that replaces its reply."""
         hidden: GRPCError | None = None
         for fault in self._take(rpc, side, request):
             await self._wait(fault.seconds)
@@ -122,7 +122,7 @@ class Faults:
         return hidden
 
     def takes_output(self) -> bool:
-        """Whether the output that just came in is to be lost."""
+        """Return whether to discard the output that just arrived."""
         with self._lock:
             lost = self._lost_outputs > 0
             self._lost_outputs -= lost
@@ -130,7 +130,7 @@ class Faults:
 
     @property
     def build_failure(self) -> tuple[str, tuple[str, ...]] | None:
-        """The reason and the log of the builds that must fail."""
+        """Return the reason and the log for failing image builds."""
         with self._lock:
             return self._build_failure
 
@@ -139,16 +139,16 @@ class Faults:
             self._faults.append(fault)
 
     def _take(self, rpc: str, side: Side, request: Message) -> list[_Fault]:
-        taken: list[_Fault] = []
+        matching: list[_Fault] = []
         with self._lock:
             for fault in self._faults:
                 if not fault.concerns(rpc, side, request):
                     continue
                 fault.remaining -= 1
-                taken.append(fault)
+                matching.append(fault)
                 if fault.status is not None or math.isinf(fault.seconds):
                     break
-        return taken
+        return matching
 
     async def _wait(self, seconds: float) -> None:
         if not seconds:

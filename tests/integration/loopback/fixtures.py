@@ -1,4 +1,4 @@
-"""The plane for pytest: a conftest imports the fixtures from here."""
+"""The pytest fixtures of the plane; import them in a conftest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackPlane]:
-    """One plane for the whole run. Deploy through it once; a test that calls takes `plane`."""
+    """One plane for the whole run. Deploy through it once; tests that make calls use `plane`."""
     if sys.platform != "linux":
         pytest.skip("the loopback plane runs containers as Linux processes")
     from tests.integration.loopback.plane import LoopbackPlane
@@ -27,21 +27,21 @@ def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackP
 
 @pytest.fixture(scope="module")
 def plane_of_file(shared_plane: LoopbackPlane) -> Iterator[LoopbackPlane]:
-    """The plane of the run; the tests of the next file find none of its containers among their child processes."""
+    """The shared plane; its containers end after each file, so that they are not child processes of the next one."""
     yield shared_plane
     shared_plane.end_containers()
 
 
 @pytest.fixture
 def plane(plane_of_file: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackPlane]:
-    """The plane of the run, as `fresh` makes it."""
+    """The shared plane, reset by `fresh`."""
     with fresh(plane_of_file, monkeypatch):
         yield plane_of_file
 
 
 @contextmanager
 def fresh(plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take faults and records of other tests away from `plane`, and let modal's own settings point at it."""
+    """Remove faults and records of other tests from `plane`, and point modal's settings at it."""
     for name, value in plane.environment().items():
         monkeypatch.setenv(name, value)
     forget_client()
@@ -53,7 +53,7 @@ def fresh(plane: LoopbackPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def forget_client() -> None:
-    """Close the client that modal keeps for the process, so that the next use reads the settings again."""
+    """Close modal's process-wide client, so that the next use reads the settings again."""
     from modal._utils.async_utils import synchronizer
     from modal.client import _Client
     from tests.integration.loopback.plane import close_client

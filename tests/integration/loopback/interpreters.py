@@ -1,4 +1,4 @@
-"""A Python for containers that has only what an image would install, linked from the one that runs the tests."""
+"""A Python for containers with only the packages of an image, linked from the Python of the tests."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from packaging.requirements import Requirement
 
 
 def only_packages(folder: Path, names: Iterable[str]) -> Path:
-    """Make a virtual environment with some installed packages and what they require, and nothing else.
+    """Make a virtual environment with only some installed packages and their requirements.
 
     Args:
-        folder: Where to make it.
-        names: Distributions, as pip names them. They must be installed here, and not in editable form. One build of
-            OpenCV stands in for the other: they are the same module.
+        folder: Its folder.
+        names: Distributions, as pip names them. They must be installed, but not in editable form. One build of OpenCV
+            replaces the other, because they are the same module.
 
     Returns:
-        Its interpreter.
+        The interpreter of the environment.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    for found in _closure(names):
-        for top in {file.parts[0] for file in found.files or [] if file.parts[0] not in {"..", "__pycache__"}}:
+    for installed in _closure(names):
+        for top in {file.parts[0] for file in installed.files or [] if file.parts[0] not in {"..", "__pycache__"}}:
             link = site / top
             if not link.exists():
-                link.symlink_to(Path(str(found.locate_file(top))))
+                link.symlink_to(Path(str(installed.locate_file(top))))
     return folder / "bin" / "python"
 
 
 def _closure(names: Iterable[str]) -> list[Distribution]:
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     waiting = list(names)
     while waiting:
         requirement = Requirement(waiting.pop())
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if name in found:
+        if name in distributions:
             continue
-        found[name] = _installed(name)
-        for text in found[name].requires or []:
+        distributions[name] = _installed(name)
+        for text in distributions[name].requires or []:
             marker = Requirement(text).marker
             if marker is None or marker.evaluate({"extra": ""}):
                 waiting.append(text)
-    return list(found.values())
+    return list(distributions.values())
 
 
 def _installed(name: str) -> Distribution:

@@ -1,4 +1,4 @@
-"""What the plane remembers: apps, functions, calls, inputs and containers. Plain data, no behaviour of its own."""
+"""The data model of the plane: apps, functions, calls, inputs and containers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from modal_proto import api_pb2
 from .changes import Changes
 
 _numbers = itertools.count(1)
-# Containers are found, and killed, by their ids: those of another run on this machine must not be the same.
+# Containers are found, and killed, by their ids, which must differ from those of another run on this machine.
 _run = secrets.token_hex(4)
 
 
 def new_id(prefix: str) -> str:
-    """An id of Modal's form: a two-letter prefix, a dash and something unique."""
+    """Return an id in Modal's form: a two-letter prefix, a dash and a unique part."""
     return f"{prefix}-loopback{_run}{next(_numbers):08d}"
 
 
 @dataclass(slots=True, eq=False)
 class App:
-    """One app in one environment; `function_ids` holds what was published, by name."""
+    """One app in one environment; `function_ids` maps names to the published functions."""
 
     name: str
     environment: str
@@ -36,13 +36,13 @@ class App:
     tags: dict[str, str] = field(default_factory=dict)
     deployment_tag: str = ""
     deployments: int = 0
-    # What each deployment published, by version: ids of functions by name, ids of definitions by function.
+    # Published versions: ids of functions by name, ids of definitions by function.
     versions: dict[int, tuple[dict[str, str], dict[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class Definition:
-    """One version of a function, as FunctionPrecreate and FunctionCreate sent it."""
+    """One version of a function, as sent by FunctionPrecreate and FunctionCreate."""
 
     metadata: api_pb2.FunctionHandleMetadata
     data: api_pb2.FunctionData
@@ -50,13 +50,13 @@ class Definition:
 
     @property
     def proto(self) -> api_pb2.Function:
-        """The definition that a container runs: the first choice of GPU."""
+        """Return the definition that a container runs: the first choice of GPU."""
         return self.data.ranked_functions[0].function
 
 
 @dataclass(slots=True, eq=False)
 class Function:
-    """One function of an app. Its id outlives a redeploy; `live` is the version that was published last."""
+    """One function of an app. Its id survives a redeploy; `live` is the last published version."""
 
     app: App
     name: str
@@ -82,13 +82,13 @@ class Input:
 
     @property
     def token(self) -> str:
-        """What stands for Modal's signed input token."""
+        """Return a stand-in for Modal's signed input token."""
         return f"{self.id}:{self.retry_count}"
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One function call: its inputs, its outputs so far and what a generator has yielded."""
+    """One function call: its inputs, its outputs so far and the values that a generator has yielded."""
 
     function: Function
     invocation: int
@@ -104,7 +104,7 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """One process of the container runtime and the inputs it holds."""
+    """One process of the container runtime and its inputs."""
 
     function: Function
     definition: Definition
@@ -118,10 +118,10 @@ class Container:
     draining: bool = False
     ended: bool = False
     born_at: float = field(default_factory=time.time)
-    # What its inputs become when it ends: they run again in another container, or they get this result.
+    # The result of its inputs when it ends; None means that they run again in another container.
     hands_over: bool = False
     fate: api_pb2.GenericResult | None = None
-    # What the runtime itself reported when the function could not be loaded.
+    # The result reported by the runtime if the function could not be loaded.
     failure: api_pb2.GenericResult | None = None
 
     @property

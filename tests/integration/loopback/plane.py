@@ -1,4 +1,4 @@
-"""The plane as a test holds it: synchronous, in a thread of its own, usable from any event loop."""
+"""The plane for tests: synchronous, in a separate thread, usable from any event loop."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class LoopbackPlane:
     """Modal's control plane on 127.0.0.1 for the real client, command line and container runtime.
 
     Args:
-        folder: Where containers keep their files and their output.
-        container_python: The interpreter of the containers; it must have modal and what the image would install.
-        container_limit: Containers at once, over all functions.
-        grace_seconds: How long a body may go on after it was cancelled or timed out, before its container is killed.
+        folder: The folder for the files and the output of the containers.
+        container_python: The interpreter of the containers; it must have modal and the packages of the image.
+        container_limit: The maximum of running containers of all functions.
+        grace_seconds: Time between the cancellation or timeout of a body and the kill of its container.
         environments: The names of the environments that exist.
     """
 
@@ -100,7 +100,7 @@ class LoopbackPlane:
     # How to reach it.
 
     def environment(self, *, token_id: str = TOKEN_ID, token_secret: str = TOKEN_SECRET) -> dict[str, str]:
-        """The variables that point a process at this plane, and away from everything of the person who runs it."""
+        """Return the variables that point a process at this plane and hide the user's own Modal settings."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         return {
@@ -115,7 +115,7 @@ class LoopbackPlane:
         }
 
     def client(self, *, token_id: str = TOKEN_ID, token_secret: str = TOKEN_SECRET) -> modal.Client:
-        """A client of its own, open, whatever the process-wide one is; the plane closes it.
+        """Return a new, open client, independent of the process-wide one; the plane closes it.
 
         Call this outside an event loop: opening blocks.
         """
@@ -124,42 +124,42 @@ class LoopbackPlane:
         self._clients.append(client)
         return client
 
-    # What was asked and what is there.
+    # Requests and state.
 
     @property
     def requests(self) -> list[Recorded]:
-        """Every request of a client so far, as (name of the RPC, message)."""
+        """Return every request of a client so far, as (name of the RPC, message)."""
         return list(self._wire.requests)
 
     def count(self, rpc: str, *, side: Literal["client", "container"] = "client") -> int:
-        """How often an RPC was asked for."""
+        """Return how often an RPC was requested."""
         recorded = self._wire.requests if side == "client" else self._wire.container_requests
         return sum(request.rpc == rpc for request in list(recorded))
 
     def take_errors(self) -> list[str]:
-        """Tracebacks of the plane itself since the last look; a test that leaves one has found a bug of the plane."""
+        """Return and clear the tracebacks of the plane itself; each one is a bug of the plane."""
         errors = [*self._wire.errors, *self._containers.errors]
         self._wire.errors.clear()
         self._containers.errors.clear()
         return errors
 
     def functions(self, app: str, environment: str = "main") -> dict[str, DeployedFunction]:
-        """The published functions of a deployed app, by name; empty if nothing serves under that name."""
+        """Return the published functions of a deployed app by name; empty if the app is not deployed."""
 
         async def look() -> dict[str, DeployedFunction]:
-            found = self._deployments.deployed(app, environment)
-            ids = found.function_ids if found else {}
+            app_state = self._deployments.deployed(app, environment)
+            ids = app_state.function_ids if app_state else {}
             functions = {name: self._deployments.functions[function_id] for name, function_id in ids.items()}
             return {name: DeployedFunction.of(one, self._deployments) for name, one in functions.items()}
 
         return self._run(look)
 
     def app_tags(self, app: str, environment: str = "main") -> dict[str, str]:
-        """The tags of a deployed app."""
-        return self._run(lambda: self._with_app(app, environment, lambda found: dict(found.tags)))
+        """Return the tags of a deployed app."""
+        return self._run(lambda: self._with_app(app, environment, lambda deployed_app: dict(deployed_app.tags)))
 
     def queue_lengths(self, name: str, environment: str = "main") -> dict[str, int]:
-        """Items by partition of a named queue, without the empty partitions."""
+        """Return the number of items by partition of a named queue, without the empty partitions."""
 
         async def look() -> dict[str, int]:
             return self._queues.lengths(name, environment)
@@ -167,7 +167,7 @@ class LoopbackPlane:
         return self._run(look)
 
     def containers(self, function: str | None = None) -> list[RunningContainer]:
-        """The containers that run now, of one function or of all."""
+        """Return the running containers, of one function or of all."""
 
         async def look() -> list[RunningContainer]:
             running = self._containers.running.values()
@@ -176,37 +176,37 @@ class LoopbackPlane:
         return self._run(look)
 
     def started_containers(self) -> int:
-        """How many containers were ever started here."""
+        """Return how many containers have been started in total."""
         folder = self.folder / "containers"
         return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
 
     def processes(self) -> list[int]:
-        """Every process of every container that ever ran here and is still alive."""
+        """Return every living process of every container that was ever started."""
         folder = self.folder / "containers"
         ids = [path.name for path in folder.iterdir()] if folder.exists() else []
         return [pid for task_id in ids for pid in processes_of(task_id)]
 
     def temporary_files(self) -> list[Path]:
-        """What lies in the places for temporary files of the containers that run now."""
+        """Return the temporary files of the running containers."""
         folders = [container.folder / "tmp" for container in self.containers()]
         return [path for folder in folders if folder.exists() for path in folder.iterdir()]
 
     def logs(self) -> str:
-        """What the containers printed, for a person who wonders why a test failed."""
+        """Return the output of the containers, to debug a failed test."""
         files = sorted((self.folder / "containers").glob("*/std*"))
         shown = [(path, path.read_text(errors="replace")) for path in files]
         return "\n".join(f"== {path.parent.name} {path.name}\n{text}" for path, text in shown if text)
 
-    # What a test sets.
+    # Settings for a test.
 
     @property
     def container_environment(self) -> dict[str, str]:
-        """Variables that every later container gets on top of its own; change it in place."""
+        """Additional variables for every later container; change it in place."""
         return self._containers.variables
 
     @property
     def billing_rates(self) -> dict[str, str]:
-        """What the workspace pays an hour, by Modal's names; change it in place."""
+        """The workspace's dollars per hour, by Modal's names; change it in place."""
         return self._deployments.billing_rates
 
     def create_secret(self, name: str, values: dict[str, str], environment: str = "main") -> None:
@@ -226,21 +226,21 @@ class LoopbackPlane:
         self._run(remove)
 
     def stop_app(self, name: str, environment: str = "main") -> None:
-        """Stop an app: it is not found any more, and its calls are terminated."""
+        """Stop an app: it is no longer found, and its calls are terminated."""
         self._run(lambda: self._with_app(name, environment, self._deployments.stop))
 
     def stop_and_redeploy(self, name: str, environment: str = "main") -> None:
-        """Stop an app and deploy the same again, so that every id that a handle keeps is stale."""
+        """Stop an app and deploy the same again, so that every id in a handle is stale."""
         self._run(lambda: self._with_app(name, environment, self._deployments.renew))
 
     def pass_time(self, seconds: float) -> None:
-        """Let queue partitions grow older."""
+        """Advance the clock that expires queue partitions."""
         self._queues.passed_seconds += seconds
 
-    # What happens to containers and outputs.
+    # Faults of containers and outputs.
 
     def preempt(self, of: str) -> None:
-        """Take the container of a call (or of a function, by name) away; its inputs run again in another one."""
+        """Preempt the container of a call (or of a function, by name); its inputs run again in another one."""
         self._end(of, None)
 
     def kill_container(self, of: str, *, out_of_memory: bool = False) -> None:
@@ -251,7 +251,7 @@ class LoopbackPlane:
         self._end(of, api_pb2.GenericResult(status=status, exception=why))
 
     def expire_outputs(self, call_id: str) -> None:
-        """Forget the outputs of a call, as Modal does after seven days."""
+        """Discard the outputs of a call, as Modal does after seven days."""
 
         async def expire() -> None:
             call = self._calls.calls[call_id]
@@ -263,23 +263,23 @@ class LoopbackPlane:
         self._run(expire)
 
     def wait_for(self, look: Callable[[], T], timeout: float = 30.0) -> T:
-        """Wait in this thread until `look` gives something true; it is asked after each request and change.
+        """Wait until `look` returns something true, and return it; `look` is called after each request and change.
 
         Raises:
-            TimeoutError: It stayed false.
+            TimeoutError: `look` returned nothing true in time.
         """
         deadline = time.monotonic() + timeout
         while True:
             changes = self._changes
-            # Not under the lock: a look may ask the plane's own thread, which takes the lock to tell of a change.
-            if found := look():
-                return found
+            # Not under the lock, because a look may use the plane's thread, which takes the lock to report a change.
+            if result := look():
+                return result
             with self._change:
                 if not self._change.wait_for(lambda: self._changes != changes, deadline - time.monotonic()):  # noqa: B023
                     raise TimeoutError(f"nothing came within {timeout} s\n{self.logs()}")
 
     def reset(self) -> None:
-        """Forget faults, records and leftovers of a former test: its containers end; what is deployed stays."""
+        """Remove faults, records and remains of an earlier test and end its containers; deployments stay."""
         self.faults.clear()
         self._containers.variables.clear()
         self._run(self._end_everything)
@@ -287,7 +287,7 @@ class LoopbackPlane:
         self._wire.container_requests.clear()
 
     def restart(self, away_seconds: float) -> None:
-        """Break every connection and answer nobody for a while, as Modal does when it is down; nothing is forgotten."""
+        """Break every connection and refuse new ones for a while, as in a Modal outage; no state is lost."""
 
         async def again() -> None:
             await self._wire.stop(cut=True)
@@ -298,7 +298,7 @@ class LoopbackPlane:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop the plane as SIGSTOP stops a process: connections stay open, nothing is read and nothing answered."""
+        """Stop the plane like SIGSTOP: connections stay open, but nothing is read or answered."""
         stopped, thawed = threading.Event(), threading.Event()
 
         def stop() -> None:
@@ -313,7 +313,7 @@ class LoopbackPlane:
             thawed.set()
 
     def end_containers(self) -> None:
-        """End the containers that nobody uses, and return when they have."""
+        """End the idle containers, and return when they have ended."""
 
         async def end() -> None:
             for container in list(self._containers.running.values()):
@@ -322,7 +322,7 @@ class LoopbackPlane:
         self._run(end)
         self.wait_for(lambda: not self.containers())
 
-    # How it runs.
+    # Internals.
 
     async def _start(self) -> str:
         await self._blobs.start()
@@ -332,15 +332,15 @@ class LoopbackPlane:
         await self._containers.close()
         await self._wire.stop()
         await self._blobs.stop()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        remaining = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
     async def _end_everything(self) -> None:
         busy = [one for one in self._containers.running.values() if one.inputs or not one.ready]
-        for given in list(self._calls.inputs.values()):
-            self._calls.cancel(given)
+        for call_input in list(self._calls.inputs.values()):
+            self._calls.cancel(call_input)
         for container in busy:
             self._containers.end(container, None)
         self._calls.inputs.clear()
@@ -348,7 +348,7 @@ class LoopbackPlane:
     def _end(self, of: str, fate: api_pb2.GenericResult | None) -> None:
         def holding() -> Container | None:
             for one in list(self._containers.running.values()):
-                calls = {given.call.id for given in list(one.inputs.values())}
+                calls = {call_input.call.id for call_input in list(one.inputs.values())}
                 if one.inputs and not one.draining and of in {one.function.name, one.id, *calls}:
                     return one
             return None

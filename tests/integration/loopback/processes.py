@@ -1,4 +1,4 @@
-"""The container as a process of this machine: its files, its environment, its end. Linux only."""
+"""A container as a local process: its files, its environment, its termination. Linux only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .wire import TASK_HEADER
 
 # Modal mounts sources under /root and starts there.
 SOURCE_FOLDER = "root"
-# The runtime asks for cancellations in a long poll; a short one bounds the pause between two of them.
+# The runtime asks for cancellations in a long poll; a short one limits the delay between two of them.
 HEARTBEAT_SECONDS = 5.0
 
 
 def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[str, bytes]) -> Path:
-    """Write mounted files below `root`, once, and give the folder that stands for /root."""
+    """Write mounted files below `root`, once, and return the folder that represents /root."""
     source = root / SOURCE_FOLDER
     if not source.exists():
         source.mkdir(parents=True)
@@ -31,7 +31,7 @@ def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[s
 
 
 def container_environment(url: str, task_id: str, environment: str, arguments: Path, source: Path) -> dict[str, str]:
-    """What the container runtime needs, and nothing of the environment that the tests run in but their mark."""
+    """Return the variables for the container runtime, with only the mark from the environment of the tests."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(arguments.parent),
@@ -52,23 +52,23 @@ def container_environment(url: str, task_id: str, environment: str, arguments: P
 
 
 def processes_of(task_id: str) -> list[int]:
-    """The living processes of a container, those in sessions of their own included."""
-    wanted = f"MODAL_TASK_ID={task_id}".encode()
-    found = []
+    """Return the living processes of a container, including those in other sessions."""
+    marker = f"MODAL_TASK_ID={task_id}".encode()
+    pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
-            continue  # It ended meanwhile, or belongs to somebody else.
-        if wanted in variables:
-            found.append(int(folder.name))
-    return found
+            continue  # It ended meanwhile, or belongs to another user.
+        if marker in variables:
+            pids.append(int(folder.name))
+    return pids
 
 
 def kill_all(task_id: str) -> None:
-    """End every process of a container, as the end of a real one does."""
+    """Kill every process of a container, as the end of a real one does."""
     for pid in processes_of(task_id):
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Modal's queues: named, in partitions, with a time to live; values are opaque bytes."""
+"""Modal's queues: named, with partitions and a time to live; values are opaque bytes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Queues:
     deployments: Deployments
     queues: dict[str, _Queue] = field(default_factory=dict)
     named: dict[tuple[str, str], str] = field(default_factory=dict)
-    # What a test adds to the clock that partitions expire by.
+    # Set by tests: seconds added to the clock that expires partitions.
     passed_seconds: float = 0.0
 
     def lengths(self, name: str, environment: str) -> dict[str, int]:
-        """Items by partition of a named queue; empty partitions are left out."""
+        """Return the number of items by partition of a named queue; empty partitions are left out."""
         queue_id = self.named.get((environment, name))
         if queue_id is None:
             return {}
@@ -56,12 +56,12 @@ class Queues:
         if not name:
             return self._described(self._create(""))
         key = (self.deployments.environment(request.environment_name), name)
-        wanted = request.object_creation_type
+        creation_type = request.object_creation_type
         if key not in self.named:
-            if wanted == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
+            if creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
                 raise GRPCError(Status.NOT_FOUND, f"Queue '{name}' not found in environment '{key[0]}'")
             self.named[key] = self._create(name)
-        elif wanted == api_pb2.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
+        elif creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
             raise GRPCError(Status.ALREADY_EXISTS, f"Queue '{name}' exists")
         return self._described(self.named[key])
 
@@ -109,14 +109,14 @@ class Queues:
 
     async def queue_next_items(self, request: api_pb2.QueueNextItemsRequest) -> api_pb2.QueueNextItemsResponse:
         queue = self._live(request.queue_id)
-        seen = int(request.last_entry_id or 0)
+        last_entry = int(request.last_entry_id or 0)
 
         def look() -> list[api_pb2.QueueItem]:
             partition = queue.partitions.get(request.partition_key, _Partition())
             return [
                 api_pb2.QueueItem(value=value, entry_id=str(entry))
                 for entry, value in partition.items
-                if entry > seen
+                if entry > last_entry
             ]
 
         return api_pb2.QueueNextItemsResponse(items=await queue.changes.until(look, request.item_poll_timeout))

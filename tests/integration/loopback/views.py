@@ -1,4 +1,4 @@
-"""What a test reads: a deployed function and a container, in plain Python values."""
+"""The views that a test reads: a deployed function and a container, as plain Python values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .model import Container, Function
 
 @dataclass(frozen=True, slots=True)
 class DeployedFunction:
-    """One published function as the control plane holds it; `None` and empty mean "not stated"."""
+    """One published function as stored by the control plane; `None` and empty mean "not stated"."""
 
     name: str
     function_id: str
@@ -74,7 +74,7 @@ class DeployedFunction:
 
 @dataclass(frozen=True, slots=True)
 class RunningContainer:
-    """A container process and the calls whose inputs it holds."""
+    """A container process and the calls whose inputs it runs."""
 
     task_id: str
     function: str
@@ -84,9 +84,9 @@ class RunningContainer:
 
     @classmethod
     def of(cls, container: Container) -> RunningContainer:
-        """Describe a container as it is now."""
+        """Describe the present state of a container."""
         process = container.process
-        call_ids = tuple(given.call.id for given in container.inputs.values())
+        call_ids = tuple(call_input.call.id for call_input in container.inputs.values())
         return cls(
             container.id, container.function.name, process.pid if process else None, call_ids, container.folder
         )

@@ -1,4 +1,4 @@
-"""The gRPC server: who may call, what was asked, and which method answers. Knows no RPC by name."""
+"""The gRPC server: authentication, request log and dispatch by the name of the RPC."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Recorded(NamedTuple):
     request: Message
 
 
-# The task whose container sent the request that is being answered; empty for a client.
+# The task whose container sent the current request; empty for a client.
 calling_task: ContextVar[str] = ContextVar("calling_task", default="")
 
 
 class Wire:
-    """Serves every RPC of Modal's API with the methods of `services` that have its name in snake case.
+    """Serve every RPC of Modal's API with the method of `services` that has its name in snake case.
 
     A method takes the request and returns the reply; an async generator streams replies.
     """
@@ -49,20 +49,20 @@ class Wire:
         self._services = services
         self._tokens = tokens
         self._faults = faults
-        # A client repeats a request whose answer it missed under the same key: it is done once only.
+        # A client repeats a request with the same key if the answer was lost; it is executed only once.
         self._replies: dict[tuple[str, str], asyncio.Task[Message]] = {}
         self._server: _Server | None = None
 
     async def start(self, port: int = 0) -> int:
         """Listen on a port of this machine, by default a free one, and return it."""
-        # The server belongs to the loop in which it is made.
+        # The server belongs to the loop in which it is created.
         self._server = _Server([self], status_details_codec=custom_detail_codec)
         await self._server.start("127.0.0.1", port)
         (socket,) = self._server._server.sockets
         return socket.getsockname()[1]
 
     async def stop(self, *, cut: bool = False) -> None:
-        """Listen no more; `cut` breaks the open connections as well, as the death of a real one does."""
+        """Stop listening; `cut` also breaks the open connections, as a crash does."""
         if self._server is None:
             return
         if cut:
@@ -82,7 +82,9 @@ class Wire:
 
     def _handler(self, rpc: str) -> Callable[..., Awaitable[None]]:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower()
-        method = next((found for service in self._services if (found := getattr(service, name, None))), None)
+        method = next(
+            (service_method for service in self._services if (service_method := getattr(service, name, None))), None
+        )
 
         async def handle(_served: object, stream: grpclib.server.Stream[Any, Any]) -> None:
             request = await stream.recv_message()
@@ -106,7 +108,7 @@ class Wire:
             except GRPCError:
                 raise
             except Exception as error:
-                # A bug of the plane must not pass as a fault of the code under test.
+                # A bug of the plane must not look like a fault of the tested code.
                 self.errors.append(traceback.format_exc())
                 raise GRPCError(Status.INTERNAL, f"loopback plane: {error!r}") from error
             if hidden is not None:
@@ -125,7 +127,7 @@ class Wire:
         try:
             return await task
         except BaseException:
-            # Nothing was done: a queue was full, or the sender gave up before the answer.
+            # The request had no effect: a queue was full, or the sender gave up before the answer.
             self._replies.pop((rpc, key), None)
             raise
 

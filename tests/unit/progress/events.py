@@ -1,4 +1,4 @@
-"""The events of a job as a backend gives them to its listeners, sent by a test."""
+"""Send job events to listeners, as a backend does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reel_modal.progress import ProgressEvent
 
 
 class Events:
-    """Events of a job, for any number of listeners: the past at once, the rest as it comes."""
+    """Events of a job for any number of listeners: past events at once, later ones as they are sent."""
 
     def __init__(self, past: Sequence[ProgressEvent] = ()) -> None:
         self._past = list(past)

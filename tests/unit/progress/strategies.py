@@ -1,4 +1,4 @@
-"""Any plan, curve, clock and course of events, and what must hold of every stream of updates."""
+"""Strategies for plans, curves, clocks and event sequences, and the invariants of every stream of updates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ durations = st.floats(0, 1e4) | st.sampled_from([0.0, 5e-324, 1e-9, 0.5, 5.0, 30
 spreads = st.floats(-1, 5) | st.just(math.inf)
 percents = st.floats(0, 99.9) | st.integers(0, 99).map(float)
 readings = st.floats(-1e6, 1e6) | st.integers(0, 100).map(float)
-"""Of a clock that may jump, back and forth."""
+"""Readings of a clock that may jump in both directions."""
 
 curves: st.SearchStrategy[Curve] = st.sampled_from(
     [
@@ -36,7 +36,7 @@ curves: st.SearchStrategy[Curve] = st.sampled_from(
         lambda elapsed, _expected, _spread: 1 / (1 + elapsed),
     ]
 ) | st.builds(lambda share: lambda _elapsed, _expected, _spread: share, st.floats())
-"""Ours, and any nonsense that a caller may write."""
+"""The library's curves, and invalid ones that a caller may write."""
 
 
 @st.composite
@@ -78,12 +78,12 @@ any_event = st.builds(
     sequence=st.integers(-2, 200),
     attempt=st.integers(0, 4),
 )
-"""Including what no sane function sends."""
+"""Including events that no correct function sends."""
 
 
 @st.composite
 def courses(draw: st.DrawFn) -> list[ProgressEvent]:
-    """The events of a job of one or several tries, as they were sent."""
+    """Draw the events of a job with one or several attempts, in the order sent."""
     events = []
     for attempt in range(1, draw(st.integers(1, 3)) + 1):
         elapsed, sequence = 0.0, 0
@@ -99,17 +99,19 @@ def courses(draw: st.DrawFn) -> list[ProgressEvent]:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> list[ProgressEvent]:
-    """The events as they arrive: some lost, some twice, some late, some that no sane function sends."""
-    heard = [event for event in draw(courses()) for _ in range(draw(st.sampled_from([1, 1, 1, 0, 2])))]
-    for _ in range(draw(st.integers(0, 4)) if heard else 0):
-        heard.insert(draw(st.integers(0, len(heard) - 1)), heard.pop(draw(st.integers(0, len(heard) - 1))))
+    """Draw the events as they arrive: some lost, duplicated, late or invalid."""
+    delivered = [event for event in draw(courses()) for _ in range(draw(st.sampled_from([1, 1, 1, 0, 2])))]
+    for _ in range(draw(st.integers(0, 4)) if delivered else 0):
+        delivered.insert(
+            draw(st.integers(0, len(delivered) - 1)), delivered.pop(draw(st.integers(0, len(delivered) - 1)))
+        )
     for event in draw(st.lists(any_event, max_size=4)):
-        heard.insert(draw(st.integers(0, len(heard))), event)
-    return heard
+        delivered.insert(draw(st.integers(0, len(delivered))), event)
+    return delivered
 
 
 class JumpyClock:
-    """A clock whose readings are given, one a look; its sleeps last one turn of the event loop."""
+    """A clock with given readings, one per call; its sleeps last one iteration of the event loop."""
 
     def __init__(self, readings: Sequence[float]) -> None:
         self._readings = list(readings)
@@ -126,7 +128,7 @@ class JumpyClock:
 
 
 def check(updates: Sequence[ProgressUpdate], plan: ProgressPlan, *, ended: bool) -> None:
-    """Assert what must hold of every stream, from its first update on."""
+    """Assert the invariants of every stream, from its first update on."""
     assert updates[0].sequence == 1
     for before, after in pairwise(updates):
         assert after.progress >= before.progress

@@ -1,4 +1,4 @@
-"""How far the bars are from the truth, by the same traces as the table in the documentation."""
+"""Accuracy of the progress bars, measured with the traces of the table in the documentation."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ def rows() -> list[str]:
 
 
 def figures(row: str) -> list[float]:
-    """Error, its ratios to the first row's over all jobs, the published and the made ones, stand-still, cap, back."""
+    """Parse a row: error, ratios to the first row's error (all, published and generated jobs), stand-still, cap,
+    steps back."""
     return [float(cell) for cell in row.split("|")[2:-1]]
 
 
-def test_the_documentation_says_what_is_measured(rows: list[str]) -> None:
+def test_documentation_table_equals_measured_accuracy(rows: list[str]) -> None:
     assert "\n".join(rows) in DOCUMENTED.read_text(encoding="utf-8")
 
 
-def test_no_bar_goes_back_or_stands_still(rows: list[str]) -> None:
+def test_bars_never_go_back_or_stand_still(rows: list[str]) -> None:
     first, *ours = map(figures, rows[2:])
     assert first[4] > 60
     assert all(row[4] <= 3 for row in ours)
     assert all(row[6] == 0 for row in (first, *ours))
 
 
-def test_history_halves_the_error_and_events_quarter_it(rows: list[str]) -> None:
+def test_bars_with_history_halve_error_with_events_quarter_it(rows: list[str]) -> None:
     by_name = {row.split(" |")[0].removeprefix("| "): figures(row) for row in rows[2:]}
     assert by_name["ours, simulated by history"][1] <= 0.5
     for name in ("ours, measured, no history", "ours, measured, with history"):

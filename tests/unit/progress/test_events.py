@@ -1,4 +1,4 @@
-"""Events as they come over a queue."""
+"""Progress events read from a queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reel_modal import ProgressEvent, RequestError
 EVENT = ProgressEvent("render", 450, None, elapsed_seconds=10.0, sequence=7, attempt=2)
 
 
-def test_event_comes_back_from_its_fields() -> None:
+def test_event_parse_of_its_fields_is_equal() -> None:
     assert ProgressEvent.parse(asdict(EVENT)) == EVENT
     fields = asdict(EVENT)
     del fields["attempt"]
@@ -27,7 +27,7 @@ def test_event_comes_back_from_its_fields() -> None:
         *(("elapsed_seconds", float("nan")), ("elapsed_seconds", 10**400), ("sequence", None), ("attempt", [])),
     ],
 )
-def test_event_with_a_field_that_cannot_be_is_refused(name: str, value: Any) -> None:
+def test_event_with_invalid_field_is_refused(name: str, value: Any) -> None:
     with pytest.raises(RequestError) as caught:
         ProgressEvent.parse({**asdict(EVENT), name: value})
     assert caught.value.path == name

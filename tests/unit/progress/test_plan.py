@@ -1,4 +1,4 @@
-"""What a plan expects at any moment, and which plans are refused."""
+"""Expected progress of a plan at a given time, and plans that are refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.progress.strategies import curves, durations, plans, spreads
 
+from reel_modal._progress.plan import expected_remaining
 from reel_modal.errors import ConfigError
 from reel_modal.progress import Curve, PlannedPhase, ProgressPlan, WorkPhase, asymptotic, linear_with_cap
-from reel_modal.progress.plan import expected_remaining
 
 DEFAULT = ProgressPlan.default()
 moments = st.lists(st.floats(0, 1e5) | st.integers(0, 50).map(float), min_size=2, max_size=30).map(sorted)
@@ -30,23 +30,35 @@ moments = st.lists(st.floats(0, 1e5) | st.integers(0, 50).map(float), min_size=2
         (1e6, "processing", 87),
     ],
 )
-def test_the_default_plan_is_the_table_of_the_first_apps(seconds: float, phase: str, percent: float) -> None:
+def test_default_plan_equals_table_of_first_apps(seconds: float, phase: str, percent: float) -> None:
     row, shown = DEFAULT.at(seconds, linear_with_cap)
     assert (row.name, shown) == (phase, pytest.approx(percent))
 
 
-def test_the_default_plan_says_what_the_first_apps_said() -> None:
-    assert [(row.name, row.start, row.end, row.message) for row in (*DEFAULT.phases, DEFAULT.saving)] == [
+def test_default_plan_messages_name_no_location() -> None:
+    messages = [row.message for row in (*DEFAULT.phases, DEFAULT.saving)]
+    assert messages == [
+        "Sending the video...",
+        "Starting the renderer...",
+        "Processing the video...",
+        "Saving the result...",
+    ]
+    assert (DEFAULT.complete_message, DEFAULT.failed_message) == ("Done.", "The job failed.")
+
+
+def test_seed_plan_has_messages_of_first_apps() -> None:
+    seed = ProgressPlan.seed()
+    assert [(row.name, row.start, row.end, row.message) for row in (*seed.phases, seed.saving)] == [
         ("init", 5, 5, "Sending to cloud GPU..."),
         ("startup", 5, 30, "Starting cloud GPU..."),
         ("processing", 30, 90, "Processing video on GPU..."),
         ("saving", 95, 95, "Saving to library..."),
     ]
-    assert DEFAULT.complete_message == "Export complete!"
+    assert (seed.complete_message, seed.failed_message) == ("Export complete!", "Export failed.")
 
 
 @given(startup=durations, work=durations.filter(bool), curve=st.sampled_from([asymptotic, linear_with_cap]))
-def test_thirty_percent_is_where_the_startup_ends(startup: float, work: float, curve: Curve) -> None:
+def test_plan_from_benchmarks_startup_ends_at_thirty_percent(startup: float, work: float, curve: Curve) -> None:
     plan = ProgressPlan.from_benchmarks(startup_seconds=startup, processing_seconds=work)
     assert plan.at(startup, curve)[1] == 30
     assert plan.startup_seconds == startup
@@ -54,21 +66,19 @@ def test_thirty_percent_is_where_the_startup_ends(startup: float, work: float, c
 
 
 @given(plan=plans(), curve=st.sampled_from([asymptotic, linear_with_cap]), moments=moments)
-def test_it_only_goes_forward_and_stays_within_its_rows(
-    plan: ProgressPlan, curve: Curve, moments: list[float]
-) -> None:
+def test_plan_only_goes_forward_within_its_rows(plan: ProgressPlan, curve: Curve, moments: list[float]) -> None:
     shown = [plan.at(seconds, curve) for seconds in moments]
     assert all(row.start <= percent <= row.end for row, percent in shown)
     assert all(later >= earlier for (_, earlier), (_, later) in pairwise(shown))
 
 
 @given(plan=plans(), curve=curves, seconds=st.floats(0, 1e6))
-def test_no_curve_leads_out_of_its_row(plan: ProgressPlan, curve: Curve, seconds: float) -> None:
+def test_plan_any_curve_stays_within_its_row(plan: ProgressPlan, curve: Curve, seconds: float) -> None:
     row, percent = plan.at(seconds, curve)
     assert row.start <= percent <= row.end
 
 
-def test_rounding_does_not_lead_out_of_a_row() -> None:
+def test_plan_rounding_stays_within_its_row() -> None:
     low, high = 0.5540970476308771, 5.1925163661906035
     assert low + (high - low) > high
     plan = ProgressPlan(phases=(row(low, high),), saving=row(high, high), work=())
@@ -76,9 +86,7 @@ def test_rounding_does_not_lead_out_of_a_row() -> None:
 
 
 @given(expected=st.floats(0.01, 1e5), spread=st.floats(0.05, 2), share=st.floats(0, 20))
-def test_the_asymptotic_curve_never_stands_still_and_never_arrives(
-    expected: float, spread: float, share: float
-) -> None:
+def test_asymptotic_curve_never_stands_still_or_ends(expected: float, spread: float, share: float) -> None:
     now, later = share * expected, (share + 0.01) * expected
     assert 0 <= asymptotic(now, expected, spread) < 1
     if asymptotic(now, expected, spread) < 1 - 1e-12:
@@ -86,14 +94,14 @@ def test_the_asymptotic_curve_never_stands_still_and_never_arrives(
 
 
 @given(expected=st.floats(0.01, 1e5), spread=st.floats(0.05, 2), share=st.floats(0.01, 5))
-def test_its_speed_is_what_is_left_over_the_expected_rest(expected: float, spread: float, share: float) -> None:
+def test_asymptotic_speed_is_rest_over_expected_remaining(expected: float, spread: float, share: float) -> None:
     now, step = share * expected, 1e-6 * expected
     speed = (asymptotic(now + step, expected, spread) - asymptotic(now - step, expected, spread)) / (2 * step)
     due = (1 - asymptotic(now, expected, spread)) / expected_remaining(now, expected, spread)
     assert speed == pytest.approx(due, rel=1e-3, abs=1e-7 / expected)
 
 
-def test_what_is_late_stays_late() -> None:
+def test_expected_remaining_overdue_job_grows_with_elapsed_time() -> None:
     assert [expected_remaining(elapsed, 30, 0.5) for elapsed in (0, 10, 20, 30, 60)] == [30, 20, 10, 15, 30]
 
 
@@ -103,7 +111,7 @@ def test_what_is_late_stays_late() -> None:
     startup_spread=spreads,
     work_spread=spreads,
 )
-def test_percents_of_a_weighted_plan_are_shares_of_time(
+def test_weighted_plan_percents_are_shares_of_time(
     startup: float, seconds: list[float], startup_spread: float, work_spread: float
 ) -> None:
     plan = ProgressPlan.weighted(
@@ -133,10 +141,12 @@ def row(start: float = 0, end: float = 90, seconds: float = 1, **fields: float) 
         (0, 5, -1, 0.5, "-1 s"),
         (0, 5, math.nan, 0.5, "nan s"),
         (0, 5, math.inf, 0.5, "inf s"),
-        (0, 5, 1, math.nan, "no number as its spread"),
+        (0, 5, 1, math.nan, "must be a number"),
     ],
 )
-def test_an_impossible_row_is_refused(start: float, end: float, seconds: float, spread: float, words: str) -> None:
+def test_phase_with_invalid_figures_is_refused(
+    start: float, end: float, seconds: float, spread: float, words: str
+) -> None:
     with pytest.raises(ConfigError, match=f"phase 'row' .*{words}"):
         PlannedPhase("row", start, end, seconds, "...", spread)
 
@@ -146,18 +156,20 @@ def test_an_impossible_row_is_refused(start: float, end: float, seconds: float, 
     [
         ((), row(95, 95), "at least one phase"),
         ((row(seconds=0),), row(95, 95), "more than 0 s"),
-        ((row(0, 50), row(40, 90)), row(95, 95), "begins at 40 %, below the 50 %"),
-        ((row(0, 90),), row(80, 95), "begins at 80 %, below the 90 %"),
+        ((row(0, 50), row(40, 90)), row(95, 95), "starts at 40 %, below .*50 %"),
+        ((row(0, 90),), row(80, 95), "starts at 80 %, below .*90 %"),
         ((row(0, 100),), row(100, 100), "below 100 %"),
         ((row(0, 90),), row(100, 100), "below 100 %"),
     ],
 )
-def test_an_impossible_plan_is_refused(phases: tuple[PlannedPhase, ...], saving: PlannedPhase, words: str) -> None:
+def test_plan_with_invalid_phases_is_refused(
+    phases: tuple[PlannedPhase, ...], saving: PlannedPhase, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         ProgressPlan(phases=phases, saving=saving, work=())
 
 
-def test_figures_beyond_reason_are_refused() -> None:
+def test_plan_constructors_refuse_invalid_durations() -> None:
     with pytest.raises(ConfigError, match="'startup' is expected to take -5 s"):
         ProgressPlan.from_benchmarks(startup_seconds=-5, processing_seconds=30)
     with pytest.raises(ConfigError, match="more than 0 s"):
@@ -168,7 +180,7 @@ def test_figures_beyond_reason_are_refused() -> None:
         WorkPhase("render", math.nan)
 
 
-def test_sentences_can_be_said_in_another_language() -> None:
+def test_with_messages_replaces_messages_of_known_phases() -> None:
     plan = DEFAULT.with_messages(startup="Einen Moment...", saving="Gleich da...", render="Rechnet...")
     assert plan.at(1)[0].message == "Einen Moment..."
     assert plan.saving.message == "Gleich da..."

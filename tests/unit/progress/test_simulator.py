@@ -1,4 +1,4 @@
-"""The simulator plays the plan: at once, twice a second, forward only, and for as long as somebody asks."""
+"""The simulator follows the plan: one update at once, then two per second, only forward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reel_modal.progress import (
 
 
 @given(plan=plans(), curve=curves, readings=st.lists(readings, min_size=1, max_size=30))
-def test_whatever_the_clock_does_it_never_goes_back(plan: ProgressPlan, curve: Curve, readings: list[float]) -> None:
+def test_simulator_any_clock_never_goes_back(plan: ProgressPlan, curve: Curve, readings: list[float]) -> None:
     async def run() -> list[ProgressUpdate]:
         simulator = ProgressSimulator(plan, curve=curve, clock=JumpyClock(readings))
         return [await anext(simulator) for _ in readings]
@@ -37,7 +37,7 @@ def test_whatever_the_clock_does_it_never_goes_back(plan: ProgressPlan, curve: C
     assert {update.source for update in updates} == {"simulated"}
 
 
-async def play(seconds: float, **options: object) -> list[ProgressUpdate]:
+async def simulated_updates(seconds: float, **options: object) -> list[ProgressUpdate]:
     clock, seen = ManualClock(start=1000.0), list[ProgressUpdate]()
 
     async def watch() -> None:
@@ -51,9 +51,9 @@ async def play(seconds: float, **options: object) -> list[ProgressUpdate]:
     return seen
 
 
-async def test_the_curve_of_the_first_apps() -> None:
-    seen = await play(60, curve=linear_with_cap)
-    assert len(seen) == 121  # at once, then each half second
+async def test_simulator_linear_curve_equals_first_apps() -> None:
+    seen = await simulated_updates(60, curve=linear_with_cap)
+    assert len(seen) == 121  # at once, then every half second
     shown = {update.elapsed_seconds: (update.percent, update.phase) for update in seen}
     assert shown[0] == (5, "init")
     assert shown[0.5] == (7, "startup")
@@ -62,26 +62,26 @@ async def test_the_curve_of_the_first_apps() -> None:
     assert shown[33.5] == shown[60] == (87, "processing")
 
 
-async def test_the_default_curve_is_still_moving_long_after_the_expected_end() -> None:
-    seen = await play(600)
+async def test_simulator_default_curve_moves_long_after_expected_end() -> None:
+    seen = await simulated_updates(600)
     exact = [update.progress for update in seen]
     assert all(later > earlier for earlier, later in pairwise(exact))
     assert 87 < exact[-1] < 90
-    # What a page gets moves at least each three seconds, ten times later than the plan.
+    # The page's value changes at least every three seconds, up to ten times the planned duration.
     page = [update.to_dict()["progress_exact"] for update in seen if update.elapsed_seconds <= 350]
     assert all(later != earlier for earlier, later in zip(page, page[6:], strict=False))
 
 
-async def test_the_time_left_is_the_plans_and_nobodys_once_that_is_over() -> None:
-    left = {update.elapsed_seconds: update.eta_seconds for update in await play(36)}
+async def test_simulator_eta_follows_the_plan_then_is_none() -> None:
+    left = {update.elapsed_seconds: update.eta_seconds for update in await simulated_updates(36)}
     assert (left[0], left[5], left[34.5], left[35], left[36]) == (35, 30, 0.5, None, None)
 
 
-async def test_the_interval_is_the_callers() -> None:
-    assert len(await play(10, interval_seconds=2.0)) == 6
+async def test_simulator_interval_sets_update_rate() -> None:
+    assert len(await simulated_updates(10, interval_seconds=2.0)) == 6
 
 
-async def test_an_awaited_stop_ends_only_the_wait() -> None:
+async def test_simulator_cancelled_wait_does_not_end_the_stream() -> None:
     clock = ManualClock()
     simulator = ProgressSimulator(clock=clock, curve=asymptotic)
     await anext(simulator)
@@ -95,7 +95,7 @@ async def test_an_awaited_stop_ends_only_the_wait() -> None:
     assert (await waiting).sequence == 2
 
 
-async def test_nothing_runs_when_nobody_asks() -> None:
+async def test_simulator_without_listener_runs_no_task() -> None:
     simulator = ProgressSimulator()
     async for _ in simulator:
         break
@@ -103,12 +103,12 @@ async def test_nothing_runs_when_nobody_asks() -> None:
 
 
 @pytest.mark.parametrize("interval", [0, -1, math.nan, math.inf])
-def test_an_impossible_interval_is_refused(interval: float) -> None:
+def test_simulator_invalid_interval_is_refused(interval: float) -> None:
     with pytest.raises(ConfigError, match="interval_seconds"):
         ProgressSimulator(interval_seconds=interval)
 
 
-async def test_it_can_be_closed_like_any_stream() -> None:
+async def test_simulator_aclose_ends_the_stream() -> None:
     simulator = ProgressSimulator()
     async with aclosing(simulator):
         assert (await anext(simulator)).percent == 5

@@ -1,4 +1,4 @@
-"""What finished jobs say of the next one: fixed and proportional time, sizes, spread, published figures."""
+"""Estimates from finished jobs: fixed and proportional time, sizes, spread, published figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reel_modal.errors import ConfigError
-from reel_modal.progress.timings import (
-    HERE,
+from reel_modal._progress.timing_model import (
+    LOCAL,
     JobTiming,
     fit_line,
     published_startup,
@@ -21,6 +20,7 @@ from reel_modal.progress.timings import (
     units_of,
     work_from,
 )
+from reel_modal.errors import ConfigError
 from reel_modal.schema import RenderResult
 
 HD = (1920, 1080)
@@ -42,25 +42,25 @@ def seconds_of(timings: list[JobTiming], size: tuple[int, int], frames: int) -> 
     return sum(phase.seconds for phase in work_from(timings, size, frames).work)
 
 
-def test_one_job_tells_the_rate() -> None:
+def test_work_from_one_job_scales_with_pixels() -> None:
     assert seconds_of([timing(30.0)], HD, 1800) == pytest.approx(60)
     assert seconds_of([timing(30.0)], (960, 540), 900) == pytest.approx(7.5)
 
 
-def test_jobs_of_several_lengths_tell_fixed_from_proportional_time() -> None:
+def test_work_from_several_lengths_separates_fixed_time() -> None:
     jobs = [timing(40 + 0.1 * frames, frames) for frames in (100, 200, 400, 800, 1600)]
     assert seconds_of(jobs, HD, 3200) == pytest.approx(360)
     assert seconds_of(jobs, HD, 10) == pytest.approx(41)
 
 
-def test_odd_jobs_do_not_move_the_expectation() -> None:
+def test_work_from_ignores_outliers() -> None:
     odd = [timing(900.0, 300), timing(0.5, 1000)]
     jobs = [timing(0.1 * frames, frames) for frames in range(200, 1200, 100)]
     assert seconds_of([*odd, *jobs], HD, 600) == pytest.approx(60, rel=0.1)
 
 
-def test_jobs_of_about_the_same_size_are_believed_first() -> None:
-    small = [timing(90.0, size=(320, 180)) for _ in range(30)]  # where the time goes with frames, not with pixels
+def test_work_from_prefers_jobs_of_similar_size() -> None:
+    small = [timing(90.0, size=(320, 180)) for _ in range(30)]  # time here depends on frames, not on pixels
     large = [timing(90.0) for _ in range(5)]
     estimate = work_from([*small, *large], HD, 900)
     assert (estimate.jobs, estimate.near) == (5, 5)
@@ -68,7 +68,7 @@ def test_jobs_of_about_the_same_size_are_believed_first() -> None:
     assert work_from([*small, *large[:4]], HD, 900).jobs == 34
 
 
-def test_each_phase_has_its_share_in_its_order() -> None:
+def test_work_from_splits_time_by_phase_in_order() -> None:
     phases = work_from([timing(30.0), timing(30.0)], HD, 900).work
     assert [(phase.name, pytest.approx(phase.seconds)) for phase in phases] == [
         ("fetch", 3),
@@ -77,7 +77,7 @@ def test_each_phase_has_its_share_in_its_order() -> None:
     ]
 
 
-def test_the_spread_is_that_of_the_jobs_once_there_are_enough() -> None:
+def test_work_from_enough_jobs_measures_their_spread() -> None:
     noise = random.Random(1)
     steady = [timing(30.0) for _ in range(40)]
     shaky = [timing(30.0 * math.exp(noise.gauss(0, 0.3))) for _ in range(40)]
@@ -90,7 +90,7 @@ positive = st.floats(1e-6, 1e6)
 
 
 @given(points=st.lists(st.tuples(positive, positive), min_size=1, max_size=20), units=positive)
-def test_any_jobs_give_a_time_above_zero(points: list[tuple[float, float]], units: float) -> None:
+def test_fit_line_any_points_gives_positive_time(points: list[tuple[float, float]], units: float) -> None:
     line = fit_line(points)
     assert line.fixed_seconds >= 0
     assert line.seconds_per_unit >= 0
@@ -98,7 +98,7 @@ def test_any_jobs_give_a_time_above_zero(points: list[tuple[float, float]], unit
 
 
 @given(fixed=st.floats(0, 100), slope=st.floats(0.01, 10), units=st.lists(st.floats(1, 1e4), min_size=4, unique=True))
-def test_a_line_is_found_again(fixed: float, slope: float, units: list[float]) -> None:
+def test_fit_line_recovers_a_line(fixed: float, slope: float, units: list[float]) -> None:
     units.sort()
     if units[-1] > 1.5 * units[2] and units[-2] > 1.5 * units[0]:
         line = fit_line([(x, fixed + slope * x) for x in units])
@@ -106,7 +106,7 @@ def test_a_line_is_found_again(fixed: float, slope: float, units: list[float]) -
 
 
 @given(ratios=st.lists(st.floats(0, 1e9), min_size=1))
-def test_a_spread_is_a_number(ratios: list[float]) -> None:
+def test_spread_of_any_ratios_is_finite(ratios: list[float]) -> None:
     assert 0 <= spread_of(ratios) < math.inf
 
 
@@ -128,7 +128,7 @@ durations = st.floats(0, 1e4)
     frames=st.integers(1, 10**7),
     size=st.tuples(st.integers(1, 8192), st.integers(1, 8192)),
 )
-def test_any_history_gives_a_plan(
+def test_work_from_any_history_gives_a_plan(
     jobs: list[tuple[dict[str, float], int, tuple[int, int]]], frames: int, size: tuple[int, int]
 ) -> None:
     timings = [timing(1.0, count, shape, seconds_by_phase=phases) for phases, count, shape in jobs]
@@ -137,7 +137,7 @@ def test_any_history_gives_a_plan(
     assert 0 < sum(phase.seconds for phase in estimate.work) < math.inf
 
 
-def test_a_result_becomes_a_timing() -> None:
+def test_timing_of_result_has_its_fields() -> None:
     result = RenderResult(
         job_id="j",
         function="render_overlay",
@@ -151,10 +151,15 @@ def test_a_result_becomes_a_timing() -> None:
         encoder="libx264",
         seconds_by_phase={"fetch": 0.5, "render": 2.5},
     )
-    made = JobTiming.of(result, gpu="cpu", startup_seconds=1.5)
-    assert (made.function, made.gpu, made.size, made.frames) == ("render_overlay", "cpu", (320, 180), 90)
-    assert (made.work_seconds, made.startup_seconds, made.cold) == (3.0, 1.5, None)
-    assert made.units == units_of((320, 180), 90) == pytest.approx(5.184)
+    result_timing = JobTiming.of(result, gpu="cpu", startup_seconds=1.5)
+    assert (result_timing.function, result_timing.gpu, result_timing.size, result_timing.frames) == (
+        "render_overlay",
+        "cpu",
+        (320, 180),
+        90,
+    )
+    assert (result_timing.work_seconds, result_timing.startup_seconds, result_timing.cold) == (3.0, 1.5, None)
+    assert result_timing.units == units_of((320, 180), 90) == pytest.approx(5.184)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +169,13 @@ def test_a_result_becomes_a_timing() -> None:
         ({"gpu": ""}, "names of its function"),
         ({"frames": 0}, "0 frames of 1920 x 1080"),
         ({"size": (0, 5)}, "900 frames of 0 x 5"),
-        ({"startup_seconds": -1.0}, "-1.0 is no duration"),
-        ({"startup_seconds": math.nan}, "nan is no duration"),
-        ({"seconds_by_phase": {"render": math.inf}}, "inf is no duration"),
+        ({"startup_seconds": -1.0}, "-1.0 is not a valid duration"),
+        ({"startup_seconds": math.nan}, "nan is not a valid duration"),
+        ({"seconds_by_phase": {"render": math.inf}}, "inf is not a valid duration"),
         ({"seconds_by_phase": {}}, "more than 0 s"),
     ],
 )
-def test_an_impossible_timing_is_refused(fields: dict[str, object], words: str) -> None:
+def test_timing_with_invalid_field_is_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         timing(30.0, **fields)
 
@@ -186,7 +191,7 @@ def test_an_impossible_timing_is_refused(fields: dict[str, object], words: str) 
         ("somebody_elses", "T4", HD, 7, 30, 30),
     ],
 )
-def test_without_history_the_published_figures_count(
+def test_published_work_is_within_documented_range(
     function: str, gpu: str, size: tuple[int, int], frames: int, shortest: float, longest: float
 ) -> None:
     estimate = published_work(function, gpu, size, frames)
@@ -194,11 +199,11 @@ def test_without_history_the_published_figures_count(
     assert (estimate.jobs, [phase.name for phase in estimate.work][1]) == (0, "render")
 
 
-def test_without_history_a_cold_start_is_the_longer_one() -> None:
-    cold, warm, here = (
+def test_published_startup_cold_is_longer_than_warm() -> None:
+    cold, warm, local = (
         published_startup("T4", cold=True),
         published_startup("T4", cold=False),
-        published_startup(HERE, cold=True),
+        published_startup(LOCAL, cold=True),
     )
-    assert published_startup("cpu", cold=True) == cold  # a container without a GPU has to be started as well
-    assert cold.seconds > warm.seconds > here.seconds
+    assert published_startup("cpu", cold=True) == cold  # a container without a GPU needs a cold start too
+    assert cold.seconds > warm.seconds > local.seconds

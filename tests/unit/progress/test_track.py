@@ -1,4 +1,4 @@
-"""One awaitable beside its curve: shown until done, then saving, then complete; never a task left behind."""
+"""Track one awaitable: progress until done, then saving, then complete, without a leftover task."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ticks = st.integers(1, 8)
 
 
 class BoomError(Exception):
-    """What the work raises here."""
+    """Raised by the tracked work."""
 
 
 class Work:
-    """Something to wait for, whose end a test decides."""
+    """An awaitable that the test ends."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
@@ -75,7 +75,7 @@ def nothing_else_runs() -> bool:
     save_outcome=outcomes,
     save_ticks=ticks,
 )
-def test_every_course_ends_with_one_terminal_update(
+def test_track_any_course_ends_with_one_terminal_update(
     plan: ProgressPlan,
     curve: Curve,
     readings: list[float],
@@ -124,7 +124,7 @@ def test_every_course_ends_with_one_terminal_update(
 
 
 @given(stop_at=st.integers(1, 6), work_ticks=ticks, how=st.sampled_from(["cancel", "break", "close"]))
-def test_whoever_stops_listening_stops_the_work(stop_at: int, work_ticks: int, how: str) -> None:
+def test_track_stopped_listener_cancels_the_work(stop_at: int, work_ticks: int, how: str) -> None:
     async def run() -> None:
         clock, work, saving = ManualClock(), Work(), Work()
         tracking = track(work.run(), save=lambda _: saving.run(), clock=clock)
@@ -134,11 +134,11 @@ def test_whoever_stops_listening_stops_the_work(stop_at: int, work_ticks: int, h
             await waiting
             if seen == work_ticks:
                 work.end("returns")
-                await turns()
+                await run_loop()
         if how == "cancel":
             while waiting.done():
                 waiting = asyncio.ensure_future(anext(tracking))
-                await turns()
+                await run_loop()
             waiting.cancel()
             await asyncio.wait({waiting})
         elif how == "close":
@@ -146,7 +146,7 @@ def test_whoever_stops_listening_stops_the_work(stop_at: int, work_ticks: int, h
         else:
             del tracking, waiting
             gc.collect()
-            await turns()
+            await run_loop()
         assert work.cancelled.is_set() == (stop_at < work_ticks)
         assert saving.cancelled.is_set() == saving.began.is_set()
         assert nothing_else_runs()
@@ -154,15 +154,15 @@ def test_whoever_stops_listening_stops_the_work(stop_at: int, work_ticks: int, h
     asyncio.run(run())
 
 
-async def turns(count: int = 5) -> None:
+async def run_loop(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def played(
+async def run_and_collect(
     *steps: tuple[float, Callable[[Work, Work], object]], save: bool = False, **options: object
 ) -> list[tuple[float, int, str]]:
-    """Advance by hand and act; return (seconds, percent, phase) of all updates."""
+    """Advance the clock and act; return (seconds, percent, phase) of all updates."""
     clock, work, saving, seen = ManualClock(), Work(), Work(), list[tuple[float, int, str]]()
 
     async def watch() -> None:
@@ -179,8 +179,8 @@ async def played(
     return seen
 
 
-async def test_the_whole_story_of_the_first_apps() -> None:
-    seen = await played(
+async def test_track_work_and_save_shows_all_phases() -> None:
+    seen = await run_and_collect(
         (21.2, lambda work, _: work.end("returns")),
         (1.4, lambda _, saving: saving.end("returns")),
         curve=linear_with_cap,
@@ -189,7 +189,7 @@ async def test_the_whole_story_of_the_first_apps() -> None:
     assert seen[:2] == [(0, 5, "init"), (0.5, 7, "startup")]
     assert (5.0, 30, "processing") in seen
     assert (20.0, 60, "processing") in seen
-    # The end is not waited for: it shows the moment it comes, between two ticks.
+    # The end is shown immediately, also between two ticks.
     assert seen[-5:] == [
         (21.0, 62, "processing"),
         (21.2, 95, "saving"),
@@ -199,16 +199,16 @@ async def test_the_whole_story_of_the_first_apps() -> None:
     ]
 
 
-async def test_without_saving_the_row_is_shown_once() -> None:
-    seen = await played((1.0, lambda work, _: work.end("returns")))
+async def test_track_without_save_shows_saving_once() -> None:
+    seen = await run_and_collect((1.0, lambda work, _: work.end("returns")))
     assert [(percent, phase) for _, percent, phase in seen[-2:]] == [(95, "saving"), (100, "complete")]
 
 
-async def test_complete_is_not_said_before_the_save_is_through() -> None:
+async def test_track_completes_only_after_save() -> None:
     saved: list[str] = []
 
     async def save(value: str) -> None:
-        await turns()
+        await run_loop()
         saved.append(value)
 
     updates = track(asyncio.sleep(0, result="reel.mp4"), save=save)
@@ -219,40 +219,40 @@ async def test_complete_is_not_said_before_the_save_is_through() -> None:
     ]
 
 
-async def test_a_known_error_says_its_own_sentence() -> None:
+async def test_track_known_error_shows_its_user_message() -> None:
     async def stall() -> None:
         raise JobStalledError("queue 7 is silent", function="render_overlay")
 
     updates = track(stall())
     assert (await anext(updates)).status == "processing"
     failed = await anext(updates)
-    assert (failed.status, failed.message) == ("error", "The renderer stopped answering. Please try again.")
+    assert (failed.status, failed.message) == ("error", "The renderer stopped responding. Please try again.")
     with pytest.raises(JobStalledError, match="queue 7"):
         await anext(updates)
 
 
-async def test_a_tracking_that_is_closed_unasked_leaves_nothing() -> None:
+async def test_track_closed_before_start_runs_nothing() -> None:
     work = Work()
-    tracking = track(work.run())  # as a coroutine: unawaited, it would warn
+    tracking = track(work.run())  # a coroutine: without an await, it would warn
     await tracking.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(tracking)
     assert not work.began.is_set()
 
 
-async def test_it_starts_with_the_first_update_that_is_asked_for() -> None:
+async def test_track_starts_work_with_first_update() -> None:
     work = Work()
     tracking = track(work.run())
-    await turns()
+    await run_loop()
     assert not work.began.is_set()
     await anext(tracking)
-    await turns()
+    await run_loop()
     assert work.began.is_set()
     await tracking.aclose()
     assert work.cancelled.is_set()
 
 
-async def test_there_is_no_result_before_the_complete_update() -> None:
+async def test_track_result_before_completion_raises() -> None:
     tracking = track(asyncio.sleep(0, result=3))
     while True:
         with pytest.raises(ReelModalError, match="no result"):
@@ -262,7 +262,7 @@ async def test_there_is_no_result_before_the_complete_update() -> None:
     assert tracking.result == 3
 
 
-async def test_work_that_fails_on_being_cancelled_says_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+async def test_track_work_failing_on_cancel_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def stubborn() -> None:
         try:
             await asyncio.sleep(3600)
@@ -271,15 +271,15 @@ async def test_work_that_fails_on_being_cancelled_says_nothing_more(caplog: pyte
 
     tracking = track(stubborn())
     await anext(tracking)
-    await turns()
+    await run_loop()
     await tracking.aclose()
     del tracking
     gc.collect()
-    assert caplog.records == []  # asyncio logs an outcome that nobody has looked at
+    assert caplog.records == []  # asyncio logs exceptions that are never retrieved
 
 
-async def test_dropping_it_in_another_thread_cancels_the_work() -> None:
-    asyncio.get_running_loop().set_debug(True)  # then the loop refuses calls out of other threads
+async def test_track_dropped_in_another_thread_cancels_the_work() -> None:
+    asyncio.get_running_loop().set_debug(True)  # in debug mode the loop refuses calls from other threads
     work = Work()
     box = [track(work.run())]
     await anext(box[0])
@@ -290,14 +290,14 @@ async def test_dropping_it_in_another_thread_cancels_the_work() -> None:
     thread.join()
 
 
-async def test_an_impossible_interval_is_refused() -> None:
+async def test_track_invalid_interval_is_refused() -> None:
     running = asyncio.ensure_future(asyncio.sleep(0))
     with pytest.raises(ConfigError, match="interval_seconds"):
         track(running, interval_seconds=0)
     await running
 
 
-def test_a_blocking_host_gets_its_updates_in_its_own_thread() -> None:
+def test_track_call_shows_updates_in_calling_thread() -> None:
     seen, go = list[tuple[int, str]](), threading.Event()
 
     def show(update: ProgressUpdate) -> None:
@@ -317,7 +317,7 @@ def test_a_blocking_host_gets_its_updates_in_its_own_thread() -> None:
     assert len(seen) >= 6
 
 
-def test_a_blocking_host_gets_the_error_after_its_update() -> None:
+def test_track_call_shows_failure_before_raising() -> None:
     seen: list[str] = []
 
     def work() -> None:
@@ -328,7 +328,7 @@ def test_a_blocking_host_gets_the_error_after_its_update() -> None:
     assert seen == ["processing", "error"]
 
 
-def test_an_error_of_the_callback_passes_on_and_no_thread_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_track_call_callback_error_propagates_and_ends_thread(caplog: pytest.LogCaptureFixture) -> None:
     before, ended = threading.active_count(), threading.Event()
 
     def show(update: ProgressUpdate) -> None:

@@ -1,4 +1,4 @@
-"""The payload that a browser gets, and the line for a terminal."""
+"""The JSON payload of an update and its terminal line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def update(progress: float = 42.777, **fields: object) -> ProgressUpdate:
     return ProgressUpdate(progress, **values)  # type: ignore[arg-type]
 
 
-def test_the_payload_has_the_keys_of_the_first_apps_and_ours() -> None:
+def test_update_to_dict_has_keys_of_first_apps_and_new_ones() -> None:
     assert update(work=WorkDone(450, 900, 29.97)).to_dict() == {
         "progress": 42,
         "message": "Rendering the video...",
@@ -40,13 +40,13 @@ def test_the_payload_has_the_keys_of_the_first_apps_and_ours() -> None:
     }
 
 
-def test_a_payload_without_counts_has_no_counts() -> None:
+def test_update_to_dict_without_work_has_no_counts() -> None:
     payload = update(eta_seconds=None, stalled_seconds=41.6).to_dict()
     assert payload.keys().isdisjoint({"done", "total", "attempt"})
     assert (payload["eta_seconds"], payload["stalled_seconds"]) == (None, 42)
 
 
-def test_almost_complete_does_not_read_as_complete() -> None:
+def test_update_almost_complete_shows_99_percent() -> None:
     almost = update(math.nextafter(100, 0))
     assert (almost.percent, almost.to_dict()["progress"], almost.to_dict()["progress_exact"]) == (99, 99, 99.99)
 
@@ -61,5 +61,5 @@ def test_almost_complete_does_not_read_as_complete() -> None:
         (update(100, status="complete", message="Done.", eta_seconds=0.0), "100 %  Done."),
     ],
 )
-def test_a_line_for_a_terminal(shown: ProgressUpdate, line: str) -> None:
+def test_describe_update_is_a_terminal_line(shown: ProgressUpdate, line: str) -> None:
     assert describe(shown) == line

@@ -1,4 +1,4 @@
-"""A tiny app for the plane's own tests; it needs nothing but modal and the standard library."""
+"""A tiny app for the plane's own tests; it needs only modal and the standard library."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ def refuse(message: str) -> None:
 
 @app.function(timeout=60)
 def leave(how: str) -> None:
-    """End as no function should."""
+    """Exit in a way that a function should not."""
     if how == "a bare time-out":
         raise TimeoutError
     sys.exit(how)
@@ -36,7 +36,7 @@ def leave(how: str) -> None:
 
 @app.function(timeout=60, max_containers=2)
 def work(partition: str, seconds: float = 0.0) -> str:
-    """Tell the host that it runs, and where; then take a while."""
+    """Report to the host that the body runs, and in which process, then wait."""
     task_id = os.environ["MODAL_TASK_ID"]
     modal.Queue.from_name("sample-events", create_if_missing=True).put(task_id, partition=partition)
     deadline = time.monotonic() + seconds
@@ -47,7 +47,7 @@ def work(partition: str, seconds: float = 0.0) -> str:
 
 @app.function(timeout=60)
 def leave_child() -> int:
-    """Start a process in a session of its own, say which, and wait for it."""
+    """Start a process in another session, report its id, and wait for it."""
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:  # noqa: S607
         modal.Queue.from_name("sample-events", create_if_missing=True).put(child.pid, partition="child")
         return child.wait()
@@ -60,7 +60,7 @@ def overrun() -> None:
 
 @app.function(retries=modal.Retries(max_retries=2, initial_delay=0.0))
 def third_time(partition: str) -> int:
-    """Fail twice, then give the number of the attempt."""
+    """Fail twice, then return the number of the attempt."""
     events = modal.Queue.from_name("sample-events", create_if_missing=True)
     events.put("attempt", partition=partition)
     if (attempts := events.len(partition=partition)) < 3:

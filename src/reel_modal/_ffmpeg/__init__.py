@@ -1,0 +1,1 @@
+"""ffmpeg and libav: reading frames, encoding, audio, filters, muxing."""

@@ -1,0 +1,1 @@
+"""Jobs on the host: submission, results, events, timings and estimates."""

@@ -1,0 +1,314 @@
+"""Estimate the time and cost of a job before its submission, and refuse jobs that exceed their limits.
+
+An estimate runs nothing. It uses only the headers of the clip, the request, recorded timings and the rates.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from reel_modal._costs.rates import Rates, load_rates
+from reel_modal._progress.history import TimingHistory
+from reel_modal._progress.timing_model import LOCAL
+from reel_modal._rendering.framing import CropTrack, output_size
+from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._support.scratch import scratch_dir
+from reel_modal.errors import (
+    ConfigError,
+    InvalidMediaError,
+    JobTooLongError,
+    MediaError,
+    OverBudgetError,
+    RequestError,
+    StorageError,
+)
+from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.inputs import probe_object
+from reel_modal.functions.output_rate import refuses_copying
+from reel_modal.functions.pictures import as_rendered
+from reel_modal.functions.requests import Request, function_of
+from reel_modal.functions.specs import FunctionSpec, load_specs
+from reel_modal.functions.try_smart import frames_expected
+from reel_modal.media import MediaInfo
+from reel_modal.progress import ProgressPlan
+from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.settings import Settings
+from reel_modal.storage import Storage
+
+__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate"]
+
+_log = logging.getLogger(__name__)
+
+_MOST_OF_TIMEOUT: Final = 0.8
+"""A job that is expected to need a larger share of its function's timeout is refused: estimates are uncertain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    """One part of the expected time of a job.
+
+    Attributes:
+        name: For example, `startup` or `render`.
+        seconds: Expected duration.
+        why: Main factor of the duration, as text.
+    """
+
+    name: str
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Expected time and cost of a job.
+
+    Attributes:
+        function: Name of the function.
+        gpu: For example, `T4`; `cpu` for a container without a GPU, `local` for this machine.
+        seconds: Time from the submission to the end.
+        spread: Relative uncertainty of `seconds`: two jobs of three take `low_seconds` to `high_seconds`.
+        work_seconds: Time of the function itself, which counts towards its timeout.
+        dollars: Expected cost in US dollars; 0 on this machine.
+        timeout_seconds: Timeout of the function; None on this machine, which has no timeout.
+        frames: Number of frames of the output.
+        frames_rendered: Number of frames that are rendered; the others are copied from the source.
+        size: (width, height) of the output in pixels.
+        fps: Frame rate of the output.
+        contributors: Parts of `seconds`, the longest first.
+        source: Basis of the estimate, as text.
+        plan: The same estimate as a plan for `Job.progress`.
+    """
+
+    function: str
+    gpu: str
+    seconds: float
+    spread: float
+    work_seconds: float
+    dollars: float
+    timeout_seconds: float | None
+    frames: int
+    frames_rendered: int
+    size: tuple[int, int]
+    fps: Fraction
+    contributors: tuple[Contributor, ...]
+    source: str
+    plan: ProgressPlan = field(repr=False)
+
+    @property
+    def low_seconds(self) -> float:
+        """Lower bound: one job in six takes less."""
+        return self.seconds / (1 + self.spread)
+
+    @property
+    def high_seconds(self) -> float:
+        """Upper bound: one job in six takes more."""
+        return self.seconds * (1 + self.spread)
+
+    @property
+    def headroom_seconds(self) -> float | None:
+        """Seconds of the timeout that remain after the work; None if the job has no timeout."""
+        return None if self.timeout_seconds is None else self.timeout_seconds - self.work_seconds
+
+    def check(self, budget_usd: float | None = None) -> None:
+        """Raise an error if the job exceeds a limit.
+
+        Args:
+            budget_usd: Largest allowed cost in US dollars; None sets no limit.
+
+        Raises:
+            JobTooLongError: The job needs more than 80 % of its function's timeout; the message says how much fits.
+            OverBudgetError: The job costs more than the budget; the message says how much fits.
+        """
+        if self.timeout_seconds is not None and self.work_seconds > _MOST_OF_TIMEOUT * self.timeout_seconds:
+            allowed = _MOST_OF_TIMEOUT * self.timeout_seconds
+            variable = f"REEL_MODAL_{self.function.upper()}_TIMEOUT_SECONDS"
+            raise JobTooLongError(
+                f"{self.function} would need about {self.work_seconds:.0f} s of its timeout of"
+                f" {self.timeout_seconds:.0f} s, and {allowed:.0f} s (80 %) are allowed: {self._longest()}."
+                f" {self._fitting_part(allowed / self.work_seconds)}, or set"
+                f" {variable}={math.ceil(self.work_seconds / _MOST_OF_TIMEOUT)} and deploy again"
+            )
+        if budget_usd is not None and self.dollars > budget_usd:
+            raise OverBudgetError(
+                f"{self.function} would cost about ${self.dollars:.4f}, and the budget is ${budget_usd:.4f}"
+                f" (REEL_MODAL_BUDGET_USD): {self._longest()}. {self._fitting_part(budget_usd / self.dollars)}"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the estimate as a JSON-ready dict."""
+        return {
+            "function": self.function,
+            "gpu": self.gpu,
+            "seconds": self.seconds,
+            "spread": self.spread,
+            "low_seconds": self.low_seconds,
+            "high_seconds": self.high_seconds,
+            "work_seconds": self.work_seconds,
+            "dollars": self.dollars,
+            "timeout_seconds": self.timeout_seconds,
+            "headroom_seconds": self.headroom_seconds,
+            "frames": self.frames,
+            "frames_rendered": self.frames_rendered,
+            "width": self.size[0],
+            "height": self.size[1],
+            "contributors": [
+                {"name": part.name, "seconds": part.seconds, "why": part.why} for part in self.contributors
+            ],
+            "source": self.source,
+        }
+
+    def to_text(self) -> str:
+        """Return the estimate as a few lines of text."""
+        time_range = f"{self.low_seconds:.1f} to {self.high_seconds:.1f}"
+        lines = [
+            f"{self.function} on {self.gpu}: about {self.seconds:.1f} s ({time_range}), ${self.dollars:.4f}",
+            *(f"  {part.name:8} {part.seconds:8.1f} s  {part.why}".rstrip() for part in self.contributors),
+        ]
+        if self.timeout_seconds is not None:
+            lines.append(f"  of a timeout of {self.timeout_seconds:.0f} s, {self.headroom_seconds:.0f} s are left")
+        return "\n".join([*lines, f"  based on {self.source}"])
+
+    @property
+    def _all_rendered(self) -> bool:
+        return self.frames_rendered == self.frames
+
+    def _longest(self) -> str:
+        part = next(part for part in self.contributors if part.name != "startup")
+        return f"{part.seconds:.0f} s are for {part.name} ({part.why})" if part.why else f"most is for {part.name}"
+
+    def _fitting_part(self, share: float) -> str:
+        frames = max(1, int(self.frames_rendered * share))
+        seconds = f"{float(frames / self.fps):.1f} s of {'output' if self._all_rendered else 'changed video'}"
+        return f"About {frames} frames of this size would fit, {seconds}, or all of it with {share:.0%} of the pixels"
+
+
+def estimate(
+    request: Request,
+    media: MediaInfo,
+    *,
+    settings: Settings | None = None,
+    history: TimingHistory | None = None,
+    specs: Mapping[str, FunctionSpec] | None = None,
+    rates: Rates | None = None,
+) -> Estimate:
+    """Return the expected time and cost of the job of `request`.
+
+    Args:
+        request: Request that would be submitted.
+        media: Clip stored under its `input_key`, as returned by `probe`.
+        settings: Select the place where the job would run; default: those of the environment.
+        history: Timings of finished jobs; default: the file of the settings. Without any, published figures are used.
+        specs: Resources of the functions; default: `load_specs()`.
+        rates: Default: `load_rates()`.
+
+    Raises:
+        RequestError: The request does not fit the clip, or no function accepts it.
+        ConfigError: The price of the GPU is unknown, or an environment variable is not valid.
+
+    Example:
+        >>> print(estimate(request, probe("clip.mp4")).to_text())
+    """
+    settings = settings or Settings.from_env()
+    history = history or TimingHistory(settings.timings)
+    name = function_of(request)
+    media = as_rendered(media, request.encode)
+    size, frames, fps = _output(request, media)
+    spec = (specs or load_specs())[name]
+    gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else LOCAL
+    rendered = _rendered(request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
+    rendered = frames if rendered is None else min(rendered, frames)
+    cold = None if settings.modal_enabled else True
+    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold)
+    startup, work = plan.startup_seconds, plan.processing_seconds
+    why = f"{frames if rendered == frames else f'{rendered} of {frames}'} frames of {size[0]} x {size[1]}"
+    parts = [Contributor(phase.name, phase.seconds, why if phase.name == "render" else "") for phase in plan.work]
+    parts.append(Contributor("startup", startup, ""))
+    dollars = 0.0
+    if settings.modal_enabled:
+        first_gpu = next(iter(spec.gpu), None)
+        rate = (rates or load_rates()).usd_per_second(gpu=first_gpu, cpu=spec.cpu, memory_mb=spec.memory_mb)
+        dollars = rate * (startup + work)
+    std_seconds = math.hypot(*(phase.seconds * phase.spread for phase in plan.phases))
+    return Estimate(
+        function=name,
+        gpu=gpu,
+        seconds=startup + work,
+        spread=std_seconds / (startup + work),
+        work_seconds=work,
+        dollars=dollars,
+        timeout_seconds=spec.timeout_seconds if settings.modal_enabled else None,
+        frames=frames,
+        frames_rendered=rendered,
+        size=size,
+        fps=fps,
+        contributors=tuple(sorted(parts, key=lambda part: -part.seconds)),
+        source=plan.source,
+        plan=plan,
+    )
+
+
+def check_before_submission(request: Request, settings: Settings, history: TimingHistory) -> Estimate | None:
+    """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
+
+    A job on this machine has no timeout and no price: its estimate is used only for progress.
+
+    Returns:
+        The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
+        function itself reports the error.
+
+    Raises:
+        JobTooLongError: The job needs more than 80 % of its function's timeout.
+        OverBudgetError: The job costs more than the budget.
+    """
+    if settings.store_url is None:
+        return None
+    try:
+        storage = Storage.from_url(settings.store_url)
+        with scratch_dir() as folder:
+            media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
+            expected = estimate(request, media, settings=settings, history=history)
+    except (MediaError, StorageError, RequestError, ConfigError) as error:
+        _log.warning("no estimate for job %s: %s", request.job_id, error)
+        return None
+    expected.check(settings.budget_usd)
+    return expected
+
+
+def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> int | None:
+    """Return how many frames are rendered and not copied, as far as this host can determine; None means all."""
+    if isinstance(request, OverlayRequest):
+        if refuses_copying(request, media):
+            return None
+        changed = OverlayRenderer(request, media.size, media.color).changed_intervals
+        return frames_expected(media, changed, Path(request.output_key), request.encode, on_gpu=on_gpu)
+    if not isinstance(request, FramingRequest):
+        return None
+    try:
+        plan = FramingPlan.of(request, media, settings)
+    except InvalidMediaError:  # the clip's data is not on this host
+        return None
+    if plan.remakes:
+        return None
+    return frames_expected(plan.media, (), Path(request.output_key), request.encode, on_gpu=on_gpu, trim=plan.trim)
+
+
+def _output(request: Request, media: MediaInfo) -> tuple[tuple[int, int], int, Fraction]:
+    """Return the size, number of frames and frame rate of the output, according to the clip's headers."""
+    requested_rate = request.output_rate
+    fps = requested_rate if isinstance(requested_rate, Fraction) else media.fps
+    all_frames = media.frames_at(fps) or 1
+    if isinstance(request, FramingRequest):
+        frames = request.timeline(media.duration_seconds or all_frames / fps).frame_count(fps)
+        upright = media.size if request.rotation_degrees % 180 == 0 else media.size[::-1]
+        return output_size(request, CropTrack(request, upright), media.sample_aspect_ratio), frames, fps
+    if isinstance(request, UpscaleRequest):
+        keeps_source_rate = requested_rate == "source" and not media.constant_rate
+        frames = (media.expected_pictures or all_frames) if keeps_source_rate else all_frames
+        return request.target_size(media.size), frames, fps
+    return media.size, all_frames, fps

@@ -1,0 +1,70 @@
+"""Plan and record the timings of one function's jobs.
+
+`Job` knows no timings, and `TimingHistory` knows no jobs; this module connects them. A timings file that does not
+answer within a second is skipped with a warning, so that it does not delay the job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
+
+from reel_modal._progress.history import TimingHistory
+from reel_modal._progress.timing_model import LOCAL
+from reel_modal._support.threads import run_in_thread
+from reel_modal.progress import ProgressPlan
+from reel_modal.schema import RenderResult
+
+__all__ = ["TimingRecorder"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS: Final = 1.0
+
+
+class TimingRecorder:
+    """Timings of one function on one GPU.
+
+    Args:
+        history: Stores the timings.
+        function: Name of the function, such as `render_overlay`.
+        gpu: GPU under which they are stored: `T4`, `cpu` for a container without a GPU, `local` for this machine.
+    """
+
+    def __init__(self, history: TimingHistory, function: str, gpu: str) -> None:
+        self._history = history
+        self._function = function
+        self._gpu = gpu
+
+    async def plan(self) -> ProgressPlan | None:
+        """Return the plan of the next job; None if the history fails or does not answer in time.
+
+        Cancellation: ends the wait.
+        """
+        # On this machine, a worker process is started for each job.
+        cold = True if self._gpu == LOCAL else None
+        return await self._in_time(partial(self._history.plan, self._function, gpu=self._gpu, cold=cold))
+
+    async def record(self, result: RenderResult, seconds: float) -> None:
+        """Record a job that has just finished, `seconds` after it could have started.
+
+        Cancellation: ends only the wait; the job is still recorded.
+        """
+        startup = max(seconds - sum(result.seconds_by_phase.values()), 0.0)
+        cold = True if self._gpu == LOCAL else result.cold_start
+        await self._in_time(partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold))
+
+    async def _in_time(self, work: Callable[[], T]) -> T | None:
+        call = await run_in_thread(work, _PATIENCE_SECONDS)
+        if not call.done():
+            _log.warning("timeout: the timings in %s took more than %g s", self._history.path, _PATIENCE_SECONDS)
+            return None
+        try:
+            return call.result()
+        except Exception:  # noqa: BLE001 - a job must not fail because of its timings
+            _log.exception("the timings in %s could not be used", self._history.path)
+            return None

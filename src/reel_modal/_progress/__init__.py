@@ -1,0 +1,1 @@
+"""Progress of a job: planned, measured, and both combined in one stream."""

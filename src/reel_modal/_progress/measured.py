@@ -1,0 +1,168 @@
+"""Estimate the remaining time of a job from the counts of its function.
+
+Pure arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from reel_modal._progress.events import ProgressEvent
+from reel_modal._progress.plan import DEFAULT_SPREAD, LONGEST_SECONDS, WorkPhase, expected_remaining
+from reel_modal._progress.updates import WorkDone
+
+__all__ = ["MeasuredWork", "is_sound"]
+
+_PRIOR_SHARE: Final = 0.02
+"""Weight of the planned rate, as a share of the phase: at 2 % done, planned and observed rate count equally."""
+
+_MOST_SCALED: Final = 5.0
+"""Largest factor by which the speed of the counted phases may stretch or shrink the planned ones.
+
+The factor is the square root of the observed ratio: more frames also take longer to publish, but a slower kernel
+does not.
+"""
+
+_USUAL_GAP_SECONDS: Final = 2.0
+_LATE_SHARE: Final = 0.25
+"""Expected rest of a counted phase that should already have ended, as a share of the silence."""
+
+_SHORTEST_SECONDS: Final = 0.001
+"""A rate measured over less time is noise."""
+
+_LARGEST_COUNT: Final = 2**63 - 1
+
+
+class MeasuredWork:
+    """The events of one attempt, reduced to the data that an estimate needs.
+
+    Times within the function are measured by the function (`elapsed_seconds`), so that slow or bunched delivery does
+    not change a rate. Each event gives an upper bound of its start on the listener's clock; the earliest one counts.
+
+    Args:
+        event: First event received from the attempt; not always the first that was sent.
+        now: When it was received, on the listener's clock.
+        work: Phases of the function with their expected seconds, in order.
+    """
+
+    def __init__(self, event: ProgressEvent, now: float, work: Sequence[WorkPhase]) -> None:
+        self._work = work
+        self._places = {phase.name: place for place, phase in enumerate(work)}
+        self._place = self._places.get(event.phase, -1)
+        self._last = event
+        self._received_at = now
+        self._began_at = now - event.elapsed_seconds
+        self._phase_began = self._likely_phase_start(event)
+        self._usual_gap = _USUAL_GAP_SECONDS
+        self._scale = 1.0
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt of the job, from 1."""
+        return self._last.attempt
+
+    @property
+    def began_at(self) -> float:
+        """Latest time at which the function can have begun, on the listener's clock."""
+        return self._began_at
+
+    @property
+    def phase(self) -> str:
+        """Name of the current phase, as sent by the function."""
+        return self._last.phase
+
+    @property
+    def message(self) -> str:
+        """The plan's message for the phase."""
+        place = self._places.get(self.phase)
+        return WorkPhase(self.phase, 0.0).message if place is None else self._work[place].message
+
+    @property
+    def counts(self) -> WorkDone:
+        """The counts of the last event."""
+        spent = self._last.elapsed_seconds - self._phase_began
+        rate = self._last.done / spent if self._last.done and spent >= _SHORTEST_SECONDS else None
+        return WorkDone(self._last.done, self._last.total, rate, self._last.attempt)
+
+    def take(self, event: ProgressEvent, now: float) -> None:
+        """Process an event that was received at `now`; late and duplicate events are ignored."""
+        if event.attempt != self._last.attempt or event.sequence <= self._last.sequence:
+            return
+        if event.phase != self._last.phase or event.done < self._last.done:
+            self._scale = self._observed_scale
+            # A new phase, or the same phase for the next clip. If its first event was lost, the phase began some time
+            # after the last received event.
+            self._phase_began = event.elapsed_seconds if event.done == 0 else self._last.elapsed_seconds
+        else:
+            gap = event.elapsed_seconds - self._last.elapsed_seconds
+            self._usual_gap = max(_USUAL_GAP_SECONDS, (self._usual_gap + gap) / 2)
+        self._place = self._places.get(event.phase, self._place)
+        self._last = event
+        self._received_at = now
+        self._began_at = min(self._began_at, now - event.elapsed_seconds)
+
+    def silence(self, now: float) -> float:
+        """Return the seconds since the last event was received."""
+        return max(now - self._received_at, 0.0)
+
+    def remaining(self, now: float) -> float:
+        """Return the expected remaining seconds of the function, 0 or more."""
+        since = max(now - self._began_at - self._last.elapsed_seconds, 0.0)
+        scale = self._observed_scale
+        after = scale * sum(phase.seconds for phase in self._work[self._place + 1 :])
+        if not self._counted:
+            spent = max(self._last.elapsed_seconds - self._phase_began, 0.0) + since
+            return expected_remaining(spent, scale * self._planned_seconds, DEFAULT_SPREAD) + after
+        # Between events, the work is assumed to continue at the observed rate. Beyond the usual gap, this is less
+        # and less certain: the doubtful part of the time is added to the rest, so that a stuck job does not advance.
+        believed = _damped(since, 2 * self._usual_gap)
+        rest = self._units_left * self._seconds_per_unit - believed
+        return max(rest, _LATE_SHARE * believed) + (since - believed) + after
+
+    @property
+    def _counted(self) -> bool:
+        return self._last.total is not None and self._last.total > 0
+
+    @property
+    def _units_left(self) -> int:
+        return (self._last.total or 0) - self._last.done
+
+    @property
+    def _planned_seconds(self) -> float:
+        place = self._places.get(self._last.phase)
+        return 0.0 if place is None else self._work[place].seconds
+
+    @property
+    def _seconds_per_unit(self) -> float:
+        spent = max(self._last.elapsed_seconds - self._phase_began, 0.0)
+        prior_units = _PRIOR_SHARE * (self._last.total or 1)
+        return (_PRIOR_SHARE * self._scale * self._planned_seconds + spent) / (prior_units + self._last.done)
+
+    @property
+    def _observed_scale(self) -> float:
+        """Factor by which the job's phases take longer than planned, from the phases counted so far."""
+        if not self._counted or self._planned_seconds <= 0:
+            return self._scale
+        ratio = (self._last.total or 0) * self._seconds_per_unit / self._planned_seconds
+        return min(max(math.sqrt(ratio * self._scale), 1 / _MOST_SCALED), _MOST_SCALED)
+
+    def _likely_phase_start(self, event: ProgressEvent) -> float:
+        """Return the probable start of the phase on the function's clock, for a listener who attached late."""
+        if event.done == 0:
+            return event.elapsed_seconds
+        before = sum(phase.seconds for phase in self._work[: max(self._place, 0)])
+        share = min(event.done / event.total, 1.0) if event.total else 0.5
+        in_phase = self._planned_seconds * share
+        return event.elapsed_seconds * before / (before + in_phase) if in_phase > 0 else 0.0
+
+
+def is_sound(event: ProgressEvent) -> bool:
+    """Return whether the numbers of `event` are usable for arithmetic."""
+    counts = event.done, event.total or 0
+    return all(0 <= count <= _LARGEST_COUNT for count in counts) and 0 <= event.elapsed_seconds <= LONGEST_SECONDS
+
+
+def _damped(seconds: float, usual: float) -> float:
+    return seconds if seconds <= usual else usual * (1 + math.log(seconds / usual))

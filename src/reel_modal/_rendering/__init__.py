@@ -1,0 +1,1 @@
+"""Per-frame rendering as pure functions on arrays: no files, no processes, no clocks."""

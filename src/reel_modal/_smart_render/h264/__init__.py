@@ -1,0 +1,1 @@
+"""H.264 headers that a splice reads or writes."""

@@ -1,0 +1,231 @@
+"""Decode, draw and re-encode the frames of a plan's render spans, matching the stream of the copied packets."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+from typing_extensions import Buffer
+
+from reel_modal._ffmpeg.libav_decoder import copy_planes
+from reel_modal._smart_render.plan import RenderPlan, RenderSpan
+from reel_modal._smart_render.source import SpliceSource
+from reel_modal._smart_render.x264_settings import X264Settings
+from reel_modal._support.prefetch import Prefetcher
+from reel_modal.errors import SpliceError
+from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
+from reel_modal.media.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plane_views, sample_views
+from reel_modal.media.open import decoder_pixels, opened, packets_of
+from reel_modal.schema import EncodeOptions
+from reel_modal.settings import Settings
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+__all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "packet_of"]
+
+Draw: TypeAlias = Callable[[AnyPlanes, Fraction], None]
+"""Draws in place on upright planes. Takes the planes and the frame's time in seconds from the first shown frame."""
+
+Painter: TypeAlias = Callable[[PixelFormat], Draw]
+"""Returns the draw function for planes of the source's pixel format: any chroma subsampling, 8 or 10 bits."""
+
+_ENCODER: Final = "libx264"
+# 4:2:2 halves chroma horizontally; after a quarter turn it is halved vertically (4:4:0).
+_TURNED: Final[dict[PixelFormat, PixelFormat]] = {"yuv422p": "yuv440p", "yuv422p10le": "yuv440p10le"}
+_AHEAD_FRAMES: Final = 4
+
+
+def encode_windows(
+    plan: RenderPlan,
+    picture: SpliceSource,
+    folder: Path,
+    *,
+    encode: EncodeOptions,
+    painter: Painter | None,
+    settings: Settings,
+    advance: Callable[[int], None],
+) -> PipeResult:
+    """Encode the frames of all render spans into one file; each span begins with an IDR access unit.
+
+    Args:
+        plan: The frames to encode.
+        picture: The source of the frames.
+        folder: The folder of the new file.
+        encode: Quality, preset and threads; the quality is raised to match the source.
+        painter: Returns the function that draws on each frame; None encodes the frames unchanged.
+        settings: The ffmpeg binary, limits, and stall timeout.
+        advance: Called after each frame with the number of frames done; may raise to stop.
+
+    Raises:
+        EncoderUnavailableError: libx264 does not start on this machine.
+        SpliceError: A frame does not decode, or has a different format.
+        FFmpegError: Encoding failed.
+    """
+    media = picture.media
+    ratio = media.sample_aspect_ratio
+    match = X264Settings.of(plan, picture, encode)
+    pipe = FramePipe(
+        folder / "windows.mp4",
+        size=media.coded_size,
+        fps=media.fps,
+        pixel_format=picture.pixel_format,
+        encoder=_ENCODER,
+        quality=match.quality,
+        preset=match.preset,
+        threads=encode.threads,
+        encoder_options=match.options(plan, picture),
+        color=media.color,
+        hdr=media.hdr,
+        sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
+        field_order=None if picture.field_order == "frame" else picture.field_order,
+        odd_size="error",
+        settings=settings,
+    )
+    canvas = _Canvas(picture, painter)
+    # Decoding begins while the encoder starts.
+    decoding = Prefetcher(_all_decoded(plan, picture, settings), depth=_AHEAD_FRAMES, name="windows")
+    with decoding, pipe:
+        for frame in decoding:
+            pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
+            advance(pipe.frames_written)
+    return pipe.result
+
+
+def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
+    """Return an H.264 decoder that is not attached to a container."""
+    from av.codec.context import CodecContext
+
+    decoder = CodecContext.create("h264", "r")
+    decoder.extradata = extradata
+    decoder.options = {"max_pixels": str(decoder_pixels(settings.limits))}
+    decoder.thread_count = settings.decoder_threads
+    return decoder
+
+
+def packet_of(data: Buffer) -> Packet[Stream]:
+    """Return a packet with a copy of `data` in memory that libav owns.
+
+    A decoder's threads would need the GIL to release memory that Python owns. If the interpreter waits for these
+    threads to end, as it does when a decoder is closed in mid-stream, this would be a deadlock.
+    """
+    from av.packet import Packet
+
+    copy = bytes(data)
+    packet: Packet[Stream] = Packet(len(copy))
+    packet.update(copy)
+    return packet
+
+
+class _Canvas:
+    """Buffers for one frame in stored orientation and one in upright orientation."""
+
+    def __init__(self, picture: SpliceSource, painter: Painter | None) -> None:
+        media, layout = picture.media, picture.pixel_format
+        seen = _TURNED.get(layout, layout) if media.orientation.turned else layout
+        self._draw = None if painter is None else painter(seen)
+        self._orientation = media.orientation
+        self._upright = media.orientation.rotation_degrees == 0 and not media.orientation.mirrored
+        self._stored: U8Array = np.empty(frame_bytes(layout, media.coded_size), np.uint8)
+        self._rows = plane_views(self._stored, layout, media.coded_size)
+        self._planes = sample_views(self._stored, layout, media.coded_size)
+        self._seen_planes = sample_views(np.empty_like(self._stored), seen, media.size)
+
+    def drawn(self, frame: VideoFrame, seconds: Fraction) -> memoryview:
+        """Return the bytes of `frame`, in stored orientation, with the drawing for the time `seconds`."""
+        copy_planes(frame, self._rows)
+        if self._draw is None:
+            return self._stored.data
+        if self._upright:
+            self._draw(self._planes, seconds)
+            return self._stored.data
+        _copy(self._orientation.turn(self._planes), self._seen_planes)
+        self._draw(self._seen_planes, seconds)
+        _copy(self._orientation.turn_back(self._seen_planes), self._planes)
+        return self._stored.data
+
+
+def _copy(source: AnyPlanes, target: AnyPlanes) -> None:
+    for old, new in zip(source, target, strict=True):
+        np.copyto(new, old)
+
+
+def _all_decoded(plan: RenderPlan, picture: SpliceSource, settings: Settings) -> Generator[VideoFrame]:
+    """Yield the frames of all render spans; see `_decoded`."""
+    for window in plan.windows:
+        with closing(_decoded(picture, window, settings)) as frames:
+            yield from frames
+
+
+def _decoded(picture: SpliceSource, window: RenderSpan, settings: Settings) -> Generator[VideoFrame]:
+    """Yield the kept frames of `window` in output order; `pts` is the rank.
+
+    Raises:
+        SpliceError: A frame is missing, or has a different format.
+    """
+    expected = window.kept[0]
+    with closing(_decode_from(picture, window, settings)) as frames:
+        for frame in frames:
+            rank = frame.pts
+            if rank is None or rank < expected:
+                continue
+            if rank >= window.kept[1]:
+                break
+            if rank != expected or frame.is_corrupt:
+                raise SpliceError(f"its frame {expected} does not decode")
+            layout = frame.format.name.replace("yuvj", "yuv")
+            if (layout, frame.width, frame.height) != (picture.pixel_format, *picture.media.coded_size):
+                raise SpliceError("its frames change their size or format")
+            if frame.interlaced_frame != (picture.field_order != "frame"):
+                raise SpliceError(f"its frame {expected} differs from the others in its interlaced flag")
+            yield frame
+            expected += 1
+    if expected != window.kept[1]:
+        raise SpliceError(f"its frame {expected} does not decode")
+
+
+def _decode_from(picture: SpliceSource, window: RenderSpan, settings: Settings) -> Generator[VideoFrame]:
+    """Yield the decoded frames from `window.decode_from` to the end of `window`, hidden ones included."""
+    from av.error import FFmpegError
+
+    with opened(picture.media.path, packets_only=True) as container:
+        stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
+        decoder = decoder_for(stream.codec_context.extradata or b"", settings)
+        decoder.thread_type = "AUTO"
+        packets = _packets_from(container, stream, picture.table.pts[window.decode_from])
+        try:
+            for stored in islice(packets, window.end - window.decode_from):
+                packet = packet_of(stored)
+                packet.pts = bisect_left(picture.shown_pts, stored.pts or 0)
+                yield from decoder.decode(packet)
+            yield from decoder.decode(None)
+        except FFmpegError as error:
+            raise SpliceError(f"one of its frames does not decode: {error.strerror}") from error
+
+
+def _packets_from(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of `stream` from the one with this `pts`, an IDR access unit."""
+    container.seek(pts, stream=stream)
+    packets = packets_of(container, stream)
+    first = next(packets)
+    early = [first]
+    if first.pts is None or first.pts > pts:  # some indexes seek past the target
+        container.seek(0)
+        early = []
+        packets = packets_of(container, stream)
+    reached = False
+    for packet in chain(early, packets):
+        reached = reached or packet.pts == pts
+        if reached and packet.size:
+            yield packet

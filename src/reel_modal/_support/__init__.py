@@ -1,0 +1,1 @@
+"""Internal utilities: waiting, threads, event loops, temporary folders."""

@@ -1,0 +1,53 @@
+"""A task that never outlives the object that started it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+__all__ = ["OwnedTask"]
+
+T = TypeVar("T")
+
+
+class OwnedTask(Generic[T]):
+    """A task that is cancelled when the last reference to this object is dropped.
+
+    A consumer that breaks out of `async for` drops the iterator without closing it. The event loop closes a dropped
+    generator only later, and nothing cancels the tasks that the generator has started. Here the drop itself cancels
+    the task. Code that runs inside the task must not hold a reference to the owner, which would prevent the drop.
+    """
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = asyncio.ensure_future(awaitable)
+
+    async def cancel(self) -> None:
+        """Cancel the task and return when it has ended.
+
+        Cancellation: ends only the wait; the task is still cancelled.
+        """
+        if self._loop.is_closed():
+            return  # nothing can be awaited on a closed loop
+        if self.future.cancel():
+            await asyncio.wait({self.future})
+        if not self.future.cancelled():
+            self.future.exception()  # mark it as retrieved, since the caller does not need the outcome
+
+    def __del__(self) -> None:
+        if not hasattr(self, "future") or self.future.done() or self._loop.is_closed():
+            return
+        if _running_loop() is self._loop:
+            self.future.cancel()
+        else:  # the garbage collector may run in any thread
+            with suppress(RuntimeError):  # the loop was closed just now
+                self._loop.call_soon_threadsafe(self.future.cancel)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

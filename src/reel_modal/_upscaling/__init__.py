@@ -1,0 +1,1 @@
+"""Upscaling networks: model files, receptive fields, and inference sessions; `_rendering.upscale` uses them."""

@@ -1,0 +1,381 @@
+"""Backend for Modal: spawn, bounded waits, cancel, and events through one named queue.
+
+modal is imported by the first call, not with this module: the import takes most of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from reel_modal._progress.events import ProgressEvent
+from reel_modal._support.clock import SYSTEM_CLOCK, Clock
+from reel_modal._support.modal_logging import hide_headers
+from reel_modal._support.single_flight import SingleFlight
+from reel_modal._support.tasks import OwnedTask
+from reel_modal.backends.base import BackendTraits, CallResult, Check
+from reel_modal.backends.modal._drift import DeployedApp, deployed_resources, diff_resources, drift_error, read_app
+from reel_modal.backends.modal._rpc import call_api, unavailable, within
+from reel_modal.errors import (
+    AuthError,
+    JobNotFoundError,
+    NotDeployedError,
+    RemoteError,
+    RequestError,
+    UnavailableError,
+)
+from reel_modal.functions.contract import Contract, Difference, local_contract
+from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
+from reel_modal.settings import OnDrift
+
+if TYPE_CHECKING:
+    import modal
+
+__all__ = ["ModalBackend", "call_api", "load_modal"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS: Final = 60.0
+"""Timeout of one request to Modal's API, including the retries of modal's client."""
+
+_IDLE_SECONDS: Final = 10.0
+"""Longest single wait for the next event."""
+
+_LATE_SECONDS: Final = 1.0
+"""How long a listener waits for the last events of a job that has succeeded, if their end marker is missing."""
+
+_BACKOFF_SECONDS: Final = 1.0
+
+_DRIFT_SECONDS: Final = 10.0
+"""Longest time that a first job waits for the version of the deployment if drift only causes a warning."""
+
+_MOST_KEPT: Final = 10_000
+_CALL_ID: Final = re.compile(r"fc-[A-Za-z0-9_-]{1,100}")
+
+
+class ModalBackend:
+    """Backend that runs the functions of one deployed Modal app.
+
+    Args:
+        app: Name of the app.
+        environment: Modal environment; None is the default of the Modal profile.
+        client: Client of Modal; default modal's own, created from its configuration on first use.
+        answer_seconds: Timeout in seconds of one request to Modal's API.
+        on_drift: Reaction if a function that is looked up was not deployed from `contract`: "warn" logs a warning,
+            "error" raises an error, "off" does not check. The check costs one request for the whole app.
+        contract: Returns the contract that this host expects to be deployed.
+    """
+
+    name: str = "modal"
+    clock: Clock = SYSTEM_CLOCK
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        environment: str | None = None,
+        client: modal.Client | None = None,
+        answer_seconds: float = _ANSWER_SECONDS,
+        on_drift: OnDrift = "off",
+        contract: Callable[[], Contract] = local_contract,
+    ) -> None:
+        self.app: Final = app
+        self._environment = environment
+        self._client = client
+        self._answer_seconds = answer_seconds
+        self._lock = threading.Lock()
+        self._handles: dict[str, SingleFlight[modal.Function[..., Any, Any]]] = {}
+        self._calls: dict[str, modal.FunctionCall[Any]] = {}
+        self._queue: SingleFlight[modal.Queue] = SingleFlight()
+        self._on_drift = on_drift
+        self._contract = contract
+        self._deployed: SingleFlight[DeployedApp] = SingleFlight()
+
+    def __repr__(self) -> str:
+        environment = "" if self._environment is None else f", environment={self._environment!r}"
+        return f"ModalBackend({self.app!r}{environment})"
+
+    @property
+    def traits(self) -> BackendTraits:
+        """See `Backend.traits`."""
+        return BackendTraits(records_timings=True, timings_place=None, needs_store=True)
+
+    async def verify(self, functions: Iterable[str]) -> list[Check]:
+        """See `Backend.verify`; also compares resources and version with the contract of this host."""
+        from reel_modal.backends.modal.deployment import verify_deployment
+
+        names = tuple(functions)
+        try:
+            contract = await asyncio.to_thread(self._contract)
+            return list((await verify_deployment(self, contract, names)).checks)
+        except RemoteError as error:
+            return [Check(name, error) for name in names]
+
+    def is_call_id(self, call_id: str) -> bool:
+        """See `Backend.is_call_id`."""
+        return _CALL_ID.fullmatch(call_id) is not None
+
+    async def hydrate(self, function: str) -> None:
+        """See `Backend.hydrate`; sends a request the first time, and again after a failure."""
+        await self._handle(function)
+
+    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """See `Backend.submit`."""
+        handle = await self._handle(function)
+        if function in SPECS and len(args) == 1 and isinstance(args[0], Mapping):
+            # A function of this package: its receipt contains how long the job was queued.
+            args = ({**args[0], SUBMITTED_AT: time.time()},)
+        try:
+            call = await self._spawn(handle, function, args, kwargs)
+        except NotDeployedError:
+            # An app that was stopped and deployed again has new ids. Nothing was started under the old ones.
+            self._flight(function).forget(handle)
+            self._deployed = SingleFlight()
+            call = await self._spawn(await self._handle(function), function, args, kwargs)
+        with self._lock:
+            self._calls[call.object_id] = call
+            if len(self._calls) > _MOST_KEPT:
+                del self._calls[next(iter(self._calls))]
+        return call.object_id
+
+    async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
+        """See `Backend.wait`."""
+        call = await self._call(call_id)
+        bound = timeout_seconds + self._answer_seconds
+        return await within(
+            bound, lambda: self._outcome(call, call_id, timeout_seconds), function=self.app, call_id=call_id
+        )
+
+    async def cancel(self, call_id: str) -> None:
+        """See `Backend.cancel`."""
+        call = await self._call(call_id)
+        await self._answer(call.cancel.aio, call_id)
+
+    async def event_count(self, call_id: str) -> int:
+        """See `Backend.event_count`."""
+        queue = await self._events_queue()
+        return await self._answer(lambda: queue.len.aio(partition=call_id), call_id)
+
+    async def events(self, call_id: str) -> AsyncGenerator[ProgressEvent]:
+        """See `Backend.events`; events stay available to other listeners until the partition expires."""
+        queue = await self._events_queue()
+        latest, late_seconds = (0, 0), None
+        end = OwnedTask(self._late_seconds(call_id))
+        try:
+            while late_seconds is None:
+                # After the end of the job, read once more: all events reported before it have arrived by now.
+                late_seconds = end.future.result() if end.future.done() else None
+                patience = _IDLE_SECONDS if late_seconds is None else late_seconds
+                async with aclosing(queue.iterate.aio(partition=call_id, item_poll_timeout=patience)) as items:
+                    until = end.future if late_seconds is None else None
+                    while (item := await self._next(items, call_id, until)) is not None:
+                        if not isinstance(item, dict):
+                            return
+                        try:
+                            event = ProgressEvent.parse(item)
+                        except RequestError as error:
+                            _log.warning("an event of %s is skipped: %s", call_id, error)
+                            continue
+                        if (event.attempt, event.sequence) > latest:
+                            latest = (event.attempt, event.sequence)
+                            yield event
+        finally:
+            await end.cancel()
+
+    async def close(self) -> None:
+        """Do nothing: jobs on Modal continue, and this backend holds no resources here."""
+
+    async def deployed_app(self, *, answer_seconds: float | None = None) -> DeployedApp:
+        """Return the current state of the app on Modal.
+
+        Args:
+            answer_seconds: Timeout in seconds of the request; default that of the backend.
+
+        Raises:
+            RemoteError: The app is not deployed, or Modal is unreachable.
+        """
+        await load_modal()
+        return await call_api(
+            lambda: read_app(self.app, environment=self._environment, client=self._client),
+            answer_seconds or self._answer_seconds,
+            function=self.app,
+        )
+
+    async def deployed_resources(self, function: str) -> dict[str, str]:
+        """Return the deployed resources of a function: `gpu`, `cpu`, `memory_mb`, `timeout_seconds`, `retries`.
+
+        Raises:
+            RemoteError: The function is not deployed, or Modal is unreachable.
+        """
+        return await self._row(await self._find(function), function)
+
+    async def ask_container(self, contract: str, *, timeout_seconds: float) -> dict[str, str]:
+        """Start a small container of the deployment and return its self-description; see `functions.app.contract`.
+
+        Raises:
+            RemoteError: The container did not start or did not answer in time.
+        """
+        handle = await self._find(contract)
+        facts: dict[str, str] = await call_api(handle.remote.aio, timeout_seconds, function=f"{self.app}/{contract}")
+        return facts
+
+    async def _late_seconds(self, call_id: str) -> float:
+        """Wait for the end of the call; return how many seconds its last events may still take to arrive."""
+        while True:
+            try:
+                if await self.wait(call_id, self._answer_seconds) is not None:
+                    return _LATE_SECONDS
+            except (JobNotFoundError, AuthError):
+                raise
+            except UnavailableError:
+                await asyncio.sleep(_BACKOFF_SECONDS)
+            except RemoteError:
+                return 0.0  # the last events of a failed or cancelled job are not needed
+
+    async def _spawn(
+        self,
+        handle: modal.Function[..., Any, Any],
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+    ) -> modal.FunctionCall[Any]:
+        return await self._answer(lambda: handle.spawn.aio(*args, **kwargs), function=function)
+
+    async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
+        return await self._flight(function).get(lambda: self._look_up(function))
+
+    def _flight(self, function: str) -> SingleFlight[modal.Function[..., Any, Any]]:
+        with self._lock:
+            return self._handles.setdefault(function, SingleFlight())
+
+    async def _look_up(self, function: str) -> modal.Function[..., Any, Any]:
+        handle = await self._find(function)
+        if self._on_drift != "off":
+            await self._check_drift(handle, function)
+        return handle
+
+    async def _check_drift(self, handle: modal.Function[..., Any, Any], function: str) -> None:
+        try:
+            drift = drift_error(await self._differences(handle, function), self.app, function)
+        except RemoteError as error:
+            if self._on_drift == "error":
+                raise
+            _log.warning("cannot check whether %s was deployed by this version: %s", function, error)
+            return
+        if drift is None:
+            return
+        if self._on_drift == "error":
+            # The next attempt asks again, perhaps after a deploy.
+            self._deployed = SingleFlight()
+            raise drift
+        _log.warning("%s", drift)
+
+    async def _differences(self, handle: modal.Function[..., Any, Any], function: str) -> list[Difference]:
+        local = await asyncio.to_thread(self._contract)
+        patience = _DRIFT_SECONDS if self._on_drift == "warn" else self._answer_seconds
+        app = await self._deployed.get(lambda: self.deployed_app(answer_seconds=min(patience, self._answer_seconds)))
+        differences = diff_resources(await self._row(handle, function), local.functions.get(function, {}))
+        if app.contract != local.name:
+            differences.append(Difference("contract", app.contract or "none", local.name))
+        return differences
+
+    async def _row(self, handle: modal.Function[..., Any, Any], function: str) -> dict[str, str]:
+        return await self._answer(lambda: deployed_resources(handle), function=f"{self.app}/{function}")
+
+    async def _find(self, function: str) -> modal.Function[..., Any, Any]:
+        await load_modal()
+        import modal
+
+        handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
+        await self._answer(handle.hydrate.aio, function=f"{self.app}/{function}")
+        return handle
+
+    async def _events_queue(self) -> modal.Queue:
+        return await self._queue.get(self._make_queue)
+
+    async def _make_queue(self) -> modal.Queue:
+        await load_modal()
+        import modal
+
+        queue = modal.Queue.from_name(
+            EVENTS_QUEUE, environment_name=self._environment, create_if_missing=True, client=self._client
+        )
+        await self._answer(queue.hydrate.aio, function=EVENTS_QUEUE)
+        return queue
+
+    async def _call(self, call_id: str) -> modal.FunctionCall[Any]:
+        with self._lock:
+            call = self._calls.get(call_id)
+        if call is not None:
+            return call
+        await load_modal()
+        import modal
+
+        with self._lock:
+            return self._calls.setdefault(call_id, modal.FunctionCall.from_id(call_id, client=self._client))
+
+    async def _outcome(self, call: modal.FunctionCall[Any], call_id: str, wait_seconds: float) -> CallResult | None:
+        try:
+            return CallResult(await call.get.aio(timeout=wait_seconds))
+        except TimeoutError as error:
+            if not _raised_in_function(error):
+                return None
+            raise self._error(error, call_id) from error
+        except (Exception, SystemExit) as error:
+            # The function may have called sys.exit. modal re-raises that here, and it must not end the host.
+            raise self._error(error, call_id) from error
+
+    async def _next(self, items: AsyncGenerator[object], call_id: str, until: asyncio.Future[float] | None) -> object:
+        """Return the next item, or None if none arrives for a while or `until` is done."""
+        reading = OwnedTask(_following(items))
+        watched: set[asyncio.Future[Any]] = {reading.future} if until is None else {reading.future, until}
+        try:
+            await asyncio.wait(
+                watched, timeout=_IDLE_SECONDS + self._answer_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not reading.future.done():
+                if until is not None and until.done():
+                    return None
+                raise unavailable(self._answer_seconds, self.app, call_id)
+            if (error := reading.future.exception()) is not None:
+                raise self._error(error, call_id) from error
+            return reading.future.result()
+        finally:
+            await reading.cancel()
+
+    async def _answer(
+        self, ask: Callable[[], Awaitable[T]], call_id: str | None = None, *, function: str | None = None
+    ) -> T:
+        return await call_api(ask, self._answer_seconds, function=function or self.app, call_id=call_id)
+
+    def _error(self, error: BaseException, call_id: str | None, *, function: str | None = None) -> RemoteError:
+        from reel_modal.backends.modal._errors import remote_error
+
+        return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+async def _following(items: AsyncGenerator[object]) -> object:
+    return await anext(items, None)
+
+
+def _raised_in_function(error: TimeoutError) -> bool:
+    """Return whether the function raised `error`: modal reports "not yet" by the same bare type.
+
+    modal attaches source lines for the traceback to an error that comes from a container.
+    """
+    return bool(error.args) or hasattr(error, "__line_cache__")
+
+
+async def load_modal() -> None:
+    """Import modal in a thread, so that the event loop is not blocked."""
+    await asyncio.to_thread(import_module, "modal")
+    hide_headers()

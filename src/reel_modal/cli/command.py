@@ -1,0 +1,483 @@
+"""The command line interface: `reel-modal` and `python -m reel_modal`.
+
+Data is written to stdout, progress and messages to stderr. Exit status: 0 done, 1 failed, 2 usage, 3 not configured,
+130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reel_modal import __version__
+from reel_modal._support.interruption import Interruption
+from reel_modal.deploy.options import add_arguments as add_deploy_arguments
+from reel_modal.errors import (
+    ConfigError,
+    FFmpegNotFoundError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+    ReelModalError,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from reel_modal.functions.context import JobContext
+    from reel_modal.schema import RenderResult
+    from reel_modal.schema.requests import Request
+    from reel_modal.settings import Settings
+
+__all__ = ["main"]
+
+Q = TypeVar("Q", bound="Request")
+
+_FAILED, _USAGE, _NOT_CONFIGURED = 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    with Interruption() as interruption:
+        return _run(arguments, interruption)
+
+
+def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
+    try:
+        status = int(arguments.command(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of stdout has closed it, as `head` does. Without this, Python reports an error when it flushes
+        # the buffer at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):  # the terminal may be closed, which sends SIGHUP
+            _say("interrupted; no partial files were left")
+        return interruption.exit_status
+    except ReelModalError as error:
+        _say(f"error: {_as_typed(error, arguments)}")
+        return _status_of(error)
+    except OSError:
+        if interruption.received is None:
+            raise
+        return interruption.exit_status  # the bar could not be drawn because the terminal was closed
+    return status
+
+
+def _as_typed(error: ReelModalError, arguments: argparse.Namespace) -> ReelModalError:
+    """Return `error` with the typed path OUT in place of its key, if the error is about the output key."""
+    output = getattr(arguments, "output", None)
+    if not isinstance(error, RequestError) or error.path != "output_key" or not isinstance(output, Path):
+        return error
+    return RequestError(error.path, error.problem.replace(repr(f"out{output.suffix}"), repr(str(output))))
+
+
+def _status_of(error: ReelModalError) -> int:
+    if isinstance(error, RequestError):
+        return _USAGE
+    not_set_up = (ConfigError, FFmpegNotFoundError, MissingDependencyError, ProviderUnavailableError)
+    return _NOT_CONFIGURED if isinstance(error, not_set_up) else _FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reel-modal", description="Render video on Modal GPUs, or on this machine.")
+    parser.add_argument("--version", action="version", version=f"reel-modal {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    overlay = commands.add_parser("render-overlay", help="draw highlights that follow keyframes")
+    overlay.add_argument("--regions", type=Path, required=True, help="JSON: a list of regions, or a whole request")
+    overlay.add_argument("--effect", choices=("dark_overlay", "brightness_boost", "original"))
+    _add_rendering(overlay, _render_overlay)
+
+    framing = commands.add_parser("process-framing", help="crop along keyframes, trim, change speeds")
+    framing.add_argument("--spec", type=Path, required=True, help="JSON: crop keyframes, or a whole request")
+    _add_rendering(framing, _process_framing)
+
+    _add_upscale(commands)
+
+    probe_parser = commands.add_parser("probe", help="print the properties of a video")
+    probe_parser.add_argument("input", type=Path, metavar="IN")
+    probe_parser.add_argument("--scan", action="store_true", help="count the packets instead of trusting the header")
+    probe_parser.add_argument("--json", action="store_true", help="print JSON")
+    probe_parser.set_defaults(command=_probe)
+
+    doctor = commands.add_parser("doctor", help="check which features work on this machine")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(command=_doctor)
+
+    timings = commands.add_parser("timings", help="show recorded job timings, which later plans use")
+    timings.add_argument("--file", type=Path, help="default REEL_MODAL_TIMINGS, then the user's data directory")
+    timings.add_argument("--json", action="store_true", help="print JSON")
+    timings.set_defaults(command=_timings)
+
+    _add_schema(commands)
+    _add_estimate(commands)
+
+    rates = commands.add_parser("rates", help="print the prices per second that estimates use")
+    rates.add_argument(
+        "--refresh", action="store_true", help="query the workspace's prices on Modal; print REEL_MODAL_RATES"
+    )
+    rates.add_argument("--json", action="store_true", help="print JSON")
+    rates.set_defaults(command=_rates)
+
+    deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and verify the deployment")
+    add_deploy_arguments(deploy)
+    deploy.set_defaults(command=_deploy)
+
+    demo = commands.add_parser("demo", help="create a highlight, a reel and a larger clip, with an image of each")
+    demo.add_argument("--output", type=Path, default=Path("demo"), help="the folder to write to, default demo")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    upscale = commands.add_parser("apply-upscale", help="enlarge a clip two or four times, or to a larger size")
+    size = upscale.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=int, choices=(2, 4), help="factor of the width and of the height")
+    size.add_argument("--size", metavar="WxH", help="size of the output in pixels, both even, such as 1920x1080")
+    upscale.add_argument(
+        "--model",
+        help="small, large, a name in REEL_MODAL_MODELS, or the path or URL of an ONNX file;"
+        " the default depends on the device",
+    )
+    upscale.add_argument("--model-sha256", help="SHA-256 of that file; required for a URL")
+    upscale.add_argument(
+        "--model-private", action="store_true", help="allow a private or loopback address of the URL's host"
+    )
+    upscale.add_argument("--provider", choices=("cpu", "cuda"), help="default REEL_MODAL_UPSCALE_PROVIDER, then cpu")
+    upscale.add_argument(
+        "--allow-cpu", action="store_true", help="fall back to the CPU if the GPU is unavailable, and report it"
+    )
+    _add_rendering(upscale, _apply_upscale)
+
+
+def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    schema = commands.add_parser("schema", help="print requests and results as JSON Schema or types")
+    form = schema.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON Schema, the default")
+    form.add_argument("--typescript", action="store_true", help="as TypeScript types")
+    schema.set_defaults(command=_schema)
+
+
+def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
+    parser.add_argument("input", type=Path, metavar="IN", help="the clip")
+    parser.add_argument("--function", required=True, choices=("render_overlay", "process_framing", "apply_upscale"))
+    parser.add_argument("--spec", type=Path, help="JSON: regions, crop keyframes, or a whole request")
+    parser.add_argument("--scale", type=int, choices=(2, 4), help="scale of apply_upscale")
+    parser.add_argument("--size", metavar="WxH", help="output size of apply_upscale, instead of --scale")
+    parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_estimate)
+
+
+def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """Add the arguments shared by all commands that render a clip."""
+    parser.add_argument("input", type=Path, metavar="IN", help="the clip")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the clip to write; an existing one is replaced")
+    parser.add_argument("--encoder", help="auto, libx264, h264_nvenc or another encoder of ffmpeg")
+    parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
+    parser.add_argument("--preset", help="x264 preset, ultrafast to veryslow, default fast")
+    parser.add_argument("--threads", type=int, help="threads of the encoder, 1 to 64, default 4; part of the request")
+    parser.add_argument("--rate", help="constant, source or frames per second; the default is in docs/frame-rates.md")
+    parser.add_argument(
+        "--deinterlace",
+        choices=("frame", "field"),
+        help="one output frame per interlaced frame, the default, or one per field",
+    )
+    parser.add_argument(
+        "--hdr", choices=("sdr", "keep"), help="convert an HDR clip to SDR, the default, or keep it in 10 bits"
+    )
+    parser.add_argument(
+        "--metadata", choices=("keep", "strip"), help="keep all tags of the clip; default: strip location and device"
+    )
+    parser.add_argument(
+        "--smart",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="copy unchanged parts bit for bit if possible; the default",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(command=command)
+
+
+def _render_overlay(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.render import check_output
+    from reel_modal.functions import render_overlay
+    from reel_modal.schema import OverlayRequest
+
+    check_output(arguments.input, arguments.output)
+    fields = _request_fields(arguments, arguments.regions, "regions")
+    if arguments.effect:
+        fields["effect"] = arguments.effect
+    return _render(arguments, render_overlay.run, OverlayRequest.parse(fields))
+
+
+def _process_framing(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.render import check_output
+    from reel_modal.functions import process_framing
+    from reel_modal.schema import FramingRequest
+
+    check_output(arguments.input, arguments.output)
+    request = FramingRequest.parse(_request_fields(arguments, arguments.spec, "crop"))
+    return _render(arguments, process_framing.run, request)
+
+
+def _apply_upscale(arguments: argparse.Namespace) -> int:
+    from reel_modal._upscaling.model import model_at
+    from reel_modal.cli.render import check_output, keys_of
+    from reel_modal.functions import apply_upscale
+    from reel_modal.schema import UpscaleRequest
+    from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
+
+    check_output(arguments.input, arguments.output)
+    settings = Settings.from_env()
+    model, sha256 = arguments.model, arguments.model_sha256
+    if model is not None and model not in {*MODEL_FAMILIES, *BUNDLED_MODELS, *settings.models}:
+        model, source = model_at(model, sha256=sha256, allow_private_addresses=arguments.model_private)
+        settings, sha256 = dataclasses.replace(settings, models={**settings.models, model: source}), None
+    fields = {name: getattr(arguments, name) for name in ("scale", "provider", "allow_cpu")}
+    fields |= {"output_size": arguments.size, "model": model, "model_sha256": sha256}
+    request = UpscaleRequest.parse(fields | keys_of(arguments.output))
+    return _render(arguments, apply_upscale.run, request, settings)
+
+
+def _render(
+    arguments: argparse.Namespace,
+    run: Callable[[Q, JobContext], RenderResult],
+    request: Q,
+    settings: Settings | None = None,
+) -> int:
+    from reel_modal.cli.render import run_in_process
+
+    request = dataclasses.replace(request, encode=_encode(arguments, request))
+    if arguments.rate is not None:
+        request = dataclasses.replace(request, rate=arguments.rate)
+    result, speed = run_in_process(run, request, arguments.input, arguments.output, settings)
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        _show_result(result, speed)
+    return 0
+
+
+def _estimate(arguments: argparse.Namespace) -> int:
+    from reel_modal._jobs.estimates import estimate
+    from reel_modal.cli.render import keys_of
+    from reel_modal.functions.requests import REQUESTS
+    from reel_modal.media import probe
+    from reel_modal.settings import Settings
+
+    arguments.output = Path("out.mp4")
+    fields: dict[str, object] = {**keys_of(arguments.output)}
+    if arguments.spec is not None:
+        fields = _request_fields(arguments, arguments.spec, _LISTS.get(arguments.function, "request"))
+    elif arguments.function == "render_overlay":
+        fields["regions"] = []
+    if arguments.scale is not None:
+        fields["scale"] = arguments.scale
+    if arguments.size is not None:
+        fields["output_size"] = arguments.size
+    settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
+    request = REQUESTS[arguments.function].parse(fields)
+    expected = estimate(request, probe(arguments.input, settings=settings), settings=settings)
+    print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
+    expected.check(settings.budget_usd)
+    return 0
+
+
+_LISTS = {"render_overlay": "regions", "process_framing": "crop"}
+
+
+def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
+    """Return the fields of the request in the file `path`: a whole request, or only its list `name`.
+
+    The job id, user id and keys are always those of `keys_of`.
+    """
+    from reel_modal.cli.render import keys_of
+
+    raw, own_keys = _read_json(path, name), keys_of(arguments.output)
+    if isinstance(raw, list):
+        return {name: raw, **own_keys}
+    replaced = {*own_keys, "jobId", "userId", "inputKey", "outputKey"}
+    return {key: value for key, value in raw.items() if key not in replaced} | own_keys
+
+
+def _encode(arguments: argparse.Namespace, request: Request) -> Any:
+    """Return the request's encode options, overridden by those of the command line."""
+    chosen = {
+        name: getattr(arguments, name)
+        for name in ("encoder", "quality", "preset", "smart", "threads", "deinterlace", "hdr", "metadata")
+    }
+    return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
+
+
+def _show_result(result: RenderResult, speed: str) -> None:
+    print(f"{result.output_key}: {speed}")
+    print(f"  {result.size[0]}x{result.size[1]}, {result.engine}, {result.encoder}, {result.bytes:,} bytes")
+    if (used := result.usage) is not None:
+        memory, traffic = used.peak_memory_bytes / 1e6, f"{used.bytes_in:,} bytes read, {used.bytes_out:,} written"
+        print(f"  used {used.seconds:.1f} s, {memory:.0f} MB of memory at most, {traffic}, ${used.dollars:.4f}")
+    if result.frames_copied:
+        print(f"  {result.frames_copied} frames copied, {result.frames - result.frames_copied} rendered")
+    elif result.reason:
+        print(f"  all frames rendered: {result.reason}")
+    for note in result.degraded:
+        print(f"  degraded: {note}")
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from reel_modal.media import probe
+
+    info = probe(arguments.input, scan=arguments.scan)
+    if arguments.json:
+        print(json.dumps(info.to_dict()))
+        return 0
+    for name, value in info.to_dict().items():
+        print(f"{name:24} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.doctor import examine
+
+    findings = examine()
+    if arguments.json:
+        print(json.dumps([finding.to_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            mark = "ok" if finding.ok else "MISSING" if finding.required else "none"
+            print(f"{mark:8} {finding.name:20} {finding.detail}")
+            if finding.cure and not finding.ok:
+                print(f"{'':8} {'':20} cure: {finding.cure}")
+    return 0 if all(finding.ok or not finding.required for finding in findings) else _NOT_CONFIGURED
+
+
+def _timings(arguments: argparse.Namespace) -> int:
+    from reel_modal._progress.history import TimingHistory
+
+    history = TimingHistory(arguments.file)
+    summaries = history.summary()
+    if arguments.json:
+        path = None if history.path is None else str(history.path)
+        print(json.dumps({"path": path, "timings": [timing.to_dict() for timing in summaries]}))
+        return 0
+    for timing in summaries:
+        print(timing.to_text())
+    if history.path is None:
+        _say("timings are off, as set in REEL_MODAL_TIMINGS, so plans use published figures")
+    elif summaries:
+        _say(f"in {history.path}")
+    else:
+        _say(f"no job has finished yet, so plans use published figures; looked in {history.path}")
+    return 0
+
+
+def _rates(arguments: argparse.Namespace) -> int:
+    from reel_modal._costs.rates import load_rates
+
+    if arguments.refresh:
+        import asyncio
+
+        from reel_modal.backends.modal.billing import workspace_rates
+
+        rates = asyncio.run(workspace_rates())
+    else:
+        rates = load_rates()
+    if arguments.json:
+        print(json.dumps({"dated": rates.dated, "source": rates.source, "usd_per_second": rates.by_name()}))
+    elif arguments.refresh:
+        print(f"REEL_MODAL_RATES={rates.to_setting()}")
+    else:
+        for name, dollars in rates.by_name().items():
+            print(f"{name:14} ${dollars:.9f} per second  ${dollars * 3600:.4f} per hour")
+    _say(f"{rates.source}, {rates.dated}")
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from reel_modal.schema._describe import json_schema, typescript
+
+    print(typescript() if arguments.typescript else json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    from reel_modal.deploy.command import run
+
+    return run(arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RequestError("--output", f"{str(folder)!r} cannot be created as a folder: {error}") from error
+    try:
+        _show_demo(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the folder is not empty
+            folder.rmdir()
+        raise
+    return 0
+
+
+def _show_demo(folder: Path) -> None:
+    from reel_modal._support.scratch import scratch_dir
+    from reel_modal.cli.demo import (
+        demo_clips,
+        demo_framing,
+        demo_overlay,
+        demo_upscale,
+        write_contact_sheet,
+        write_detail_sheet,
+        write_reel_sheet,
+    )
+    from reel_modal.cli.render import run_in_process
+    from reel_modal.functions import apply_upscale, process_framing, render_overlay
+
+    highlight, reel, larger = folder / "highlight.mp4", folder / "reel.mp4", folder / "larger.mp4"
+    with scratch_dir() as scratch:
+        clips = demo_clips(scratch)
+        print(f"clips: {clips.origin}")
+        _show_result(*run_in_process(render_overlay.run, demo_overlay(), clips.scene, highlight))
+        sheet = folder / "before_and_after.png"
+        write_contact_sheet(clips.scene, highlight, sheet)
+        print(f"{sheet}: the clip above, the highlight below")
+        framing = demo_framing()
+        _show_result(*run_in_process(process_framing.run, framing, clips.scene, reel))
+        sheet = folder / "crop_and_reel.png"
+        write_reel_sheet(framing, clips.scene, reel, sheet)
+        print(f"{sheet}: the source with the crop above, the reel below")
+        _show_result(*run_in_process(apply_upscale.run, demo_upscale(), clips.small, larger))
+        sheet = folder / "cubic_and_larger.png"
+        write_detail_sheet(clips.small, larger, sheet)
+        print(f"{sheet}: cubic interpolation above, the network below")
+
+
+def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:
+    """Return the JSON value in the file `path`: a request, or its list `name`."""
+    from reel_modal.schema._fields import LONGEST_TEXT, decode_json
+
+    try:
+        with path.open("rb") as file:
+            raw = decode_json(file.read(LONGEST_TEXT + 1), f"the file {str(path)!r}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError("", f"{str(path)!r} cannot be read: {error}") from error
+    if not isinstance(raw, (dict, list)):
+        raise RequestError("", f"{str(path)!r} must contain a request, or its list `{name}`")
+    return raw
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,1 +1,0 @@
-"""Pure per-frame work: arrays in, arrays out, no files, no processes, no clocks."""
