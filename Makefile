@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
+.PHONY: setup demo example test test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
 
 setup: $(READY)
 
@@ -18,8 +18,16 @@ demo: $(READY)
 example: $(READY)
 	$(BIN)/python -m examples.fastapi_app --folder demo/app
 
+# Three workers, also on two cores: many tests wait for processes. A file stays on one worker.
+WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term $(PARALLEL)
+
+# The unit tests: about a minute.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -q -m unit tests/unit $(PARALLEL)
 
 # The tests that failed in the last run, alone. It fails if that run ended without naming any.
 test-failed: $(READY)
@@ -37,7 +45,7 @@ test-lowest: $(READY)
 		--extra starlette --no-header --annotation-style line pyproject.toml --output-file .venvs/resolved.txt
 	grep 'via .*reel-modal' .venvs/resolved.txt > .venvs/lowest.txt
 	$(PYTHON) tools/setup_venv.py .venvs/lowest --group test --constraint .venvs/lowest.txt
-	.venvs/lowest/bin/python -m pytest
+	.venvs/lowest/bin/python -m pytest $(PARALLEL)
 
 # The media tests with each ffmpeg; FFMPEGS="PATH 7.1" chooses some, without it all are tested.
 test-ffmpegs: $(READY)
