@@ -27,7 +27,7 @@ test: $(READY)
 
 # The unit tests: about a minute.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -q -m unit tests/unit $(PARALLEL)
+	$(BIN)/python -m pytest -q -m "unit and not slow" tests/unit $(PARALLEL)
 
 # The tests that failed in the last run, alone. It fails if that run ended without naming any.
 test-failed: $(READY)

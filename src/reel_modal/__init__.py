@@ -13,6 +13,7 @@ from reel_modal._version import VERSION
 
 if TYPE_CHECKING:
     from reel_modal._support.portal import run_sync
+    from reel_modal.backends.base import JobStatus
     from reel_modal.backends.local import LocalBackend
     from reel_modal.backends.modal import ModalBackend
     from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, RemoteFunction, estimate
@@ -64,6 +65,7 @@ __all__ = [
     "HighlightRegion",
     "Job",
     "JobOptions",
+    "JobStatus",
     "LocalBackend",
     "MediaInfo",
     "MediaLimits",
@@ -110,6 +112,7 @@ _HOME = {
     "HighlightRegion": "schema",
     "Job": "client",
     "JobOptions": "client",
+    "JobStatus": "backends.base",
     "LocalBackend": "backends.local",
     "MediaInfo": "media",
     "MediaLimits": "settings",

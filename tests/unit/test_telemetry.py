@@ -68,6 +68,7 @@ def test_telemetry_enabled_by_user_writes_a_device_id(tmp_path: Path) -> None:
 
 @has_telemetry
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.slow
 def test_telemetry_disabled_opens_no_internet_socket(tmp_path: Path) -> None:
     """With telemetry, the first request comes about ten seconds after the start; a control process shows when."""
     ours, control = tmp_path / "ours", tmp_path / "control"

@@ -203,6 +203,7 @@ async def test_recorder_copied_frames_are_not_counted(history: TimingHistory, cl
     assert (summary.jobs, summary.seconds_per_frame) == (1, pytest.approx(0.04))  # 0.4 s for the ten rendered frames
 
 
+@pytest.mark.slow
 async def test_recorder_locked_database_does_not_block_the_result(
     history: TimingHistory, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
