@@ -330,7 +330,7 @@ def _show_result(result: RenderResult, speed: str) -> None:
     elif result.reason:
         print(f"  all frames rendered: {result.reason}")
     for note in result.degraded:
-        print(f"  degraded: {note}")
+        print(f"  not as asked: {note}")
 
 
 def _probe(arguments: argparse.Namespace) -> int:
