@@ -54,6 +54,12 @@ def test_render_overlay_writes_clip_and_prints_summary(clips: Clips, tmp_path: P
     assert completed.stderr.splitlines()[-1].startswith("100 %")
 
 
+def test_render_overlay_prints_each_degradation(clips: Clips, tmp_path: Path, regions: Path) -> None:
+    completed = run("render-overlay", clips.get("444.mp4"), tmp_path / "out.mp4", "--regions", regions, "--no-smart")
+    (line,) = [line for line in completed.stdout.splitlines() if line.startswith("  not as asked: ")]
+    assert "yuv444p" in line
+
+
 def test_render_overlay_json_prints_result_as_json(clips: Clips, tmp_path: Path, regions: Path) -> None:
     arguments = (
         "--regions",
