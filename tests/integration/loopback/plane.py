@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import modal
 from modal_proto import api_pb2
@@ -27,6 +27,9 @@ from .views import DeployedFunction, RunningContainer
 from .wire import Recorded, Wire
 
 T = TypeVar("T")
+
+# GENERIC_STATUS_KERNEL_OOM_KILL; the number has a name since modal 1.6.3.
+_KERNEL_OOM_KILL = cast("api_pb2.GenericResult.GenericStatus.ValueType", 10)
 TOKEN_ID, TOKEN_SECRET = "ak-loopback", "as-loopback-secret"
 LONGEST_FREEZE_SECONDS = 100.0
 
@@ -247,7 +250,7 @@ class LoopbackPlane:
         """Kill the container of a call (or of a function, by name); its inputs fail."""
         status, why = api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "Container terminated with SIGKILL."
         if out_of_memory:
-            status, why = api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL, "Container ran out of memory."
+            status, why = _KERNEL_OOM_KILL, "Container ran out of memory."
         self._end(of, api_pb2.GenericResult(status=status, exception=why))
 
     def expire_outputs(self, call_id: str) -> None:
