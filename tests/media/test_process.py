@@ -16,7 +16,7 @@ from tests.ffmpegs import REAL, executable
 from reel_modal._ffmpeg import process as ffmpeg_process
 from reel_modal._ffmpeg.encoders import encoder_arguments, try_encoder
 from reel_modal._ffmpeg.process import FFmpegProcess
-from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError
+from reel_modal.errors import EncoderUnavailableError, FFmpegError, FFmpegNotFoundError, FFmpegStalledError
 from reel_modal.settings import Settings
 
 PATIENT = 60.0
@@ -156,3 +156,11 @@ def test_encoder_check_without_answer_ends_at_timeout(tmp_path: Path) -> None:
         try_encoder(Settings(ffmpeg=stuck, stall_seconds=0.5), "libx264")
     with pytest.raises(FFmpegNotFoundError, match="ffmpeg not found at"):
         try_encoder(Settings(ffmpeg=str(tmp_path / "nowhere")), "libx264")
+
+
+def test_process_that_does_not_end_is_stalled() -> None:
+    process = FFmpegProcess(python("import time; time.sleep(100)"), stall_seconds=0.3)
+    started = time.monotonic()
+    with pytest.raises(FFmpegStalledError):
+        process.finish()
+    assert time.monotonic() - started < PATIENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from tests.networks import SAME, graph, repeating
 
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.onnx_graph import Attribute, Graph, Node
-from reel_modal._upscaling.receptive_field import receptive_field
+from reel_modal._upscaling.receptive_field import ReceptiveField, receptive_field
 from reel_modal.errors import InvalidModelError
 from reel_modal.settings import BUNDLED_MODELS
 
@@ -118,3 +119,7 @@ def test_receptive_field_of_computed_kernel_is_refused() -> None:
     nodes = [Node("Identity", ("x",), ("k",)), Node("Conv", ("x", "k"), ("y",), {"pads": SAME["pads"]})]
     with pytest.raises(InvalidModelError, match="the kernel size of a Conv is unknown"):
         receptive_field(graph(nodes, {}))
+
+
+def test_halo_of_a_fraction_of_a_sample_is_rounded_up() -> None:
+    assert [ReceptiveField(Fraction(radius, 4), Fraction(2)).halo for radius in (0, 1, 4, 5)] == [0, 1, 1, 2]

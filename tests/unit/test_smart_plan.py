@@ -201,6 +201,12 @@ def test_plan_highlight_on_long_picture_is_never_copied(frames: list[int], inter
     assert rendered >= {rank for rank, (first, _) in enumerate(spans) if first in standing}
 
 
+def test_plan_does_not_count_hidden_frames_as_copied() -> None:
+    plan = planned(stream([(True, [0] * 8), (True, [0] * 8)], hidden=3), (Fraction(8, 25), Fraction(9, 25)))
+    assert plan is not None
+    assert (plan.hidden, plan.frames_rendered, plan.frames_copied, plan.frames) == (3, 5, 8, 13)
+
+
 def test_plan_span_in_open_group_extends_to_the_next_idr() -> None:
     of = stream([(True, [0, 2, 2]), (False, [2, 2, 2]), (True, [0, 2, 2])])
     plan = planned(of, (Fraction(4, 25), Fraction(4, 25)))
