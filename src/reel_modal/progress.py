@@ -18,7 +18,7 @@ from reel_modal._progress.stream import ProgressListener, progress_of
 from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, ManualClock, SystemClock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread
-from reel_modal._support.tasks import OwnedTask
+from reel_modal._support.tasks import OwnedTask, call_in_task
 from reel_modal.errors import ReelModalError
 
 __all__ = [
@@ -292,7 +292,7 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
             return self._failed(error, now)
         self._stage = "saving"
         if self._save is not None:
-            self._saving = OwnedTask(_call(self._save, future.result()))
+            self._saving = OwnedTask(call_in_task(self._save, future.result()))
         return self._progress.saving(now)
 
     def _after_saving(self) -> ProgressUpdate:
@@ -317,10 +317,6 @@ async def _discard(awaitable: Awaitable[object]) -> None:
         awaitable.close()
     elif asyncio.isfuture(awaitable):
         await OwnedTask(awaitable).cancel()
-
-
-async def _call(save: Callable[[T], Awaitable[object]], value: T) -> None:
-    await save(value)
 
 
 def _failure(future: asyncio.Future[T]) -> BaseException | None:

@@ -16,7 +16,7 @@ from reel_modal._progress.plan import ProgressPlan
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, check_interval
 from reel_modal._progress.updates import ProgressUpdate
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
-from reel_modal._support.tasks import OwnedTask
+from reel_modal._support.tasks import OwnedTask, call_in_task
 
 __all__ = ["ProgressListener", "progress_of"]
 
@@ -145,7 +145,7 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
 
     def _look_at_saving(self, save: Callable[[T], Awaitable[object]], now: float) -> ProgressUpdate:
         if self._saving is None:
-            self._saving = OwnedTask(_call(save, self._done.result()))
+            self._saving = OwnedTask(call_in_task(save, self._done.result()))
         future = self._saving.future
         if not future.done():
             return self._blender.saving(now)
@@ -154,10 +154,6 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
             return self._blender.finish(now)
         self._save_error = error
         return self._blender.fail(error, now)
-
-
-async def _call(save: Callable[[T], Awaitable[object]], value: T) -> None:
-    await save(value)
 
 
 async def _feed_events(events: AsyncIterable[ProgressEvent], blender: ProgressBlender, clock: Clock) -> None:
