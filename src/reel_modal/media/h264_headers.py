@@ -1,6 +1,6 @@
-"""The headers of H.264, as far as they say how large pictures are and which packets hold the second field of one.
+"""Parse H.264 headers for the coded size and for packets that contain only the second field of a frame.
 
-The syntax is that of ITU-T H.264 7.3.2.1.1, 7.3.2.2 and 7.3.3. Pure work on bytes.
+The syntax is that of ITU-T H.264, 7.3.2.1.1, 7.3.2.2 and 7.3.3. Opens no files.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _SLICES: Final = frozenset({1, 2, 5})
 _SPS: Final = 7
 _PPS: Final = 8
 _RECORD_HEADER_BYTES: Final = 5
-# Parameter sets and captions come before the first slice of a picture, of which its header alone is read.
+# Parameter sets and captions precede the first slice; only the header of the slice is read.
 _LOOKED_AT_BYTES: Final = 1 << 14
 _LONGEST_HEADER_BYTES: Final = 64
 
 
 class Bits:
-    """Reads bits from the first on; ValueError at the end."""
+    """Reader of bits, most significant bit first; reading past the end raises ValueError."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")
@@ -32,18 +32,18 @@ class Bits:
 
     @classmethod
     def of(cls, unit: bytes) -> Self:
-        """Read a unit, without the 3s that keep start codes out of it."""
+        """Return a reader of a NAL unit, without its emulation prevention bytes."""
         return cls(unit.replace(b"\0\0\3", b"\0\0"))
 
     def take(self, count: int) -> int:
-        """Read `count` bits as a number."""
+        """Read `count` bits as an unsigned integer."""
         self._left -= count
         if self._left < 0:
             raise ValueError("truncated")
         return self._value >> self._left & (1 << count) - 1
 
     def skip(self, count: int) -> None:
-        """Pass `count` bits over."""
+        """Skip `count` bits."""
         self.take(count)
 
     def golomb(self) -> int:
@@ -58,14 +58,14 @@ class Bits:
 
 @dataclass(frozen=True, slots=True)
 class H264Sequence:
-    """What a sequence parameter set says.
+    """Some contents of a sequence parameter set.
 
     Attributes:
-        number: By which others refer to it.
-        size: (width, height) of the coded pictures in pixels.
-        frames_only: Whether all pictures are whole frames.
-        separate_planes: Whether luma and both chromas are coded apart.
-        frame_number_bits: Of the number of a frame in the header of a slice.
+        number: `seq_parameter_set_id`.
+        size: (width, height) of the coded frames in pixels.
+        frames_only: Whether every picture is coded as a whole frame (`frame_mbs_only_flag`).
+        separate_planes: Whether Y, U and V are coded as three pictures (`separate_colour_plane_flag`).
+        frame_number_bits: Bits of `frame_num` in a slice header.
     """
 
     number: int
@@ -76,10 +76,10 @@ class H264Sequence:
 
     @classmethod
     def read(cls, bits: Bits) -> Self:
-        """Read a unit of type 7 from its first byte on.
+        """Parse a NAL unit of type 7.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: The unit is damaged.
         """
         bits.skip(8)
         profile = bits.take(8)
@@ -115,10 +115,10 @@ class H264Sequence:
 
 
 class SecondFields:
-    """Finds the packets that hold no picture but the second field of the one before (PAFF).
+    """Finds the packets that contain only the second field of the previous packet's frame (PAFF).
 
     Args:
-        record: The decoder's configuration: a record of MP4, or units with start codes; may be empty.
+        record: Decoder configuration: an `avcC` record, or NAL units with start codes; may be empty.
     """
 
     def __init__(self, record: bytes) -> None:
@@ -130,27 +130,27 @@ class SecondFields:
 
     @property
     def possible(self) -> bool:
-        """Whether there may be any: not if all pictures are whole frames."""
+        """Whether such packets are possible: not if every picture is coded as a whole frame."""
         return not self._sequences or not all(each.frames_only for each in self._sequences.values())
 
     def take(self, data: memoryview, record: bytes = b"") -> bool:
-        """Return whether a packet is one; all have to be given, in the order of the file.
+        """Return whether a packet is a second field. Call it for every packet, in the order of the file.
 
         Args:
             data: The packet.
-            record: A new configuration that comes with it.
+            record: New decoder configuration that comes with the packet.
         """
         self._take_sets(record)
         field = None
-        with suppress(ValueError, IndexError, KeyError):  # it is damaged
+        with suppress(ValueError, IndexError, KeyError):  # damaged
             field = self._field(bytes(data[:_LOOKED_AT_BYTES]))
-        # Both have one number of a frame, and one is the top field, the other the bottom one.
+        # The two fields have the same frame number, and opposite parity.
         second = field is not None and self._first == (field[0], 1 - field[1])
         self._first = None if second else field
         return second
 
     def _field(self, data: bytes) -> tuple[int, int] | None:
-        """Return the number of the frame of a packet's first field, and 1 if that is the bottom one."""
+        """Return the frame number of a packet's first field, and 1 for a bottom field; None for a whole frame."""
         for unit in _prefixed(data, self._length_size) if self._length_size else _started(data):
             self._take_unit(unit)
             if unit[0] & 31 in _SLICES:
@@ -196,7 +196,7 @@ def _skip_scaling_list(bits: Bits, length: int) -> None:
 
 
 def _started(data: bytes) -> Iterator[bytes]:
-    """Yield units that have a start code before them."""
+    """Yield NAL units that are separated by start codes."""
     at = data.find(_START_CODE)
     while at >= 0:
         begin = at + len(_START_CODE)
@@ -206,7 +206,7 @@ def _started(data: bytes) -> Iterator[bytes]:
 
 
 def _prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
-    """Yield units that have their length before them."""
+    """Yield NAL units that are prefixed by their length."""
     at = 0
     while at + length_size < len(data):
         begin = at + length_size
@@ -216,7 +216,7 @@ def _prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
 
 
 def _recorded(record: bytes) -> Iterator[bytes]:
-    """Yield the parameter sets of an MP4's configuration record (ISO/IEC 14496-15 5.3.3)."""
+    """Yield the parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3)."""
     at = _RECORD_HEADER_BYTES
     for mask in (31, 255):
         count, at = record[at] & mask, at + 1
