@@ -114,6 +114,7 @@ async def test_plane_queue_carries_events_from_container(app: LoopbackPlane) -> 
 async def test_plane_cancelled_body_ends_and_container_survives(app: LoopbackPlane) -> None:
     import modal
 
+    await asyncio.to_thread(app.end_containers)  # an idle one of another test could take the last call
     spawned = await function("work").spawn.aio("cancelled", 60.0)
     task = await started("cancelled")
     begin = time.monotonic()
