@@ -62,3 +62,15 @@ if sys.argv[-1] in ("-filters", "-encoders"):
 os.execv({REAL!r}, [{REAL!r}, *sys.argv[1:]])
 """
     return executable(path, body)
+
+
+def faulty(tmp_path: Path, body: str) -> Settings:
+    """Return settings with an ffmpeg that answers queries like the real one, and otherwise runs `body`."""
+    real = find_ffmpeg(Settings.from_env()).path
+    answer = f"""
+import os, subprocess, sys
+real = {real!r}
+if "-version" in sys.argv or "-frames:v" in sys.argv:
+    os.execv(real, [real, *sys.argv[1:]])
+"""
+    return Settings(ffmpeg=executable(tmp_path / "ffmpeg-stand-in", answer + body))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.clips import Clips
+from tests.integration.command_line import run
 from tests.networks import repeating
 
 from reel_modal.media import probe
@@ -27,13 +28,6 @@ REGIONS = [
         "keyframes": [{"time": 0, "x": 160, "y": 90, "radiusX": 40, "radiusY": 40}],
     }
 ]
-
-
-def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "reel_modal", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, **env}
-    )
 
 
 @pytest.fixture

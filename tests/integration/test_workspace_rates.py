@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from tests.integration.command_line import run
 from tests.integration.loopback.plane import LoopbackPlane
-from tests.integration.test_cli import run
 
 from reel_modal._costs.rates import PUBLISHED_RATES, load_rates
 from reel_modal.backends.modal.billing import workspace_rates

@@ -7,6 +7,7 @@ import wave
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from tests.clips import ffmpeg
 
@@ -85,3 +86,13 @@ def beeps_in(sound: np.ndarray, rate: int = 48000) -> list[float]:
     on = np.flatnonzero(strength > 0.5 * np.percentile(strength[strength > 0.02], 90))
     first = np.flatnonzero(np.diff(on, prepend=-rate) > 0.06 * rate)
     return [float(on[index]) / rate for index in first]
+
+
+def audio_packets(path: Path) -> list[tuple[float, bytes]]:
+    """Return the time in seconds and the bytes of each packet of the first audio stream."""
+    with av.open(str(path)) as container:
+        return [
+            (float(p.pts * p.time_base), bytes(p))
+            for p in container.demux(audio=0)
+            if p.size and p.pts is not None and p.time_base
+        ]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
 from tests.media.beats import PITCH_HZ, beat_times, beeps, beeps_in, make_beats, samples_of
+from tests.media.edits import EDITS, NEAR_SECONDS, PAN, expected_times
 from tests.media.framed import FAST, crops, framed, request_for, run, speeds
-from tests.media.test_framing_sync import EDITS, NEAR_SECONDS, PAN, expected_times
-from tests.media.test_render_overlay import render, spotlight
+from tests.media.overlaid import render, spotlight
 
 from reel_modal.media import probe
 from reel_modal.schema import Degradation, EncodeOptions, RenderResult, Timeline

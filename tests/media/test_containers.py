@@ -12,8 +12,8 @@ from tests.clips import Clips, ffmpeg
 from tests.ffmpegs import skip_without_encoder
 from tests.media.beats import beeps, flashes, make_beats
 from tests.media.framed import crops, speeds
+from tests.media.overlaid import spotlight
 from tests.media.rendered import rendered
-from tests.media.test_render_overlay import spotlight
 
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe

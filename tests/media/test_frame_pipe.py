@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import Clips
+from tests.ffmpegs import faulty
 from tests.processes import children, ffmpegs
 
 from reel_modal._ffmpeg import encoders
@@ -57,27 +57,6 @@ def check_leftovers(tmp_path: Path) -> Iterator[None]:
 def shades(count: int) -> Iterator[np.ndarray]:
     for index in range(count):
         yield np.full((48, 64, 3), index * 4 % 256, np.uint8)
-
-
-def script(path: Path, body: str) -> str:
-    """Write an executable stand-in for ffmpeg, for faults that the real one cannot produce on demand."""
-    path.write_text(f"#!{sys.executable}\n{body}")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-FAITHFUL_UNTIL = """
-import os, subprocess, sys
-real = {real!r}
-if "-version" in sys.argv or "-frames:v" in sys.argv:
-    os.execv(real, [real, *sys.argv[1:]])
-"""
-
-
-def faulty(tmp_path: Path, body: str) -> Settings:
-    """Return settings with an ffmpeg that answers queries like the real one, and otherwise runs `body`."""
-    real = find_ffmpeg(Settings.from_env()).path
-    return Settings(ffmpeg=script(tmp_path / "ffmpeg-stand-in", FAITHFUL_UNTIL.format(real=real) + body))
 
 
 def test_pipe_default_use_writes_complete_file(tmp_path: Path) -> None:

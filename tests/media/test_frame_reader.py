@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.clips import Clips
-from tests.media.test_frame_pipe import faulty
+from tests.ffmpegs import faulty
 from tests.processes import children, ffmpegs
 
 from reel_modal._ffmpeg.binary import find_ffmpeg

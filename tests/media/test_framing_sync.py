@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
 from tests.local_files import key_of, path_of, root_storage
-from tests.media.beats import LENGTH_SECONDS, beat_times, beeps, flashes, make_beats, samples_of
-from tests.media.test_render_overlay import sound as packets_of_sound
+from tests.media.beats import audio_packets, beat_times, beeps, flashes, make_beats, samples_of
+from tests.media.edits import EDITS, NEAR_SECONDS, PAN, expected_times
 
 from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
@@ -24,21 +23,8 @@ from reel_modal.settings import Settings
 F = Fraction
 SECONDS = 5
 HALF_A_FRAME = F(1, 2)
-# Half of the threshold of detectability in ITU-R BT.1359-1 (audio 45 ms early).
-NEAR_SECONDS = 0.020
 
 RATES = {"23.976": F(24000, 1001), "25": F(25), "29.97": F(30000, 1001), "50": F(50), "59.94": F(60000, 1001)}
-# With a pan of a pixel every frame is cropped separately.
-PAN = tuple(CropKeyframe(time_seconds=F(at), x=at / 5, y=0, width=60, height=45) for at in (0, 5))
-EDITS: dict[str, tuple[object, object, list[tuple[object, object, object]]]] = {
-    "quarter": (0, None, [(0, 5, "0.25")]),
-    "half": (0, None, [(0, 5, "0.5")]),
-    "faster": (0, None, [(0, 5, "1.5")]),
-    "double": (0, None, [(0, 5, 2)]),
-    "fourfold": (0, None, [(0, 5, 4)]),
-    "trimmed": ("1.013", "4.2", []),
-    "mixed": ("0.3", "4.9", [(1, 2, "0.5"), (2, 3, 2), (3, "3.9", "0.25"), ("4.2", 5, 4)]),
-}
 
 
 @dataclass
@@ -87,12 +73,6 @@ def uneven_beats(clips: Clips, sound_hz: int) -> Path:
         select = r"select=lt(t\,2.2)+mod(n\,3)"
         ffmpeg("-i", beats(clips, "50", sound_hz), "-vf", select, "-fps_mode", "passthrough", "-c:a", "copy", path)
     return path
-
-
-def expected_times(times: Iterable[Fraction], line: Timeline) -> list[Fraction]:
-    """Return the output times of the beats that are completely inside one piece of the timeline."""
-    end = line.source_end or F(1000)
-    return [line.to_output(t) for t in times if line.source_start < t and t + LENGTH_SECONDS < end]
 
 
 def check(framed: Framed, source: Path, beat_moments: list[Fraction], least: int = 3) -> None:
@@ -240,7 +220,7 @@ def test_untouched_timeline_copies_audio_packets(
 ) -> None:
     source = beats(clips, "25", 44100)
     whole = make(source, tmp_path, "trimmed", trim_start_seconds=F(0), trim_end_seconds=None, crop=crop)
-    output_packets, source_packets = packets_of_sound(whole.path), packets_of_sound(source)
+    output_packets, source_packets = audio_packets(whole.path), audio_packets(source)
     assert [data for _, data in output_packets] == [data for _, data in source_packets][: len(output_packets)]
     assert [at for at, _ in output_packets] == pytest.approx(
         [at for at, _ in source_packets][: len(output_packets)], abs=0.001

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from tests.clips import ffmpeg, real
+from tests.media.overlaid import spotlight
 from tests.media.rendered import rendered
-from tests.media.test_render_overlay import spotlight
 
 from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.ffmpeg_pipe import FrameReader

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import Clips, ffmpeg
-from tests.media.test_frame_pipe import faulty
+from tests.ffmpegs import faulty
 
 from reel_modal._ffmpeg.frame_times import FrameTimes
 from reel_modal.errors import FFmpegError, FFmpegStalledError

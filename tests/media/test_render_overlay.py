@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from tests.clips import REAL, Clips
+from tests.media.beats import audio_packets
+from tests.media.overlaid import FAST, render, spotlight
 from tests.processes import children, ffmpegs
 
 from reel_modal.errors import (
@@ -24,23 +25,17 @@ from reel_modal.errors import (
     RequestError,
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.functions import outputs, render_overlay
-from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.functions import outputs
+from reel_modal.functions.context import CancellationToken, JobContext
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.frames import frame_rate
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import (
     Degradation,
     EncodeOptions,
-    HighlightKeyframe,
-    HighlightRegion,
-    OverlayRequest,
-    RenderResult,
 )
 from reel_modal.settings import Settings
 from reel_modal.storage import FolderStorage
-
-FAST = EncodeOptions(encoder="libx264", preset="ultrafast", quality=18)
 
 
 @pytest.fixture
@@ -55,48 +50,6 @@ def check_processes() -> Iterator[None]:
     before = children()
     yield
     assert children() == before
-
-
-def spotlight(start: str = "0", end: str = "1000") -> tuple[HighlightRegion, ...]:
-    key = HighlightKeyframe(time_seconds=Fraction(0), x=0.5, y=0.5, radius_x=0.25, radius_y=0.25)
-    return (
-        HighlightRegion(
-            id="r", start_seconds=Fraction(start), end_seconds=Fraction(end), keyframes=(key,), video_size=(1, 1)
-        ),
-    )
-
-
-def render(
-    clip: Path,
-    store: Path,
-    *,
-    events: list[ProgressEvent] | None = None,
-    token: CancellationToken | None = None,
-    **fields: object,
-) -> tuple[Path, RenderResult]:
-    """Copy `clip` into the store and render it there."""
-    (store / f"in{clip.suffix}").write_bytes(clip.read_bytes())
-    workdir = store.parent / "work"
-    workdir.mkdir(exist_ok=True)
-    request = OverlayRequest(
-        **{  # type: ignore[arg-type]
-            "job_id": "j",
-            "user_id": "u",
-            "input_key": f"in{clip.suffix}",
-            "output_key": "made/out.mp4",
-            "regions": spotlight(),
-            "encode": FAST,
-        }
-        | fields
-    )
-    context = JobContext(
-        storage=FolderStorage(store),
-        workdir=workdir,
-        settings=Settings.from_env(),
-        reporter=Reporter((events if events is not None else []).append, interval_seconds=0),
-        cancellation=token or CancellationToken(),
-    )
-    return store / request.output_key, render_overlay.run(request, context)
 
 
 def has_no_output(store: Path) -> bool:
@@ -125,15 +78,6 @@ def test_overlay_many_regions_after_end_share_one_note(clips: Clips, store: Path
     late = tuple(dataclasses.replace(spotlight("900")[0], id=f"r{number}") for number in range(300))
     (note,) = render(clips.get("25.mp4"), store, regions=late)[1].degraded
     assert str(note).endswith("'r4' at 900 s and 295 more")
-
-
-def sound(path: Path) -> list[tuple[float, bytes]]:
-    with av.open(str(path)) as container:
-        return [
-            (float(p.pts * p.time_base), bytes(p))
-            for p in container.demux(audio=0)
-            if p.size and p.pts is not None and p.time_base
-        ]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +176,7 @@ def test_overlay_untouched_frames_are_lossless_before_encoder(clips: Clips, stor
 @pytest.mark.parametrize("name", ["with_sound.mp4", "bigbuckbunny.mp4"])
 def test_overlay_audio_packets_are_copied(clips: Clips, store: Path, name: str) -> None:
     path, _ = render(clips.get(name), store)
-    source, output_packets = sound(clips.get(name)), sound(path)
+    source, output_packets = audio_packets(clips.get(name)), audio_packets(path)
     length = float(probe(clips.get(name), scan=True).scan.duration_seconds)  # type: ignore[union-attr]
     assert [data for _, data in output_packets] == [data for _, data in source][: len(output_packets)]
     assert [at for at, _ in output_packets] == pytest.approx(
@@ -243,16 +187,16 @@ def test_overlay_audio_packets_are_copied(clips: Clips, store: Path, name: str) 
 
 def test_overlay_short_audio_kept_and_long_audio_cut(clips: Clips, store: Path) -> None:
     path, result = render(clips.get("short_sound.mp4"), store)
-    assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (50, True)
+    assert (result.frames, 0.9 < audio_packets(path)[-1][0] < 1.05) == (50, True)
     path, result = render(clips.get("long_sound.mp4"), store)
-    assert (result.frames, 0.9 < sound(path)[-1][0] < 1.05) == (25, True)
+    assert (result.frames, 0.9 < audio_packets(path)[-1][0] < 1.05) == (25, True)
 
 
 def test_overlay_late_video_keeps_audio_in_sync(clips: Clips, store: Path) -> None:
     """Half a second of audio precedes the first picture; the output starts with the picture."""
     path, _ = render(clips.get("late_video.mkv"), store)
-    output_packets = sound(path)
-    source = dict(sound(clips.get("late_video.mkv")))
+    output_packets = audio_packets(path)
+    source = dict(audio_packets(clips.get("late_video.mkv")))
     start = float(probe(clips.get("late_video.mkv")).start_seconds)
     at_picture = next(data for at, data in sorted(source.items()) if at >= start - 1e-6)
     assert output_packets[0][0] == pytest.approx(0, abs=0.03)

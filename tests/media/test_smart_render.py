@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.clips import REAL, Clips, ffmpeg
 from tests.media.boxes import sample_durations
 from tests.media.splices import FAST, RecordingPipe, check, packets, quiet, render, x264
-from tests.media.test_frame_pipe import children
+from tests.processes import children
 
 from reel_modal._smart_render import render as windows
 from reel_modal._smart_render import splice, verify

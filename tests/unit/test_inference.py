@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from tests.networks import graph, model, repeating, with_metadata
-from tests.unit.test_upscale_rendering import picture
+from tests.unit.picture import picture
 
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.onnx_graph import Node

@@ -16,8 +16,7 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 from tests.unit.framing_strategies import framing_requests
 from tests.unit.strategies import overlay_requests
-from tests.unit.test_schema_fields import RECORDS, RESULT
-from tests.unit.test_schema_hostile import GOLDEN, NASTY
+from tests.unit.values import GOLDEN, NASTY, RECORDS, RESULT
 
 from reel_modal import schema
 from reel_modal.errors import RequestError

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.test_schema_hostile import GOLDEN, NASTY
+from tests.unit.values import NASTY, RECORDS
 
-from reel_modal import schema
 from reel_modal.errors import RequestError
 from reel_modal.schema import (
     CropKeyframe,
-    Degradation,
     EncodeOptions,
     FramingRequest,
     HighlightKeyframe,
@@ -27,46 +25,9 @@ from reel_modal.schema import (
     UpscaleRequest,
     Usage,
 )
-from reel_modal.schema._fields import Record, fields_of
+from reel_modal.schema._fields import fields_of
 
 KEYS: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
-RESULT = RenderResult(
-    job_id="j",
-    function="render_overlay",
-    output_key="o.mp4",
-    frames=30,
-    size=(320, 180),
-    fps=Fraction(30000, 1001),
-    duration_seconds=Fraction(1001, 1000),
-    bytes=5,
-    engine="e",
-    encoder="libx264",
-    seconds_by_phase={"render": 0.5},
-    degraded=(Degradation("size_changed", "the odd size 161x121 was encoded as 162x122"),),
-    usage=Usage(seconds=1),
-)
-
-
-def records() -> Iterator[Record]:
-    """Yield one record of each kind, with as many fields set as possible."""
-    found: dict[type, Record] = {}
-
-    def collect(value: object) -> None:
-        if isinstance(value, Record):
-            found.setdefault(type(value), value)
-            for field in fields_of(type(value)):
-                collect(getattr(value, field.name))
-        elif isinstance(value, tuple):
-            for each in value:
-                collect(each)
-
-    for row in GOLDEN:
-        collect(getattr(schema, row["kind"]).parse(row["sent"]))
-    collect(RESULT)
-    yield from found.values()
-
-
-RECORDS = {type(each).__name__: each for each in records()}
 
 
 def outcome(make: Callable[[], object]) -> object:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.clips import real
 from tests.networks import model, repeating
+from tests.unit.picture import picture
 
 from reel_modal._rendering.chroma import at_luma, from_luma, resized_chroma
 from reel_modal._rendering.rgb_planes import RgbConversion
@@ -21,14 +20,6 @@ from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.session import UpscaleSession
 from reel_modal.media.frames import CHROMA_ORIGIN, ColorTags
 from reel_modal.settings import BUNDLED_MODELS
-
-
-@cache
-def picture() -> npt.NDArray[np.uint8]:
-    """Return the luma of a real frame, 272 x 640."""
-    with av.open(str(real("bikes.mp4"))) as container:
-        frame = next(container.decode(video=0))
-        return frame.to_ndarray(format="gray8").copy()
 
 
 @cache

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.unit.progress.test_timings import HD, timing
+from tests.unit.progress.timings import HD, timing
 
 from reel_modal.errors import ConfigError, ReelModalError
 from reel_modal.progress import ProgressPlan, TimingHistory

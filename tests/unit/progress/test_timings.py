@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.progress.timings import HD, timing
 
 from reel_modal._progress.timing_model import (
     LOCAL,
@@ -22,20 +23,6 @@ from reel_modal._progress.timing_model import (
 )
 from reel_modal.errors import ConfigError
 from reel_modal.schema import RenderResult
-
-HD = (1920, 1080)
-
-
-def timing(seconds: float, frames: int = 900, size: tuple[int, int] = HD, **fields: object) -> JobTiming:
-    values: dict[str, object] = {
-        "function": "render_overlay",
-        "gpu": "T4",
-        "size": size,
-        "frames": frames,
-        "startup_seconds": 5.0,
-        "seconds_by_phase": {"fetch": 0.1 * seconds, "render": 0.8 * seconds, "publish": 0.1 * seconds},
-    } | fields
-    return JobTiming(**values)  # type: ignore[arg-type]
 
 
 def seconds_of(timings: list[JobTiming], size: tuple[int, int], frames: int) -> float:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.progress.test_timings import timing
+from tests.unit.progress.timings import timing
 
 from reel_modal.cli import main
 from reel_modal.progress import TimingHistory
