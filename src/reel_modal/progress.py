@@ -13,12 +13,13 @@ from reel_modal._progress.estimator import ProgressBlender
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._progress.history import JobTiming, TimingHistory, TimingSummary
 from reel_modal._progress.plan import Curve, PlannedPhase, ProgressPlan, WorkPhase, asymptotic, linear_with_cap
+from reel_modal._progress.saving import SavingStage, failure_of
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, DEFAULT_PLAN, SimulatedProgress, check_interval
 from reel_modal._progress.stream import ProgressListener, progress_of
 from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, ManualClock, SystemClock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread
-from reel_modal._support.tasks import OwnedTask, call_in_task
+from reel_modal._support.tasks import OwnedTask
 from reel_modal.errors import ReelModalError
 
 __all__ = [
@@ -221,10 +222,10 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
         self._curve = curve
         self._clock = clock
         self._interval_seconds = check_interval(interval_seconds)
-        self._stage: Literal["new", "working", "saving", "failed", "ended"] = "new"
+        self._stage: Literal["new", "working", "saving", "ended"] = "new"
         self._progress: SimulatedProgress
         self._working: OwnedTask[T]
-        self._saving: OwnedTask[None] | None = None
+        self._saving: SavingStage[T]
         self._error: BaseException | None = None
         self._result: tuple[T] | None = None
 
@@ -259,7 +260,7 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
             await _discard(self._awaitable)
         elif stage == "working":
             await self._working.cancel()
-        elif stage == "saving" and self._saving is not None:
+        elif stage == "saving":
             await self._saving.cancel()
 
     async def _next(self) -> ProgressUpdate:
@@ -269,10 +270,9 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
             await wait_for_tick(self._clock, self._interval_seconds, self._working.future)
             return self._after_work()
         if self._stage == "saving":
-            if self._saving is not None:
-                await wait_for_tick(self._clock, self._interval_seconds, self._saving.future)
+            await self._saving.wait(self._clock, self._interval_seconds)
             return self._after_saving()
-        error, self._error, self._stage = self._error, None, "ended"
+        error, self._error = self._error, None
         if error is not None:
             raise error
         raise StopAsyncIteration
@@ -288,27 +288,20 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
         now, future = self._clock.monotonic(), self._working.future
         if not future.done():
             return self._progress.next(now)
-        if (error := _failure(future)) is not None:
-            return self._failed(error, now)
+        if (error := failure_of(future, "the tracked work was cancelled")) is not None:
+            self._stage, self._error = "ended", error
+            return self._progress.fail(error, now)
         self._stage = "saving"
-        if self._save is not None:
-            self._saving = OwnedTask(call_in_task(self._save, future.result()))
+        self._saving = SavingStage(self._save, future.result(), self._progress)
         return self._progress.saving(now)
 
     def _after_saving(self) -> ProgressUpdate:
-        now = self._clock.monotonic()
-        if self._saving is not None:
-            if not self._saving.future.done():
-                return self._progress.saving(now)
-            if (error := _failure(self._saving.future)) is not None:
-                return self._failed(error, now)
-        self._stage = "ended"
-        self._result = (self._working.future.result(),)
-        return self._progress.complete(now)
-
-    def _failed(self, error: BaseException, now: float) -> ProgressUpdate:
-        self._stage, self._error = "failed", error
-        return self._progress.failed(now, error)
+        update = self._saving.look(self._clock.monotonic())
+        if update.ended:
+            self._stage, self._error = "ended", self._saving.error
+            if self._error is None:
+                self._result = (self._working.future.result(),)
+        return update
 
 
 async def _discard(awaitable: Awaitable[object]) -> None:
@@ -317,8 +310,3 @@ async def _discard(awaitable: Awaitable[object]) -> None:
         awaitable.close()
     elif asyncio.isfuture(awaitable):
         await OwnedTask(awaitable).cancel()
-
-
-def _failure(future: asyncio.Future[T]) -> BaseException | None:
-    """Return the exception of `future`, or a CancelledError if it was cancelled; None if it has a result."""
-    return asyncio.CancelledError("the tracked work was cancelled") if future.cancelled() else future.exception()

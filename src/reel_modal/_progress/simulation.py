@@ -69,12 +69,12 @@ class SimulatedProgress:
         self._highest = saving.start  # never a decrease, since the plan checks the order of its rows
         return self._closing(now, saving.message, "processing", saving.name, saving.seconds)
 
-    def complete(self, now: float) -> ProgressUpdate:
+    def finish(self, now: float) -> ProgressUpdate:
         """Return the last update of a job that succeeded."""
         self._highest = 100.0
         return self._closing(now, self._plan.complete_message, "complete", "complete", 0.0)
 
-    def failed(self, now: float, error: BaseException) -> ProgressUpdate:
+    def fail(self, error: BaseException, now: float) -> ProgressUpdate:
         """Return the last update of a job that failed."""
         return self._closing(now, failure_message(error, self._plan), "error", "error", None)
 

@@ -13,10 +13,11 @@ from typing import Generic, Self, TypeVar
 from reel_modal._progress.estimator import ProgressBlender
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._progress.plan import ProgressPlan
+from reel_modal._progress.saving import SavingStage
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, check_interval
 from reel_modal._progress.updates import ProgressUpdate
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
-from reel_modal._support.tasks import OwnedTask, call_in_task
+from reel_modal._support.tasks import OwnedTask
 
 __all__ = ["ProgressListener", "progress_of"]
 
@@ -78,8 +79,8 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
         self._events = events
         self._done = done
         self._save = save
-        self._saving: OwnedTask[None] | None = None
-        self._save_error: BaseException | None = None
+        self._saving: SavingStage[T] | None = None
+        self._error: BaseException | None = None
         self._clock = clock
         self._interval_seconds = check_interval(interval_seconds)
         self._feeding: OwnedTask[None] | None = None
@@ -90,7 +91,7 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
 
     async def __anext__(self) -> ProgressUpdate:
         if self._ended:
-            error, self._save_error = self._save_error, None
+            error, self._error = self._error, None
             if error is not None:
                 raise error
             raise StopAsyncIteration
@@ -98,6 +99,7 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
             await self._wait()
             update = self._look()
             if update.ended:
+                self._error = None if self._saving is None else self._saving.error
                 await self._end()
         except asyncio.CancelledError:
             await self.aclose()
@@ -109,7 +111,7 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
 
         Cancellation: ends only the wait; the stream is still closed.
         """
-        self._save_error = None
+        self._error = None
         await self._end()
 
     async def _end(self) -> None:
@@ -121,7 +123,7 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
 
     async def _wait(self) -> None:
         if self._saving is not None:
-            await wait_for_tick(self._clock, self._interval_seconds, self._saving.future)
+            await self._saving.wait(self._clock, self._interval_seconds)
             return
         if self._feeding is not None:
             await wait_for_tick(self._clock, self._interval_seconds, self._done)
@@ -141,19 +143,9 @@ class ProgressListener(AsyncIterator[ProgressUpdate], Generic[T]):
         error = self._done.exception()
         if error is not None:
             return self._blender.fail(error, now)
-        return self._blender.finish(now) if self._save is None else self._look_at_saving(self._save, now)
-
-    def _look_at_saving(self, save: Callable[[T], Awaitable[object]], now: float) -> ProgressUpdate:
         if self._saving is None:
-            self._saving = OwnedTask(call_in_task(save, self._done.result()))
-        future = self._saving.future
-        if not future.done():
-            return self._blender.saving(now)
-        error = asyncio.CancelledError("saving was cancelled") if future.cancelled() else future.exception()
-        if error is None:
-            return self._blender.finish(now)
-        self._save_error = error
-        return self._blender.fail(error, now)
+            self._saving = SavingStage(self._save, self._done.result(), self._blender)
+        return self._saving.look(now)
 
 
 async def _feed_events(events: AsyncIterable[ProgressEvent], blender: ProgressBlender, clock: Clock) -> None:

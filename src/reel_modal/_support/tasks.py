@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-__all__ = ["OwnedTask", "call_in_task"]
+__all__ = ["OwnedTask"]
 
 T = TypeVar("T")
 
@@ -44,11 +44,6 @@ class OwnedTask(Generic[T]):
         else:  # the garbage collector may run in any thread
             with suppress(RuntimeError):  # the loop was closed just now
                 self._loop.call_soon_threadsafe(self.future.cancel)
-
-
-async def call_in_task(function: Callable[[T], Awaitable[object]], value: T) -> None:
-    """Call `function` when the task runs, so that an error raised by the call itself is an error of the task."""
-    await function(value)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
