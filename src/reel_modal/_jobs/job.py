@@ -397,12 +397,9 @@ class Job(Generic[R]):
         """Return the result stored next to the job's output; None if it is missing or the store does not answer."""
         if self._find_published is None:
             return None
-        looking = await run_in_thread(self._find_published, _STORE_SECONDS)
-        if not looking.done():
-            _log.warning("the store did not report within %g s if the output of %s exists", _STORE_SECONDS, self.id)
-            return None
+        purpose = f"the search for the output of {self.id}"
         try:
-            value = looking.result()
+            value = await run_in_thread(self._find_published, _STORE_SECONDS, purpose=purpose)
         except ReelModalError as error:
             _log.warning("cannot check whether the output of %s exists: %s", self.id, error)
             return None

@@ -293,7 +293,10 @@ class RemoteFunction(Generic[P, R]):
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         adapter = self._adapter
-        plan = None if adapter.check is None else await self._checked(partial(adapter.check, *args, **kwargs))
+        plan = None
+        if adapter.check is not None:
+            check = partial(adapter.check, *args, **kwargs)
+            plan = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
         wire, rest = (args, dict(kwargs)) if adapter.encode is None else (adapter.encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
@@ -307,14 +310,6 @@ class RemoteFunction(Generic[P, R]):
         published = None if adapter.find_published is None else adapter.find_published(*args, **kwargs)
         job = self._submitted[call_id] = self._job(call_id, attached=False, plan=plan, published=published)
         return job
-
-    async def _checked(self, check: Callable[[], ProgressPlan | None]) -> ProgressPlan | None:
-        """Return the result of the check or raise its error; a check that takes too long is skipped."""
-        checking = await run_in_thread(check, _CHECK_SECONDS)
-        if not checking.done():
-            _log.warning("a job of %s was not checked: the check took more than %g s", self.name, _CHECK_SECONDS)
-            return None
-        return checking.result()
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
         """Cancel a call that may still be starting, since no caller would get its id."""

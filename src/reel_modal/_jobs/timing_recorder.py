@@ -59,12 +59,8 @@ class TimingRecorder:
         await self._in_time(partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold))
 
     async def _in_time(self, work: Callable[[], T]) -> T | None:
-        call = await run_in_thread(work, _PATIENCE_SECONDS)
-        if not call.done():
-            _log.warning("timeout: the timings in %s took more than %g s", self._history.path, _PATIENCE_SECONDS)
-            return None
         try:
-            return call.result()
+            return await run_in_thread(work, _PATIENCE_SECONDS, purpose=f"access to {self._history.path}")
         except Exception:  # noqa: BLE001 - a job must not fail because of its timings
             _log.exception("the timings in %s could not be used", self._history.path)
             return None

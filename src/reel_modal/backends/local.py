@@ -27,7 +27,7 @@ from weakref import WeakSet
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock
-from reel_modal._support.threads import wait_across_loops
+from reel_modal._support.threads import ThreadPool, wait_across_loops
 from reel_modal.backends.base import (
     CALL_ID,
     BackendTraits,
@@ -80,9 +80,8 @@ class LocalBackend:
         if self._max_workers < 1:
             raise ConfigError(f"max_workers is {max_workers}; it must be 1 or more")
         self._calls: dict[str, _LocalCall] = {}
-        self._waiting: deque[_LocalCall] = deque()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._pool = ThreadPool(self._max_workers, "reel_modal-local")
         _backends.add(self)
 
     def __repr__(self) -> str:
@@ -108,8 +107,7 @@ class LocalBackend:
         """Forget the parent's jobs in a forked child: the threads that run them exist only in the parent."""
         for call in self._calls.values():
             call.close_pipes()
-        self._calls, self._waiting = {}, deque()
-        self._lock, self._threads = threading.Lock(), 0
+        self._calls, self._lock = {}, threading.Lock()
 
     def is_call_id(self, call_id: str) -> bool:
         """See `Backend.is_call_id`."""
@@ -130,10 +128,7 @@ class LocalBackend:
         with self._lock:
             self._forget_old()
             self._calls[call.id] = call
-            self._waiting.append(call)
-            if self._threads < self._max_workers:
-                self._threads += 1
-                threading.Thread(target=self._work, name="reel_modal-local", daemon=True).start()
+            self._pool.start(call.run)
         return call.id
 
     async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
@@ -180,15 +175,6 @@ class LocalBackend:
         ended = [call_id for call_id, call in self._calls.items() if call.outcome.done()]
         for call_id in ended[:-_MOST_KEPT]:
             del self._calls[call_id]
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._threads -= 1
-                    return
-                call = self._waiting.popleft()
-            call.run()
 
 
 _backends: WeakSet[LocalBackend] = WeakSet()
