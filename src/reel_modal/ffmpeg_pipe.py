@@ -74,7 +74,7 @@ class FramePipe:
         encoder_options: Further options of the encoder, such as `{"g": "48"}`.
         audio_from: A file, or its `probe` result, whose audio streams are added: copied if the container accepts
             them, and at most as long as the video. A video without audio is not an error; an audio file such as
-            `music.m4a` is accepted too. A `Sound` defines its own handling.
+            `music.m4a` is accepted too.
         audio_start_seconds: The timestamp in that file that matches the first frame. Default: the timestamp of its
             first video frame, or of its first audio if it has no video.
         expected_frames: Number of frames that will be written, if known; the audio is then added during encoding
@@ -115,7 +115,7 @@ class FramePipe:
         preset: str = "fast",
         threads: int = ENCODER_THREADS,
         encoder_options: Mapping[str, str] | None = None,
-        audio_from: str | Path | MediaInfo | Sound | None = None,
+        audio_from: str | Path | MediaInfo | None = None,
         audio_start_seconds: Fraction | float | None = None,
         expected_frames: int | None = None,
         color: ColorTags | None = None,
@@ -147,6 +147,7 @@ class FramePipe:
         self._threads = threads
         self._encoder_options = dict(encoder_options or {})
         self._audio_from = Path(audio_from) if isinstance(audio_from, str) else audio_from
+        self._sound: Sound | None = None
         self._audio_start_seconds = (
             None if audio_start_seconds is None else exact_fraction(audio_start_seconds, "audio_start_seconds")
         )
@@ -193,6 +194,10 @@ class FramePipe:
         """The last lines of ffmpeg's stderr so far."""
         return "" if self._process is None else self._process.tail
 
+    def use_sound(self, sound: Sound | None) -> None:
+        """Add audio that was prepared before, instead of that of `audio_from`; internal to the package."""
+        self._sound = sound
+
     def __enter__(self) -> Self:
         if self._process is not None:
             raise ConfigError("a FramePipe writes only one file; create another one for another file")
@@ -213,7 +218,8 @@ class FramePipe:
             ten_bits=self._bits > 8,
         )
         try:
-            self._sound = self._find_sound()
+            if self._audio_from is not None:
+                self._sound = self._find_sound(self._audio_from)
             self._video_path = self._stage()
             inputs, ending = raw, tuple[str, ...]()
             if self._sound is None:
@@ -409,10 +415,7 @@ class FramePipe:
         threads = ("-filter_threads", str(self._threads))
         return (*threads, "-vf", ",".join(filters), *range_arguments(self._color))
 
-    def _find_sound(self) -> Sound | None:
-        source = self._audio_from
-        if not isinstance(source, Path | MediaInfo):
-            return source
+    def _find_sound(self, source: Path | MediaInfo) -> Sound | None:
         media = source if isinstance(source, MediaInfo) else probe_sound(source, self._settings)
         self._unknown_audio += unknown_audio_notes(media) if isinstance(source, Path) else []
         return SoundSource.of(media, start_seconds=self._audio_start_seconds, stage=self._stage)

@@ -6,12 +6,20 @@ The render function passes in the changed intervals and draws the frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from reel_modal._ffmpeg.audio_unindexed import sound_formats
 from reel_modal._ffmpeg.extra_streams import Extras
-from reel_modal._smart_render.plan import Interval, RenderPlan, RenderSpan, Trim, plan_packets, refuse_most
+from reel_modal._smart_render.plan import (
+    Interval,
+    RenderPlan,
+    RenderSpan,
+    SplicePlan,
+    Trim,
+    plan_packets,
+    refuse_most,
+)
 from reel_modal._smart_render.render import Draw, Painter, encode_windows
 from reel_modal._smart_render.source import read_picture
 from reel_modal._smart_render.splice import SUFFIXES, splice_packets
@@ -23,7 +31,17 @@ from reel_modal.schema import EncodeOptions
 from reel_modal.settings import Settings
 from reel_modal.storage import publish_file, staging_name
 
-__all__ = ["Draw", "Interval", "Painter", "RenderPlan", "RenderSpan", "Trim", "plan_render", "render_spliced"]
+__all__ = [
+    "Draw",
+    "Interval",
+    "Painter",
+    "RenderPlan",
+    "RenderSpan",
+    "SplicePlan",
+    "Trim",
+    "plan_render",
+    "render_spliced",
+]
 
 _ENCODERS = frozenset({"auto", "libx264"})
 
@@ -72,7 +90,9 @@ def plan_render(
         _refuse_new_hdr(media, plan)
     except SpliceError as error:
         return RenderPlan.full(str(error))
-    return plan if in_part else replace(plan, picture=picture)
+    if in_part:
+        return plan
+    return SplicePlan(**{each.name: getattr(plan, each.name) for each in fields(plan)}, picture=picture)
 
 
 def _refuse_changing_sound(media: MediaInfo) -> None:
@@ -110,9 +130,9 @@ def render_spliced(
         EncoderUnavailableError: libx264 does not start on this machine.
         FFmpegError: Encoding failed.
     """
-    picture = plan.picture
-    if picture is None:
+    if not isinstance(plan, SplicePlan):
         raise SpliceError(plan.reason or "the plan has no source file")
+    picture = plan.picture
     windows, staged = None, staging_name(output)
     try:
         if plan.windows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Final, Literal, Self, TypeAlias
@@ -18,7 +18,7 @@ from reel_modal._smart_render.packet_table import PacketTable, PictureTimes, ran
 from reel_modal._smart_render.source import SpliceSource
 from reel_modal.errors import SpliceError
 
-__all__ = ["Interval", "RenderPlan", "RenderSpan", "Trim", "plan_packets", "refuse_most"]
+__all__ = ["Interval", "RenderPlan", "RenderSpan", "SplicePlan", "Trim", "plan_packets", "refuse_most"]
 
 Interval: TypeAlias = tuple[Fraction, Fraction]
 """Start and end, both inclusive, in seconds from the first shown frame."""
@@ -76,7 +76,6 @@ class RenderPlan:
         reorder_depth: Largest reorder depth allowed for the re-encoded frames, 0 to 2.
         hidden: How many of the first kept ranks are decoded but not shown (edit list).
         trim: The kept part; None if the whole clip is kept, with its times unchanged.
-        picture: The source; None if the plan was made from a table alone, or is `full`.
     """
 
     kind: Literal["smart", "full"]
@@ -86,7 +85,6 @@ class RenderPlan:
     reorder_depth: int = 0
     hidden: int = 0
     trim: Trim | None = None
-    picture: SpliceSource | None = None
 
     @classmethod
     def full(cls, reason: str) -> Self:
@@ -114,6 +112,17 @@ class RenderPlan:
         """Number of frames that are copied and shown."""
         shown = self.kept[0] + self.hidden
         return sum(max(0, end - max(start, shown)) for start, end in self.copied)
+
+
+@dataclass(frozen=True, slots=True)
+class SplicePlan(RenderPlan):
+    """A plan of the kind `smart` with the source that it was made for.
+
+    Attributes:
+        picture: The source.
+    """
+
+    picture: SpliceSource = field(kw_only=True)
 
 
 def plan_packets(

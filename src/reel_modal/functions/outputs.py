@@ -88,7 +88,7 @@ def output_pipe(
         sample_aspect_ratio: Width / height of one pixel.
         pixel_format: Pixel format of the frames.
     """
-    return FramePipe(
+    pipe = FramePipe(
         output_path(request, context),
         size=size,
         fps=fps,
@@ -97,7 +97,7 @@ def output_pipe(
         quality=request.encode.quality,
         preset=request.encode.preset,
         threads=request.encode.threads,
-        audio_from=sound,
+        audio_from=sound if isinstance(sound, MediaInfo) else None,
         expected_frames=expected_frames,
         color=color,
         hdr=hdr,
@@ -105,6 +105,9 @@ def output_pipe(
         metadata=tags_for(source, request, context),
         settings=context.settings,
     )
+    if not isinstance(sound, MediaInfo):
+        pipe.use_sound(sound)
+    return pipe
 
 
 def tags_for(source: MediaInfo, request: Request, context: JobContext) -> dict[str, str]:

@@ -18,7 +18,7 @@ from reel_modal._ffmpeg.audio_retime import sound_for
 from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._ffmpeg.filtergraph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
 from reel_modal._rendering.frame_schedule import Schedule, Shown
-from reel_modal._rendering.framing import FramingRenderer, mix
+from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout, mix
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.region_track import STANDING_SECONDS
 from reel_modal._rendering.resampling import Rect
@@ -51,7 +51,7 @@ from reel_modal.media.probing import picture_shown_at
 from reel_modal.schema import Degradation, FramingRequest, RenderResult
 from reel_modal.settings import MediaLimits
 
-__all__ = ["NAME", "FramingRenderer", "run"]
+__all__ = ["NAME", "CropTrack", "FramingRenderer", "Layout", "run"]
 
 NAME: Final = "process_framing"
 

@@ -12,7 +12,7 @@ from reel_modal import _smart_render
 from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.overlay import OverlayRenderer
-from reel_modal._smart_render import Draw, RenderPlan
+from reel_modal._smart_render import Draw, RenderPlan, RenderSpan, SplicePlan, Trim
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
@@ -25,7 +25,7 @@ from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
 from reel_modal.schema import Degradation, OverlayRequest, RenderResult
 
-__all__ = ["NAME", "OverlayRenderer", "RenderPlan", "plan_for", "run"]
+__all__ = ["NAME", "OverlayRenderer", "RenderPlan", "RenderSpan", "Trim", "plan_for", "run"]
 
 NAME: Final = "render_overlay"
 _MOST_NAMED: Final = 5
@@ -82,7 +82,8 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         file = verified(with_extras(written, extras, request, context, NAME), context, NAME)
     finished = FinishedFile(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
     degraded = [*notes, *losses(media, finished, context, NAME)]
-    drawn_on = rendered_format(media, request.encode) if plan.picture is None else plan.picture.pixel_format
+    copied_from = plan.picture if isinstance(plan, SplicePlan) else None
+    drawn_on = rendered_format(media, request.encode) if copied_from is None else copied_from.pixel_format
     result = result_of(file.written, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
     degraded = [*result.degraded, *_after_the_end(request, result.duration_seconds)]
     result = replace(

@@ -13,7 +13,7 @@ from reel_modal.backends.modal._drift import DeployedApp, diff_resources, drift_
 from reel_modal.errors import NotDeployedError, RemoteError
 from reel_modal.functions.contract import Contract, Difference, differences
 
-__all__ = ["Check", "Verification", "verify_deployment"]
+__all__ = ["Check", "DeployedApp", "Verification", "verify_deployment"]
 
 _CONTAINER_SECONDS: Final = 180.0
 
