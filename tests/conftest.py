@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.browser import browser, page, page_errors
 from tests.clips import Clips
 from tests.object_store import ObjectStore
 from tests.visible_cpus import VisibleCpus
+
+__all__ = ["browser", "page", "page_errors"]
 
 # On a shared machine, a slow example proves nothing; the test's timeout is the limit.
 settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.browser import Page, browser_page
+import pytest_asyncio
+from playwright.async_api import Locator, Page, expect
 from tests.examples.fastapi_app import App, app
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PICTURES = os.environ.get("REEL_MODAL_PICTURES")
 """A folder to put screenshots into, for people who would rather look."""
@@ -42,111 +46,97 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         yield started
 
 
-@pytest.fixture
-async def page(running: App) -> AsyncIterator[Page]:
-    async with browser_page() as opened:
-        await opened.at_each_start(RECORD)
-        await opened.go(running.url)
-        await ready(opened)
-        yield opened
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(page: Page, running: App) -> Page:
+    await page.add_init_script(RECORD)
+    await page.goto(running.url)
+    await expect(page.locator("html")).to_have_attribute("data-ready", "true")
+    await page.wait_for_function("video.readyState > 1")
+    return page
 
 
-async def ready(page: Page) -> None:
-    await page.until("document.documentElement.dataset.ready")
-    await page.run(
-        "new Promise((resolve) => video.readyState > 1 ? resolve() : video.addEventListener('loadeddata', resolve))"
-    )
-
-
-async def seek(page: Page, seconds: float) -> None:
-    """Move to a time in the clip with the slider."""
-    await page.run(
-        f"""new Promise((resolve) => {{
-          video.addEventListener("seeked", resolve, {{once: true}});
-          seek.value = {seconds}; seek.dispatchEvent(new Event("input"));
-        }})"""
-    )
+async def click(place: Locator, across: float, down: float) -> None:
+    """Click an element at the given fractions of its width and height."""
+    box = await place.bounding_box()
+    assert box is not None
+    await place.click(position={"x": box["width"] * across, "y": box["height"] * down})
 
 
 async def look(page: Page, name: str) -> None:
     if PICTURES:
-        await page.screenshot(Path(PICTURES, f"{name}.png"))
+        await page.screenshot(path=Path(PICTURES, f"{name}.png"))
 
 
 async def test_page_click_on_player_makes_reel(page: Page) -> None:
-    await page.resize(1200, 900)
+    await page.set_viewport_size({"width": 1200, "height": 900})
     for moment, across in ((0.4, 0.3), (2.0, 0.35)):
-        await seek(page, moment)
-        await page.click("#marks", across, 0.55)
-    assert await page.run("[...keys.children].map((item) => item.textContent)") == ["0.40 s ✕", "2.00 s ✕"]
-    await page.run("framing.value = '9:16'")
+        await page.locator("#seek").fill(str(moment))
+        await expect(page.locator("#now")).to_have_text(f"{moment:.2f} s")
+        await click(page.locator("#marks"), across, 0.55)
+    await expect(page.locator("#keys > *")).to_have_text(["0.40 s ✕", "2.00 s ✕"])
+    await page.locator("#framing").select_option("9:16")
     await look(page, "marked")
-    await page.click("#start")
-    await page.until("document.querySelector('.export[data-status=processing] progress')?.value > 5")
+    await page.locator("#start").click()
+    percent = page.locator(".export[data-status=processing] .percent")
+    await expect(percent).to_have_text(re.compile(r"\d\d %|[6-9] %"))
     await look(page, "rendering")
     await page.reload()
-    await page.until("document.querySelector('.export[data-status=complete] .pair:not([hidden])')")
-    progress_values = await page.run("seen")
+    pair = page.locator(".export[data-status=complete] .pair")
+    await expect(pair).to_be_visible()
+    progress_values = await page.evaluate("seen")
     assert all(before <= after for before, after in pairwise(progress_values))
     assert (progress_values[0] > 0, progress_values[-1]) == (True, 100)
-    sizes = await page.run(
-        """Promise.all([...document.querySelectorAll(".pair video")].map((one) => new Promise((resolve, refuse) => {
-          const told = () => resolve([one.videoWidth, one.videoHeight]);
-          one.onerror = () => refuse(new Error(one.error.message));
-          one.readyState > 1 ? told() : one.addEventListener("loadeddata", told);
-        })))"""
-    )
-    assert sizes == [[1280, 720], [404, 720]]
-    await page.run("document.querySelector('.pair').scrollIntoView()")
+    for name, width in ((".before", 1280), (".after", 404)):
+        await expect(pair.locator(name)).to_have_js_property("videoWidth", width)
+        await expect(pair.locator(name)).to_have_js_property("videoHeight", 720)
+    await pair.scroll_into_view_if_needed()
     await look(page, "made")
 
 
 async def test_page_cancelled_export_is_shown(page: Page) -> None:
-    await page.click("#marks")
-    await page.click("#start")
-    await page.until("document.querySelector('.export[data-status=processing]')")
-    await page.click(".export .cancel")
-    await page.until("document.querySelector('.export[data-status=error] .message.bad')")
-    assert await page.run("document.querySelector('.export .message').textContent") == "Cancelled."
-    assert await page.run("document.querySelector('.export .cancel').hidden")
+    await page.locator("#marks").click()
+    await page.locator("#start").click()
+    export = page.locator(".export").first  # the newest
+    await expect(export).to_have_attribute("data-status", "processing")
+    await export.locator(".cancel").click()
+    await expect(export).to_have_attribute("data-status", "error")
+    await expect(export.locator(".message.bad")).to_have_text("Cancelled.")
+    await expect(export.locator(".cancel")).to_be_hidden()
 
 
 async def test_page_fits_phone_and_works_by_keyboard(page: Page) -> None:
-    await page.resize(390, 844)
-    assert await page.run("document.documentElement.scrollWidth === document.documentElement.clientWidth")
-    small = "[...document.querySelectorAll('button, select, input')].filter((one) => one.offsetHeight && one.offsetHeight < 44).length"
-    assert await page.run(small) == 0
-    await page.run("document.body.focus()")
-    await page.press("Tab")
-    assert await page.run("document.activeElement.id") == "marks"
+    await page.set_viewport_size({"width": 390, "height": 844})
+    assert await page.evaluate("document.documentElement.scrollWidth === document.documentElement.clientWidth")
+    small = "all => all.filter((one) => one.offsetHeight && one.offsetHeight < 44).length"
+    assert await page.locator("button, select, input").evaluate_all(small) == 0
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#marks")).to_be_focused()
     for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "Enter"):
-        await page.press(key)
-    assert await page.run("keys.children.length") == 1
+        await page.keyboard.press(key)
+    await expect(page.locator("#keys > *")).to_have_count(1)
     await look(page, "phone")
     reached = [""]
     while reached[-1] != "start":
         assert len(reached) < 20, reached
-        await page.press("Tab")
-        reached.append(await page.run("document.activeElement.id"))
+        await page.keyboard.press("Tab")
+        reached.append(await page.evaluate("document.activeElement.id"))
     controls = ["play", "seek", "clip", "upload", "radius", "effect", "framing", "scale", "start"]
     assert [name for name in reached if name] == controls
-    await page.press("Enter")
-    await page.until("said.textContent && document.querySelector('.export')")
-    assert await page.run(TOO_FAINT) == []
-    await page.click(".export .cancel")
-    await page.until("document.querySelector('.export[data-status=error]')")
-    assert await page.run(TOO_FAINT) == []
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#said")).to_have_text("It is being made, below.")
+    assert await page.evaluate(TOO_FAINT) == []
+    export = page.locator(".export").first
+    await export.locator(".cancel").click()
+    await expect(export).to_have_attribute("data-status", "error")
+    assert await page.evaluate(TOO_FAINT) == []
 
 
-async def test_page_refusal_is_shown(page: Page) -> None:
-    await page.click("#start")
-    await page.until("said.className === 'bad'")
-    assert "nothing to do" in await page.run("said.textContent")
-    await page.run(
-        """(() => {
-          const files = new DataTransfer();
-          files.items.add(new File(["no video"], "bad.mp4"));
-          upload.files = files.files; upload.dispatchEvent(new Event("change"));
-        })()"""
-    )
-    await page.until("said.textContent.includes('cannot be read as a video')")
+async def test_page_refusal_is_shown(page: Page, page_errors: list[str]) -> None:
+    status = page.locator("#said")
+    await page.locator("#start").click()
+    await expect(status).to_have_class("bad")
+    await expect(status).to_contain_text("nothing to do")
+    await page.locator("#upload").set_input_files({"name": "bad.mp4", "mimeType": "video/mp4", "buffer": b"no video"})
+    await expect(status).to_contain_text("cannot be read as a video")
+    assert [error for error in page_errors if "422" not in error] == []
+    page_errors.clear()

@@ -8,15 +8,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.browser import Page, browser_page
+from playwright.async_api import Page
 from tests.clips import Clips
 from tests.media.splices import Rendering, render
 
 from reel_modal.media.frames import U8Array
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BLOCK = 12
-SCRIPT = """(async () => {
-  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+SCRIPT = """async ([clip, block]) => {
+  const bytes = Uint8Array.from(atob(clip), (letter) => letter.charCodeAt(0));
   const video = document.createElement("video");
   video.muted = true;
   video.src = URL.createObjectURL(new Blob([bytes], {type: "video/mp4"}));
@@ -34,15 +36,15 @@ SCRIPT = """(async () => {
     frame.close();
     const {data, width, height} = context.getImageData(0, 0, canvas.width, canvas.height);
     const rows = [];
-    for (let top = 0; top + %d <= height; top += %d)
-      for (let left = 0; left + %d <= width; left += %d) {
+    for (let top = 0; top + block <= height; top += block)
+      for (let left = 0; left + block <= width; left += block) {
         let sum = 0;
-        for (let y = top; y < top + %d; y++)
-          for (let x = left; x < left + %d; x++) {
+        for (let y = top; y < top + block; y++)
+          for (let x = left; x < left + block; x++) {
             const at = 4 * (y * width + x);
             sum += 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
           }
-        rows.push(sum / %d);
+        rows.push(sum / (block * block));
       }
     return [time, rows];
   };
@@ -75,12 +77,12 @@ SCRIPT = """(async () => {
     return seen;
   };
   return [video.videoWidth, video.videoHeight, video.duration];
-})()"""
+}"""
 
 
 async def load(page: Page, clip: bytes) -> tuple[int, int, float]:
     data = base64.b64encode(clip).decode()
-    width, height, seconds = await page.run(SCRIPT % (data, *[BLOCK] * 6, BLOCK * BLOCK))
+    width, height, seconds = await page.evaluate(SCRIPT, [data, BLOCK])
     return width, height, seconds
 
 
@@ -102,7 +104,9 @@ def expected(rendering: Rendering) -> list[tuple[float, U8Array]]:
 
 
 @pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv", "high10.mp4", "high422_10.mp4", "top_first.mp4"])
-async def test_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_path: Path, name: str) -> None:
+async def test_browser_seeks_to_joints_and_plays_across_them(
+    page: Page, clips: Clips, tmp_path: Path, name: str
+) -> None:
     rendering = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
     assert rendering.result.plan == "smart"
     pictures = expected(rendering)
@@ -118,17 +122,16 @@ async def test_browser_seeks_to_joints_and_plays_across_them(clips: Clips, tmp_p
         assert off.mean() <= min(neighbors)
         return rank
 
-    async with browser_page() as page:
-        width, height, seconds = await load(page, clip)
-        assert (width, height) == rendering.media.size
-        assert seconds == pytest.approx(4, abs=0.05)
-        step = float(1 / rendering.media.fps)
-        for joint in joints:
-            for rank in (joint - 1, joint):
-                time, shown = await page.run(f"window.seek({(rank + 0.5) * step!r})")
-                assert check(time, shown) == rank
-        for joint in joints:
-            played = await page.run(f"window.play({(joint - 5) * step!r}, {(joint + 4) * step!r})")
-            ranks = [check(time, shown) for time, shown in played]
-            assert ranks == sorted(ranks)
-            assert ranks[0] < joint <= ranks[-1]
+    width, height, seconds = await load(page, clip)
+    assert (width, height) == rendering.media.size
+    assert seconds == pytest.approx(4, abs=0.05)
+    step = float(1 / rendering.media.fps)
+    for joint in joints:
+        for rank in (joint - 1, joint):
+            time, shown = await page.evaluate("seconds => seek(seconds)", (rank + 0.5) * step)
+            assert check(time, shown) == rank
+    for joint in joints:
+        played = await page.evaluate("([from, to]) => play(from, to)", [(joint - 5) * step, (joint + 4) * step])
+        ranks = [check(time, shown) for time, shown in played]
+        assert ranks == sorted(ranks)
+        assert ranks[0] < joint <= ranks[-1]

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 from examples.progress_page.app import create_app
+from playwright.async_api import Page, expect
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.browser import Page, browser_page, find_chromium
 from tests.jobs import overlay, rendered
 from tests.progress.serving import serving
 
 from reel_modal import FunctionRegistry, Job, ProgressEvent, RenderResult, Settings
 from reel_modal.errors import InvalidMediaError
 from reel_modal.testing import InMemoryBackend, ManualClock, Script, make_clip
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RECORD = """
 window.seen = [];
@@ -94,53 +96,55 @@ async def hosting(**script: object) -> AsyncIterator[Host]:
     wire = Wire(create_app(registry, overlay))
     async with serving(wire) as port:
         yield Host(clock, job, wire, f"http://127.0.0.1:{port}/jobs/{job.id}")
+    await job.cancel()
 
 
 async def bar(page: Page) -> float:
-    return float(await page.run("document.querySelector('progress').value"))
+    return float(await page.locator("progress").evaluate("bar => bar.value"))
 
 
 async def check_forward(page: Page) -> list[float]:
-    seen: list[float] = await page.run("window.seen")
+    seen: list[float] = await page.evaluate("window.seen")
     assert all(later >= earlier for earlier, later in pairwise(seen)), seen
     return seen
 
 
-async def test_page_bar_survives_lost_connection_and_reload(tmp_path: Path) -> None:
-    async with hosting() as host, browser_page() as page:
-        await page.at_each_start(RECORD)
-        await page.go(host.url)
+async def test_page_bar_survives_lost_connection_and_reload(page: Page, page_errors: list[str]) -> None:
+    source = page.locator("#source")
+    async with hosting() as host:
+        await page.add_init_script(RECORD)
+        await page.goto(host.url)
         await host.wire.stream(1)
         await host.advance(2.0)
-        await page.until("document.querySelector('#source').textContent === 'estimated'")
+        await expect(source).to_have_text("estimated")
         await host.advance(12.0)
-        await page.until("document.querySelector('#source').textContent.includes('150 of 600')")
+        await expect(source).to_have_text("150 of 600")
         before = await bar(page)
         assert 10 < before < 50
-        await page.screenshot(tmp_path / "page.png")
 
         host.wire.streams[0].set()
         await host.wire.stream(2)  # the browser reconnects automatically
         assert host.wire.resumed_from[1].startswith(tuple("123456789"))
         await host.advance(8.0)
-        await page.until("document.querySelector('#source').textContent.includes('270 of 600')")
+        await expect(source).to_have_text("270 of 600")
         assert await bar(page) > before
-        seen = await check_forward(page)
-        assert len(seen) > 20
+        assert len(await check_forward(page)) > 20
+        assert all("Failed to load resource" in error for error in page_errors)
+        page_errors.clear()
 
         before = await bar(page)
         await page.reload()
         await host.wire.stream(3)
         assert await bar(page) >= before  # immediately, before the first event
         await host.advance(8.0)
-        await page.until("document.querySelector('#source').textContent.includes('390 of 600')")
+        await expect(source).to_have_text("390 of 600")
 
         await host.advance(60.0)
-        await page.until("document.body.dataset.status === 'complete'")
+        await expect(page.locator("body")).to_have_attribute("data-status", "complete")
         seen = await check_forward(page)
         assert seen[-1] == 100
         assert [value for value in seen if value == 100] == [100]
-        assert await page.run("document.querySelector('#percent').textContent") == "100 %"
+        await expect(page.locator("#percent")).to_have_text("100 %")
         # After the end, a reloaded page shows the complete bar and requests the stream once.
         await page.reload()
         await host.wire.stream(4)
@@ -148,30 +152,33 @@ async def test_page_bar_survives_lost_connection_and_reload(tmp_path: Path) -> N
         assert (await host.job.result()).job_id == "job"
 
 
-async def test_page_stuck_job_shows_message_and_failure_keeps_bar() -> None:
+async def test_page_stuck_job_shows_message_and_failure_keeps_bar(page: Page) -> None:
     events = [ProgressEvent("render", 30, 600, 2.0, 1)]
     broken = InvalidMediaError("it ends in the middle")
-    async with hosting(events=events, seconds=80.0, error=broken) as host, browser_page() as page:
-        await page.at_each_start(RECORD)
-        await page.go(host.url)
+    message = page.locator("#message")
+    async with hosting(events=events, seconds=80.0, error=broken) as host:
+        await page.add_init_script(RECORD)
+        await page.goto(host.url)
         await host.wire.stream(1)
         await host.advance(46.2)
-        await page.until("document.querySelector('#message').textContent.includes('no update for 40 s')")
+        await expect(message).to_contain_text("no update for 40 s")
         before = await bar(page)
         await host.advance(60.0)
-        await page.until("document.body.dataset.status === 'error'")
+        await expect(page.locator("body")).to_have_attribute("data-status", "error")
         assert before <= await bar(page) < 100
-        assert "cannot be rendered" in await page.run("document.querySelector('#message').textContent")
+        await expect(message).to_contain_text("cannot be rendered")
         await check_forward(page)
 
 
-async def test_page_unknown_job_shows_a_message() -> None:
-    async with hosting() as host, browser_page() as page:
-        await page.go(host.url.rpartition("/")[0] + "/nonsense")
-        await page.until("document.querySelector('#message').textContent === 'There is no such job.'")
+async def test_page_unknown_job_shows_a_message(page: Page, page_errors: list[str]) -> None:
+    async with hosting() as host:
+        await page.goto(host.url.rpartition("/")[0] + "/nonsense")
+        await expect(page.locator("#message")).to_have_text("There is no such job.")
+    assert all("404" in error for error in page_errors)
+    page_errors.clear()
 
 
-async def test_page_starts_a_real_job_and_shows_its_end(tmp_path: Path) -> None:
+async def test_page_starts_a_real_job_and_shows_its_end(page: Page, tmp_path: Path) -> None:
     await asyncio.to_thread(make_clip, tmp_path / "in.mp4", seconds=4)
 
     def new_request() -> object:
@@ -180,22 +187,11 @@ async def test_page_starts_a_real_job_and_shows_its_end(tmp_path: Path) -> None:
 
     async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
         app = create_app(registry, new_request)  # type: ignore[arg-type]
-        async with serving(app) as port, browser_page() as page:
-            await page.at_each_start(RECORD)
-            await page.go(f"http://127.0.0.1:{port}/")
-            async with page.loading():
-                await page.run("document.querySelector('button').click()")
-            await page.until("document.body.dataset.status === 'complete'")
+        async with serving(app) as port:
+            await page.add_init_script(RECORD)
+            await page.goto(f"http://127.0.0.1:{port}/")
+            await page.get_by_role("button", name="Render the clip").click()
+            await expect(page.locator("body")).to_have_attribute("data-status", "complete")
             assert (await check_forward(page))[-1] == 100
     (output,) = await asyncio.to_thread(lambda: list((tmp_path / "out").glob("*.mp4")))
     assert output.stat().st_size > 0
-
-
-def test_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
-        find_chromium()
-    monkeypatch.delenv("CI")
-    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
-        find_chromium()

@@ -1,4 +1,4 @@
-"""The scripts that create virtual environments and select the tested Python versions."""
+"""The scripts that create virtual environments and select the tested Python versions, and the search for a browser."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.browser import find_chromium
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -77,3 +78,13 @@ def test_setup_with_older_python_names_the_required_version(
     monkeypatch.setattr(sys, "argv", ["setup_venv.py", "never-made"])
     assert setup_venv.main() == 1
     assert "needs Python 3.99 or newer" in capsys.readouterr().err
+
+
+def test_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        find_chromium()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        find_chromium()
