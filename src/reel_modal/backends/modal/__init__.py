@@ -230,16 +230,23 @@ class ModalBackend:
 
     async def _late_seconds(self, call_id: str) -> float:
         """Wait for the end of the call; return how many seconds its last events may still take to arrive."""
-        while True:
-            try:
-                if await self.wait(call_id, self._answer_seconds) is not None:
-                    return _LATE_SECONDS
-            except (JobNotFoundError, AuthError):
-                raise
-            except UnavailableError:
-                await asyncio.sleep(_BACKOFF_SECONDS)
-            except RemoteError:
-                return 0.0  # the last events of a failed or cancelled job are not needed
+        import stamina
+
+        # Without a limit: the listener cancels this wait.
+        retrying = stamina.AsyncRetryingCaller(
+            attempts=None, timeout=None, wait_initial=_BACKOFF_SECONDS, wait_jitter=0, wait_exp_base=1
+        )
+        try:
+            await retrying(_is_outage, self._ended, call_id)
+        except (UnavailableError, AuthError):
+            raise
+        except RemoteError:
+            return 0.0  # the last events of a failed or cancelled job are not needed
+        return _LATE_SECONDS
+
+    async def _ended(self, call_id: str) -> None:
+        while await self.wait(call_id, self._answer_seconds) is None:
+            pass
 
     async def _spawn(
         self,
@@ -361,6 +368,11 @@ class ModalBackend:
         from reel_modal.backends.modal._errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Return whether the backend was unreachable, so that the wait for a job continues."""
+    return isinstance(error, UnavailableError) and not isinstance(error, JobNotFoundError)
 
 
 async def _following(items: AsyncGenerator[object]) -> object:
