@@ -454,10 +454,11 @@ def test_verify_unresponsive_containers_fails(first: Deploys) -> None:
 def test_dry_run_prints_table_and_changes_nothing(first: Deploys) -> None:
     table = first.run_in_process(*NAME, "--dry-run", REEL_MODAL_SECRETS="none", **L4)
     assert table.returncode == 0, table.stderr
-    rows = {line.split()[0]: line.split() for line in table.stdout.splitlines() if line}
-    assert rows["render_overlay"][1:8] == ["L4", "4", "4096", "MiB", "600", "s", "0"]
-    assert f"image {rows['render_overlay'][8]}: Python 3.11, ffmpeg, av==" in table.stdout
-    assert (rows["render_overlay"][9:], rows["process_framing"][1]) == (["none", "1.02"], "none")
+    lines = [[cell.strip() for cell in line.split("|")] for line in table.stdout.splitlines()]
+    rows = {cells[0]: cells[1:] for cells in lines if len(cells) > 1}
+    assert rows["render_overlay"][:5] == ["L4", "4", "4096 MiB", "600 s", "0"]
+    assert f"image {rows['render_overlay'][5]}: Python 3.11, ffmpeg, av==" in table.stdout
+    assert (rows["render_overlay"][6:], rows["process_framing"][0]) == (["none", "1.02"], "none")
     assert "render_overlay: gpu: T4 becomes L4" in table.stdout
     assert "process_framing: secrets: reel-modal-storage becomes none" in table.stdout
     report = json.loads(first.run_in_process(*NAME, "--dry-run", "--json").stdout)

@@ -17,7 +17,7 @@ import pytest
 
 from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.deploy.command import main
-from reel_modal.deploy.console import Console, Redactor, columns
+from reel_modal.deploy.console import Console, Redactor
 from reel_modal.deploy.environments import image_interpreter
 from reel_modal.deploy.exit_codes import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import make_plan
@@ -79,10 +79,6 @@ def test_console_unwritable_log_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"deploy\.log' cannot be written"):
         Console(tmp_path / "file" / "deploy.log", Redactor({}))
-
-
-def test_columns_align_cells() -> None:
-    assert columns([("name", "n"), ("a", "10"), ("longer", "")]) == "name    n\n------  --\na       10\nlonger"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
+from reel_modal._support.tables import text_table
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
@@ -340,8 +341,10 @@ def _probe(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(info.to_dict()))
         return 0
-    for name, value in info.to_dict().items():
-        print(f"{name:24} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    facts = info.to_dict().items()
+    print(
+        text_table((name, json.dumps(fact) if isinstance(fact, (dict, list)) else str(fact)) for name, fact in facts)
+    )
     return 0
 
 
@@ -352,7 +355,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([finding.to_dict() for finding in findings]))
     else:
-        for finding in findings:
+        for finding in findings:  # aligned without rich, since rich may be the missing package
             mark = "ok" if finding.ok else "MISSING" if finding.required else "none"
             print(f"{mark:8} {finding.name:20} {finding.detail}")
             if finding.cure and not finding.ok:
@@ -396,8 +399,9 @@ def _rates(arguments: argparse.Namespace) -> int:
     elif arguments.refresh:
         print(f"REEL_MODAL_RATES={rates.to_setting()}")
     else:
-        for name, dollars in rates.by_name().items():
-            print(f"{name:14} ${dollars:.9f} per second  ${dollars * 3600:.4f} per hour")
+        prices = rates.by_name().items()
+        rows = [(name, f"${each:.9f} per second", f"${each * 3600:.4f} per hour") for name, each in prices]
+        print(text_table(rows))
     _say(f"{rates.source}, {rates.dated}")
     return 0
 

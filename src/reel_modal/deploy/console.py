@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Final, Self, TextIO
 
 from reel_modal.errors import ConfigError
 
-__all__ = ["Console", "Redactor", "columns"]
+__all__ = ["Console", "Redactor"]
 
 _READABLE: Final = "reel_modal.readable"
 # Replacements for characters that modal prints and that a terminal may not be able to show.
@@ -131,11 +131,3 @@ class Console:
             # A closed terminal or pipe must not end a deployment.
             with contextlib.suppress(OSError, ValueError):
                 print(clean, file=stream, flush=True)
-
-
-def columns(rows: Iterable[Iterable[str]]) -> str:
-    """Return `rows` as a plain-text table; the first row is the header."""
-    table = [list(row) for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reel_modal._costs.rates import Rates
+from reel_modal._support.tables import text_table
 from reel_modal.backends.modal.deployment import Verification
-from reel_modal.deploy.console import columns
 from reel_modal.errors import NotDeployedError
 from reel_modal.functions.contract import spec_row
 from reel_modal.functions.specs import FunctionSpec
@@ -81,7 +81,7 @@ class Plan:
             [
                 f"{self.app} ({self.environment}) {now if self.version is not None else 'could not be checked'}",
                 "",
-                columns([head, *rows]),
+                text_table(rows, header=head),
                 "",
                 *(f"image {name}: {packages}" for name, packages in images.items()),
                 f"$/hour of one running container, by {self.rates.source} as of {self.rates.dated}",
