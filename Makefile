@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables docs format clean
+.PHONY: setup demo example test test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables networks docs format clean
 
 setup: $(READY)
 
@@ -42,7 +42,7 @@ test-lowest: $(READY)
 	$(BIN)/python -m pip install --quiet --group lowest
 	mkdir -p .venvs
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --only-binary :all: --python $(BIN)/python \
-		--extra starlette --no-header --annotation-style line pyproject.toml --output-file .venvs/resolved.txt
+		--extra models --extra starlette --no-header --annotation-style line pyproject.toml --output-file .venvs/resolved.txt
 	grep 'via .*reel-modal' .venvs/resolved.txt > .venvs/lowest.txt
 	$(PYTHON) tools/setup_venv.py .venvs/lowest --group test --constraint .venvs/lowest.txt
 	.venvs/lowest/bin/python -m pytest $(PARALLEL)
@@ -71,6 +71,10 @@ bench-gpu:
 
 tables: $(READY)
 	$(BIN)/python tools/request_tables.py
+
+# The files of the bundled networks, from their own weights: after a change of the graph around them.
+networks: $(READY)
+	$(BIN)/python -m training.wrap
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

@@ -1,7 +1,7 @@
 """Upscaling on an NVIDIA GPU: `make bench-gpu`, on any machine with CUDA, from a checkout, without network.
 
-It needs what `pip install . 'onnxruntime-gpu[cuda,cudnn]'` installs, and writes benchmarks/out/upscale_gpu.json and
-.md, with the device's name and the date. It measures, for each size and network:
+It needs what `pip install '.[models]' 'onnxruntime-gpu[cuda,cudnn]'` installs, and writes
+benchmarks/out/upscale_gpu.json and .md, with the device's name and the date. It measures, for each size and network:
 
 - the network alone, by frames at once, against the roofline: what a large matrix product and a large copy reach on
   the same device in the same run;
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -29,14 +30,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from reel_modal import FrameReader, UpscaleRequest, probe
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.tiles import TilePlan, enlarged
+from reel_modal._upscaling.bundled import BUNDLED
 from reel_modal._upscaling.model import UpscaleModel
-from reel_modal._upscaling.onnx_graph import Graph, Node, Port
+from reel_modal._upscaling.onnx_files import build_model
 from reel_modal._upscaling.session import Provider, UpscaleSession, load_onnxruntime
+from reel_modal._upscaling.user_network import read_network
 from reel_modal.errors import ProviderUnavailableError
 from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import JobContext
@@ -91,15 +95,17 @@ def device_name(provider: Provider) -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()[0]
 
 
-def on_device(graph: Graph, provider: Provider, inputs: dict[str, npt.NDArray[np.generic]]) -> Callable[[], object]:
-    """Return a call that runs a graph whose inputs lie on the device already."""
+def on_device(
+    model: ModelProto, provider: Provider, inputs: dict[str, npt.NDArray[np.generic]]
+) -> Callable[[], object]:
+    """Return a call that runs a model whose inputs lie on the device already."""
     ort = load_onnxruntime()
     name = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[provider]
-    session = ort.InferenceSession(graph.to_bytes(), providers=[name])
+    session = ort.InferenceSession(model.SerializeToString(), providers=[name])
     binding = session.io_binding()
     for key, value in inputs.items():
         binding.bind_ortvalue_input(key, ort.OrtValue.ortvalue_from_numpy(value, provider, 0))
-    binding.bind_output(graph.outputs[0].name, provider)
+    binding.bind_output(model.graph.output[0].name, provider)
 
     def run() -> None:
         session.run_with_iobinding(binding)
@@ -108,28 +114,43 @@ def on_device(graph: Graph, provider: Provider, inputs: dict[str, npt.NDArray[np
     return run
 
 
+def half_model(node: NodeProto, sides: list[int]) -> ModelProto:
+    """Return a model of one operation in half precision."""
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT16, sides) for name in names]
+        for names in (node.input, node.output)
+    )
+    graph = GraphProto(name="one", node=[node], input=inputs, output=outputs)
+    return build_model(graph, opset=17, metadata={})
+
+
+def core_of(name: str) -> ModelProto:
+    """Return a network of this package, with floats as input and output."""
+    return read_network(BUNDLED[name].path.read_bytes(), name=name).core
+
+
 def roofline(provider: Provider) -> tuple[float, float]:
     """What this device reaches: operations a second in half precision, and bytes a second of memory."""
     side = MATRIX if provider == "cuda" else 256
-    ports = [Port(name, "float16", (side, side)) for name in "abc"]
-    product = Graph((Node("MatMul", ("a", "b"), ("c",)),), {}, tuple(ports[:2]), (ports[2],), 17)
+    product = half_model(helper.make_node("MatMul", "ab", "c"), [side, side])
     half = np.full((side, side), 0.01, np.float16)
     flops = 2 * side**3 / seconds_of(on_device(product, provider, {"a": half, "b": half}))
     count = (COPY_MB if provider == "cuda" else 8) * 500_000
-    ports = [Port("a", "float16", (count,)), Port("b", "float16", (count,))]
-    copying = Graph((Node("Neg", ("a",), ("b",)),), {}, (ports[0],), (ports[1],), 17)
+    copying = half_model(helper.make_node("Neg", "a", "b"), [count])
     moved = 2 * 2 * count / seconds_of(on_device(copying, provider, {"a": np.ones(count, np.float16)}))
     return flops, moved
 
 
-def work_of(model: UpscaleModel) -> tuple[float, float]:
+def work_of(name: str) -> tuple[float, float]:
     """Operations and bytes for one pixel of the source: each layer read and written once, in half precision."""
+    graph = core_of(name).graph
+    kernels = {each.name: each.dims for each in graph.initializer}
     operations = moved = 0.0
-    for node in model.core.nodes:
-        if node.op == "Conv":
-            kernel = model.core.weights[node.inputs[1]]
-            operations += 2 * kernel.size
-            moved += 2 * (kernel.shape[0] + kernel.shape[1])
+    for node in graph.node:
+        if node.op_type == "Conv":
+            kernel = kernels[node.input[1]]
+            operations += 2 * math.prod(kernel)
+            moved += 2 * (kernel[0] + kernel[1])
     return operations, moved
 
 
@@ -163,13 +184,14 @@ def accuracy(model: UpscaleModel, provider: Provider) -> dict[str, int]:
     }
 
 
-def loop_fps(clip: Path, model: UpscaleModel, provider: Provider, target: tuple[int, int]) -> float:
+def loop_fps(clip: Path, model: str, provider: Provider, target: tuple[int, int]) -> float:
     """The style of Real-ESRGAN's own loop, with the same weights."""
     cv2 = load_cv2()
     ort = load_onnxruntime()
     name = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[provider]
-    session = ort.InferenceSession(model.core.to_bytes(), providers=[name])
-    source = model.core.inputs[0].name
+    core = core_of(model)
+    session = ort.InferenceSession(core.SerializeToString(), providers=[name])
+    source = core.graph.input[0].name
     with tempfile.TemporaryDirectory() as scratch:
         command = [find_ffmpeg().path, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24"]
         command += ["-s", f"{target[0]}x{target[1]}", "-r", "25", "-i", "-", "-c:v", "libx264", "-preset", "fast"]
@@ -214,12 +236,12 @@ def measure(model: str, size: tuple[int, int], clip: Path, provider: Provider, p
     for count in AT_ONCE:
         session, pictures = UpscaleSession(loaded, provider=provider), frames_of(size, count)
         row.network_fps[count] = count / seconds_of(lambda used=session, given=pictures: used.run(given))  # type: ignore[misc]
-    operations, moved = work_of(loaded)
+    operations, moved = work_of(model)
     best_possible = 1 / (size[0] * size[1] * max(operations / peak[0], moved / peak[1]))
     row.roofline_share = max(row.network_fps.values()) / best_possible
     row.body_fps, row.body_busy_share, row.encoder = body(clip, model, provider)
     scale = loaded.manifest.scale
-    row.loop_fps = loop_fps(clip, loaded, provider, (scale * size[0], scale * size[1]))
+    row.loop_fps = loop_fps(clip, model, provider, (scale * size[0], scale * size[1]))
     return row
 
 

@@ -1,6 +1,6 @@
-"""Turns trained weights into the ONNX file that travels with the package.
+"""Turns trained weights into the ONNX files that travel with the package.
 
-`python -m training.export OUT.pt small-x2 src/reel_modal/upscaling/models`. The kernels of the head and of
+`python -m training.export OUT.pt small-x2 src/reel_modal/_upscaling/models`. The kernels of the head and of
 the skip are rounded to multiples of 1/2048, which half precision holds exactly: their sums stay exactly 0 and 1 on
 every device.
 """
@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from reel_modal._upscaling.graph import OPSET
-from reel_modal._upscaling.model import ModelManifest, UpscaleModel
-from reel_modal._upscaling.onnx_graph import Graph, Node, Port, Tensor
+from reel_modal._upscaling.manifest import ModelManifest
+from reel_modal._upscaling.onnx_files import build_model
 from reel_modal._upscaling.receptive_field import receptive_field
+from reel_modal._upscaling.wrapping import OPSET
 from training.network import SLOPE, LumaNet
+from training.wrap import write_files
 
 STEP = 2048
 TURNS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (2, 3)), 4: ((), (2,), (3,), (2, 3))}
@@ -34,7 +36,7 @@ def exact(kernels: torch.Tensor, total: int) -> npt.NDArray[np.float32]:
     return (whole / STEP).astype(np.float32)
 
 
-def core_graph(net: LumaNet, turns: Sequence[tuple[int, ...]] = ((),)) -> Graph:
+def core_graph(net: LumaNet, turns: Sequence[tuple[int, ...]] = ((),)) -> ModelProto:
     """Return the collapsed network, once for each turn; what they say is averaged.
 
     A network with mirrored kernels is the network between two mirrored pictures. The kernels are in the file once:
@@ -52,12 +54,14 @@ def core_graph(net: LumaNet, turns: Sequence[tuple[int, ...]] = ((),)) -> Graph:
         pixels = {turn: order.flip(turn).flatten() for turn in turns}
         skip = torch.stack([skip.flip(turn)[pixels[turn]] for turn in turns]).mean(0)
     layers[-1] = (layers[-1][0] / len(turns), layers[-1][1] / len(turns))
-    weights: dict[str, Tensor] = {"skip": exact(skip, 1)}
+    weights: dict[str, npt.NDArray[np.generic]] = {"skip": exact(skip, 1)}
     for number, (kernel, bias) in enumerate(layers):
         # The head is exact already; taking its mean off again in `collapse` would move it by a rounding error.
         weights[f"kernel{number}"] = (net.head.weight if number == 0 else kernel).detach().numpy().copy()
         weights[f"bias{number}"] = bias.detach().numpy().copy()
-    nodes = [Node("Conv", ("luma", "skip"), ("base",), {"kernel_shape": (5, 5), "pads": (2, 2, 2, 2)}, "skip")]
+    nodes = [
+        helper.make_node("Conv", ("luma", "skip"), ("base",), "skip", kernel_shape=(5, 5), pads=(2, 2, 2, 2)),
+    ]
     said = ["base"]
     for turn in turns:
         branch = "".join(f".{axis}" for axis in turn)
@@ -68,14 +72,23 @@ def core_graph(net: LumaNet, turns: Sequence[tuple[int, ...]] = ((),)) -> Graph:
             weights[f"axes{branch}"] = np.array(turn, np.int64)
             weights[f"pixels{branch}"] = pixels[turn].numpy()
         nodes += convolutions(len(layers), branch)
-        said.append(nodes[-1].outputs[0])
-    nodes.append(Node("Sum", tuple(said), ("both",), name="add"))
-    nodes.append(Node("DepthToSpace", ("both",), ("large",), {"blocksize": net.scale, "mode": "CRD"}, name="shuffle"))
-    ports = Port("luma", "float32", ("n", 1, "h", "w")), Port("large", "float32", ("n", 1, "scaled_h", "scaled_w"))
-    return Graph(tuple(nodes), weights, ports[:1], ports[1:], OPSET)
+        said.append(nodes[-1].output[0])
+    nodes.append(helper.make_node("Sum", said, ("both",), "add"))
+    nodes.append(
+        helper.make_node("DepthToSpace", ("both",), ("large",), "shuffle", blocksize=net.scale, mode="CRD"),
+    )
+    port = helper.make_tensor_value_info
+    graph = GraphProto(
+        name="upscaler",
+        node=nodes,
+        initializer=[numpy_helper.from_array(value, name) for name, value in weights.items()],
+        input=[port("luma", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        output=[port("large", TensorProto.FLOAT, ["n", 1, "scaled_h", "scaled_w"])],
+    )
+    return build_model(graph, opset=OPSET, metadata={})
 
 
-def convolutions(count: int, branch: str) -> list[Node]:
+def convolutions(count: int, branch: str) -> list[NodeProto]:
     """Return the chain of convolutions, from the picture to what is added to the skip."""
     same = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
     nodes = []
@@ -84,31 +97,31 @@ def convolutions(count: int, branch: str) -> list[Node]:
         last = number == count - 1
         inputs = (at, f"kernel{number}{branch}", f"bias{number}{branch if last else ''}")
         at = f"conv{number}{branch}"
-        nodes.append(Node("Conv", inputs, (at,), same, at))
+        nodes.append(helper.make_node("Conv", inputs, (at,), at, **same))
         if not last:
             bent = f"features{number}{branch}"
-            nodes.append(Node("LeakyRelu", (at,), (bent,), {"alpha": SLOPE}, f"bend{number}{branch}"))
+            nodes.append(helper.make_node("LeakyRelu", (at,), (bent,), f"bend{number}{branch}", alpha=SLOPE))
             at = bent
     return nodes
 
 
-def mirrored(count: int, branch: str) -> list[Node]:
+def mirrored(count: int, branch: str) -> list[NodeProto]:
     """Return what mirrors the kernels, and puts the pixels that the last one makes in their new order."""
     backwards = (f"first{branch}", f"last{branch}", f"axes{branch}", f"first{branch}")  # steps of -1, as the first
     last = count - 1
     turned = [f"kernel{number}{branch}" for number in range(last)] + [f"turned{branch}"]
     nodes = [
-        Node("Slice", (f"kernel{number}", *backwards), (name,), name=f"mirror{number}{branch}")
+        helper.make_node("Slice", (f"kernel{number}", *backwards), (name,), f"mirror{number}{branch}")
         for number, name in enumerate(turned)
     ]
     for what, source in (("kernel", turned[-1]), ("bias", f"bias{last}")):
         inputs, name = (source, f"pixels{branch}"), f"{what}{last}{branch}"
-        nodes.append(Node("Gather", inputs, (name,), {"axis": 0}, f"order_{what}{branch}"))
+        nodes.append(helper.make_node("Gather", inputs, (name,), f"order_{what}{branch}", axis=0))
     return nodes
 
 
 def main() -> None:
-    """Write one file."""
+    """Write the files of one network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("name")
@@ -119,12 +132,9 @@ def main() -> None:
     net = LumaNet(stored["channels"], stored["blocks"], stored["scale"])
     net.load_state_dict(stored["weights"])
     core = core_graph(net, TURNS[arguments.copies])
-    reach = receptive_field(core)
+    reach = receptive_field(core.graph)
     manifest = ModelManifest("luma", int(reach.scale), reach.halo, arguments.name, LICENCE)
-    model = UpscaleModel(manifest, core, sha256="")
-    path = arguments.folder / f"{arguments.name}.onnx"
-    path.write_bytes(model.deployed(bits=8, precision="fp32"))
-    print(path, path.stat().st_size, "bytes, halo", manifest.halo)
+    write_files(core, manifest, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything that made the networks in src/reel_modal/upscaling/models, from packages to files. Run it from the root of
+# Everything that made the networks in src/reel_modal/_upscaling/models, from packages to files. Run it from the root of
 # a checkout with its history, with a Python that has this package and the dependency group `training`:
 # training/run.sh FOLDER. About three hours of one core, and five gigabytes in FOLDER. See README.md.
 set -e
@@ -13,7 +13,7 @@ git worktree add --detach "$work/earlier" b662162
 cd "$work/earlier"
 training/run.sh "$work"
 for name in small-x2 small-x4 large-x4; do
-    cp "src/reel_modal/upscaling/models/$name.onnx" "$here/src/reel_modal/upscaling/models"
+    cp "src/reel_modal/upscaling/models/$name.onnx" "$here/src/reel_modal/_upscaling/models"
 done
 before="$train $work/x2.npz --scale 2 --channels 48 --blocks 12 --clip 0.02 --border 2"
 $before "$work/wide_first.pt" --steps 52000 --until 16000 --rate 1e-3 --coded-weight 0.25 --squared-share 0.3 \
@@ -41,6 +41,7 @@ $now "$work/wide_seventh.pt" --steps 6400 --until 0.39 $small --batch 12 --coded
 python -m training.mean "$work/large_x2.pt" "$work/wide_third.pt" "$work/wide_third.pt" "$work/wide_fifth.pt" \
     "$work/wide_seventh.pt"
 
-python -m training.export "$work/large_x2.pt" large-x2 src/reel_modal/upscaling/models --copies 4
+python -m training.export "$work/large_x2.pt" large-x2 src/reel_modal/_upscaling/models --copies 4
+python -m training.wrap
 python -m training.curves training/logs training/curves.png
 git worktree remove --force "$work/earlier"

@@ -319,7 +319,7 @@ def test_apply_upscale_writes_clip_and_prints_summary(tmp_path: Path) -> None:
 def test_apply_upscale_network_by_path_or_name_accepted(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
     network = tmp_path / "my net.onnx"
-    network.write_bytes(repeating(1, 2).to_bytes())
+    network.write_bytes(repeating(1, 2).SerializeToString())
     by_path = run("apply-upscale", source, tmp_path / "1.mp4", "--scale", "2", "--model", network)
     assert "onnxruntime-cpu fp32 given-my-net" in by_path.stdout, by_path.stderr
     entry = {"source": str(network), "sha256": hashlib.sha256(network.read_bytes()).hexdigest()}

@@ -50,7 +50,7 @@ def variable(models: dict[str, ModelSource]) -> str:
 
 async def test_registered_network_file_reaches_container(app: Deployed, tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
-    path.write_bytes(repeating(1).to_bytes())
+    path.write_bytes(repeating(1).SerializeToString())
     models = registered(path)
     deploy(app.plane, REEL_MODAL_APP=NAME, REEL_MODAL_MODELS=variable(models), REEL_MODAL_STALL_SECONDS="30")
     deployed = app.plane.functions(f"{NAME}-test")
@@ -81,7 +81,7 @@ async def test_registered_name_unknown_in_container_refused(app: Deployed) -> No
 @pytest.mark.parametrize("damage", ["missing", "other"])
 def test_deploy_changed_network_file_refused(damage: str, app: Deployed, tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
-    path.write_bytes(repeating(1).to_bytes())
+    path.write_bytes(repeating(1).SerializeToString())
     models = registered(path)
     path.unlink() if damage == "missing" else path.write_bytes(b"another")
     with pytest.raises(subprocess.CalledProcessError) as caught:
@@ -94,7 +94,7 @@ def test_deploy_changed_network_file_refused(damage: str, app: Deployed, tmp_pat
 
 async def test_registered_network_file_loaded_by_worker(tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
-    path.write_bytes(repeating(1).to_bytes())
+    path.write_bytes(repeating(1).SerializeToString())
     store = tmp_path / "store"
     store.mkdir()
     make_clip(store / "in.mp4", size=(96, 64), seconds=0.2)

@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 from tests.clips import Clips, real
 from tests.local_files import key_of, root_storage
-from tests.networks import graph, repeating
+from tests.networks import graph, node, repeating
 from tests.processes import children, ffmpegs
 
-from reel_modal._upscaling.onnx_graph import Node
 from reel_modal._upscaling.session import available_providers
 from reel_modal.errors import (
     FFmpegError,
@@ -216,7 +215,7 @@ def test_upscale_anamorphic_clip_keeps_sample_aspect_ratio(clips: Clips, tmp_pat
 
 def test_upscale_registered_network_makes_pixels(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.onnx"
-    path.write_bytes(repeating(3).to_bytes())
+    path.write_bytes(repeating(3).SerializeToString())
     result, output = enlarge(clip, tmp_path, path)
     assert result.engine == "onnxruntime-cpu fp32 mine"
     assert output.size == (192, 128)
@@ -239,7 +238,7 @@ class Unread(FolderStorage):
 def test_upscale_unregistered_network_refused_before_fetch(
     fields: dict[str, str], path: str, clip: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.onnx").write_bytes(repeating(1).to_bytes())
+    (tmp_path / "mine.onnx").write_bytes(repeating(1).SerializeToString())
     settings = Settings(models={"mine": registered(tmp_path / "mine.onnx")})
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(RequestError) as caught:
@@ -249,9 +248,9 @@ def test_upscale_unregistered_network_refused_before_fetch(
 
 def test_upscale_changed_network_refused_before_fetch(clip: Path, tmp_path: Path) -> None:
     network = tmp_path / "mine.onnx"
-    network.write_bytes(repeating(1).to_bytes())
+    network.write_bytes(repeating(1).SerializeToString())
     settings = Settings(models={"mine": registered(network)})
-    network.write_bytes(repeating(1, 3).to_bytes())
+    network.write_bytes(repeating(1, 3).SerializeToString())
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(InvalidModelError, match="'mine' does not have the sha256"):
         apply_upscale.run(request_for(clip, tmp_path / "large.mp4", model="mine"), context)
@@ -263,7 +262,7 @@ def test_upscale_output_reused_only_for_same_network(clip: Path, tmp_path: Path)
     shutil.copy(clip, store / "clip.mp4")
     reused_from = []
     for scale in (2, 2, 3):
-        network.write_bytes(repeating(1, scale).to_bytes())
+        network.write_bytes(repeating(1, scale).SerializeToString())
         settings = Settings(store_url=store.as_uri(), models={"mine": registered(network)})
         request = request_for(Path("clip.mp4"), Path("large.mp4"), model="mine")
         everyone = StoreOptions(input_scope="global", output_scope="global", existing="reuse")
@@ -275,7 +274,7 @@ def test_upscale_output_reused_only_for_same_network(clip: Path, tmp_path: Path)
 
 def test_upscale_network_of_other_scale_adds_resize(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "thrice.onnx"
-    path.write_bytes(repeating(1, 3).to_bytes())
+    path.write_bytes(repeating(1, 3).SerializeToString())
     _, output = enlarge(clip, tmp_path, path)
     assert output.size == (192, 128)
 
@@ -341,8 +340,8 @@ def test_upscale_cancelled_leaves_no_file_thread_or_process(clip: Path, tmp_path
 
 def test_upscale_network_failure_mid_clip_fails_job(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "logarithm.onnx"
-    nodes = [Node("Sub", ("x", "x"), ("a",)), Node("Log", ("a",), ("y",))]
-    path.write_bytes(graph(nodes, {}).to_bytes())
+    nodes = [node("Sub", ("x", "x"), ("a",)), node("Log", ("a",), ("y",))]
+    path.write_bytes(graph(nodes, {}).SerializeToString())
     with pytest.raises(InvalidModelError, match="NaN or infinity"):
         enlarge(clip, tmp_path, path)
     assert not (tmp_path / "large.mp4").exists()

@@ -39,7 +39,7 @@ for clip in clips:
 
 def test_upscale_long_clip_uses_no_more_memory_than_short(tmp_path: Path) -> None:
     network = tmp_path / "repeating.onnx"  # far faster than the encoder, so that frames would accumulate
-    network.write_bytes(repeating(1).to_bytes())
+    network.write_bytes(repeating(1).SerializeToString())
     clips = [
         str(make_clip(tmp_path / f"{seconds}.mp4", size=(640, 360), seconds=seconds))
         for seconds in (SHORT_SECONDS, LONG_SECONDS)

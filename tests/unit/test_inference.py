@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from tests.networks import graph, model, repeating, with_metadata
+from tests.networks import graph, model, node, repeating, with_metadata
 from tests.unit.picture import picture
 
 from reel_modal._upscaling.model import UpscaleModel
-from reel_modal._upscaling.onnx_graph import Node
 from reel_modal._upscaling.session import UpscaleSession, available_providers
 from reel_modal.errors import InvalidModelError, ProviderUnavailableError
 from reel_modal.settings import BUNDLED_MODELS
@@ -41,13 +40,13 @@ def test_session_recomputes_only_pictures_that_overflow() -> None:
     many = np.array(300, np.float32)
     core = graph(
         [
-            Node("Mul", ("x", "many"), ("a",)),
-            Node("Mul", ("a", "many"), ("b",)),
+            node("Mul", ("x", "many"), ("a",)),
+            node("Mul", ("a", "many"), ("b",)),
             # The CPU computes in single precision and rounds to half only at the inputs of half-precision operations.
-            Node("Concat", ("b", "b"), ("c",), {"axis": 1}),
-            Node("Slice", ("c", "none", "one", "one"), ("d",)),
-            Node("Div", ("d", "many"), ("e",)),
-            Node("Div", ("e", "many"), ("y",)),
+            node("Concat", ("b", "b"), ("c",), {"axis": 1}),
+            node("Slice", ("c", "none", "one", "one"), ("d",)),
+            node("Div", ("d", "many"), ("e",)),
+            node("Div", ("e", "many"), ("y",)),
         ],
         {"many": many, "none": np.array([0]), "one": np.array([1])},
     )
@@ -62,7 +61,7 @@ def test_session_recomputes_only_pictures_that_overflow() -> None:
 
 
 def test_session_nan_output_is_an_error() -> None:
-    core = graph([Node("Sub", ("x", "one"), ("a",)), Node("Log", ("a",), ("y",))], {"one": np.array(1, np.float32)})
+    core = graph([node("Sub", ("x", "one"), ("a",)), node("Log", ("a",), ("y",))], {"one": np.array(1, np.float32)})
     used = UpscaleSession(model(core, "logarithm"), provider="cpu", threads=1)
     with pytest.raises(InvalidModelError, match="'logarithm' returns NaN or infinity"):
         used.run(whole_picture())
@@ -114,7 +113,7 @@ def test_session_cuda_fallback_to_cpu_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_session_refused_network_shows_onnx_runtimes_message() -> None:
-    core = with_metadata(graph([Node("Nonsense", ("x",), ("y",))], {}), kind="luma", scale="1", halo="0")
+    core = with_metadata(graph([node("Nonsense", ("x",), ("y",))], {}), kind="luma", scale="1", halo="0")
     with pytest.raises(InvalidModelError, match=r"refuses the model 'test'.*Nonsense"):
         UpscaleSession(model(core), provider="cpu")
 
@@ -125,7 +124,7 @@ def test_session_refused_network_shows_onnx_runtimes_message() -> None:
     ids=["not padded", "more channels"],
 )
 def test_session_wrong_output_shape_is_refused(side: int, channels: int) -> None:
-    core = graph([Node("Conv", ("x", "k"), ("y",))], {"k": np.ones((channels, 1, side, side), np.float32)})
+    core = graph([node("Conv", ("x", "k"), ("y",))], {"k": np.ones((channels, 1, side, side), np.float32)})
     used = UpscaleSession(model(core), provider="cpu")
     with pytest.raises(InvalidModelError, match=r"returns the shape .* its manifest requires \(1, 1, 8, 8\)"):
         used.run(np.zeros((1, 1, 8, 8), np.uint8))

@@ -25,7 +25,7 @@ from reel_modal._upscaling.model import UpscaleModel, check_registered, model_at
 from reel_modal.errors import ConfigError, InvalidModelError, RequestError
 from reel_modal.settings import ModelSource
 
-DATA = repeating(1).to_bytes()
+DATA = repeating(1).SerializeToString()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 PASSWORD = "hunter2"  # noqa: S105 - must not be in any message
 

@@ -10,7 +10,7 @@ import pytest
 
 import reel_modal
 
-HEAVY = ("modal", "cv2", "av", "numpy", "rich", "stamina", "imageio_ffmpeg")
+HEAVY = ("modal", "cv2", "av", "numpy", "rich", "stamina", "imageio_ffmpeg", "onnx")
 LIMIT_SECONDS = 0.1
 
 

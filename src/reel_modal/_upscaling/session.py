@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reel_modal._rendering.tiles import Samples
 from reel_modal._support.interruption import hold_interruptions
-from reel_modal._upscaling.graph import INPUT, MEANS, OUTPUT, Precision
+from reel_modal._upscaling.manifest import INPUT, MEANS, OUTPUT, Precision
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal.errors import FrameError, InvalidModelError, MissingDependencyError, ProviderUnavailableError
 from reel_modal.settings import usable_cores
@@ -64,7 +64,8 @@ class UpscaleSession:
     Args:
         model: The network.
         provider: The device. The session does not fall back to another one.
-        bits: Bits per sample, see `_upscaling.graph.deployed`.
+        bits: Bits per sample: 8 for uint8 input and output; 10 for uint16 with the sample in the low bits. Networks
+            that are not bundled support 8 to 16.
         precision: Precision of the computation; None means `fp16` for 8 bits on a GPU, for its tensor cores, else
             `fp32`: with 10-bit samples, the ten-bit mantissa of half precision would leave no margin.
         threads: Number of CPU threads; does not change the result. None means one per core that this process may use.
@@ -161,7 +162,7 @@ class UpscaleSession:
         # Spinning threads would take CPU time from the encoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [(_CUDA, _CUDA_OPTIONS)] if self.provider == "cuda" else [_CPU]
-        file = self.model.deployed(bits=self._bits, precision=precision)
+        file = self.model.network.runtime_model(bits=self._bits, precision=precision)
         try:
             session = ort.InferenceSession(file, options, providers=providers)
         except Exception as error:

@@ -10,18 +10,26 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from reel_modal._upscaling.graph import OPSET
 from reel_modal._upscaling.model import ModelManifest, UpscaleModel
-from reel_modal._upscaling.onnx_graph import Attribute, Graph, Node, Port, Tensor
-from reel_modal._upscaling.receptive_field import receptive_field
 from reel_modal.errors import InvalidModelError, MissingDependencyError
+
+try:
+    from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+except ImportError as _error:
+    raise MissingDependencyError(
+        "reel_modal.contrib.realesrgan needs onnx: pip install 'reel-modal[realesrgan]'"
+    ) from _error
+
+from reel_modal._upscaling.onnx_files import build_model
+from reel_modal._upscaling.receptive_field import receptive_field
+from reel_modal._upscaling.wrapping import OPSET
 
 __all__ = ["NAMES", "from_ncnn", "load"]
 
@@ -38,7 +46,7 @@ _LICENCE: Final = "BSD-3-Clause (Real-ESRGAN, Xintao Wang and others; realesrgan
 _MAGIC: Final = "7767517"
 _HALF: Final = 0x01306B47
 _NEAREST: Final = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-_INTERPOLATIONS: Final[Mapping[int, Mapping[str, Attribute]]] = {
+_INTERPOLATIONS: Final[Mapping[int, Mapping[str, Any]]] = {
     1: _NEAREST,
     2: {"mode": "linear"},
     3: {"mode": "cubic", "cubic_coeff_a": -0.75},
@@ -87,9 +95,8 @@ def from_ncnn(param: str, weights: bytes, *, name: str, licence: str = "") -> Up
     graph = reader.graph()
     reach = receptive_field(graph)
     manifest = ModelManifest("rgb", int(reach.scale), reach.halo, name, licence)
-    return UpscaleModel.from_bytes(
-        replace(graph, metadata=manifest.to_metadata()).to_bytes(), name=name, manifest=manifest
-    )
+    model = build_model(graph, opset=OPSET, metadata=manifest.to_metadata())
+    return UpscaleModel.from_bytes(model.SerializeToString(deterministic=True), name=name, manifest=manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +130,8 @@ class _Ncnn:
 
     data: bytes
     at: int = 0
-    nodes: list[Node] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+    weights: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     last: str = ""
 
@@ -145,14 +152,17 @@ class _Ncnn:
         make(layer)
         self.last = layer.outputs[0]
 
-    def graph(self) -> Graph:
+    def graph(self) -> GraphProto:
         if self.at != len(self.data):
             raise InvalidModelError(f"{len(self.data) - self.at} bytes of weights are unused")
-        ports = (
-            Port("data", "float32", ("n", 3, "h", "w")),
-            Port(self.last, "float32", ("n", 3, "scaled_h", "scaled_w")),
+        port = helper.make_tensor_value_info
+        return GraphProto(
+            name="upscaler",
+            node=self.nodes,
+            initializer=[numpy_helper.from_array(value, name) for name, value in self.weights.items()],
+            input=[port("data", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+            output=[port(self.last, TensorProto.FLOAT, ["n", 3, "scaled_h", "scaled_w"])],
         )
-        return Graph(tuple(self.nodes), self.weights, ports[:1], ports[1:], OPSET)
 
     def _input(self, layer: _Layer) -> None:
         if layer.outputs != ("data",):
@@ -170,7 +180,7 @@ class _Ncnn:
         if layer.integer(5):
             self.weights[f"{layer.name}.bias"] = self._plain(channels)
             inputs.append(f"{layer.name}.bias")
-        shape: Mapping[str, Attribute] = {"kernel_shape": (side, side), "pads": (pad, pad, pad, pad)}
+        shape: Mapping[str, Any] = {"kernel_shape": (side, side), "pads": (pad, pad, pad, pad)}
         activation = layer.integer(9)
         target = layer.outputs[0] if activation == 0 else f"{layer.outputs[0]}.straight"
         self._add("Conv", inputs, target, shape)
@@ -186,7 +196,7 @@ class _Ncnn:
         self._add("PRelu", [*self._of(layer), f"{layer.name}.slope"], layer.outputs[0])
 
     def _pixel_shuffle(self, layer: _Layer) -> None:
-        block: Mapping[str, Attribute] = {"blocksize": layer.integer(0), "mode": "CRD"}
+        block: Mapping[str, Any] = {"blocksize": layer.integer(0), "mode": "CRD"}
         self._add("DepthToSpace", self._of(layer), layer.outputs[0], block)
 
     def _interp(self, layer: _Layer) -> None:
@@ -221,10 +231,8 @@ class _Ncnn:
         """Return the input names of a layer; an output of a Split layer is replaced by the input of that layer."""
         return [self.names.get(name, name) for name in layer.inputs]
 
-    def _add(
-        self, op: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Attribute] | None = None
-    ) -> None:
-        self.nodes.append(Node(op, tuple(inputs), (output,), attributes or {}, name=output))
+    def _add(self, op: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.nodes.append(helper.make_node(op, inputs, (output,), output, **(attributes or {})))
 
     def _flagged(self, count: int) -> npt.NDArray[np.float32]:
         """Read weights that begin with a 32-bit flag for their precision; half precision is padded to 32 bits."""
@@ -252,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args(argv)
-    arguments.output.write_bytes(load(arguments.name).deployed(bits=8, precision="fp32"))
+    arguments.output.write_bytes(load(arguments.name).network.runtime_model(bits=8, precision="fp32"))
 
 
 if __name__ == "__main__":

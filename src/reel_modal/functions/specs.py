@@ -85,7 +85,8 @@ _ON_GPU: Final = "onnxruntime-gpu[cuda,cudnn]"
 _GPU_IMAGE: Final = replace(
     ImageSpec(),
     # ONNX Runtime with CUDA 13; its extras install CUDA and cuDNN, so an NVIDIA base image is not needed.
-    pip=(*ImageSpec().pip, f"{_ON_GPU}==1.31.1", "platformdirs==4.14.8"),
+    # onnx reads networks that the operator registered.
+    pip=(*ImageSpec().pip, "onnx==1.23.2", f"{_ON_GPU}==1.31.1", "platformdirs==4.14.8"),
 )
 
 

@@ -162,4 +162,4 @@ def _bundled(request: UpscaleRequest, media: MediaInfo, provider: Provider) -> U
 def _budget(session: UpscaleSession) -> int:
     """Return the maximum number of source pixels per call of the network."""
     bytes_a_value = 2 if session.precision == "fp16" else 4
-    return _WORKING_BYTES[session.provider] // (_MAPS_ALIVE * session.model.widest * bytes_a_value)
+    return _WORKING_BYTES[session.provider] // (_MAPS_ALIVE * session.model.network.widest * bytes_a_value)
