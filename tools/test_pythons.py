@@ -20,7 +20,7 @@ from setup_venv import OLDEST, ROOT, python_of
 
 FOLDER = ROOT / ".venvs"
 TESTS = ("tests/unit", "tests/media/test_pyav.py", "tests/media/test_probe.py", "tests/media/test_smart_trim.py")
-PACKAGES = ("av", "modal", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "obstore")
+PACKAGES = ("av", "modal", "numpy", "opencv-python", "opencv-python-headless", "onnx", "onnxruntime", "obstore")
 FAILED = ("--last-failed", "--last-failed-no-failures=none")
 LOOK = """
 import json, platform, sys, sysconfig

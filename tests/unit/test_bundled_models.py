@@ -156,4 +156,6 @@ def test_command_line_without_onnx_names_the_extra(tmp_path: Path) -> None:
 
 
 def test_realesrgan_without_onnx_names_the_extra() -> None:
-    assert run("import reel_modal.contrib.realesrgan").endswith("pip install 'reel-modal[realesrgan]'")
+    error = run("import reel_modal.contrib.realesrgan")
+    assert error.startswith("reel_modal.errors.MissingDependencyError: ")
+    assert error.endswith("pip install 'reel-modal[realesrgan]'")
