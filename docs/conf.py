@@ -53,7 +53,6 @@ nitpick_ignore_regex = [
     # Type variables, and aliases of literals, which signatures show by name.
     (r"py:.*", r"(.*[.~])?(P|P2|R|R2|T)(\.args|\.kwargs)?"),
     (r"py:.*", rf"(.*\.)?({_LITERALS})"),
-    (r"py:.*", r"reel_modal\._upscaling\.onnx_graph\.Graph"),  # an internal type
     # Packages without an inventory here.
     (r"py:.*", r"(_asyncio|modal|starlette|typing_extensions)\..*|ObjectStore"),
 ]

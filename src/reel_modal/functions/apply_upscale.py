@@ -17,7 +17,8 @@ from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.tiles import Samples
 from reel_modal._rendering.upscale import SamplePlanes, UpscaleRenderer
 from reel_modal._support.prefetch import Prefetcher
-from reel_modal._upscaling.model import ModelManifest, UpscaleModel
+from reel_modal._upscaling.manifest import ModelManifest, Network
+from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.session import UpscaleSession
 from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
@@ -33,6 +34,7 @@ from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
 __all__ = [
     "NAME",
     "ModelManifest",
+    "Network",
     "StageSeconds",
     "UpscaleModel",
     "UpscaleRenderer",
