@@ -17,8 +17,8 @@ from tests.media.rendered import rendered
 
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import probe
-from reel_modal.media.h264_headers import SecondFields
 from reel_modal.media.probing import picture_shown_at
+from reel_modal.media.second_fields import SecondFields
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, OverlayRequest, UpscaleRequest
 
 COUNT = 50

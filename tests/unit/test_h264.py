@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 from tests.clips import Clips
 from tests.media import splices
 
-from reel_modal._smart_render.h264.bitstream import BitReader
 from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal._smart_render.h264.parameter_sets import (
     SLICE,
     AccessUnit,
     ParameterSets,
-    Sps,
     iter_nal_units,
+    parse_sps,
+    pixel_format_of,
     set_nal_length_size,
+    x264_profile,
 )
 from reel_modal.errors import SpliceError
+from reel_modal.media.bitstream import BitReader
 
 
 def packets_of(path: Path) -> list[memoryview]:
@@ -58,8 +60,8 @@ def test_sps_parse_matches_x264_settings(
 ) -> None:
     assert name in splices.STRUCTURES
     (unit,) = ParameterSets.parse(record_of(clips.get(name))).sps
-    sps = Sps.parse(unit)
-    assert (sps.profile, sps.reference_frames, sps.pixel_format) == (profile, references, pixel_format)
+    sps = parse_sps(unit)
+    assert (x264_profile(sps), sps.reference_frames, pixel_format_of(sps)) == (profile, references, pixel_format)
     assert sps.frames_only == (name != "top_first.mp4")
 
 
@@ -166,7 +168,7 @@ def test_h264_parsers_arbitrary_bytes_raise_only_splice_error(data: bytes, lengt
     with suppress(SpliceError):
         ParameterSets.parse(b"\x01" + data).record()
     with suppress(SpliceError):
-        Sps.parse(b"\x67\x64" + data)
+        parse_sps(b"\x67\x64" + data)
     with suppress(SpliceError):
         ParameterSets.parse(b"\x01" + data).free_id()
     with suppress(SpliceError):

@@ -14,50 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.clips import Clips
+from tests.h264_bits import Bits
 from tests.media import splices
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
-from reel_modal._smart_render.h264.bitstream import BitReader, rbsp
 from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder
-from reel_modal._smart_render.h264.parameter_sets import ParameterSets, PictureOrder, Sps
+from reel_modal._smart_render.h264.parameter_sets import ParameterSets, parse_sps
 from reel_modal.errors import SpliceError
+from reel_modal.media.bitstream import BitReader, rbsp
+from reel_modal.media.h264_headers import PictureOrder, Sps
 from reel_modal.settings import Settings
 
-HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-
-
-class Bits:
-    """Writes H.264 syntax elements (7.2, 9.1), independently of the reader."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def u(self, count: int, value: int) -> Bits:
-        self.text += f"{value:0{count}b}" if count else ""
-        return self
-
-    def ue(self, *values: int) -> Bits:
-        for value in values:
-            digits = f"{value + 1:b}"
-            self.text += "0" * (len(digits) - 1) + digits
-        return self
-
-    def se(self, *values: int) -> Bits:
-        return self.ue(*(2 * value - 1 if value > 0 else -2 * value for value in values))
-
-    def unit(self, first: int) -> bytes:
-        """Return the NAL unit: the first byte, then the bits with emulation prevention bytes."""
-        text = self.text + "1"
-        text += "0" * (-len(text) % 8)
-        data = int(text, 2).to_bytes(len(text) // 8, "big")
-        out, zeros = bytearray([first]), 0
-        for byte in data:
-            if zeros >= 2 and byte <= 3:
-                out.append(3)
-                zeros = 0
-            out.append(byte)
-            zeros = 0 if byte else zeros + 1
-        return bytes(out)
+HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 144)
 
 
 def write_hrd(bits: Bits, cpbs: int, lengths: tuple[int, int]) -> None:
@@ -90,6 +58,7 @@ def sequence_sets(draw: st.DrawFn) -> tuple[bytes, Sps]:
     references = draw(st.integers(0, 16))
     bits.ue(references).u(1, 1).ue(119, 67)
     frames_only = _flag(draw, bits)
+    size = (16 * 120, 16 * 68 * (1 if frames_only else 2))
     mixes = not frames_only and _flag(draw, bits)
     bits.u(1, 1)
     if _flag(draw, bits):  # cropping
@@ -105,6 +74,7 @@ def sequence_sets(draw: st.DrawFn) -> tuple[bytes, Sps]:
         chroma_format=chroma,
         bit_depths=depths,
         reference_frames=references,
+        coded_size=size,
         frames_only=frames_only,
         mixes_fields=mixes,
         separate_planes=separate,
@@ -181,7 +151,7 @@ def _vui(draw: st.DrawFn, bits: Bits) -> tuple[bool, tuple[int, int]]:
 @given(sequence_sets())
 def test_sps_parse_any_kind_equals_written_fields(case: tuple[bytes, Sps]) -> None:
     unit, wanted = case
-    assert Sps.parse(unit) == wanted
+    assert parse_sps(unit) == wanted
 
 
 @given(sequence_sets(), st.data())
@@ -209,7 +179,7 @@ def test_sps_truncated_or_changed_is_parsed_or_refused(case: tuple[bytes, Sps], 
 )
 def test_sps_values_above_h264s_maximum_are_refused(values: Sequence[int], words: str) -> None:
     with pytest.raises(SpliceError, match=words):
-        Sps.parse(Bits().u(8, 77).u(8, 0).u(8, 30).ue(*values).unit(0x67))
+        parse_sps(Bits().u(8, 77).u(8, 0).u(8, 30).ue(*values).unit(0x67))
 
 
 def field_sps(order: PictureOrder, *, separate: bool = False) -> Sps:
@@ -221,6 +191,7 @@ def field_sps(order: PictureOrder, *, separate: bool = False) -> Sps:
         chroma_format=3 if separate else 1,
         bit_depths=(8, 8),
         reference_frames=4,
+        coded_size=(1920, 1088),
         frames_only=False,
         mixes_fields=True,
         separate_planes=separate,
@@ -340,7 +311,7 @@ def test_parsed_headers_equal_libavs_trace(clips: Clips, name: str) -> None:
     fields = trace_headers(clips.get(name))
     with av.open(str(clips.get(name))) as container:
         sets = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
-    sps, pps = Sps.parse(sets.sps[0]), next(iter(FieldHeaders.of(sets).pps.items()))
+    sps, pps = parse_sps(sets.sps[0]), next(iter(FieldHeaders.of(sets).pps.values()))
     expected = {
         "seq_parameter_set_id": sps.id,
         "profile_idc": sps.profile_idc,
@@ -349,8 +320,8 @@ def test_parsed_headers_equal_libavs_trace(clips: Clips, name: str) -> None:
         "frame_mbs_only_flag": int(sps.frames_only),
         "log2_max_frame_num_minus4": sps.frame_number_bits - 4,
         "pic_order_cnt_type": sps.order.kind,
-        "pic_parameter_set_id": pps[0],
-        "bottom_field_pic_order_in_frame_present_flag": int(pps[1].has_bottom_order),
+        "pic_parameter_set_id": pps.id,
+        "bottom_field_pic_order_in_frame_present_flag": int(pps.has_bottom_order),
     }
     if sps.order.kind == 0:
         expected["log2_max_pic_order_cnt_lsb_minus4"] = sps.order.lsb_bits - 4

@@ -9,9 +9,9 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
+from reel_modal.media.coded_size import CodedSizeGuard, opened_picture
 from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.open import packets_of
-from reel_modal.media.parameter_sets import CodedSizeGuard, opened_picture
 from reel_modal.media.probing import MediaInfo
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.settings import Settings

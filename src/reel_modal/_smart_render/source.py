@@ -9,11 +9,18 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder, one_order
-from reel_modal._smart_render.h264.parameter_sets import AccessUnit, ParameterSets, Sps
+from reel_modal._smart_render.h264.parameter_sets import (
+    AccessUnit,
+    ParameterSets,
+    parse_sps,
+    pixel_format_of,
+    x264_profile,
+)
 from reel_modal._smart_render.packet_table import PacketTable, PictureTimes, decoding_times
 from reel_modal.errors import SpliceError
 from reel_modal.media import MediaInfo
 from reel_modal.media.frames import PixelFormat
+from reel_modal.media.h264_headers import Sps
 from reel_modal.media.open import opened, packets_of
 from reel_modal.media.output_rate import output_rate
 from reel_modal.media.pyav import seconds_per_tick
@@ -101,7 +108,7 @@ def read_picture(
     last_ticks = reading.last_ticks if media.keeps_decoding_times else reading.latest_ticks
     table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds, last_ticks)
     pixels = media.coded_size[0] * media.coded_size[1] * len(table)
-    sps, pixel_format = _common([Sps.parse(unit) for unit in reading.sets.sps], media)
+    sps, pixel_format = _common([parse_sps(unit) for unit in reading.sets.sps], media)
     times = PictureTimes.of(table, media.fps)
     if min(at for at, hidden in zip(table.pts, table.hidden, strict=True) if not hidden) * tick_seconds != (
         media.start_seconds
@@ -146,7 +153,7 @@ class _Reading:
     def take_sets(self, sets: ParameterSets) -> None:
         """Use `sets` for the following packets."""
         self.sets = sets
-        allow_fields = not all(Sps.parse(unit).frames_only for unit in sets.sps)
+        allow_fields = not all(parse_sps(unit).frames_only for unit in sets.sps)
         self.headers = FieldHeaders.of(sets) if allow_fields else None
 
     def take(self, packet: Packet[VideoStream]) -> None:
@@ -182,11 +189,12 @@ class _Reading:
 def _common(all_sps: Sequence[Sps], media: MediaInfo) -> tuple[Sps, PixelFormat]:
     """Return one sequence parameter set that an encoder must match, and its pixel format."""
     first = all_sps[0]
-    if first.pixel_format is None or first.pixel_format != media.pixel_format.replace("yuvj", "yuv"):
+    pixel_format, profile = pixel_format_of(first), x264_profile(first)
+    if pixel_format is None or pixel_format != media.pixel_format.replace("yuvj", "yuv"):
         kind = f"profile {first.profile_idc}, chroma format {first.chroma_format}, {first.bit_depths[0]} bits"
         raise SpliceError(f"its frames are {media.pixel_format} ({kind}), which x264 cannot match")
     for sps in all_sps:
-        if (sps.pixel_format, sps.frames_only, sps.profile) != (first.pixel_format, first.frames_only, first.profile):
+        if (pixel_format_of(sps), sps.frames_only, x264_profile(sps)) != (pixel_format, first.frames_only, profile):
             raise SpliceError("its parameter sets differ in profile, pixel format or field coding")
     most = max(all_sps, key=lambda sps: (sps.level_idc, sps.reference_frames))
-    return replace(most, profile_idc=first.profile_idc), first.pixel_format
+    return replace(most, profile_idc=first.profile_idc), pixel_format

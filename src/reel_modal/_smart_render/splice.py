@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Final
 from reel_modal._ffmpeg.audio import is_taken, seconds_before_picture
 from reel_modal._ffmpeg.extra_streams import Extras, Track, put
 from reel_modal._ffmpeg.muxing import muxer_options
-from reel_modal._smart_render.h264.parameter_sets import AccessUnit, ParameterSets, Sps, set_nal_length_size
+from reel_modal._smart_render.h264.parameter_sets import (
+    AccessUnit,
+    ParameterSets,
+    parse_sps,
+    pixel_format_of,
+    set_nal_length_size,
+    x264_profile,
+)
 from reel_modal._smart_render.plan import RenderPlan
 from reel_modal._smart_render.render import packet_of
 from reel_modal._smart_render.source import SpliceSource
@@ -144,10 +151,11 @@ def _with_new_sets(picture: SpliceSource, windows: Path) -> ParameterSets:
     with opened(windows, packets_only=True) as container:
         new = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
     (unit,), old = new.sps, picture.sps
-    sps = Sps.parse(unit)
+    sps = parse_sps(unit)
     if new.length_size != _NEW_LENGTH_SIZE or sps.id != picture.sets.free_id():
         raise SpliceError("the encoder did not use the free id of a parameter set")
-    if (sps.pixel_format, sps.frames_only, sps.profile) != (old.pixel_format, old.frames_only, old.profile):
+    new_format, old_format = ((pixel_format_of(s), s.frames_only, x264_profile(s)) for s in (sps, old))
+    if new_format != old_format:
         raise SpliceError("the encoder wrote frames of another format than the source")
     # A higher profile_idc requires more of a decoder.
     needed, allowed = ((s.profile_idc, s.level_idc, s.reference_frames) for s in (sps, old))

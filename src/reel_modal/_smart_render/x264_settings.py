@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, Self
 
+from reel_modal._smart_render.h264.parameter_sets import x264_profile
 from reel_modal._smart_render.plan import RenderPlan
 from reel_modal._smart_render.source import SpliceSource
 from reel_modal.schema import EncodeOptions
@@ -72,9 +73,9 @@ class X264Settings:
 
     def options(self, plan: RenderPlan, picture: SpliceSource) -> dict[str, str]:
         """Return the encoder options besides preset and crf."""
-        sps = picture.sps
+        sps, profile = picture.sps, x264_profile(picture.sps)
         # x264 declares at least two reference frames if it uses B-frames, and four if it uses a B-pyramid.
-        depth = 0 if sps.profile == "baseline" or sps.reference_frames < 2 else plan.reorder_depth
+        depth = 0 if profile == "baseline" or sps.reference_frames < 2 else plan.reorder_depth
         references = _REFERENCES.get(self.preset, _MOST_REFERENCES)
         parameters = {
             "sps-id": picture.sets.free_id(),
@@ -85,8 +86,8 @@ class X264Settings:
             "b-pyramid": "normal" if depth > 1 and sps.reference_frames >= 4 else "none",
             "level": sps.level_idc,
             # x264 declares the lowest profile that has all the tools it uses.
-            "cabac": int(sps.profile != "baseline"),
-            "8x8dct": int(sps.profile not in {"baseline", "main"}),
+            "cabac": int(profile != "baseline"),
+            "8x8dct": int(profile not in {"baseline", "main"}),
         }
         if picture.field_order != "frame":
             parameters[picture.field_order] = 1
@@ -100,7 +101,7 @@ class X264Settings:
             starts.append(f"{float(max(written - Fraction(1, 4), Fraction(0)) / picture.media.fps):.6f}")
             written += window.kept[1] - window.kept[0]
         return {
-            "profile:v": sps.profile,
+            "profile:v": profile,
             "force_key_frames": ",".join(starts),
             "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
         }

@@ -1,227 +1,229 @@
-"""Parse H.264 headers for the coded size and for packets that contain only the second field of a frame.
+"""Parse the sequence and picture parameter sets of H.264.
 
-The syntax is that of ITU-T H.264, 7.3.2.1.1, 7.3.2.2 and 7.3.3. Opens no files.
+Source: ITU-T H.264 (08/2021), 7.3.2.1.1, 7.3.2.2, and annexes E.1.1 and E.1.2. Opens no files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
-__all__ = ["Bits", "H264Sequence", "SecondFields"]
+from reel_modal.media.bitstream import BitReader, rbsp
 
-_HIGH: Final = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
-_START_CODE: Final = b"\0\0\1"
-_SLICES: Final = frozenset({1, 2, 5})
-_SPS: Final = 7
-_PPS: Final = 8
-_RECORD_HEADER_BYTES: Final = 5
-# Parameter sets and captions precede the first slice; only the header of the slice is read.
-_LOOKED_AT_BYTES: Final = 1 << 14
-_LONGEST_HEADER_BYTES: Final = 64
+__all__ = ["HIGH_PROFILES", "LAST_SPS_ID", "NAL_PPS", "NAL_SPS", "PictureOrder", "Pps", "Sps"]
 
+NAL_SPS: Final = 7
+NAL_PPS: Final = 8
+LAST_SPS_ID: Final = 31
+HIGH_PROFILES: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 144})
+"""Values of `profile_idc` with which a sequence parameter set contains chroma format and bit depth (7.3.2.1.1).
 
-class Bits:
-    """Reader of bits, most significant bit first; reading past the end raises ValueError."""
+As in libavcodec, which is the decoder: with High 4:4:4 of 2003 (144), and without three profiles of depth and
+multi-resolution video (134, 135, 139), whose sequence parameter sets have another NAL unit type.
+"""
 
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    @classmethod
-    def of(cls, unit: bytes) -> Self:
-        """Return a reader of a NAL unit, without its emulation prevention bytes."""
-        return cls(unit.replace(b"\0\0\3", b"\0\0"))
-
-    def take(self, count: int) -> int:
-        """Read `count` bits as an unsigned integer."""
-        self._left -= count
-        if self._left < 0:
-            raise ValueError("truncated")
-        return self._value >> self._left & (1 << count) - 1
-
-    def skip(self, count: int) -> None:
-        """Skip `count` bits."""
-        self.take(count)
-
-    def golomb(self) -> int:
-        """Read an unsigned Exp-Golomb code."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 32:
-                raise ValueError("not a number")
-        return (1 << zeros) - 1 + self.take(zeros)
+_LAST_PPS_ID: Final = 255
+_OWN_ASPECT: Final = 255
+_MOST_CPBS: Final = 32
+_MOST_REFERENCES: Final = 16
+_MOST_PPS_BYTES: Final = 64
+"""Upper bound for the part of a picture parameter set that is read here."""
 
 
 @dataclass(frozen=True, slots=True)
-class H264Sequence:
-    """Some contents of a sequence parameter set.
+class PictureOrder:
+    """How slice headers code the picture order count (7.3.3, 8.2.1).
 
     Attributes:
-        number: `seq_parameter_set_id`.
-        size: (width, height) of the coded frames in pixels.
-        frames_only: Whether every picture is coded as a whole frame (`frame_mbs_only_flag`).
-        separate_planes: Whether Y, U and V are coded as three pictures (`separate_colour_plane_flag`).
-        frame_number_bits: Bits of `frame_num` in a slice header.
+        kind: `pic_order_cnt_type`.
+        lsb_bits: Kind 0: bits of `pic_order_cnt_lsb`.
+        has_difference: Kind 1: whether slice headers contain `delta_pic_order_cnt`.
+        bottom_offset: Kind 1: `offset_for_top_to_bottom_field`.
     """
 
-    number: int
-    size: tuple[int, int]
-    frames_only: bool
-    separate_planes: bool
-    frame_number_bits: int
+    kind: int = 2
+    lsb_bits: int = 0
+    has_difference: bool = False
+    bottom_offset: int = 0
 
     @classmethod
-    def read(cls, bits: Bits) -> Self:
+    def read(cls, bits: BitReader) -> Self:
+        """Read the syntax elements from a sequence parameter set."""
+        kind = bits.ue(2)
+        if kind == 0:
+            return cls(kind, bits.ue(12) + 4)
+        if kind == 2:
+            return cls(kind)
+        has_difference = not bits.flag()
+        bits.se()
+        bottom_offset = bits.se()
+        for _ in range(bits.ue(255)):
+            bits.se()
+        return cls(kind, 0, has_difference, bottom_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Sps:
+    """The parsed contents of a sequence parameter set.
+
+    Attributes:
+        id: `seq_parameter_set_id`, 0 to 31.
+        profile_idc: 66 baseline, 77 main, 100 high, and others.
+        constraints: The eight bits after `profile_idc`: the constraint flags and two reserved bits.
+        level_idc: Ten times the level.
+        chroma_format: 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4.
+        bit_depths: Bits per sample of luma and chroma.
+        reference_frames: `max_num_ref_frames`.
+        coded_size: (width, height) of the coded frames in pixels, before cropping.
+        frames_only: Whether every picture is coded as a whole frame (`frame_mbs_only_flag`).
+        mixes_fields: Whether macroblock pairs may be coded as fields (`mb_adaptive_frame_field_flag`).
+        separate_planes: Whether Y, U and V are coded as three pictures (`separate_colour_plane_flag`).
+        frame_number_bits: Bits of `frame_num` in a slice header.
+        order: How slice headers code the picture order count.
+        has_structure: Whether picture timing SEI messages contain `pic_struct` (`pic_struct_present_flag`).
+        delay_bits: Bits of the two delays before `pic_struct`: of CPB removal and of DPB output.
+    """
+
+    id: int
+    profile_idc: int
+    constraints: int
+    level_idc: int
+    chroma_format: int
+    bit_depths: tuple[int, int]
+    reference_frames: int
+    coded_size: tuple[int, int]
+    frames_only: bool
+    mixes_fields: bool = False
+    separate_planes: bool = False
+    frame_number_bits: int = 4
+    order: PictureOrder = PictureOrder()
+    has_structure: bool = False
+    delay_bits: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def parse(cls, unit: bytes) -> Self:
         """Parse a NAL unit of type 7.
 
         Raises:
-            ValueError: The unit is damaged.
+            BitstreamError: The unit is truncated, or contains a value that the standard does not allow.
         """
-        bits.skip(8)
-        profile = bits.take(8)
-        bits.skip(16)
-        number = bits.golomb()
-        separate_planes = False
-        if profile in _HIGH:
-            chroma = bits.golomb()
-            separate_planes = bool(bits.take(1)) if chroma == 3 else False
-            bits.golomb()
-            bits.golomb()
-            bits.skip(1)
-            if bits.take(1):
-                for list_number in range(8 if chroma != 3 else 12):
-                    if bits.take(1):
-                        _skip_scaling_list(bits, 16 if list_number < 6 else 64)
-        frame_number_bits = bits.golomb() + 4
-        order = bits.golomb()
-        if order == 0:
-            bits.golomb()
-        elif order == 1:
-            bits.skip(1)
-            bits.golomb()
-            bits.golomb()
-            for _ in range(min(bits.golomb(), 255)):
-                bits.golomb()
-        bits.golomb()
-        bits.skip(1)
-        width, height = bits.golomb() + 1, bits.golomb() + 1
-        frames_only = bool(bits.take(1))
-        size = (16 * width, 16 * height * (1 if frames_only else 2))
-        return cls(number, size, frames_only, separate_planes, frame_number_bits)
+        bits = BitReader(rbsp(unit), "a parameter set")
+        sps = cls.read(bits)
+        if sps.frames_only:
+            return sps
+        mixes_fields = bits.flag()
+        has_structure, delay_bits = _read_timing_structure(bits)
+        return replace(sps, mixes_fields=mixes_fields, has_structure=has_structure, delay_bits=delay_bits)
+
+    @classmethod
+    def read(cls, bits: BitReader) -> Self:
+        """Read the syntax elements up to `frame_mbs_only_flag`; decoders also accept units that are damaged later.
+
+        Raises:
+            BitstreamError: They are truncated, or contain a value that the standard does not allow.
+        """
+        profile, constraints, level, number = bits.read(8), bits.read(8), bits.read(8), bits.ue(LAST_SPS_ID)
+        chroma, depths, separate = 1, (8, 8), False
+        if profile in HIGH_PROFILES:
+            chroma = bits.ue(3)
+            separate = chroma == 3 and bits.flag()
+            depths = (8 + bits.ue(6), 8 + bits.ue(6))
+            bits.read(1)
+            if bits.flag():
+                _skip_scaling_lists(bits, 12 if chroma == 3 else 8)
+        frame_number_bits = bits.ue(12) + 4
+        order = PictureOrder.read(bits)
+        references = bits.ue(_MOST_REFERENCES)
+        bits.read(1)
+        width, height = 16 * (bits.ue() + 1), 16 * (bits.ue() + 1)
+        frames_only = bits.flag()
+        return cls(
+            id=number,
+            profile_idc=profile,
+            constraints=constraints,
+            level_idc=level,
+            chroma_format=chroma,
+            bit_depths=depths,
+            reference_frames=references,
+            coded_size=(width, height if frames_only else 2 * height),
+            frames_only=frames_only,
+            separate_planes=separate,
+            frame_number_bits=frame_number_bits,
+            order=order,
+        )
 
 
-class SecondFields:
-    """Finds the packets that contain only the second field of the previous packet's frame (PAFF).
+@dataclass(frozen=True, slots=True)
+class Pps:
+    """The syntax elements of a picture parameter set that slice headers depend on.
 
-    Args:
-        record: Decoder configuration: an `avcC` record, or NAL units with start codes; may be empty.
+    Attributes:
+        id: `pic_parameter_set_id`, 0 to 255.
+        sps_id: `seq_parameter_set_id`, 0 to 31.
+        has_bottom_order: `bottom_field_pic_order_in_frame_present_flag`.
     """
 
-    def __init__(self, record: bytes) -> None:
-        self._sequences: dict[int, H264Sequence] = {}
-        self._sequence_of: dict[int, int] = {}
-        self._length_size = 0
-        self._first: tuple[int, int] | None = None
-        self._take_sets(record)
+    id: int
+    sps_id: int
+    has_bottom_order: bool
 
-    @property
-    def possible(self) -> bool:
-        """Whether such packets are possible: not if every picture is coded as a whole frame."""
-        return not self._sequences or not all(each.frames_only for each in self._sequences.values())
+    @classmethod
+    def parse(cls, unit: bytes) -> Self:
+        """Parse a NAL unit of type 8.
 
-    def take(self, data: memoryview, record: bytes = b"") -> bool:
-        """Return whether a packet is a second field. Call it for every packet, in the order of the file.
-
-        Args:
-            data: The packet.
-            record: New decoder configuration that comes with the packet.
+        Raises:
+            BitstreamError: The unit is truncated, or contains a value that the standard does not allow.
         """
-        self._take_sets(record)
-        field = None
-        with suppress(ValueError, IndexError, KeyError):  # damaged
-            field = self._field(bytes(data[:_LOOKED_AT_BYTES]))
-        # The two fields have the same frame number, and opposite parity.
-        second = field is not None and self._first == (field[0], 1 - field[1])
-        self._first = None if second else field
-        return second
-
-    def _field(self, data: bytes) -> tuple[int, int] | None:
-        """Return the frame number of a packet's first field, and 1 for a bottom field; None for a whole frame."""
-        for unit in _prefixed(data, self._length_size) if self._length_size else _started(data):
-            self._take_unit(unit)
-            if unit[0] & 31 in _SLICES:
-                return self._field_of(Bits.of(unit[1:_LONGEST_HEADER_BYTES]))
-        return None
-
-    def _field_of(self, bits: Bits) -> tuple[int, int] | None:
-        bits.golomb()
-        bits.golomb()
-        sequence = self._sequences[self._sequence_of[bits.golomb()]]
-        if sequence.frames_only:
-            return None
-        bits.skip(2 if sequence.separate_planes else 0)
-        number = bits.take(sequence.frame_number_bits)
-        return (number, bits.take(1)) if bits.take(1) else None
-
-    def _take_sets(self, record: bytes) -> None:
-        units = _started(record)
-        if len(record) > _RECORD_HEADER_BYTES and record[0] == 1:
-            self._length_size = (record[4] & 3) + 1
-            units = _recorded(record)
-        with suppress(ValueError, IndexError):
-            for unit in units:
-                self._take_unit(unit)
-
-    def _take_unit(self, unit: bytes) -> None:
-        if unit[0] & 31 == _SPS:
-            sequence = H264Sequence.read(Bits.of(unit))
-            self._sequences[sequence.number] = sequence
-        elif unit[0] & 31 == _PPS:
-            bits = Bits.of(unit[1:_LONGEST_HEADER_BYTES])
-            number = bits.golomb()
-            self._sequence_of[number] = bits.golomb()
+        bits = BitReader(rbsp(unit[:_MOST_PPS_BYTES]), "a parameter set")
+        number, sps_id = bits.ue(_LAST_PPS_ID), bits.ue(LAST_SPS_ID)
+        bits.read(1)
+        return cls(number, sps_id, bits.flag())
 
 
-def _skip_scaling_list(bits: Bits, length: int) -> None:
-    last = following = 8
-    for _ in range(length):
-        if following:
-            number = bits.golomb()
-            following = (last + (number + 1 >> 1 if number & 1 else -(number >> 1))) % 256
-        last = following or last
+def _skip_scaling_lists(bits: BitReader, count: int) -> None:
+    for index in range(count):
+        if not bits.read(1):
+            continue
+        last = following = 8
+        for _ in range(16 if index < 6 else 64):
+            if following:
+                following = (last + bits.se()) % 256
+            last = following or last
 
 
-def _started(data: bytes) -> Iterator[bytes]:
-    """Yield NAL units that are separated by start codes."""
-    at = data.find(_START_CODE)
-    while at >= 0:
-        begin = at + len(_START_CODE)
-        at = data.find(_START_CODE, begin)
-        if unit := data[begin : at if at >= 0 else len(data)]:
-            yield unit
+def _read_timing_structure(bits: BitReader) -> tuple[bool, tuple[int, int]]:
+    """Read the rest of the SPS; return `pic_struct_present_flag` and the bits of the delays before `pic_struct`."""
+    bits.read(1)
+    if bits.flag():  # cropping
+        for _ in range(4):
+            bits.ue()
+    if not bits.flag():  # no VUI (video usability information)
+        return False, (0, 0)
+    if bits.flag() and bits.read(8) == _OWN_ASPECT:
+        bits.read(32)
+    if bits.flag():  # overscan
+        bits.read(1)
+    if bits.flag():  # video signal type: range and colour description
+        bits.read(4)
+        if bits.flag():
+            bits.read(24)
+    if bits.flag():  # chroma sample location
+        bits.ue(), bits.ue()
+    if bits.flag():  # timing information
+        bits.read(65)
+    delays = [_delay_bits(bits) for _ in range(2) if bits.flag()]  # NAL and VCL HRD parameters
+    if delays:
+        bits.read(1)
+    return bits.flag(), delays[-1] if delays else (0, 0)
 
 
-def _prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
-    """Yield NAL units that are prefixed by their length."""
-    at = 0
-    while at + length_size < len(data):
-        begin = at + length_size
-        at = begin + int.from_bytes(data[at:begin], "big")
-        if unit := data[begin:at]:
-            yield unit
-
-
-def _recorded(record: bytes) -> Iterator[bytes]:
-    """Yield the parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3)."""
-    at = _RECORD_HEADER_BYTES
-    for mask in (31, 255):
-        count, at = record[at] & mask, at + 1
-        for _ in range(count):
-            begin = at + 2
-            at = begin + int.from_bytes(record[at:begin], "big")
-            if unit := record[begin:at]:
-                yield unit
+def _delay_bits(bits: BitReader) -> tuple[int, int]:
+    """Read HRD parameters (E.1.2); return the bits of the CPB removal delay and of the DPB output delay."""
+    count = bits.ue(_MOST_CPBS - 1) + 1
+    bits.read(8)
+    for _ in range(count):
+        bits.ue(), bits.ue(), bits.read(1)
+    bits.read(5)
+    delays = bits.read(5) + 1, bits.read(5) + 1
+    bits.read(5)
+    return delays

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from reel_modal.media.coded_size import CodedSizeGuard, allows_fields, opened_picture
 from reel_modal.media.open import packets_of
-from reel_modal.media.parameter_sets import CodedSizeGuard, allows_fields, opened_picture
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.settings import MediaLimits
 

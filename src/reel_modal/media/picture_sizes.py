@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from reel_modal.media.coded_size import opened_picture
 from reel_modal.media.open import packets_of
-from reel_modal.media.parameter_sets import opened_picture
 from reel_modal.media.probing import MediaInfo
 from reel_modal.settings import Settings
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from reel_modal.errors import InvalidMediaError
+from reel_modal.media.coded_size import CodedSizeGuard
 from reel_modal.media.color_tags import color_tags
 from reel_modal.media.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.hdr import HdrMetadata
@@ -33,7 +34,6 @@ from reel_modal.media.interlacing import FieldOrder, detect_fields, may_have_fie
 from reel_modal.media.open import WITHOUT_HEADER, check_length, check_size, decoder_pixels, opened, packets_of
 from reel_modal.media.orientation import Orientation
 from reel_modal.media.output_rate import output_rate
-from reel_modal.media.parameter_sets import CodedSizeGuard
 from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.scanning import MediaScan, scan_packets
 from reel_modal.media.stated_size import is_cut_off

@@ -14,8 +14,8 @@ from itertools import pairwise
 from statistics import median_low
 from typing import TYPE_CHECKING, Final, Self
 
-from reel_modal.media.h264_headers import SecondFields
 from reel_modal.media.pyav import seconds_per_tick
+from reel_modal.media.second_fields import SecondFields
 
 if TYPE_CHECKING:
     from av.packet import Packet

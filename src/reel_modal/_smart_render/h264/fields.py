@@ -1,6 +1,6 @@
 """Read from H.264 headers whether a frame is progressive or interlaced, and which field is first.
 
-Sources: ITU-T H.264 (08/2021), 7.3.2.2, 7.3.3, and annexes D.1 and D.2.3.
+Sources: ITU-T H.264 (08/2021), 7.3.3, and annexes D.1 and D.2.3.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeAlias
 
-from reel_modal._smart_render.h264.bitstream import BitReader, rbsp
 from reel_modal._smart_render.h264.parameter_sets import (
     IDR_SLICE,
-    LAST_PPS_ID,
-    LAST_SPS_ID,
     SEI,
     SLICE,
     ParameterSets,
-    Sps,
+    as_splice_errors,
     iter_nal_units,
+    parse_pps,
+    parse_sps,
 )
 from reel_modal.errors import SpliceError
+from reel_modal.media.bitstream import BitReader, rbsp
+from reel_modal.media.h264_headers import Pps, Sps
 
 __all__ = ["FieldHeaders", "FieldOrder", "one_order"]
 
@@ -30,24 +31,8 @@ FieldOrder: TypeAlias = Literal["frame", "tff", "bff"]
 _PICTURE_TIMING: Final = 1
 # `pic_struct`, table D-1; 5 to 8 repeat a field or a frame.
 _ORDERS: Final[Mapping[int, FieldOrder]] = {0: "frame", 3: "tff", 4: "bff"}
-# Upper bound for every header that is read here.
+# Upper bound for a slice header up to the picture order counts.
 _MOST_HEADER_BYTES: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Pps:
-    """The syntax elements of a picture parameter set that concern fields."""
-
-    sps_id: int
-    has_bottom_order: bool
-
-    @classmethod
-    def parse(cls, unit: bytes) -> tuple[int, Self]:
-        """Return the id and the contents of a NAL unit of type 8."""
-        bits = BitReader(rbsp(unit[:_MOST_HEADER_BYTES]), "a parameter set")
-        number, sps_id = bits.ue(LAST_PPS_ID), bits.ue(LAST_SPS_ID)
-        bits.read(1)
-        return number, cls(sps_id, bits.flag())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +45,13 @@ class FieldHeaders:
     """
 
     sps: Mapping[int, Sps]
-    pps: Mapping[int, _Pps]
+    pps: Mapping[int, Pps]
 
     @classmethod
     def of(cls, sets: ParameterSets) -> Self:
         """Parse the parameter sets of a track."""
-        every = [Sps.parse(unit) for unit in sets.sps]
-        return cls({sps.id: sps for sps in every}, dict(_Pps.parse(unit) for unit in sets.pps))
+        every_sps, every_pps = map(parse_sps, sets.sps), map(parse_pps, sets.pps)
+        return cls({sps.id: sps for sps in every_sps}, {pps.id: pps for pps in every_pps})
 
     def order(self, packet: memoryview, length_size: int) -> FieldOrder:
         """Return the field order of the picture in `packet`; `pic_struct` takes precedence over how it is coded.
@@ -84,7 +69,8 @@ class FieldHeaders:
             if kind == SEI:
                 timing = _picture_timing(rbsp(bytes(unit))) or timing
             elif kind in {SLICE, IDR_SLICE}:
-                return self._order(bytes(unit[:_MOST_HEADER_BYTES]), timing)
+                with as_splice_errors():
+                    return self._order(bytes(unit[:_MOST_HEADER_BYTES]), timing)
         raise SpliceError("one of its packets is not exactly one coded picture")
 
     def _order(self, slice_unit: bytes, timing: bytes | None) -> FieldOrder:
@@ -112,7 +98,7 @@ class FieldHeaders:
         return "bff" if _bottom_minus_top(bits, sps, pps) < 0 else "tff"
 
 
-def _bottom_minus_top(bits: BitReader, sps: Sps, pps: _Pps) -> int:
+def _bottom_minus_top(bits: BitReader, sps: Sps, pps: Pps) -> int:
     """Read the picture order count of the bottom field minus that of the top field (8.2.1)."""
     if sps.order.kind == 0:
         bits.read(sps.order.lsb_bits)
