@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reel_modal._rendering.quantization import SampleLevels
 from reel_modal._rendering.tiles import Samples
 from reel_modal.media.frames import GRAPHICS_WHITE_NITS, ColorTags
 
@@ -61,9 +62,9 @@ def luma_table(gain: float, tags: ColorTags, bits: int) -> Samples:
         tags: Color tags with transfer and range.
         bits: Bits per sample.
     """
-    unit, count = 1 << (bits - 8), 1 << bits
-    zero, span = (0, count - 1) if tags.range == "pc" else (16 * unit, 219 * unit)
-    values = np.arange(count, dtype=np.float64)
+    levels = SampleLevels.of(bits, full=tags.range == "pc")
+    zero, span = levels.black, levels.luma_span
+    values = np.arange(levels.peak + 1, dtype=np.float64)
     signal = np.clip((values - zero) / span, 0, 1)
     nits = _nits(signal, tags)
     changed = _signal(np.minimum(nits * gain**_SDR_GAMMA, np.maximum(nits, _BRIGHTEST_NITS)), tags)

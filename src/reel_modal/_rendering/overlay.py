@@ -14,6 +14,7 @@ import numpy.typing as npt
 from reel_modal._rendering.ellipse import LUMA, Box, Ellipse, Grid, Mask, ellipse_mask
 from reel_modal._rendering.hdr_light import chroma_factor, luma_table
 from reel_modal._rendering.opencv import exact_factor, load_cv2
+from reel_modal._rendering.quantization import SampleLevels
 from reel_modal._rendering.region_track import STANDING_SECONDS, EllipseState, RegionTrack
 from reel_modal._rendering.tiles import Samples
 from reel_modal._rendering.yuv_color import yuv_of
@@ -38,11 +39,12 @@ class _Levels:
     @classmethod
     def of(cls, bits: int, *, full: bool, chroma: bool) -> _Levels:
         """Return the levels of samples of `bits` bits (ITU-T H.273, 8.3)."""
-        unit, count = 1 << (bits - 8), 1 << bits
+        levels = SampleLevels.of(bits, full=full)
+        count = levels.peak + 1
         if chroma:  # symmetric around the zero level
-            least, most = (1, count - 1) if full else (16 * unit, 240 * unit)
-            return cls(128 * unit, least, most, count)
-        return cls(0, 0, count - 1, count) if full else cls(16 * unit, 0, 235 * unit, count)
+            least = 1 if full else levels.gray - levels.chroma_span // 2
+            return cls(levels.gray, least, 2 * levels.gray - least, count)
+        return cls(levels.black, 0, levels.black + levels.luma_span, count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reel_modal._rendering.chroma import at_luma, from_luma
+from reel_modal._rendering.quantization import SampleLevels
 from reel_modal._rendering.tiles import Samples
 from reel_modal._rendering.yuv_color import luma_weights
 from reel_modal.media.frames import ColorTags
@@ -33,13 +34,9 @@ class RgbConversion:
         self._red, self._blue = luma_weights(color, height)
         self._green = 1 - self._red - self._blue
         self._origin = origin
-        self._peak = (1 << bits) - 1
-        unit = 1 << (bits - 8)
-        full = color.range == "pc"
-        self._black = 0 if full else 16 * unit
-        self._gray = 128 * unit
-        luma_span, chroma_span = (self._peak, self._peak) if full else (219 * unit, 224 * unit)
-        self._luma_gain, self._chroma_gain = luma_span / self._peak, chroma_span / self._peak
+        levels = SampleLevels.of(bits, full=color.range == "pc")
+        self._peak, self._black, self._gray = levels.peak, levels.black, levels.gray
+        self._luma_gain, self._chroma_gain = levels.luma_span / self._peak, levels.chroma_span / self._peak
         self._u_span, self._v_span = 2 - 2 * self._blue, 2 - 2 * self._red
 
     def to_rgb(self, y: Samples, u: Samples, v: Samples) -> Samples:

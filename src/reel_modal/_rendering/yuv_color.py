@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from reel_modal._rendering.hdr_light import signal_of
+from reel_modal._rendering.quantization import SampleLevels
 from reel_modal.media.frames import ColorTags, matrix_or_assumed
 
 __all__ = ["luma_weights", "yuv_of"]
@@ -38,13 +39,9 @@ def yuv_of(color: str, tags: ColorTags, height: int, bits: int = 8) -> tuple[int
     red_weight, blue_weight = luma_weights(tags, height)
     luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
     u, v = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
-    unit, most = 1 << (bits - 8), (1 << bits) - 1
-    if tags.range == "pc":
-        zero, span, chroma_span = 0, most, most
-    else:
-        zero, span, chroma_span = 16 * unit, 219 * unit, 224 * unit
-    across, down = (min(most, max(0, round(128 * unit + chroma_span * value))) for value in (u, v))
-    return round(zero + span * luma), across, down
+    levels = SampleLevels.of(bits, full=tags.range == "pc")
+    across, down = (min(levels.peak, max(0, round(levels.gray + levels.chroma_span * value))) for value in (u, v))
+    return round(levels.black + levels.luma_span * luma), across, down
 
 
 def luma_weights(tags: ColorTags, height: int) -> tuple[float, float]:
