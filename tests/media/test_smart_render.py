@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -289,6 +289,18 @@ def test_splice_joint_with_missing_pictures_renders_in_full(
     rendering = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
     assert rendering.result.plan == "full"
     assert "packets 60 to 70 around a joint give" in rendering.result.reason
+
+
+def test_splice_with_other_hidden_frames_renders_in_full(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(plan: RenderPlan, *rest: Any) -> None:
+        verify.verify_splice(dataclasses.replace(plan, hidden=plan.hidden + 1), *rest)
+
+    monkeypatch.setattr("reel_modal._smart_render.verify_splice", compare)
+    rendering = render(clips.get("no_b.mp4"), tmp_path, (1.92, 2.1))
+    assert (rendering.result.plan, rendering.result.frames_copied) == ("full", 0)
+    assert "0 frames are hidden instead of 1" in rendering.result.reason
 
 
 def test_splice_track_without_new_parameter_sets_not_published(

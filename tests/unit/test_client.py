@@ -130,9 +130,9 @@ async def test_submit_registered_network_is_accepted() -> None:
     backend.script("apply_upscale", Script(rendered))
     upscale = FunctionRegistry(settings, backend=backend)["apply_upscale"]
     keys = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4", "scale": 2}
-    for number, model in enumerate(("face", "small", "large-x4", None)):
+    for number, model in enumerate(("face", "small", "large", "small-x2", "large-x4", None)):
         await upscale.submit(UpscaleRequest.parse({**keys, "job_id": str(number), "model": model}))
-    assert len(backend.submitted) == 4
+    assert len(backend.submitted) == 6
 
 
 async def test_submit_other_type_of_request_is_refused_locally() -> None:
@@ -254,6 +254,40 @@ async def test_submit_new_jobs_request_no_status() -> None:
 
     backend.wait = refuse  # type: ignore[method-assign,assignment]
     await asyncio.gather(*(render.submit(overlay(f"job-{index}")) for index in range(3)))
+
+
+async def test_submit_remembers_the_jobs_submitted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 2)
+    backend = InMemoryBackend()
+    render = host(backend)["render_overlay"]
+    ids = [(await render.submit(overlay(name))).id for name in ("a", "b", "a", "c", "a", "b")]
+    assert ids == [f"memory:render_overlay:call-{number}" for number in (1, 2, 1, 3, 1, 4)]
+
+
+async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 1)
+    started, released = asyncio.Event(), asyncio.Event()
+
+    class FirstFails(InMemoryBackend):
+        async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+            if not started.is_set():
+                started.set()
+                await released.wait()
+                raise UnavailableError("down", function=function)
+            return await super().submit(function, args, kwargs)
+
+    backend = FirstFails()
+    render = host(backend)["render_overlay"]
+    failing = asyncio.ensure_future(render.submit(overlay("same")))
+    await started.wait()
+    await render.submit(overlay("another"))  # forgets the first
+    request = overlay("same", source="other.mp4")
+    job = await render.submit(request)
+    released.set()
+    with pytest.raises(UnavailableError):
+        await failing
+    assert (await render.submit(request)).id == job.id
+    assert len(backend.submitted) == 2
 
 
 async def test_submit_other_request_with_same_id_is_refused() -> None:

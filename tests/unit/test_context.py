@@ -175,6 +175,7 @@ def test_cancellation_of_one_job_leaves_others_running(tmp_path: Path) -> None:
     first, second = (JobContext(PathStorage(), tmp_path) for _ in range(2))
     first.cancellation.cancel()
     second.raise_if_cancelled("render_overlay")
+    assert (first.cancellation.cancelled, second.cancellation.cancelled) == (True, False)
 
 
 @pytest.fixture

@@ -221,7 +221,8 @@ def test_framing_crop_outside_frame_is_refused_if_requested(keyframe: dict[str, 
 def test_framing_crop_rounding_to_the_frame_is_accepted() -> None:
     raw = copy.deepcopy(APP_JSON)
     raw["cropKeyframes"][0].update(x=1312.509, width=607.5)  # type: ignore[index]
-    FramingRequest.parse({**raw, "outside": "refuse"})
+    request = FramingRequest.parse({**raw, "outside": "refuse"})
+    assert (request.crop[0].x, request.crop[0].width) == (1312.509, 607.5)
 
 
 def test_framing_timeline_checks_times_against_clip_length() -> None:

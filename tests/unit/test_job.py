@@ -13,6 +13,7 @@ from tests.jobs import event, overlay, rendered
 
 from reel_modal import FunctionRegistry, Job, JobOptions, RemoteFunction, RenderResult, Settings
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock
+from reel_modal.backends.base import CallResult
 from reel_modal.errors import (
     AuthError,
     BadInputError,
@@ -76,15 +77,19 @@ async def test_status_is_queued_then_running_then_succeeded() -> None:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 async def test_status_is_failed_only_if_the_job_failed(error: Exception, status: str) -> None:
-    job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=error)
-    await asyncio.sleep(0)
+    clock = ManualClock()
+    job = await start(InMemoryBackend(clock), clock, error=error)
+    await clock.advance(0)
     assert await job.status() == status
 
 
 async def test_result_available_ignores_timeout_and_deadline() -> None:
     for clock in (ManualClock(), SYSTEM_CLOCK):
-        job = await start(InMemoryBackend(clock), clock, JobOptions(deadline_seconds=0.001))
-        await asyncio.sleep(0.002)
+        backend = InMemoryBackend(clock)
+        job = await start(backend, clock, JobOptions(deadline_seconds=1e-9))
+        assert await backend.wait("call-1", 10) is not None
+        if isinstance(clock, ManualClock):
+            clock.jump(1)
         assert (await job.result(timeout_seconds=0)).frames == 25
 
 
@@ -268,10 +273,18 @@ async def test_result_cancelled_waiter_detaches_if_requested() -> None:
 
 
 async def test_result_cancelled_while_backend_is_down_stays_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    backend = InMemoryBackend()
+    asked = asyncio.Event()
+
+    class Silent(InMemoryBackend):
+        async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
+            asked.set()
+            return await super().wait(call_id, timeout_seconds)
+
+    backend = Silent()
     job = await start(backend, SYSTEM_CLOCK, seconds=NEVER)
     waiting = asyncio.ensure_future(job.result())
-    await asyncio.sleep(0.01)
+    await asked.wait()
+    await asyncio.sleep(0)  # the question has now reached the backend
     backend.fail_next_requests(1)
     waiting.cancel()
     with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):

@@ -353,11 +353,6 @@ def test_model_path_with_null_character_is_refused() -> None:
     assert "is not found" in path_error(Path("a\0b"))
 
 
-@pytest.mark.parametrize("name", [None, "small", "large", "small-x2", "large-x4", "face"])
-def test_registered_names_are_accepted(name: str | None) -> None:
-    check_registered(name, None, {"face": ModelSource("/face.onnx", SHA256)})
-
-
 @pytest.mark.parametrize(
     "name", ["huge", "Face", "face.onnx", "/etc/passwd", "https://example.org/n.onnx", "../face", "", "small-x3"]
 )

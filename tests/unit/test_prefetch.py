@@ -94,16 +94,33 @@ def test_prefetcher_first_stage_error_reaches_last_stage() -> None:
     assert threads() == set()
 
 
-def test_prefetcher_waiting_for_room_is_not_busy_time() -> None:
-    entered, go = threading.Event(), threading.Event()
+class _Clock:
+    """A clock that only the test moves, in place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits_for_room = threading.Event()
+        self._readings = 0
+
+    def perf_counter(self) -> float:
+        now = self.now
+        self._readings += 1
+        if self._readings == 4:  # after the start, and before and after the first item was added
+            self.waits_for_room.set()
+        return now
+
+
+def test_prefetcher_waiting_for_room_is_not_busy_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("reel_modal._support.prefetch.time", clock)
 
     def source() -> Iterator[int]:
         yield 1
-        entered.set()
+        clock.now += 2
         yield 2
 
     with Prefetcher(source(), depth=1, name="numbers") as numbers:
-        assert entered.wait(30)
-        go.wait(0.3)  # the second item waits for room during this time
+        assert clock.waits_for_room.wait(30)
+        clock.now += 100
         assert list(numbers) == [1, 2]
-    assert numbers.busy_seconds < 0.25
+    assert numbers.busy_seconds == 2

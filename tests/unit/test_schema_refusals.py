@@ -203,7 +203,8 @@ def test_container_unsupported_by_encoder_is_refused(output: str, encoder: str) 
     ],
 )
 def test_container_supported_by_encoder_is_accepted(output: str, encoder: str) -> None:
-    FramingRequest(**{**KEYS, "output_key": output}, encode=EncodeOptions(encoder=encoder))
+    request = FramingRequest(**{**KEYS, "output_key": output}, encode=EncodeOptions(encoder=encoder))
+    assert (request.output_key, request.encode.encoder) == (output, encoder)
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,9 @@ def test_storage_invalid_key_is_refused_without_side_effects(key: str, root: Pat
 @pytest.mark.parametrize(
     "key", ["a.mp4", "users/7/reel.mp4", "..a/b..mp4", ".hidden", "a b/ü.mp4", "Nonesuch/null.mp4"]
 )
-def test_check_key_accepts_plain_relative_paths(key: str) -> None:
+def test_check_key_accepts_plain_relative_paths(key: str, root: Path) -> None:
     check_key(key)
+    assert FolderStorage(root).path(key) == root / key
 
 
 def test_check_key_limits_length_in_bytes() -> None:

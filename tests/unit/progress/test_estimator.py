@@ -75,6 +75,14 @@ def test_blender_duplicate_event_changes_nothing(events: list[ProgressEvent]) ->
         assert once.update(index + 0.5).progress == pytest.approx(twice.update(index + 0.5).progress)
 
 
+def test_blender_duplicate_event_does_not_end_a_stall() -> None:
+    blender = ProgressBlender(PLAN, started_at=0.0, stall_after_seconds=30)
+    event = ProgressEvent("render", 10, 900, 8.0, 3, 1)
+    blender.feed(event, 12)
+    blender.feed(event, 100)
+    assert blender.update(101).stalled_seconds == 89
+
+
 def job_events(
     *, startup: float, fetch: float, render: float, frames: int = 900, every: float = 2.0, attempt: int = 1
 ) -> Iterator[tuple[float, ProgressEvent]]:

@@ -286,8 +286,9 @@ async def test_track_dropped_in_another_thread_cancels_the_work() -> None:
     await work.began.wait()
     thread = threading.Thread(target=box.clear)
     thread.start()
-    await work.cancelled.wait()
-    thread.join()
+    await asyncio.wait_for(work.cancelled.wait(), 30)
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 async def test_track_invalid_interval_is_refused() -> None:
