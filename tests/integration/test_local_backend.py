@@ -27,6 +27,7 @@ from reel_modal.errors import (
     FFmpegError,
     FunctionError,
     JobCancelledError,
+    JobNotFoundError,
     MisconfiguredError,
     NotDeployedError,
     WorkerCrashedError,
@@ -519,6 +520,23 @@ async def test_idle_backend_has_no_waiting_thread(render: Render, clips: Clips, 
             if thread.name == "reel_modal-local":
                 await asyncio.to_thread(thread.join, 10)
                 assert not thread.is_alive()
+
+
+async def test_oldest_ended_jobs_are_forgotten(
+    render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_MOST_KEPT", 1)
+    use_body("raise Unknown(request.job_id)")
+    jobs = []
+    for name in ("oldest", "older", "newest"):
+        jobs.append(await render.submit(overlay(name)))
+        with pytest.raises(FunctionError, match=name):
+            await jobs[-1].result()
+    with pytest.raises(JobNotFoundError):
+        await jobs[0].result()
+    for job, name in zip(jobs[1:], ("older", "newest"), strict=True):
+        with pytest.raises(FunctionError, match=name):
+            await job.result()
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.ffmpegs import REAL, executable
@@ -164,3 +165,21 @@ def test_process_that_does_not_end_is_stalled() -> None:
     with pytest.raises(FFmpegStalledError):
         process.finish()
     assert time.monotonic() - started < PATIENT
+
+
+def test_process_that_works_slowly_is_not_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = tmp_path / "end"
+    looks: list[int] = []
+
+    def activity() -> int:
+        """Take one second of the process's clock, and change at every second call."""
+        looks.append(len(looks))
+        if len(looks) == 8:
+            end.touch()
+        return len(looks) // 2
+
+    monkeypatch.setattr(ffmpeg_process, "time", SimpleNamespace(monotonic=lambda: float(len(looks))))
+    body = f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.01)"
+    process = FFmpegProcess(python(body), stall_seconds=1.5)
+    assert process.finish(activity) == 0
+    assert len(looks) >= 8

@@ -1,0 +1,51 @@
+"""Job ids in use: the last ones are remembered, and a forgotten submission cannot free the id of a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from tests.jobs import overlay
+
+from reel_modal import FunctionRegistry, RemoteFunction, RenderResult, Settings
+from reel_modal.errors import UnavailableError
+from reel_modal.testing import InMemoryBackend
+
+
+def overlays(backend: InMemoryBackend) -> RemoteFunction[..., RenderResult]:
+    return FunctionRegistry(Settings(), backend=backend)["render_overlay"]
+
+
+async def test_submit_remembers_the_jobs_submitted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 2)
+    backend = InMemoryBackend()
+    render = overlays(backend)
+    ids = [(await render.submit(overlay(name))).id for name in ("a", "b", "a", "c", "a", "b")]
+    assert ids == [f"memory:render_overlay:call-{number}" for number in (1, 2, 1, 3, 1, 4)]
+
+
+async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 1)
+    started, released = asyncio.Event(), asyncio.Event()
+
+    class FirstFails(InMemoryBackend):
+        async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+            if not started.is_set():
+                started.set()
+                await released.wait()
+                raise UnavailableError("down", function=function)
+            return await super().submit(function, args, kwargs)
+
+    backend = FirstFails()
+    render = overlays(backend)
+    failing = asyncio.ensure_future(render.submit(overlay("same")))
+    await started.wait()
+    await render.submit(overlay("another"))  # forgets the first
+    request = overlay("same", source="other.mp4")
+    job = await render.submit(request)
+    released.set()
+    with pytest.raises(UnavailableError):
+        await failing
+    assert (await render.submit(request)).id == job.id
+    assert len(backend.submitted) == 2
