@@ -165,7 +165,6 @@ SEGMENTS = ("segmentData", "segments")
         (_edit(*SEGMENTS, 0, "speed", value=11), "segments[0].speed: is 11; it must be between 0.1"),
         (_edit("outputHeight"), "output_height: is missing; send both sides"),
         (_edit("outputWidth", value=811), "output_width: is 811; video with 4:2:0 chroma has even sides"),
-        (_edit("outputSize", value=[812, 1440]), "output_size: and output_width and output_height differ; send one"),
         (_edit("outputWidth", value=8), "output_width: is 8; it must be between 16 and 8192"),
         (_edit("outputHeight", value=9000), "output_height: is 9000; it must be between 16 and 8192"),
         (_edit("output_size", value=[812, 1440]), "output_size: and output_width and output_height differ"),

@@ -166,6 +166,20 @@ async def test_recorder_job_ended_before_first_wait_is_recorded(history: TimingH
     assert only_summary(history).jobs == 1
 
 
+async def test_recorder_job_ended_while_backend_was_down_is_not_recorded(
+    history: TimingHistory, clock: ManualClock
+) -> None:
+    registry = host(history, clock, queue_seconds=12)
+    job = await submit(registry)
+    waiting = asyncio.ensure_future(job.result())
+    await clock.advance(9)
+    assert isinstance(registry.backend, InMemoryBackend)
+    registry.backend.fail_next_requests(4)  # one a second, from the end of the first ten seconds
+    await advance_until_done(clock, waiting, seconds=20)
+    assert waiting.result().frames == 25
+    assert history.summary() == []
+
+
 @pytest.mark.parametrize("error", [ValueError("boom"), None], ids=["fails", "is cancelled"])
 async def test_recorder_unfinished_job_is_not_recorded(
     history: TimingHistory, clock: ManualClock, error: Exception | None
