@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable
+from dataclasses import asdict
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +17,8 @@ from tests.integration.sample_app import APP, sample
 from reel_modal import Job, ProgressPlan, RemoteFunction
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import FunctionError, JobCancelledError, UnavailableError, WaitTimeoutError
+from reel_modal.functions.specs import EVENTS_QUEUE
+from reel_modal.progress import ProgressEvent
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -219,3 +222,18 @@ async def test_wait_while_modal_silent_ends_at_timeout(app: LoopbackPlane) -> No
     assert time.monotonic() - started_at < 15
     app.faults.clear()
     await job.cancel()
+
+
+async def test_events_of_next_attempt_follow_and_repeated_ones_are_left_out(app: LoopbackPlane) -> None:
+    import modal
+
+    backend = ModalBackend(APP)
+    call_id = await backend.submit("work", ("next-attempt", 60.0), {})
+    order = [(1, 1), (1, 2), (1, 3), (2, 1), (1, 3), (2, 1), (2, 2)]
+    reports = [asdict(ProgressEvent("render", 0, None, 0.0, sequence, attempt)) for attempt, sequence in order]
+    queue = modal.Queue.from_name(EVENTS_QUEUE, create_if_missing=True)
+    await queue.put_many.aio([*reports, "end"], partition=call_id)
+    async with asyncio.timeout(30):
+        events = [event async for event in backend.events(call_id)]
+    assert [(event.attempt, event.sequence) for event in events] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
+    await backend.cancel(call_id)
