@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from tests.ffmpegs import executable
 
 from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.deploy.command import main
@@ -21,7 +22,7 @@ from reel_modal.deploy.console import Console, Redactor
 from reel_modal.deploy.environments import image_interpreter
 from reel_modal.deploy.exit_codes import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import make_plan
-from reel_modal.deploy.preflight import TRIALS, not_sent
+from reel_modal.deploy.preflight import TRIALS, Interpreter, not_sent, run_preflight
 from reel_modal.errors import AuthError, ConfigError, DeploymentError, UnavailableError
 from reel_modal.functions.runner import FUNCTION_NAMES
 from reel_modal.functions.specs import SPECS, ImageSpec
@@ -29,6 +30,20 @@ from reel_modal.functions.specs import SPECS, ImageSpec
 
 def test_preflight_trials_cover_every_function() -> None:
     assert set(TRIALS) == FUNCTION_NAMES
+
+
+def test_preflight_passes_settings_but_no_other_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "import os, sys\nsys.exit('passed: ' + ' '.join(name for name in os.environ if 'PREFLIGHT' in name))"
+    python = Path(executable(tmp_path / "python", body))
+    for name in ("REEL_MODAL_PREFLIGHT", "PREFLIGHT_TOKEN"):
+        monkeypatch.setenv(name, "set")
+    with (
+        Console(tmp_path / "deploy.log", Redactor({})) as console,
+        pytest.raises(DeploymentError, match=r"app fails with only the packages of the image:\n.*") as caught,
+    ):
+        run_preflight(Interpreter(python), ["render_overlay"], {"PREFLIGHT_GIVEN": "set"}, console)
+    (line,) = (line for line in str(caught.value).splitlines() if "passed: " in line)
+    assert set(line.split("passed: ")[1].split()) == {"REEL_MODAL_PREFLIGHT", "PREFLIGHT_GIVEN"}
 
 
 def test_redactor_hides_secrets_everywhere() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import pytest
 
@@ -351,6 +353,23 @@ def test_storage_publish_existing_refuse_keeps_both(root: Path, new_file: Path, 
         assert FolderStorage(root).publish(source, f"{source.parent.name}.mp4", existing="refuse") == 3
         assert not source.exists()
     assert sorted(files(root)) == sorted(["a.mp4", f"{new_file.parent.name}.mp4", f"{far.parent.name}.mp4"])
+
+
+def test_publish_file_target_created_during_cross_move_is_kept(
+    root: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, copy = other_file_system / "made.mp4", root / "a.mp4", shutil.copyfileobj
+    source.write_bytes(b"new")
+
+    def copy_slowly(reader: BinaryIO, writer: BinaryIO, length: int) -> None:
+        copy(reader, writer, length)
+        target.write_bytes(b"former")
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy_slowly)
+    with pytest.raises(ObjectExistsError, match=r"a\.mp4.*must not be replaced"):
+        publish_file(source, target, existing="refuse")
+    assert (source.read_bytes(), target.read_bytes()) == (b"new", b"former")
+    assert files(root) == ["a.mp4"]
 
 
 def test_storage_check_unwritable_folder_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
