@@ -290,7 +290,7 @@ def test_overlay_wrong_output_not_published(clips: Clips, store: Path, monkeypat
     assert has_no_output(store)
 
 
-def test_verification_wrong_frame_rate_refused(tmp_path: Path) -> None:
+def test_verification_wrong_frame_rate_or_duration_refused(tmp_path: Path) -> None:
     with FramePipe(tmp_path / "out.mp4", size=(64, 48), fps=25) as pipe:
         for _ in range(25):
             pipe.write(np.zeros((48, 64, 3), np.uint8))
@@ -300,3 +300,6 @@ def test_verification_wrong_frame_rate_refused(tmp_path: Path) -> None:
     labelled = dataclasses.replace(pipe.result, fps=Fraction(24))
     with pytest.raises(OutputMismatchError, match="frame rate of the output is 25; it must be 24"):
         outputs.verified(labelled, context, "render_overlay")
+    longer = dataclasses.replace(pipe.result, duration_seconds=Fraction(27, 25))
+    with pytest.raises(OutputMismatchError, match=r"duration in seconds of the output is 1\.0; it must be 1\.08"):
+        outputs.verified(longer, context, "render_overlay")
