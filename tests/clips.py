@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import struct
 import subprocess
 from collections.abc import Callable
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import av
 
+from reel_modal import testing
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.settings import Settings
 from reel_modal.testing import make_clip
+from tests.clip_cache import cached, key_of_command
 
 REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 
@@ -28,17 +32,29 @@ def real(name: str) -> Path:
 
 
 def ffmpeg(*arguments: str | Path) -> None:
-    """Run the pinned ffmpeg even if another one is tested: some builds lack encoders, and inputs must be equal."""
-    command = [
-        find_ffmpeg(Settings(ffmpeg=None)).path,
-        "-hide_banner",
-        "-nostdin",
-        "-loglevel",
-        "error",
-        "-y",
-        *arguments,
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    """Run the pinned ffmpeg even if another one is tested: some builds lack encoders, and inputs must be equal.
+
+    An output that an earlier test has made with the same command and inputs is copied.
+    """
+    found = find_ffmpeg(Settings(ffmpeg=None))
+    quiet = ("-hide_banner", "-nostdin", "-loglevel", "error", "-y")
+
+    def run(_: Path) -> None:
+        subprocess.run([found.path, *quiet, *arguments], check=True, capture_output=True, timeout=100)
+
+    key, output = key_of_command(arguments), Path(arguments[-1])
+    if key is None:
+        run(output)
+    else:
+        cached(f"{found}\0{os.cpu_count()}\0{key}", output, run)
+
+
+def made_clip(path: Path, **settings: object) -> Path:
+    """Return a clip like that of `make_clip`, or a copy if an earlier test has made it."""
+    source = Path(testing.__file__).read_bytes()
+    key = f"{find_ffmpeg()}\0{os.cpu_count()}\0{path.suffix}\0{sorted(settings.items())}"
+    cached(f"{hashlib.sha256(source).hexdigest()}\0{key}", path, lambda path: make_clip(path, **settings))  # type: ignore[arg-type]
+    return path
 
 
 def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool = False) -> Path:
@@ -81,7 +97,7 @@ class Clips:
 
 def _plain(**settings: object) -> Callable[[Clips, Path], None]:
     def make(_: Clips, path: Path) -> None:
-        make_clip(path, **settings)  # type: ignore[arg-type]
+        made_clip(path, **settings)
 
     return make
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import clip_cache
 from tests.browser import browser, page, page_errors
 from tests.clips import Clips
 from tests.object_store import ObjectStore
@@ -24,6 +25,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # A statically linked ffmpeg under test crashes in the machine's iconv modules; the library sets this for its ffmpeg.
 os.environ.setdefault("GCONV_PATH", os.devnull)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        clip_cache.delete_unused()
 
 
 @pytest.fixture(scope="session")

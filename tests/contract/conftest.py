@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.contract.places import Local, Memory, Modal, Place
 from tests.integration.loopback.fixtures import plane, plane_of_file, shared_plane
 from tests.integration.modal_app import APP, deploy
-
-from reel_modal.testing import make_clip
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -25,9 +23,9 @@ __all__ = ["plane", "plane_of_file", "shared_plane"]
 def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Path:
     """The store that all backends read from and publish to."""
     store = tmp_path_factory.mktemp("contract-store")
-    make_clip(store / "short.mp4", seconds=1, fps=25, size=(320, 180))
-    make_clip(store / "medium.mp4", seconds=8, fps=25, size=(320, 180))
-    make_clip(store / "long.mp4", seconds=60, fps=25, size=(320, 180))
+    made_clip(store / "short.mp4", seconds=1, fps=25, size=(320, 180))
+    made_clip(store / "medium.mp4", seconds=8, fps=25, size=(320, 180))
+    made_clip(store / "long.mp4", seconds=60, fps=25, size=(320, 180))
     (store / "garbage.mp4").write_bytes(clips.get("garbage.mp4").read_bytes())
     return store
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.ffmpegs import renamed
 from tests.integration.modal_app import Deployed, app_plane
 from tests.jobs import GLOBAL, overlay
@@ -61,7 +61,9 @@ def requests() -> dict[str, Request]:
             crop=crops((0, 20, 10, 90, 160)),
             output_size=(180, 320),  # type: ignore[arg-type]
         ),
-        "larger": UpscaleRequest(**KEYS, output_key="out/larger.mp4", scale=2, provider="cpu"),  # type: ignore[arg-type]
+        "larger": UpscaleRequest(
+            **{**KEYS, "input_key": "small.mp4"}, output_key="out/larger.mp4", scale=2, provider="cpu"
+        ),  # type: ignore[arg-type]
     }
 
 
@@ -77,6 +79,7 @@ FUNCTIONS = {
 @pytest.fixture(scope="module")
 def store(app_plane: Deployed, clips: Clips) -> Path:
     shutil.copy(clips.get("with_sound.mp4"), app_plane.store / "in.mp4")
+    made_clip(app_plane.store / "small.mp4", size=(160, 90), seconds=0.4, audio_seconds=0.4)
     return app_plane.store
 
 

@@ -7,15 +7,15 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 
+from tests.clips import made_clip
 from tests.jobs import overlay
 
 from reel_modal import FunctionRegistry, Settings
 from reel_modal.backends.local import LocalBackend
-from reel_modal.testing import make_clip
 
 
 async def test_timings_finished_jobs_predict_next_one(tmp_path: Path) -> None:
-    make_clip(tmp_path / "in.mp4", seconds=2)
+    made_clip(tmp_path / "in.mp4", seconds=2)
     settings = Settings(store_url=tmp_path.as_uri(), timings=str(tmp_path / "timings"))
     started_at = time.monotonic()
     async with FunctionRegistry(settings, backend=LocalBackend(settings, max_workers=1)) as registry:
@@ -43,7 +43,7 @@ async def test_timings_finished_jobs_predict_next_one(tmp_path: Path) -> None:
 
 
 def test_timings_off_records_nothing(tmp_path: Path) -> None:
-    make_clip(tmp_path / "in.mp4", seconds=0.2)
+    made_clip(tmp_path / "in.mp4", seconds=0.2)
     settings = Settings(store_url=tmp_path.as_uri(), timings="off")
     registry = FunctionRegistry(settings)
     registry["render_overlay"].call(overlay())

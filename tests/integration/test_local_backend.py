@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.jobs import overlay
 from tests.processes import await_end, children, command, family
 from tests.watchdog import with_variable
@@ -32,7 +32,6 @@ from reel_modal.errors import (
     NotDeployedError,
     WorkerCrashedError,
 )
-from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -61,7 +60,7 @@ def store(tmp_path: Path) -> Path:
     """The store, with a clip of 500 frames."""
     folder = tmp_path / "store"
     folder.mkdir()
-    make_clip(folder / "in.mp4", seconds=20)
+    made_clip(folder / "in.mp4", seconds=20)
     return folder
 
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.processes import await_end, executable, family
 from tests.watchdog import with_variable
 
 from reel_modal._support.interruption import Interruption, hold_interruptions
 from reel_modal.media import probe
-from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -138,7 +137,7 @@ def test_command_ended_by_signal_leaves_nothing(
 def test_command_ended_at_any_time_leaves_nothing_or_output(
     start: Command, clips: Clips, tmp_path: Path, scratch: Path, function: str
 ) -> None:
-    source = make_clip(tmp_path / "in.mp4", seconds=2, audio_seconds=2)
+    source = made_clip(tmp_path / "in.mp4", seconds=2, audio_seconds=2)
     moments = random.Random(function)
     for attempt in range(6):
         out = tmp_path / str(attempt) / "out.mp4"
@@ -181,7 +180,7 @@ def test_sigterm_works_with_ctrl_c_ignored(start: Command, clips: Clips, tmp_pat
 
 
 def test_sighup_under_nohup_is_ignored(start: Command, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", seconds=2)
+    source = made_clip(tmp_path / "in.mp4", seconds=2)
     out = tmp_path / "out.mp4"
     process = start("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264", ignored=[signal.SIGHUP])
     until_it_encodes(process)

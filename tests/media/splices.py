@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import av
 import numpy as np
-from tests.clips import RECIPES, Clips, ffmpeg, turned_clip
+from tests.clips import RECIPES, Clips, ffmpeg, made_clip, turned_clip
 from tests.local_files import key_of, root_storage
 from tests.media.boxes import check_boxes, sample_durations
 
@@ -31,7 +31,6 @@ from reel_modal.media.orientation import Orientation
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
 from reel_modal.settings import Settings
-from reel_modal.testing import make_clip
 
 SIZE = (192, 108)
 FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
@@ -42,7 +41,7 @@ def x264(*options: str, **settings: object) -> Callable[[Clips, Path], None]:
 
     def make(_: Clips, path: Path) -> None:
         encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "24", *options)
-        make_clip(path, **{"size": SIZE, "seconds": 4, "encoder": encoder, **settings})  # type: ignore[arg-type]
+        made_clip(path, **{"size": SIZE, "seconds": 4, "encoder": encoder, **settings})
 
     return make
 

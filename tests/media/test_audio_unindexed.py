@@ -132,7 +132,7 @@ def test_audio_format_change_keeps_audio_to_its_end(clips: Clips, tmp_path: Path
 @pytest.mark.parametrize("codec", CHANGES)
 def test_retimed_audio_format_change_keeps_audio_to_its_end(clips: Clips, tmp_path: Path, codec: str) -> None:
     output = tmp_path / "out.mp4"
-    rendered(FramingRequest, broadcast(clips, codec), output, segments=speeds((0, 4, 2)))
+    rendered(FramingRequest, broadcast(clips, codec), output, output_size=(64, 48), segments=speeds((0, 4, 2)))
     samples = samples_of(output, channels=1)[:, 0]
     for pitch, begin in ((400, 24000), (1200, 72000)):
         part = samples[begin : begin + 12000]

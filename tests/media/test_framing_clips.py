@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.clips import REAL, Clips, ffmpeg, turned
+from tests.clips import REAL, Clips, ffmpeg, made_clip, turned
 from tests.media.beats import samples_of
 from tests.media.framed import FAITHFUL, FAST, crops, framed, request_for, run, speeds
 from tests.processes import children
@@ -31,7 +31,6 @@ from reel_modal.functions.context import CancellationToken
 from reel_modal.media import probe
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
-from reel_modal.testing import make_clip
 
 F = Fraction
 
@@ -303,7 +302,7 @@ def test_framing_keyframes_outside_trim_are_interpolated(tmp_path: Path) -> None
 
 def test_framing_truncated_source_is_noted(clips: Clips, tmp_path: Path) -> None:
     """A truncated file shows its last picture for the rest, and the result has a note."""
-    whole = make_clip(tmp_path / "whole.mkv", seconds=3, audio_seconds=3).read_bytes()
+    whole = made_clip(tmp_path / "whole.mkv", seconds=3, audio_seconds=3).read_bytes()
     source = tmp_path / "broken.mkv"
     source.write_bytes(whole[: len(whole) * 2 // 3])
     for crop in ((), crops((0, 0, 0, 320, 180), (9, 1, 0, 300, 170))):
@@ -321,12 +320,12 @@ MOVING = crops((0, 0, 0, 300, 170), (9, 20, 10, 300, 170))
 
 
 def long_work(clips: Clips, folder: Path, crop: tuple[CropKeyframe, ...]) -> FramingRequest:
-    """Return a request with seconds of work for either engine, with audio to encode."""
+    """Return a request with a second of work or more for either engine, with audio to encode."""
     return request_for(
         clips.get("with_sound.mp4"),
         folder / "made" / "out.mp4",
         crop=crop,
-        output_size=(640, 360),
+        output_size=(320, 180),
         segments=speeds((0, 2, "0.1")),
         encode=dataclasses.replace(FAST, preset="veryslow"),
     )

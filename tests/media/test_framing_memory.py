@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.clips import made_clip
 from tests.local_files import key_of
-
-from reel_modal.testing import make_clip
 
 SIZE = (640, 360)
 SHORT_SECONDS, LONG_SECONDS = 3, 12  # 75 and 300 frames, more than any encoder buffers
@@ -50,7 +49,7 @@ class Framed(NamedTuple):
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("memory")
     return [
-        make_clip(folder / f"{seconds}.mp4", size=SIZE, seconds=seconds, audio_seconds=seconds)
+        made_clip(folder / f"{seconds}.mp4", size=SIZE, seconds=seconds, audio_seconds=seconds)
         for seconds in (SHORT_SECONDS, LONG_SECONDS)
     ]
 

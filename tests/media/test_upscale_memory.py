@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.clips import made_clip
 from tests.networks import repeating
-
-from reel_modal.testing import make_clip
 
 SHORT_SECONDS, LONG_SECONDS = 1, 4  # 25 and 100 frames
 # The 75 additional frames of the long clip would take 104 MB at 1280x720 if they were kept.
@@ -41,7 +40,7 @@ def test_upscale_long_clip_uses_no_more_memory_than_short(tmp_path: Path) -> Non
     network = tmp_path / "repeating.onnx"  # far faster than the encoder, so that frames would accumulate
     network.write_bytes(repeating(1).SerializeToString())
     clips = [
-        str(make_clip(tmp_path / f"{seconds}.mp4", size=(640, 360), seconds=seconds))
+        str(made_clip(tmp_path / f"{seconds}.mp4", size=(640, 360), seconds=seconds))
         for seconds in (SHORT_SECONDS, LONG_SECONDS)
     ]
     command = [sys.executable, "-c", PROGRAM, str(network), str(tmp_path), *clips]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.clips import Clips, ffmpeg
+from tests.clips import Clips, ffmpeg, made_clip
 from tests.jobs import GLOBAL, overlay
 from tests.object_store import SECRET_KEY, ObjectStore
 
@@ -26,7 +26,6 @@ from reel_modal.functions.context import JobContext
 from reel_modal.functions.runner import run_job
 from reel_modal.schema import CropKeyframe, EncodeOptions, Existing, SpeedSegment, StoreOptions, store_key
 from reel_modal.storage import FolderStorage
-from reel_modal.testing import make_clip
 
 _CUES = b"\x1c\x53\xbb\x6b"  # the id of the Cues element
 
@@ -122,7 +121,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 seconds, 38 MB; the moov atom is at the end, as ffmpeg and most cameras write it."""
     x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50")
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    clip = make_clip(path, size=(640, 360), seconds=160, audio_seconds=160, encoder=x264)
+    clip = made_clip(path, size=(640, 360), seconds=160, audio_seconds=160, encoder=x264)
     assert clip.read_bytes().index(b"moov") > clip.stat().st_size * 0.9
     return clip
 

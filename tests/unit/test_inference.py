@@ -20,9 +20,9 @@ def whole_picture() -> np.ndarray:
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_session_fp16_is_within_two_levels_of_fp32(name: str) -> None:
-    loaded = UpscaleModel.load(name)
+    loaded, detail = UpscaleModel.load(name), whole_picture()[..., :96, :160]
     single, half = (
-        UpscaleSession(loaded, provider="cpu", precision=precision, threads=1).run(whole_picture()).astype(int)
+        UpscaleSession(loaded, provider="cpu", precision=precision, threads=1).run(detail).astype(int)
         for precision in ("fp32", "fp16")
     )
     assert np.abs(single - half).max() <= 2

@@ -48,10 +48,30 @@ def test_import_of_package_takes_less_than_100_ms() -> None:
     assert min(value for value in seconds if isinstance(value, float)) < LIMIT_SECONDS, seconds
 
 
-@pytest.mark.parametrize("name", reel_modal.__all__)
-def test_public_name_loads_in_a_fresh_interpreter(name: str) -> None:
-    code = f"import json; from reel_modal import {name} as value; print(json.dumps(value is not None))"
+def names_by_module() -> dict[str, list[str]]:
+    """Return the public names of each module that the package loads on first use."""
+    found: dict[str, list[str]] = {}
+    for name, home in reel_modal._HOME.items():
+        found.setdefault(home, []).append(name)
+    return found
+
+
+@pytest.mark.parametrize("module", names_by_module())
+def test_public_names_of_module_load_in_a_fresh_interpreter(module: str) -> None:
+    """One import loads the module, so its first name stands for all of them."""
+    first, *others = names_by_module()[module]
+    code = f"""
+import json, sys
+import reel_modal
+assert "reel_modal.{module}" not in sys.modules
+values = [reel_modal.{first}, *(getattr(reel_modal, name) for name in {others!r})]
+print(json.dumps(None not in values))
+"""
     assert run_fresh(code) is True
+
+
+def test_public_names_are_complete() -> None:
+    assert set(reel_modal.__all__) == {*reel_modal._HOME, "__version__"}
 
 
 def test_star_import_has_every_public_name() -> None:
