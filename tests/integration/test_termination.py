@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.clips import Clips, made_clip
+from tests.clips import Clips, demo_package, made_clip
 from tests.processes import await_end, executable, family
 from tests.watchdog import with_variable
 
@@ -204,7 +204,10 @@ def test_command_terminal_closed_leaves_nothing(clips: Clips, tmp_path: Path, ou
 
 
 @pytest.mark.parametrize("made", [None, "highlight.mp4"])
-def test_demo_ended_by_signal_leaves_complete_files(start: Command, tmp_path: Path, made: str | None) -> None:
+def test_demo_ended_by_signal_leaves_complete_files(
+    start: Command, tmp_path: Path, made: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(demo_package(tmp_path / "packages")))
     process = start("demo", "--output", tmp_path / "demo")
     while made is not None and not (tmp_path / "demo" / made).exists():
         assert process.poll() is None

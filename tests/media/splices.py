@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -322,6 +323,11 @@ def samples(frame: av.VideoFrame) -> bytes:
 
 def fields(path: Path) -> list[str]:
     """Return a letter for each picture: P for a whole frame, T or B for two fields with the top or bottom one first."""
+    return list(_fields(path, path.stat().st_mtime_ns))
+
+
+@lru_cache
+def _fields(path: Path, _changed_ns: int) -> tuple[str, ...]:
     command = [
         find_ffmpeg(Settings.from_env()).path,
         "-i",
@@ -335,7 +341,7 @@ def fields(path: Path) -> list[str]:
         "-",
     ]
     words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
-    return re.findall(r" i:([PTB]) iskey", words)
+    return tuple(re.findall(r" i:([PTB]) iskey", words))
 
 
 def quiet(path: Path) -> str:

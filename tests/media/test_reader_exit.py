@@ -80,7 +80,7 @@ def running(mark: str) -> list[Path]:
 def test_reader_not_closed_exits_cleanly(clips: Clips, decoder: str, way: str) -> None:
     mark = f"{decoder}-{way}-{os.getpid()}"
     runs = RUNS[way]
-    arguments = json.dumps([str(clips.get("bikes.mp4")), decoder, way, runs])
+    arguments = json.dumps([str(clips.get("with_sound.mp4")), decoder, way, runs])
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT, arguments],
         capture_output=True,
