@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables networks docs format clean
+.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables networks docs format clean
 
 setup: $(READY)
 
@@ -22,8 +22,14 @@ example: $(READY)
 WORKERS ?= 3
 PARALLEL := -n $(WORKERS) --dist loadfile
 
+# Tracing makes plain Python about twice as slow, so a run measures the coverage only in CI.
+COVERAGE := --cov --cov-report=term
+
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term $(PARALLEL)
+	$(BIN)/python -m pytest $(if $(CI),$(COVERAGE)) $(PARALLEL)
+
+coverage: $(READY)
+	$(BIN)/python -m pytest $(COVERAGE) $(PARALLEL)
 
 # The unit tests: about a minute.
 test-fast: $(READY)

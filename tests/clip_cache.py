@@ -14,12 +14,15 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / ".pytest_cache" / "clips"
 _UNUSED_SECONDS = 7 * 24 * 3600
-# A list or a picture sequence names files that are not in the command.
-_LISTS = {".txt", ".ffconcat", ".m3u8", ".mpd", ".sdp"}
+# A playlist names files that are not in the command.
+_LISTS = {".ffconcat", ".m3u8", ".mpd", ".sdp"}
+# Copying the packets of a larger file takes no longer than hashing it.
+_LARGE_BYTES = 4_000_000
 _PATH_INSIDE = re.compile(r"(?:^|[=:'|,;\s])/\w")
 
 
@@ -45,12 +48,14 @@ def key_of_command(arguments: Sequence[str | Path]) -> str | None:
     The last argument is the output. Inputs count by their content and suffix, so that the folder makes no difference.
     """
     *options, output = (str(argument) for argument in arguments)
-    if "%" in output or output == "-":
+    if "%" in output or output == "-" or "concat" in options:
         return None
-    parts = [Path(output).suffix]
+    parts, copies = [Path(output).suffix], ("-c", "copy") in pairwise(options)
     for before, option in zip(["", *options], options, strict=False):
         named = Path(option)
         if before == "-i" and named.is_absolute() and named.is_file() and named.suffix not in _LISTS:
+            if copies and named.stat().st_size > _LARGE_BYTES:
+                return None
             digest = hashlib.sha256(named.read_bytes()).hexdigest()
             parts.append(f"{digest}{named.suffix}")
         elif _PATH_INSIDE.search(option) or "%" in option or (len(option) < 200 and named.exists()):

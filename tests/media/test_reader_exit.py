@@ -13,7 +13,7 @@ import pytest
 from tests.clips import Clips
 from tests.processes import await_end
 
-RUNS = {"break": 50, "next": 50, "raise": 50, "kept": 10, "entered": 10, "cycle": 10}
+RUNS = {"break": 25, "next": 25, "raise": 25, "kept": 10, "entered": 10, "cycle": 10}
 MARK = "REEL_MODAL_TEST_READER_EXIT"
 END_SECONDS = 10
 

@@ -86,7 +86,7 @@ def test_pipe_bytes_equal_on_busy_machine(tmp_path: Path, clips: Clips) -> None:
         return digest(path)
 
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(encode, range(32)))) == 1
+        assert len(set(pool.map(encode, range(16)))) == 1
 
 
 @pytest.mark.parametrize(("left", "engine"), [(20, "ffmpeg-graph"), (20.5, "opencv-yuv420p")])

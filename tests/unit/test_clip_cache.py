@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,26 @@ def test_cached_second_call_copies_and_changes_stay_private(folder: Path) -> Non
     assert made == [folder / "a.mp4"]
     cached("another key", folder / "c.mp4", make)
     assert len(made) == 2
+
+
+def test_command_key_large_file_is_not_cached_if_packets_are_copied(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(bytes(4_000_001))
+    assert key_of_command(["-i", source, "-c", "copy", "out.mkv"]) is None
+    assert key_of_command(["-i", source, "-c:v", "libx264", "out.mkv"]) is not None
+    source.write_bytes(bytes(4_000_000))
+    assert key_of_command(["-i", source, "-c", "copy", "out.mkv"]) is not None
+
+
+def test_cached_unused_files_are_deleted_after_a_week(folder: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        cached(name, folder / name, lambda path: path.write_bytes(b"clip"))
+    old, new = sorted((folder / "cache").iterdir())
+    week_ago = time.time() - 7 * 24 * 3600
+    os.utime(old, (week_ago - 60, week_ago - 60))
+    os.utime(new, (week_ago + 60, week_ago + 60))
+    clip_cache.delete_unused()
+    assert list((folder / "cache").iterdir()) == [new]
 
 
 def test_cached_failure_keeps_nothing(folder: Path) -> None:
@@ -66,11 +88,13 @@ def test_command_key_depends_on_options_content_and_suffix_alone(tmp_path: Path)
         (*PICTURE, "-vf", "subtitles=/var/lines.srt", "out.mp4"),
         ("-f", "lavfi", "-i", "movie=/var/in.mp4", "out.mp4"),
         ("-f", "concat", "-i", "{folder}/list.txt", "out.mp4"),
+        ("-i", "{folder}/list.m3u8", "out.mp4"),
         (*PICTURE, "%02d.jpg"),
         (*PICTURE, "-"),
     ],
 )
 def test_command_key_other_files_are_not_cached(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("file 'in.mp4'")
+    for name in ("list.txt", "list.m3u8"):
+        (tmp_path / name).write_text("in.mp4")
     assert key_of_command([each.format(folder=tmp_path) for each in arguments]) is None
     assert key_of_command([*PICTURE, "out.mp4"]) is not None
