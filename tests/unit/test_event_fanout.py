@@ -77,7 +77,6 @@ def nothing_else_runs() -> bool:
     return asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.no_cover  # its seconds of plain Python take twice as long if they are traced
 async def test_watch_300_listeners_send_one_listeners_requests() -> None:
     clock = ManualClock()
     backend = Counting(clock)

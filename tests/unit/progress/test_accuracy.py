@@ -23,7 +23,6 @@ def figures(row: str) -> list[float]:
     return [float(cell) for cell in row.split("|")[2:-1]]
 
 
-@pytest.mark.no_cover  # the fixture takes seconds of plain Python, and twice as long if it is traced
 def test_documentation_table_equals_measured_accuracy(rows: list[str]) -> None:
     assert "\n".join(rows) in DOCUMENTED.read_text(encoding="utf-8")
 
