@@ -108,7 +108,7 @@ def test_upscale_clip_keeps_frame_times_and_audio(name: str, clips: Clips, tmp_p
     source, network = clips.get(name), None
     if name != "with_sound.mp4":  # for the times, a network that repeats pixels is enough
         network = tmp_path / "repeating.onnx"
-        network.write_bytes(repeating(1).to_bytes())
+        network.write_bytes(repeating(1).SerializeToString())
     result, output = enlarge(source, tmp_path, network)
     before = probe(source, scan=True)
     assert before.scan

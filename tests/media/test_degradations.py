@@ -500,8 +500,7 @@ def test_any_stream_layout_drops_nothing_except_in_avi(
     result = render(source, mode, folder / f"out{target_suffix}", metadata=policy)
     assert len(probe(folder / f"out{target_suffix}").audio) == len(sounds)
     dropped = {code for code in codes(result) if code.endswith("_dropped")}
-    lost_font = attached and source_suffix == ".mkv" and target_suffix != ".mkv"
-    assert ("attachment_dropped" in dropped) == lost_font
+    assert ("attachment_dropped" in dropped) == (attached and source_suffix == ".mkv")
     in_avi = {"subtitles_dropped"} if lines else set()
     in_avi |= {"chapters_dropped"} if titled else set()
     expected = in_avi if target_suffix == ".avi" else set()
