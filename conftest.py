@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.myst import PythonCodeBlockParser
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.myst import CodeBlockParser
 from tests import watchdog
 
 from reel_modal.testing import make_clip
+
+pytest_plugins = ["reel_modal.testing.contract"]
 
 # Neither a test nor a process that it starts remembers anything, unless it names a file of its own. One that takes
 # that variable away writes into this folder, not into the user's, and is told so.
@@ -59,10 +64,23 @@ def _tear_down_when_interrupted() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+_run = PythonEvaluator()
+
+
+def _sample(example: Example) -> None:
+    """Run a sample, or write it to a module if its first line is the name of one, such as `# my_module.py`."""
+    name = re.match(r"# (\w+\.py)\n", example.parsed)
+    if name is None:
+        _run(example)
+    else:
+        Path(name[1]).write_text(example.parsed, encoding="utf-8")
+
+
 def _folder(namespace: dict[str, object]) -> None:
     scratch = TemporaryDirectory()
     namespace["_scratch"], namespace["_home"] = scratch, Path.cwd()
     os.chdir(scratch.name)
+    sys.path.insert(0, scratch.name)
     make_clip("clip.mp4", size=(1280, 720), seconds=1, audio_seconds=1)
 
 
@@ -70,12 +88,13 @@ def _back(namespace: dict[str, object]) -> None:
     os.chdir(str(namespace["_home"]))
     scratch = namespace["_scratch"]
     if isinstance(scratch, TemporaryDirectory):
+        sys.path.remove(scratch.name)
         scratch.cleanup()
 
 
 pytest_collect_file = Sybil(
     path=str(Path(__file__).parent),
-    parsers=[PythonCodeBlockParser()],
+    parsers=[CodeBlockParser("python", _sample)],
     patterns=["README.md", "docs/*.md"],
     setup=_folder,
     teardown=_back,

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness import run_function
 from reel_modal._jobs.estimates import estimate
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal.cli.demo import sample_clip
-from reel_modal.functions import apply_upscale, process_framing, render_overlay
+from reel_modal.functions.catalog import all_functions, function_of
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.requests import Request, function_of
 from reel_modal.media import MediaInfo, probe
 from reel_modal.progress import TimingHistory
 from reel_modal.schema import (
@@ -31,6 +31,7 @@ from reel_modal.schema import (
     RenderResult,
     UpscaleRequest,
 )
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
 from reel_modal.storage import ExistingObject, FolderStorage
 
@@ -40,12 +41,6 @@ _CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 _SHARES = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
 _LARGEST_UPSCALED_PIXELS = 400 * 300
 _X264 = EncodeOptions(encoder="libx264")
-
-_RUN: dict[str, Callable[..., RenderResult]] = {
-    "render_overlay": render_overlay.run,
-    "process_framing": process_framing.run,
-    "apply_upscale": apply_upscale.run,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +78,7 @@ def main() -> list[str]:
     ]
 
 
-def _requests(clip: Path, media: MediaInfo) -> Iterator[Request]:
+def _requests(clip: Path, media: MediaInfo) -> Iterator[VideoRequest]:
     width, height = media.size
     keys = {"job_id": "j", "user_id": "u", "input_key": f"in{clip.suffix}", "output_key": "out.mp4"}
     keyframe = HighlightKeyframe(
@@ -100,8 +95,8 @@ def _requests(clip: Path, media: MediaInfo) -> Iterator[Request]:
         yield UpscaleRequest(**keys, scale=2, provider="cpu", encode=_X264)
 
 
-def _predicted(request: Request, clip: Path, folder: Path) -> Prediction:
-    name, settings = function_of(request), Settings()
+def _predicted(request: VideoRequest, clip: Path, folder: Path) -> Prediction:
+    name, settings = function_of(request, all_functions()).name, Settings()
     history = TimingHistory(folder / f"{name}-{clip.stem}.sqlite3")
     length = probe(clip, scan=True).scan
     assert length is not None
@@ -128,13 +123,13 @@ def _cut(clip: Path, seconds: Fraction, target: Path) -> Path:
     return target
 
 
-def _timed(request: Request, folder: Path, settings: Settings) -> tuple[RenderResult, float]:
+def _timed(request: VideoRequest, folder: Path, settings: Settings) -> tuple[RenderResult, float]:
     with tempfile.TemporaryDirectory() as workdir:
         storage = _Reading(folder, Path(workdir))
         work = Path(workdir, "work")
         work.mkdir()
         begun = time.monotonic()
-        result = _RUN[function_of(request)](request, JobContext(storage=storage, workdir=work, settings=settings))
+        result = run_function(request, JobContext(storage=storage, workdir=work, settings=settings))
         return result, time.monotonic() - begun
 
 

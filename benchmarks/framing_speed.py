@@ -15,10 +15,9 @@ from pathlib import Path
 import cv2
 
 from benchmarks.hand_loop import x264_arguments
-from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, run_function
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.process import QUIET
-from reel_modal.functions import process_framing
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest
 from reel_modal.settings import Settings
 
@@ -56,7 +55,7 @@ def request(kind: str, preset: str, seconds: int) -> FramingRequest:
 def ours(kind: str, preset: str, seconds: int, folder: Path) -> int:
     asked = request(kind, preset, seconds)
     cv2.setNumThreads(1)  # as where a job runs
-    return process_framing.run(asked, context_for(clip_1080p(seconds), folder)).frames
+    return run_function(asked, context_for(clip_1080p(seconds), folder)).frames
 
 
 def limit(kind: str, preset: str, seconds: int, folder: Path) -> int:

@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tests.clips import real
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.functions.catalog import all_functions, function_of
 from reel_modal.functions.context import JobContext
+from reel_modal.functions.runner import run_in_context
+from reel_modal.schema import RenderResult
+from reel_modal.schema.requests import Request
 from reel_modal.settings import Settings
 from reel_modal.storage import PathStorage
 
@@ -61,7 +66,19 @@ def clip_1080p(seconds: int = 12) -> Path:
 
 def context_for(source: Path, folder: Path, output: str = "out.mp4") -> JobContext:
     """Return the context of a job that reads `source` where it is and writes `output` into `folder`."""
-    return JobContext(storage=PathStorage(), workdir=folder, places=(str(source), str(folder / output)))
+    return JobContext(
+        storage=PathStorage(),
+        workdir=folder,
+        input_place=lambda _: str(source),
+        output_place=lambda _: str(folder / output),
+    )
+
+
+def run_function(request: Request[Any], context: JobContext) -> RenderResult:
+    """Run the function that takes `request` and publish its output."""
+    result = run_in_context(function_of(request, all_functions()), request, context)
+    assert isinstance(result, RenderResult)
+    return result
 
 
 def measured(work: Callable[[], int]) -> Sample:

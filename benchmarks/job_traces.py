@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from reel_modal._progress.timing_model import published_work, units_of
+from reel_modal.functions.catalog import all_functions
 from reel_modal.progress import JobTiming, ProgressEvent
 
 SHARES = {"fetch": 0.06, "render": 0.84, "verify": 0.02, "publish": 0.08}
@@ -112,7 +113,9 @@ def _one(dice: random.Random, number: int) -> JobTrace:
             ("apply_upscale", "T4", QHD, dice.randint(60, 450)),
         ]
     )
-    expected = sum(phase.seconds for phase in published_work(function, gpu, size, frames).work)
+    expected = sum(
+        phase.seconds for phase in published_work(all_functions()[function].published, gpu, size, frames).work
+    )
     shares = {name: share * _around(dice, _UNEVEN) for name, share in SHARES.items()}
     return JobTrace(
         f"made {number}: {units_of(size, frames):.0f} units of {function}",

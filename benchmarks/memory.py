@@ -9,8 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks import framing_speed, overlay_speed
-from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median
-from reel_modal.functions import process_framing, render_overlay
+from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median, run_function
 from reel_modal.schema import EncodeOptions, SpeedSegment
 
 LENGTHS = (3, 12, 48)
@@ -21,12 +20,12 @@ def render(kind: str, seconds: int, folder: Path) -> int:
     context = context_for(clip_1080p(seconds), folder)
     if kind == "overlay":
         request = overlay_speed.request(EncodeOptions(encoder="libx264", preset="ultrafast"))
-        return render_overlay.run(request, context).frames
+        return run_function(request, context).frames
     framed = framing_speed.request("moving", "ultrafast", seconds)
     if kind == "retimed":  # all of the sound is made anew
         whole = SpeedSegment(start_seconds=Fraction(0), end_seconds=Fraction(seconds), speed=Fraction(3, 2))
         framed = replace(framed, segments=(whole,))
-    return process_framing.run(framed, context).frames
+    return run_function(framed, context).frames
 
 
 def main(rounds: int = 1) -> list[str]:

@@ -12,12 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks.hand_loop import encoded, hand_loop, x264_arguments
-from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median, run_function
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.process import QUIET, FFmpegProcess
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal.ffmpeg_pipe import FrameReader
-from reel_modal.functions import render_overlay
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
 from reel_modal.settings import Settings
@@ -56,7 +55,7 @@ def ours(preset: str, folder: Path) -> int:
     if preset == "none":
         return _ours_without_encoder(request(EncodeOptions()))
     asked = request(EncodeOptions(encoder="libx264", preset=preset))
-    return render_overlay.run(asked, context_for(clip_1080p(SECONDS), folder)).frames
+    return run_function(asked, context_for(clip_1080p(SECONDS), folder)).frames
 
 
 def _ours_without_encoder(asked: OverlayRequest) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.harness import OUT
 from benchmarks.job_traces import JobTrace, made, published
 from reel_modal._progress.simulation import SimulatedProgress
+from reel_modal.functions.catalog import all_functions
 from reel_modal.progress import ProgressBlender, ProgressPlan, TimingHistory, asymptotic, linear_with_cap
 
 TICK_SECONDS = 0.5
@@ -75,7 +76,10 @@ def simulated(history: TimingHistory) -> Bar:
 
 
 def plan_of(trace: JobTrace, history: TimingHistory) -> ProgressPlan:
-    return history.plan(trace.function, gpu=trace.gpu, size=trace.size, frames=trace.frames, cold=True)
+    published = all_functions()[trace.function].published
+    return history.plan(
+        trace.function, gpu=trace.gpu, size=trace.size, frames=trace.frames, cold=True, published=published
+    )
 
 
 def measured(history: TimingHistory) -> Bar:

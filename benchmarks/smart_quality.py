@@ -21,12 +21,11 @@ import numpy as np
 from tests.clips import REAL, Clips
 from tests.media import splices  # noqa: F401 - its recipes
 
-from benchmarks.harness import context_for
+from benchmarks.harness import context_for, run_function
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._smart_render import RenderSpan, plan_render
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.functions import render_overlay
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.frames import AnyPlanes, sample_views
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
@@ -80,7 +79,7 @@ def pictures(path: Path, like: MediaInfo, first: int, end: int) -> Iterator[AnyP
 def losses(source: Path, preset: str, folder: Path) -> tuple[int, list[tuple[float, float]]]:
     """Return the pictures in the window, and (PSNR of ours, at crf 18) in dB of luma and of chroma."""
     asked = request(source, preset)
-    result = render_overlay.run(asked, context_for(source, folder, "smart.mp4"))
+    result = run_function(asked, context_for(source, folder, "smart.mp4"))
     media = probe(source)
     overlay = OverlayRenderer(asked, media.size, media.color, media.pixel_format.replace("yuvj", "yuv"))  # type: ignore[arg-type]
     planned = plan_render(media, overlay.changed_intervals, output=folder / "smart.mp4", encode=asked.encode)

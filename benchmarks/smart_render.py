@@ -19,9 +19,8 @@ import av
 from tests.clips import real
 
 from benchmarks.hand_loop import encoded, hand_loop
-from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median
+from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median, run_function
 from reel_modal._ffmpeg.binary import find_ffmpeg
-from reel_modal.functions import process_framing, render_overlay
 from reel_modal.media import probe
 from reel_modal.schema import (
     EncodeOptions,
@@ -78,7 +77,7 @@ def overlay(highlighted: str, folder: Path, *, smart: bool, preset: str = "fast"
         regions=regions,
         encode=EncodeOptions(encoder="libx264", preset=preset, smart=smart),
     )
-    return render_overlay.run(asked, context_for(clip(), folder))
+    return run_function(asked, context_for(clip(), folder))
 
 
 def plain(preset: str, folder: Path) -> int:
@@ -106,7 +105,7 @@ def trim(folder: Path, *, smart: bool) -> int:
         output_size=probe(clip()).size,
         encode=EncodeOptions(encoder="libx264", smart=smart),
     )
-    result = process_framing.run(asked, context_for(clip(), folder))
+    result = run_function(asked, context_for(clip(), folder))
     print(describe(folder / "out.mp4"), file=sys.stderr)
     return result.frames
 

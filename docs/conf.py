@@ -51,10 +51,13 @@ nitpicky = True
 _LITERALS = "Device|Effect|Fit|Interpolation|OnDrift|Outside|Rate|SlowMotion"
 nitpick_ignore_regex = [
     # Type variables, and aliases of literals, which signatures show by name.
-    (r"py:.*", r"(.*[.~])?(P|P2|R|R2|T)(\.args|\.kwargs)?"),
+    (r"py:.*", r"(.*[.~])?(P|P2|Q|R|R2|S|T)(\.args|\.kwargs)?"),
     (r"py:.*", rf"(.*\.)?({_LITERALS})"),
     # Packages without an inventory here.
-    (r"py:.*", r"(_asyncio|modal|starlette|typing_extensions)\..*|ObjectStore"),
+    (
+        r"py:.*",
+        r"(_asyncio|argparse|modal|starlette|typing_extensions)\..*|ObjectStore",
+    ),
 ]
 
 _parse = GoogleDocstring._parse  # noqa: SLF001 - Napoleon has no hook for types

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from reel_modal.functions.builtin import render_overlay
 from reel_modal.functions.receipts import Receipt
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import (
@@ -73,7 +74,7 @@ def publish(request: OverlayRequest, store: Path) -> RenderResult:
     video.write_bytes(b"a video" * 1000)
     key = f"users/user/{request.output_key}"
     result = RenderResult.parse(rendered(request.to_dict()) | {"output_key": key})
-    Receipt(storage, key, request.request_hash()).write(result, video, "version")
+    Receipt(storage, key, request.request_hash(), render_overlay).write(result, video, "version")
     storage.publish(video, key)
     return replace(result, output_key=request.output_key, stored_key=key)
 

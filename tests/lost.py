@@ -94,8 +94,8 @@ def checked(body: Callable[..., RenderResult]) -> Callable[..., RenderResult]:
     def run(request: Any, context: JobContext) -> RenderResult:
         result = body(request, context)
         if isinstance(context.storage, FolderStorage):
-            source, output = (context.storage.path(key) for key in context.resolve_keys(request))
-            check_losses(source, output, request, result)
+            source = context.storage.path(context.input_place(request.input_key))
+            check_losses(source, context.outputs[context.output_place(request.output_key)], request, result)
         return result
 
     return run

@@ -19,6 +19,7 @@ MODULES = (
     "reel_modal",
     "reel_modal.errors",
     "reel_modal.schema",
+    "reel_modal.schema.fields",
     "reel_modal.storage",
     "reel_modal.progress",
     "reel_modal.media",

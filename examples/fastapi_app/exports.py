@@ -1,7 +1,4 @@
-"""Exports: what a person asked for, as a chain of render jobs that goes on after a restart of the app.
-
-Each export is one JSON file. A job that nobody knows any more, as a local one after a restart, is submitted again.
-"""
+"""Exports: each is a chain of jobs that continues after a restart of the app. Each is stored in one JSON file."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +18,11 @@ from reel_modal import (
     Job,
     OverlayRequest,
     ProgressUpdate,
-    RenderResult,
+    RemoteError,
     UpscaleRequest,
 )
-from reel_modal.errors import ConfigError, JobCancelledError, JobNotFoundError, ReelModalError, RemoteError
+from reel_modal.client import Chain
+from reel_modal.errors import JobCancelledError, ReelModalError
 
 REQUESTS = {
     "render_overlay": OverlayRequest,
@@ -35,14 +33,13 @@ REQUESTS = {
 
 @dataclass
 class Export:
-    """One export and how far it has come; all of it is in its file."""
+    """One export and its state; all of it is in its file."""
 
     clip: str
     name: str
     steps: list[tuple[str, dict[str, object]]]
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: float = field(default_factory=time.time)
-    step: int = 0
     job_id: str | None = None
     status: Literal["running", "complete", "failed", "cancelled"] = "running"
     message: str = ""
@@ -69,15 +66,14 @@ class Records:
 
 
 class Exports:
-    """Runs exports, a task each, and remembers them."""
+    """Runs exports, each in a task, and stores their state."""
 
     def __init__(self, registry: FunctionRegistry, folder: Path) -> None:
         self._registry = registry
         self._records = Records(folder)
         self._exports = {record["id"]: Export(**record) for record in self._records}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._jobs: dict[str, Job[RenderResult]] = {}
-        self._news = {export_id: asyncio.Event() for export_id in self._exports}
+        self._chains: dict[str, asyncio.Task[Chain[Any]]] = {}
 
     def __iter__(self) -> Iterator[Export]:
         yield from sorted(self._exports.values(), key=lambda export: -export.created_at)
@@ -86,112 +82,77 @@ class Exports:
         return self._exports[export_id]
 
     def resume(self) -> None:
-        """Go on with what was under way when the app last stopped."""
+        """Continue the exports that were running when the app last stopped."""
         for export in self:
             if export.status == "running":
                 self.start(export)
 
     def start(self, export: Export) -> None:
-        """Run `export` to its end, in a task of its own."""
+        """Run `export` to its end in a task."""
         self._exports[export.id] = export
-        self._tell(export)
+        self._save(export)
+        self._chains[export.id] = asyncio.create_task(self._chain(export))
         self._tasks[export.id] = asyncio.create_task(self._run(export))
 
     async def cancel(self, export: Export) -> None:
-        """End `export` and what it started; of one that has ended, nothing changes."""
+        """Cancel `export` and its running job; has no effect on an export that has ended."""
         if export.status == "running":
-            export.status = "cancelled"
-            self._tell(export)
-            if (job := self._jobs.get(export.id)) is not None:
-                await job.cancel()
+            await (await self._chains[export.id]).cancel()
+            await self._tasks[export.id]
 
     async def close(self) -> None:
-        """Stop watching; what is under way stays so in its file."""
+        """Stop waiting; running exports keep their status, so that `resume` continues them."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def updates(self, export: Export) -> AsyncGenerator[ProgressUpdate]:
-        """Yield the progress of the whole chain, in which every step counts alike."""
-        sequence = 0
-        while export.status == "running":
-            news, step, job = self._news[export.id], export.step, self._jobs.get(export.id)
-            if job is not None:
-                async with aclosing(job.progress()) as updates:
-                    async for update in updates:
-                        if update.ended:
-                            break
-                        sequence += 1
-                        yield _of_chain(update, step, len(export.steps), sequence)
-            await news.wait()
-        yield _last(export, sequence + 1)
+        """Yield the progress of the whole export."""
+        if export.status == "running":
+            async with aclosing((await self._chains[export.id]).progress()) as updates:
+                async for update in updates:
+                    if not update.ended:
+                        yield update
+            await self._tasks[export.id]
+        yield _last(export)
+
+    async def _chain(self, export: Export) -> Chain[Any]:
+        def store_id(job: Job[Any]) -> None:
+            export.job_id = job.id
+            self._save(export)
+
+        requests = [REQUESTS[function].parse(fields) for function, fields in export.steps]
+        return await self._registry.chain(*requests, on_job=store_id, running_job_id=export.job_id)
 
     async def _run(self, export: Export) -> None:
         try:
-            while export.status == "running" and export.step < len(export.steps):
-                result = await self._result(export)
-                export.output, export.notes = result.output_key, [*export.notes, *map(str, result.degraded)]
-                export.step, export.job_id = export.step + 1, None
-            if export.status == "running":
-                export.status = "complete"
+            chain = await self._chains[export.id]
+            result, receipt = await chain.result(), await chain.receipt()
+            export.output, export.notes = result.output_key, [str(note) for note in receipt.degraded]
+            export.status = "complete"
         except JobCancelledError:
             export.status = "cancelled"
         except ReelModalError as error:
-            export.status, export.message = "failed", _said(error)
-        self._tell(export)
+            export.status, export.message = "failed", _message(error)
+        self._save(export)
 
-    async def _result(self, export: Export) -> RenderResult:
-        """Return the result of the step that is due, of the job that runs already or of a new one."""
-        function, fields = export.steps[export.step]
-        request = REQUESTS[function].parse(fields)
-        if export.job_id is not None:
-            # A local job ends with the app that ran it; its request is still here, and its output may be.
-            with suppress(ConfigError, JobNotFoundError):
-                return await self._watched(export, self._registry.attach(export.job_id, request))
-        return await self._watched(export, await self._registry[function].submit(request))
-
-    async def _watched(self, export: Export, job: Job[RenderResult]) -> RenderResult:
-        self._jobs[export.id], export.job_id = job, job.id
-        self._tell(export)
-        try:
-            if export.status != "running":  # cancelled while the job was being submitted
-                await job.cancel()
-            return await job.result()
-        finally:
-            del self._jobs[export.id]
-
-    def _tell(self, export: Export) -> None:
-        """Write down what has changed, and wake who listens."""
+    def _save(self, export: Export) -> None:
         self._records.save(export.id, asdict(export))
-        news, self._news[export.id] = self._news.get(export.id), asyncio.Event()
-        if news is not None:
-            news.set()
 
 
-def _of_chain(update: ProgressUpdate, step: int, steps: int, sequence: int) -> ProgressUpdate:
-    last = step == steps - 1
-    return replace(
-        update,
-        progress=(100 * step + update.progress) / steps,
-        message=f"Step {step + 1} of {steps}: {update.message}",
-        eta_seconds=update.eta_seconds if last else None,
-        sequence=sequence,
-    )
-
-
-def _last(export: Export, sequence: int) -> ProgressUpdate:
+def _last(export: Export) -> ProgressUpdate:
     done = export.status == "complete"
     return ProgressUpdate(
-        progress=100.0 if done else 100.0 * export.step / len(export.steps),
+        progress=100.0 if done else 0.0,
         message="Your clip is ready." if done else export.message or "Cancelled.",
         status="complete" if done else "error",
         phase=export.status,
         source="measured",
         elapsed_seconds=time.time() - export.created_at,
         eta_seconds=0.0 if done else None,
-        sequence=sequence,
+        sequence=1_000_000,
     )
 
 
-def _said(error: ReelModalError) -> str:
+def _message(error: ReelModalError) -> str:
     return f"{error.user_message} ({error})" if isinstance(error, RemoteError) else str(error)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, RemoteFunction, estimate
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
+    from reel_modal.functions.context import JobContext
+    from reel_modal.functions.declaration import Command, RenderFunction, Work, render_function
+    from reel_modal.functions.specs import ImageSpec
     from reel_modal.media import MediaInfo, probe
     from reel_modal.media.frames import ColorTags, Frame
     from reel_modal.progress import (
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
         Usage,
         store_key,
     )
+    from reel_modal.schema.requests import Request
+    from reel_modal.schema.results import Result
     from reel_modal.settings import MediaLimits, ModelSource, Settings
     from reel_modal.storage import Storage
 
@@ -52,6 +57,7 @@ __version__ = VERSION
 
 __all__ = [
     "ColorTags",
+    "Command",
     "CropKeyframe",
     "Degradation",
     "EncodeOptions",
@@ -63,7 +69,9 @@ __all__ = [
     "FunctionRegistry",
     "HighlightKeyframe",
     "HighlightRegion",
+    "ImageSpec",
     "Job",
+    "JobContext",
     "JobOptions",
     "JobStatus",
     "LocalBackend",
@@ -80,8 +88,11 @@ __all__ = [
     "ReelModalError",
     "RemoteError",
     "RemoteFunction",
+    "RenderFunction",
     "RenderResult",
+    "Request",
     "RequestError",
+    "Result",
     "Settings",
     "SpeedSegment",
     "Storage",
@@ -89,9 +100,11 @@ __all__ = [
     "TimingHistory",
     "UpscaleRequest",
     "Usage",
+    "Work",
     "__version__",
     "estimate",
     "probe",
+    "render_function",
     "run_sync",
     "store_key",
     "track",
@@ -99,6 +112,7 @@ __all__ = [
 
 _HOME = {
     "ColorTags": "media.frames",
+    "Command": "functions.declaration",
     "CropKeyframe": "schema",
     "Degradation": "schema",
     "EncodeOptions": "schema",
@@ -110,7 +124,9 @@ _HOME = {
     "FunctionRegistry": "client",
     "HighlightKeyframe": "schema",
     "HighlightRegion": "schema",
+    "ImageSpec": "functions.specs",
     "Job": "client",
+    "JobContext": "functions.context",
     "JobOptions": "client",
     "JobStatus": "backends.base",
     "LocalBackend": "backends.local",
@@ -127,8 +143,11 @@ _HOME = {
     "ReelModalError": "errors",
     "RemoteError": "errors",
     "RemoteFunction": "client",
+    "RenderFunction": "functions.declaration",
     "RenderResult": "schema",
+    "Request": "schema.requests",
     "RequestError": "errors",
+    "Result": "schema.results",
     "Settings": "settings",
     "SpeedSegment": "schema",
     "Storage": "storage",
@@ -136,8 +155,10 @@ _HOME = {
     "TimingHistory": "progress",
     "UpscaleRequest": "schema",
     "Usage": "schema",
+    "Work": "functions.declaration",
     "estimate": "client",
     "probe": "media",
+    "render_function": "functions.declaration",
     "run_sync": "_support.portal",
     "store_key": "schema",
     "track": "progress",

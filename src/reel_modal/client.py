@@ -1,4 +1,4 @@
-"""API for hosts: the render functions of this package by name, on Modal or on this machine.
+"""API for hosts: declared functions by name or request, on Modal or on this machine.
 
 This module imports neither modal nor OpenCV.
 """
@@ -10,31 +10,36 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self, TypeVar, cast, overload
 
+from reel_modal._jobs.chain import Chain, ChainReceipt, ChainStep, chain_seconds, check_chain, discard_output
 from reel_modal._jobs.estimates import Contributor, Estimate, check_before_submission, estimate
 from reel_modal._jobs.job import Job, JobOptions
 from reel_modal._jobs.remote_function import CallAdapter, RemoteFunction, map_bounded, shortened
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.clock import Clock
-from reel_modal._upscaling.model import check_registered
+from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import Backend, Check
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.errors import ConfigError, RequestError
+from reel_modal.errors import ConfigError
+from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
+from reel_modal.functions.declaration import RenderFunction
 from reel_modal.functions.receipts import find_published_result
-from reel_modal.functions.requests import REQUESTS, Request, function_of
-from reel_modal.functions.specs import app_name, load_specs
+from reel_modal.functions.specs import app_name, spec_in
 from reel_modal.media import MediaInfo
-from reel_modal.progress import ProgressPlan, ProgressUpdate
-from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
-from reel_modal.settings import ModelSource, Settings
+from reel_modal.progress import ProgressUpdate
+from reel_modal.schema.requests import Request
+from reel_modal.schema.results import Result
+from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.urls import check_store
 
 __all__ = [
+    "Chain",
+    "ChainReceipt",
     "Check",
     "Contributor",
     "Estimate",
@@ -45,12 +50,22 @@ __all__ = [
     "estimate",
 ]
 
+Q = TypeVar("Q")
+R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 
-class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
-    """Mapping of the render functions of this package by name; `MODAL_ENABLED` selects Modal or this machine.
+_CHAIN_ESTIMATE_SECONDS: Final = 10.0
+
+
+class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
+    """Mapping of the declared functions by name; `MODAL_ENABLED` selects Modal or this machine.
+
+    It has the functions of this package, those of installed packages with an entry point in the group
+    `reel_modal.functions`, and those of the host.
 
     Args:
         settings: Default: `Settings.from_env()`.
+        functions: Functions of the host, from `render_function`.
         backend: Backend to use instead, such as `testing.InMemoryBackend`.
         options: Wait limits.
         history: Timings of finished jobs, from which the next ones are planned. Default: the file named in the
@@ -60,10 +75,12 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     Attributes:
         settings: The settings.
         backend: The backend that runs the functions.
+        declared: The declarations of the functions by name.
         history: Timings of finished jobs.
 
     Raises:
-        ConfigError: An environment variable is not valid, for example that of the environment or of a GPU.
+        ConfigError: An environment variable is not valid, for example that of the environment or of a GPU, or two
+            functions have the same name.
 
     Example:
         >>> registry = FunctionRegistry.from_env()
@@ -75,6 +92,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         self,
         settings: Settings | None = None,
         *,
+        functions: Iterable[AnyFunction] = (),
         backend: Backend | None = None,
         options: JobOptions | None = None,
         history: TimingHistory | None = None,
@@ -88,46 +106,46 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         self.backend: Backend = backend
         self._traits = traits = backend.traits
         self._job_settings = traits.settings or self.settings
+        self._clock = clock or backend.clock
         records = history is not None or traits.records_timings
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
-        gpus = {name: ",".join(spec.gpu) or "cpu" for name, spec in load_specs().items()}
-        self._functions: dict[str, RemoteFunction[..., RenderResult]] = {
-            name: _render_function(
+        self.declared: Mapping[str, AnyFunction] = MappingProxyType(all_functions(functions))
+        backend.register(self.declared)
+        self._functions: dict[str, RemoteFunction[..., Any]] = {
+            name: RemoteFunction.adapted(
                 name,
-                request_type,
                 backend,
-                models=self._job_settings.models,
+                self._adapter(function, self._recorder(function) if records else None),
                 options=options or JobOptions(),
-                recorder=(
-                    TimingRecorder(self.history, name, traits.timings_place or gpus[name]) if records else None
-                ),
-                check=self._check_submission,
-                published=self._look_for_output,
                 clock=clock,
-                store_url=self.settings.store_url,
             )
-            for name, request_type in REQUESTS.items()
+            for name, function in self.declared.items()
         }
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, *, functions: Iterable[AnyFunction] = ()) -> Self:
         """Return the registry that the environment variables define.
+
+        Args:
+            functions: Functions of the host, from `render_function`.
 
         Raises:
             ConfigError: A variable is not valid; the message names it.
         """
-        return cls(Settings.from_env())
+        return cls(Settings.from_env(), functions=functions)
 
     @overload
-    def __getitem__(self, name: Literal["render_overlay"]) -> RemoteFunction[[OverlayRequest], RenderResult]: ...
+    def __getitem__(self, key: RenderFunction[Q, T]) -> RemoteFunction[[Q], T]: ...
     @overload
-    def __getitem__(self, name: Literal["process_framing"]) -> RemoteFunction[[FramingRequest], RenderResult]: ...
+    def __getitem__(self, key: type[Request[R]]) -> RemoteFunction[[Request[R]], R]: ...
     @overload
-    def __getitem__(self, name: Literal["apply_upscale"]) -> RemoteFunction[[UpscaleRequest], RenderResult]: ...
-    @overload
-    def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]: ...
-    def __getitem__(self, name: str) -> RemoteFunction[..., RenderResult]:
-        function = self._functions.get(name)
+    def __getitem__(self, key: str) -> RemoteFunction[..., Result]: ...
+    def __getitem__(self, key: object) -> RemoteFunction[..., Any]:
+        """Return a function by its declaration or by the type of its request, both typed, or by its name."""
+        name = key.name if isinstance(key, RenderFunction) else key
+        if isinstance(key, type):
+            name = next((each.name for each in self.declared.values() if each.request is key), key.__name__)
+        function = self._functions.get(name) if isinstance(name, str) else None
         if function is None:
             raise KeyError(_unknown_function(name, list(self._functions)))
         return function
@@ -141,11 +159,11 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
     def __len__(self) -> int:
         return len(self._functions)
 
-    async def submit(self, request: Request) -> Job[RenderResult]:
+    async def submit(self, request: Request[R]) -> Job[R]:
         """Start the job of `request` and return it; the request's type determines the function.
 
         Args:
-            request: An `OverlayRequest`, `FramingRequest` or `UpscaleRequest`.
+            request: The request. One that is no subclass of `Request` is submitted by `registry[function].submit`.
 
         Raises:
             RequestError: No function takes a request of this type, or its model is not registered.
@@ -156,18 +174,18 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         Example:
             >>> job = await registry.submit(request)
         """
-        return await self._function_of(request).submit(request)
+        return cast("Job[R]", await self._function_of(request).submit(request))
 
-    async def run(self, request: Request) -> RenderResult:
+    async def run(self, request: Request[R]) -> R:
         """Run the job of `request` and return its result; see `submit` and `Job.result` for the errors.
 
         Cancellation: also cancels the job, unless the options say `detach`.
         """
-        return await self._function_of(request)(request)
+        return cast("R", await self._function_of(request)(request))
 
     async def map(
-        self, requests: Iterable[Request], *, concurrency: int = 8, ordered: bool = True
-    ) -> AsyncGenerator[RenderResult]:
+        self, requests: Iterable[Request[R]], *, concurrency: int = 8, ordered: bool = True
+    ) -> AsyncGenerator[R]:
         """Yield the results of many requests, which may be of different types.
 
         Args:
@@ -189,9 +207,95 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
             async for result in results:
                 yield result
 
-    def run_sync(
-        self, request: Request, *, on_progress: Callable[[ProgressUpdate], object] | None = None
-    ) -> RenderResult:
+    async def chain(
+        self,
+        *requests: *tuple[*tuple[Request[Any], ...], Request[R]],
+        keep_intermediates: bool = False,
+        on_job: Callable[[Job[Any]], object] | None = None,
+        running_job_id: str | None = None,
+    ) -> Chain[R]:
+        """Start several functions that work on each other's outputs as one job, and return it.
+
+        The input of each step but the first must be the output of an earlier step. These objects are deleted when the
+        chain has succeeded or was cancelled. If a step fails or this process ends, they stay until a chain with the
+        same requests succeeds, or until `Chain.discard`; that chain continues after the last step whose output is in
+        the store.
+
+        Args:
+            *requests: The requests in order.
+            keep_intermediates: Whether the outputs between the steps stay in the store.
+            on_job: Called with the job of each step when it has been submitted, for example to store its id.
+            running_job_id: Id of a step's job that was still running when an earlier process ended; it is attached to
+                instead of being submitted again.
+
+        Raises:
+            RequestError: A request is not valid, or its input is not the output of an earlier step.
+            ConfigError: `running_job_id` is not the id of a job of this registry.
+
+        Cancellation: nothing has been started.
+
+        Example:
+            >>> chain = await registry.chain(highlight, reel)
+            >>> async for update in chain.progress():
+            ...     print(describe(update))
+            >>> result = await chain.result()
+        """
+        check_chain(requests)
+        functions = [function_of(request, self.declared) for request in requests]
+        running = None if running_job_id is None else running_job_id.split(":")[1:2]
+        seconds = await self._expected_seconds(functions, requests)
+        steps = [
+            self._chain_step(
+                function,
+                request,
+                expected,
+                intermediate=request is not requests[-1],
+                running_job_id=running_job_id if running == [function.name] else None,
+            )
+            for function, request, expected in zip(functions, requests, seconds, strict=True)
+        ]
+        return Chain(steps, clock=self._clock, keep_intermediates=keep_intermediates, on_job=on_job)
+
+    def _chain_step(
+        self,
+        function: AnyFunction,
+        request: Request[Any],
+        expected_seconds: float,
+        *,
+        intermediate: bool,
+        running_job_id: str | None,
+    ) -> ChainStep:
+        look = self._look_for_output(function, request)
+
+        async def start() -> Job[Any]:
+            if running_job_id is not None:
+                job = self.attach(running_job_id, request)
+                if await job.status() not in {"failed", "cancelled", "unknown"}:
+                    return job
+            return await self._functions[function.name].submit(request)
+
+        def find_published() -> Result | None:
+            value = None if look is None else look()
+            return None if value is None else function.parse_result(value)
+
+        return ChainStep(
+            function=function.name,
+            request=request,
+            start=start,
+            find_published=find_published,
+            unwrap=function.from_result,
+            discard=partial(discard_output, request, self.settings.store_url) if intermediate else None,
+            expected_seconds=expected_seconds,
+        )
+
+    async def _expected_seconds(
+        self, functions: Sequence[AnyFunction], requests: Sequence[Request[Any]]
+    ) -> Sequence[float]:
+        estimating = partial(chain_seconds, functions, requests, self.settings, self.history)
+        seconds = await run_in_thread(estimating, _CHAIN_ESTIMATE_SECONDS, purpose="the estimate of a chain")
+        return seconds or [1.0] * len(requests)
+
+    def run_sync(self, request: Request[R], *, on_progress: Callable[[ProgressUpdate], object] | None = None) -> R:
         """Run the job of `request` from code without an event loop; Ctrl-C cancels the job.
 
         Args:
@@ -207,9 +311,15 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
             >>> registry.run_sync(request, on_progress=lambda update: print(describe(update)))
         """
         function = self._function_of(request)
-        return function.call(request) if on_progress is None else function.call_with_progress(on_progress, request)
+        if on_progress is None:
+            return cast("R", function.call(request))
+        return cast("R", function.call_with_progress(on_progress, request))
 
-    def attach(self, job_id: str, request: Request | None = None) -> Job[RenderResult]:
+    @overload
+    def attach(self, job_id: str, request: Request[R]) -> Job[R]: ...
+    @overload
+    def attach(self, job_id: str, request: None = None) -> Job[Result]: ...
+    def attach(self, job_id: str, request: Request[Any] | None = None) -> Job[Any]:
         """Return the job with this `Job.id`, from this process or an earlier one, without contacting the backend.
 
         Args:
@@ -231,10 +341,10 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
                 f"job {shortened(job_id)} runs on {backend!r}, and this registry uses {self.backend.name!r}:"
                 " MODAL_ENABLED has changed since the submission"
             )
-        published = None if request is None else self._look_for_output(request)
+        published = None if request is None else self._look_for_output(self.declared[function], request)
         return self._functions[function].job(call_id, published=published)
 
-    def estimate(self, request: Request, media: MediaInfo) -> Estimate:
+    def estimate(self, request: object, media: MediaInfo) -> Estimate:
         """Return the expected duration and cost of a job, based on this registry's history.
 
         Args:
@@ -245,20 +355,46 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
             RequestError: The request does not fit the clip.
             ConfigError: The price of the function's GPU is unknown.
         """
-        return estimate(request, media, settings=self.settings, history=self.history)
+        return estimate(request, media, settings=self.settings, history=self.history, functions=self.declared)
 
-    def _function_of(self, request: Request) -> RemoteFunction[[Request], RenderResult]:
-        return self._functions[function_of(request)]
+    def _function_of(self, request: object) -> RemoteFunction[..., Any]:
+        return self._functions[function_of(request, self.declared).name]
 
-    def _check_submission(self, request: Request) -> ProgressPlan | None:
+    def _recorder(self, function: AnyFunction) -> TimingRecorder:
+        gpu = ",".join(spec_in(function.spec).gpu) or "cpu"
+        return TimingRecorder(self.history, function, self._traits.timings_place or gpu)
+
+    def _adapter(self, function: AnyFunction, recorder: TimingRecorder | None) -> CallAdapter[[Any], Any]:
+        """Return how the calls of `function` are encoded, checked, deduplicated and recorded."""
+
+        def identify(request: object) -> tuple[str, str]:
+            submitted = function.to_request(request)
+            if function.check is not None:
+                function.check(request, self._job_settings)
+            return submitted.job_id, submitted.request_hash()
+
+        def receipt(value: object) -> Result:
+            result, url = function.parse_result(value), self.settings.store_url
+            return result if url is None else replace(result, sign_url=partial(_sign_url, url))
+
+        return CallAdapter(
+            encode=lambda request: (function.to_request(request).to_dict(),),
+            decode=lambda value: function.from_result(receipt(value)),
+            receipt=receipt,
+            identify=identify,
+            check=partial(self._check_submission, function),
+            find_published=partial(self._look_for_output, function),
+            recorder=recorder,
+        )
+
+    def _check_submission(self, function: AnyFunction, request: object) -> Estimate | None:
         if self._traits.needs_store:
             check_store(self._job_settings.store_url, credentials=self._traits.uses_host_credentials)
-        expected = check_before_submission(request, self.settings, self.history)
-        return None if expected is None else expected.plan
+        return check_before_submission(function, function.to_request(request), self.settings, self.history)
 
-    def _look_for_output(self, request: Request) -> Callable[[], object | None] | None:
+    def _look_for_output(self, function: AnyFunction, request: object) -> Callable[[], object | None] | None:
         url = self.settings.store_url
-        return None if url is None else partial(find_published_result, request, url)
+        return None if url is None else partial(find_published_result, function, function.to_request(request), url)
 
     async def verify(self) -> list[Check]:
         """Look up every function again; check that it is deployed, and by this version of the package.
@@ -285,40 +421,6 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., RenderResult]"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-Q = TypeVar("Q", bound=Request)
-
-
-def _render_function(
-    name: str,
-    request_type: type[Q],
-    backend: Backend,
-    *,
-    models: Mapping[str, ModelSource],
-    options: JobOptions,
-    recorder: TimingRecorder | None,
-    check: Callable[[Request], ProgressPlan | None],
-    published: Callable[[Request], Callable[[], object | None] | None],
-    clock: Clock | None,
-    store_url: str | None,
-) -> RemoteFunction[[Q], RenderResult]:
-    def identify(request: Q) -> tuple[str, str]:
-        if not isinstance(request, request_type):
-            raise RequestError("", f"{name} takes {request_type.__name__}, not {type(request).__name__}")
-        if isinstance(request, UpscaleRequest):
-            check_registered(request.model, request.model_sha256, models)
-        return request.job_id, request.request_hash()
-
-    def decode(value: object) -> RenderResult:
-        result = RenderResult.parse(value)  # type: ignore[arg-type]
-        return result if store_url is None else replace(result, sign_url=partial(_sign_url, store_url))
-
-    def encode(request: Q) -> tuple[object, ...]:
-        return (request.to_dict(),)
-
-    adapter = CallAdapter(encode, decode, identify, check, published, recorder)
-    return RemoteFunction.adapted(name, backend, adapter, options=options, clock=clock)
 
 
 def _unknown_function(name: object, known: Sequence[str]) -> str:

@@ -321,7 +321,7 @@ class RemoteError(ReelModalError):
     """A job failed, or the connection to its backend did.
 
     Attributes:
-        function: The function's name, such as ``render_overlay``.
+        function: The function's name.
         call_id: Id of the call on the backend; None if the call was not made yet.
         kind: Short, stable identifier of the failure, for logs and metrics.
         retryable: Whether the same request may succeed when it is submitted again. If the function raised an error of

@@ -16,7 +16,7 @@ from reel_modal._progress.plan import Curve, PlannedPhase, ProgressPlan, WorkPha
 from reel_modal._progress.saving import SavingStage, failure_of
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, DEFAULT_PLAN, SimulatedProgress, check_interval
 from reel_modal._progress.stream import ProgressListener, progress_of
-from reel_modal._progress.timing_model import StartupEstimate
+from reel_modal._progress.timing_model import Line, PublishedTimings, StartupEstimate
 from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, ManualClock, SystemClock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread
@@ -27,6 +27,7 @@ __all__ = [
     "Clock",
     "Curve",
     "JobTiming",
+    "Line",
     "ManualClock",
     "PlannedPhase",
     "ProgressBlender",
@@ -35,6 +36,7 @@ __all__ = [
     "ProgressPlan",
     "ProgressSimulator",
     "ProgressUpdate",
+    "PublishedTimings",
     "StartupEstimate",
     "SystemClock",
     "TimingHistory",

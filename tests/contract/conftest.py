@@ -20,7 +20,7 @@ __all__ = ["plane", "plane_of_file", "shared_plane"]
 
 
 @pytest.fixture(scope="session")
-def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Path:
+def shared_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Path:
     """The store that all backends read from and publish to."""
     store = tmp_path_factory.mktemp("contract-store")
     made_clip(store / "short.mp4", seconds=1, fps=25, size=(320, 180))
@@ -31,16 +31,16 @@ def contract_store(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> Pa
 
 
 @pytest.fixture(scope="session")
-def deployed(shared_plane: LoopbackPlane, contract_store: Path) -> str:
+def deployed(shared_plane: LoopbackPlane, shared_store: Path) -> str:
     """Deploy the app on the plane; return its name."""
-    shared_plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": contract_store.as_uri()})
+    shared_plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": shared_store.as_uri()})
     deploy(shared_plane)
     return APP
 
 
 @pytest.fixture(params=["memory", "local", "modal"])
 def place(
-    request: pytest.FixtureRequest, contract_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Place:
     if request.param == "memory":
         return Memory()
@@ -49,6 +49,6 @@ def place(
     if request.param == "local":
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setenv("TMPDIR", str(tmp_path))
-        return Local(contract_store, tmp_path)
+        return Local(shared_store, tmp_path)
     app = request.getfixturevalue("deployed")
-    return Modal(request.getfixturevalue("plane"), contract_store, app)
+    return Modal(request.getfixturevalue("plane"), shared_store, app)

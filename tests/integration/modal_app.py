@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.integration.loopback.interpreters import only_packages
+from tests.run_function import SPECS
 
-from reel_modal.functions.specs import SPECS
 from reel_modal.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 def image_python(folder: Path) -> Path:
     """Make a Python with modal and the packages of the images."""
-    requirements = dict.fromkeys(requirement for spec in SPECS.values() for requirement in spec.image.pip_without_gpu)
+    requirements = dict.fromkeys(
+        requirement for spec in SPECS.values() for requirement in spec.image.packages_without_gpu
+    )
     installed = [requirement.partition("==")[0] for requirement in requirements]
     return only_packages(folder, ["modal", *installed])

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.modal_app import Deployed, app_plane
 
 from reel_modal import FunctionRegistry, RequestError
-from reel_modal.functions.requests import REQUESTS
+from reel_modal.functions.catalog import all_functions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -71,7 +71,7 @@ async def test_submit_bad_request_starts_no_container_and_no_rpc(app: Deployed) 
     async with FunctionRegistry(app.settings) as registry:
         for name, (function, raw) in BAD.items():
             with pytest.raises(RequestError) as caught:
-                await registry[function].submit(REQUESTS[function].parse(raw))
+                await registry[function].submit(all_functions()[function].request.parse(raw))
             assert caught.value.path, name
     assert [request.rpc for request in app.plane.requests] == []
     assert app.plane.started_containers() == started

@@ -20,13 +20,13 @@ import pytest
 from tests.ffmpegs import renamed
 from tests.integration.modal_app import Deployed, deploy, image_python
 from tests.processes import await_end, command, family
+from tests.run_function import SPECS
 from tests.watchdog import with_variable
 
 import reel_modal
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
-from reel_modal.functions.specs import SPECS
 from reel_modal.settings import Settings
 
 pytestmark = [

@@ -20,6 +20,7 @@ from tests.visible_cpus import VisibleCpus
 
 from reel_modal import FunctionRegistry, Settings
 from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal.functions.catalog import all_functions
 from reel_modal.functions.runner import run_job
 from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 
@@ -89,7 +90,7 @@ def local_digests(store: Path) -> dict[str, str]:
     digests = {}
     for name, request in requests().items():
         settings = Settings(store_url=store.as_uri())
-        run_job(FUNCTIONS[name], request.to_dict(), settings=settings, send=lambda _: None)
+        run_job(all_functions()[FUNCTIONS[name]], request.to_dict(), settings=settings, send=lambda _: None)
         digests[name] = digest(store / request.output_key)
     return digests
 

@@ -22,6 +22,7 @@ from tests.integration.modal_app import APP, Deployed, app_plane, deploy
 from tests.jobs import GLOBAL
 from tests.object_store import ObjectStore, free_ports
 from tests.processes import executable, family
+from tests.run_function import SPECS
 
 from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.backends import modal as modal_backend
@@ -41,7 +42,6 @@ from reel_modal.errors import (
     StorageUnavailableError,
 )
 from reel_modal.functions.contract import local_contract
-from reel_modal.functions.specs import SPECS
 from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest, store_key
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage

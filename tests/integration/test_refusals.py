@@ -12,7 +12,7 @@ from tests.integration.modal_app import Deployed, app_plane
 
 from reel_modal import FunctionRegistry, RequestError, Settings
 from reel_modal.errors import BadInputError
-from reel_modal.functions.requests import REQUESTS
+from reel_modal.functions.catalog import all_functions
 from reel_modal.schema import OverlayRequest
 from reel_modal.testing import make_clip
 
@@ -50,7 +50,7 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
 
 async def submit(registry: FunctionRegistry, function: str, body: dict[str, Any]) -> None:
     """Parse and submit the JSON of an app, as a host does."""
-    await registry[function].submit(REQUESTS[function].parse(body))
+    await registry[function].submit(all_functions()[function].request.parse(body))
 
 
 async def test_submit_bad_request_starts_no_container(app: Deployed) -> None:

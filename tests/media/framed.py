@@ -7,8 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from tests.local_files import key_of, root_storage
+from tests.run_function import run_function
 
-from reel_modal.functions import process_framing
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment
@@ -64,7 +64,7 @@ def run(
         reporter=Reporter(send or [].append, interval_seconds=0),
         cancellation=cancellation or CancellationToken(),
     )
-    result = process_framing.run(request, context)
+    result = run_function(request, context)
     assert list(workdir.iterdir()) == []
     return result
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from reel_modal.functions import render_overlay
+from tests.run_function import run_function
+
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
@@ -55,4 +56,4 @@ def render(
         reporter=Reporter((events if events is not None else []).append, interval_seconds=0),
         cancellation=token or CancellationToken(),
     )
-    return store / request.output_key, render_overlay.run(request, context)
+    return store / request.output_key, run_function(request, context)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.local_files import key_of, root_storage
+from tests.run_function import run_function
 
-from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
-from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.schema import RenderResult
 from reel_modal.settings import Settings
-
-BODIES: dict[type[Any], Callable[[Any, JobContext], RenderResult]] = {
-    OverlayRequest: render_overlay.run,
-    FramingRequest: process_framing.run,
-    UpscaleRequest: apply_upscale.run,
-}
 
 
 def rendered(kind: type[Any], source: Path, output: Path, **fields: object) -> RenderResult:
@@ -26,4 +19,4 @@ def rendered(kind: type[Any], source: Path, output: Path, **fields: object) -> R
     workdir = output.parent / f"work-{output.name}"
     workdir.mkdir()
     context = JobContext(storage=root_storage(), workdir=workdir, settings=Settings.from_env())
-    return BODIES[kind](kind(**keys, **fields), context)
+    return run_function(kind(**keys, **fields), context)

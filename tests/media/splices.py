@@ -17,6 +17,7 @@ import numpy as np
 from tests.clips import RECIPES, Clips, ffmpeg, made_clip, turned_clip
 from tests.local_files import key_of, root_storage
 from tests.media.boxes import check_boxes, sample_durations
+from tests.run_function import run_function
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._rendering.overlay import OverlayRenderer
@@ -24,7 +25,6 @@ from reel_modal._smart_render.h264.parameter_sets import ParameterSets
 from reel_modal._smart_render.plan import RenderPlan, plan_packets
 from reel_modal._smart_render.source import read_picture
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.functions import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.frames import Frame, sample_views
@@ -241,7 +241,7 @@ def render(
     )
     RecordingPipe.written = []
     try:
-        result = render_overlay.run(request, context)
+        result = run_function(request, context)
     finally:
         assert not list(workdir.iterdir())
     return Rendering(source, folder / output, result, request, RecordingPipe.written, events)

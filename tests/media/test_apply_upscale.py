@@ -21,6 +21,7 @@ from tests.clips import Clips, made_clip, real
 from tests.local_files import key_of, root_storage
 from tests.networks import graph, node, repeating
 from tests.processes import children, ffmpegs
+from tests.run_function import run_function
 
 from reel_modal._upscaling.session import available_providers
 from reel_modal.errors import (
@@ -32,6 +33,7 @@ from reel_modal.errors import (
 )
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions import apply_upscale
+from reel_modal.functions.catalog import all_functions
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.runner import run_job
 from reel_modal.functions.upscale_plan import UpscalePlan
@@ -79,7 +81,7 @@ def enlarge(
         settings = Settings(models={network.stem: registered(network)})
         fields["model"] = network.stem
     context = JobContext(storage=root_storage(), workdir=workdir, settings=settings)
-    result = apply_upscale.run(request_for(source, target, **fields), context)
+    result = run_function(request_for(source, target, **fields), context)
     return result, probe(target, scan=True)
 
 
@@ -144,7 +146,7 @@ def test_upscale_picture_closer_to_original_than_bicubic(tmp_path: Path) -> None
             pipe.write(frame)
     target = tmp_path / "large.mkv"
     request = dataclasses.replace(request_for(source, target), encode=EncodeOptions(encoder="ffv1"))
-    apply_upscale.run(request, JobContext(storage=root_storage(), workdir=tmp_path))
+    run_function(request, JobContext(storage=root_storage(), workdir=tmp_path))
     with FrameReader(target, pixel_format="yuv420p") as reader:
         output = [frame.planes[0].copy() for frame in reader]
     assert len(output) == len(originals) == 5
@@ -164,7 +166,7 @@ def test_upscale_odd_size_or_rotated_clip_doubles_display_size(name: str, clips:
     target = tmp_path / "large.mp4"
     work = tmp_path / "work"
     work.mkdir()
-    result = apply_upscale.run(request_for(source, target), JobContext(storage=root_storage(), workdir=work))
+    result = run_function(request_for(source, target), JobContext(storage=root_storage(), workdir=work))
     assert result.size == probe(target).size == (2 * before.size[0], 2 * before.size[1])
 
 
@@ -244,7 +246,7 @@ def test_upscale_unregistered_network_refused_before_fetch(
     settings = Settings(models={"mine": registered(tmp_path / "mine.onnx")})
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(RequestError) as caught:
-        apply_upscale.run(request_for(clip, tmp_path / "large.mp4", **fields), context)
+        run_function(request_for(clip, tmp_path / "large.mp4", **fields), context)
     assert caught.value.path == path
 
 
@@ -255,7 +257,7 @@ def test_upscale_changed_network_refused_before_fetch(clip: Path, tmp_path: Path
     network.write_bytes(repeating(1, 3).SerializeToString())
     context = JobContext(storage=Unread(Path("/")), workdir=tmp_path, settings=settings)
     with pytest.raises(InvalidModelError, match="'mine' does not have the sha256"):
-        apply_upscale.run(request_for(clip, tmp_path / "large.mp4", model="mine"), context)
+        run_function(request_for(clip, tmp_path / "large.mp4", model="mine"), context)
 
 
 def test_upscale_output_reused_only_for_same_network(clip: Path, tmp_path: Path) -> None:
@@ -269,7 +271,7 @@ def test_upscale_output_reused_only_for_same_network(clip: Path, tmp_path: Path)
         request = request_for(Path("clip.mp4"), Path("large.mp4"), model="mine")
         everyone = StoreOptions(input_scope="global", output_scope="global", existing="reuse")
         request = dataclasses.replace(request, job_id=f"job-{len(reused_from)}", store=everyone)
-        result = run_job("apply_upscale", request.to_dict(), settings=settings, send=lambda _: None)
+        result = run_job(all_functions()["apply_upscale"], request.to_dict(), settings=settings, send=lambda _: None)
         reused_from.append(RenderResult.parse(result).reused_from)
     assert reused_from == [None, "job-0", None]
 
@@ -319,7 +321,7 @@ def test_upscale_progress_counts_frames_and_ends_complete(clip: Path, tmp_path: 
     context = JobContext(
         storage=root_storage(), workdir=tmp_path, reporter=Reporter(events.append, interval_seconds=0)
     )
-    apply_upscale.run(request_for(clip, tmp_path / "large.mp4"), context)
+    run_function(request_for(clip, tmp_path / "large.mp4"), context)
     render = [event.done for event in events if event.phase == "render"]
     assert render == sorted(render)
     assert (render[0], render[-1], events[-1].phase) == (0, 10, "publish")
@@ -336,7 +338,7 @@ def test_upscale_cancelled_leaves_no_file_thread_or_process(clip: Path, tmp_path
         storage=root_storage(), workdir=tmp_path, reporter=Reporter(cancel, interval_seconds=0), cancellation=token
     )
     with pytest.raises(JobCancelledError):
-        apply_upscale.run(request_for(clip, tmp_path / "large.mp4"), context)
+        run_function(request_for(clip, tmp_path / "large.mp4"), context)
     assert list(tmp_path.iterdir()) == []
 
 

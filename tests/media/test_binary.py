@@ -196,9 +196,9 @@ def test_doctor_names_default_and_hardware_ffmpeg(tmp_path: Path) -> None:
 def test_ffmpeg_pin_equal_on_hosts_and_in_images() -> None:
     import tomllib
 
-    from reel_modal.functions.specs import SPECS
+    from tests.run_function import SPECS
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     (pin,) = [word for word in project["project"]["dependencies"] if word.startswith("imageio-ffmpeg")]
     assert "==" in pin
-    assert all(pin in spec.image.pip for spec in SPECS.values())
+    assert all(pin in spec.image.packages for spec in SPECS.values())

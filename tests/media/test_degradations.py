@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.clips import ffmpeg
 from tests.local_files import key_of, root_storage
+from tests.run_function import run_function
 
 from reel_modal import FramePipe, FrameReader
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.reader import Decoder
 from reel_modal.errors import InvalidMediaError
-from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
@@ -97,9 +97,9 @@ def render(source: Path, mode: Mode, output: Path, **encode: object) -> RenderRe
     if mode in {"smart", "full"}:
         keyframe = {"time": 1.1, "x": 30, "y": 20, "radiusX": 9, "radiusY": 9}
         region = {"id": "r", "start_time": 1.1, "end_time": 1.4, "keyframes": [keyframe]}
-        result = render_overlay.run(OverlayRequest(**keys, regions=[region]), context)
+        result = run_function(OverlayRequest(**keys, regions=[region]), context)
     elif mode == "upscale":
-        result = apply_upscale.run(UpscaleRequest(**keys, scale=2), context)
+        result = run_function(UpscaleRequest(**keys, scale=2), context)
     else:
         crop = {"y": 0, "width": 32, "height": 48}
         moving = [{"time": 0, "x": 0, **crop}, {"time": 3, "x": 20, **crop}]
@@ -109,7 +109,7 @@ def render(source: Path, mode: Mode, output: Path, **encode: object) -> RenderRe
             "moving": {"crop": moving, "output_size": (32, 48)},
             "faster": {"segments": [{"start": 0, "end": 3, "speed": 2}], "output_size": (64, 48)},
         }
-        result = process_framing.run(FramingRequest.parse({**keys, **edits[mode]}), context)
+        result = run_function(FramingRequest.parse({**keys, **edits[mode]}), context)
     assert list(work.iterdir()) == []
     return result
 

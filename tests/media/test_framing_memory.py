@@ -27,7 +27,7 @@ from reel_modal.functions.context import JobContext
 from reel_modal.storage import FolderStorage
 
 asked, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-result = process_framing.run(FramingRequest.parse(asked), JobContext(storage=FolderStorage(Path("/")), workdir=folder))
+result = run_function(FramingRequest.parse(asked), JobContext(storage=FolderStorage(Path("/")), workdir=folder))
 peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps([result.engine, result.frames, *peaks]))
 """

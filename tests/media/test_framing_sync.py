@@ -13,8 +13,8 @@ from tests.clips import Clips, ffmpeg
 from tests.local_files import key_of, path_of, root_storage
 from tests.media.beats import audio_packets, beat_times, beeps, flashes, make_beats, samples_of
 from tests.media.edits import EDITS, NEAR_SECONDS, PAN, expected_times
+from tests.run_function import run_function
 
-from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, RenderResult, SpeedSegment, Timeline
@@ -53,9 +53,7 @@ def make(clip: Path, folder: Path, edit: str, **fields: object) -> Framed:
     request = dataclasses.replace(request, **fields)  # type: ignore[arg-type]
     workdir = folder / "work"
     workdir.mkdir(exist_ok=True)
-    result = process_framing.run(
-        request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings.from_env())
-    )
+    result = run_function(request, JobContext(storage=root_storage(), workdir=workdir, settings=Settings.from_env()))
     scan = probe(clip, scan=True).scan
     assert scan is not None
     return Framed(request, folder / "out.mp4", request.timeline(scan.duration_seconds), result)

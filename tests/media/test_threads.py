@@ -16,11 +16,11 @@ from tests.clips import Clips
 from tests.ffmpegs import skip_without_encoder
 from tests.media.framed import crops, framed
 from tests.processes import ffmpegs
+from tests.run_function import SPECS
 from tests.visible_cpus import VisibleCpus
 
 from reel_modal import FramePipe, FrameReader
 from reel_modal.errors import ConfigError
-from reel_modal.functions.specs import SPECS
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, UpscaleRequest

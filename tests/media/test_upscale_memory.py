@@ -31,7 +31,7 @@ for clip in clips:
         job_id="j", user_id="u", input_key=clip[1:], output_key=clip[1:] + ".large.mp4", scale=2, model="repeating",
         provider="cpu", encode=EncodeOptions(encoder="libx264", preset="slower"),  # slower than the network
     )
-    result = apply_upscale.run(request, JobContext(storage=FolderStorage(Path("/")), workdir=Path(folder), settings=settings))
+    result = run_function(request, JobContext(storage=FolderStorage(Path("/")), workdir=Path(folder), settings=settings))
     print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -19,13 +19,13 @@ from tests.clips import Clips, ffmpeg
 from tests.local_files import key_of, root_storage
 from tests.media.rendered import rendered
 from tests.processes import children
+from tests.run_function import run_function
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.packet_times import check_times
 from reel_modal._jobs.estimates import estimate
 from reel_modal.errors import FrameError, InvalidMediaError, OutputMismatchError, RequestError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
-from reel_modal.functions import apply_upscale, process_framing, render_overlay
 from reel_modal.functions.context import JobContext
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media import probing as probing_module
@@ -113,11 +113,9 @@ def at_moment(pictures: list[tuple[Fraction, float]], moment: Fraction) -> float
     return [gray for at, gray in pictures if at <= moment][-1]
 
 
-def run_body(function: Any, request: Any, folder: Path) -> RenderResult:
+def run_body(request: Any, folder: Path) -> RenderResult:
     folder.mkdir(exist_ok=True)
-    result = function.run(request, JobContext(storage=root_storage(), workdir=folder))
-    assert isinstance(result, RenderResult)
-    return result
+    return run_function(request, JobContext(storage=root_storage(), workdir=folder))
 
 
 def rate_codes(result: RenderResult) -> list[str]:
@@ -171,7 +169,7 @@ def test_framing_shows_every_picture_at_its_time(clips: Clips, tmp_path: Path, n
     source, target = clip_of(clips, name), tmp_path / "out.mp4"
     crop = [{"time": 0, "x": 0, "y": 0, "width": 48, "height": 48}]
     fields = {**keys(source, target), "crop": crop, "output_width": 48, "output_height": 48}
-    result = run_body(process_framing, FramingRequest.parse(fields), tmp_path / "work")
+    result = run_body(FramingRequest.parse(fields), tmp_path / "work")
     media = probe(target, scan=True)
     assert (media.fps, media.constant_rate, result.fps) == (RATES[name], True, RATES[name])
     assert rate_codes(result) == ["frame_rate_changed"]
@@ -190,7 +188,7 @@ def test_upscale_keeps_frame_count_times_and_length(clips: Clips, tmp_path: Path
     if not source.exists():
         _sparse_theora(source)
     target = tmp_path / "out.mp4"
-    result = run_body(apply_upscale, UpscaleRequest.parse({**keys(source, target), "scale": 2}), tmp_path / "work")
+    result = run_body(UpscaleRequest.parse({**keys(source, target), "scale": 2}), tmp_path / "work")
     old, new, length = shown(source), shown(target), probe(source, scan=True).scan
     assert length is not None
     assert (result.frames, len(new), rate_codes(result)) == (len(old), len(old), [])
@@ -207,7 +205,7 @@ def test_upscale_keeps_frame_count_times_and_length(clips: Clips, tmp_path: Path
 def test_upscale_constant_rate_repeats_pictures(clips: Clips, tmp_path: Path) -> None:
     source, target = clip_of(clips, "dark_then_light.mp4"), tmp_path / "out.mp4"
     fields = {**keys(source, target), "scale": 2, "rate": "constant"}
-    result = run_body(apply_upscale, UpscaleRequest.parse(fields), tmp_path / "work")
+    result = run_body(UpscaleRequest.parse(fields), tmp_path / "work")
     assert (result.frames, result.fps, probe(target).constant_rate) == (120, 30, True)
     assert rate_codes(result) == ["frame_rate_changed"]
 
@@ -219,7 +217,7 @@ def test_highlight_inside_long_picture_is_drawn(
 ) -> None:
     source, target = clip_of(clips, "standing.mp4"), tmp_path / "out.mp4"
     fields = {**keys(source, target), "regions": highlight("2", "3"), "encode": encode, "rate": rate}
-    result = run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
+    result = run_body(OverlayRequest.parse(fields), tmp_path / "work")
     assert result.plan == "full"
     expected_reason = (
         "a highlight changes its frame at 1 s, which is shown for 3 s" if encode is FAST else "the request disables"
@@ -238,7 +236,7 @@ def test_highlight_inside_long_picture_is_drawn(
 def test_highlight_outside_long_pictures_copies_the_rest(clips: Clips, tmp_path: Path) -> None:
     source, target = clip_of(clips, "standing.mp4"), tmp_path / "out.mp4"
     fields = {**keys(source, target), "regions": highlight("4.2", "4.3")}
-    result = run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
+    result = run_body(OverlayRequest.parse(fields), tmp_path / "work")
     assert (result.plan, result.reason) == ("smart", "")
     assert result.duration_seconds == probe(source, scan=True).scan.duration_seconds  # type: ignore[union-attr]
     assert [at for at, _ in shown(target)] == [at for at, _ in shown(source)]
@@ -250,7 +248,7 @@ def test_highlight_between_slides_is_drawn_on_touched_slide(tmp_path: Path, enco
     source, target = tmp_path / "slides.mp4", tmp_path / "out.mp4"
     shaded(2, 6, "1", encoder=(*X264[:-4], "-g", "1", "-pix_fmt", "yuv420p"))(source)
     fields = {**keys(source, target), "regions": highlight("2.1", "2.4"), "encode": encode}
-    result = run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
+    result = run_body(OverlayRequest.parse(fields), tmp_path / "work")
     assert result.plan == ("smart" if encode is FAST else "full")
     changed = [a for (a, one), (_, two) in zip(shown(target), shown(source), strict=True) if one < two - 10]
     assert changed == [2]
@@ -263,7 +261,7 @@ def test_framing_source_rate_keeps_times(clips: Clips, tmp_path: Path, speed: st
     segments = [{"start": 0, "end": 4, "speed": speed}]
     fields = {**keys(source, target), "crop": crop, "output_width": 48, "output_height": 48, "rate": "source"}
     fields |= {"segments": segments, "trim_start": "1", "trim_end": "3"}
-    result = run_body(process_framing, FramingRequest.parse(fields), tmp_path / "work")
+    result = run_body(FramingRequest.parse(fields), tmp_path / "work")
     old, new = shown(source), shown(target)
     assert result.duration_seconds == 2 / F(speed)
     assert result.degraded == ()
@@ -280,7 +278,7 @@ def test_framing_source_rate_keeps_audio_in_sync(clips: Clips, tmp_path: Path) -
     source, target = clips.get("vfr.mp4"), tmp_path / "out.mp4"
     crop = [{"time": 0, "x": 0, "y": 0, "width": 160, "height": 180}]
     fields = {**keys(source, target), "crop": crop, "output_width": 160, "output_height": 180, "rate": "source"}
-    result = run_body(process_framing, FramingRequest.parse(fields), tmp_path / "work")
+    result = run_body(FramingRequest.parse(fields), tmp_path / "work")
     output, whole = probe(target, scan=True), probe(source, scan=True)
     assert output.scan is not None
     assert whole.scan is not None
@@ -298,7 +296,7 @@ def test_framing_crop_moves_during_long_picture(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", ramp, *X264, source)
     crop = [{"time": at, "x": 96 * at, "y": 0, "width": 64, "height": 64} for at in (0, 2)]
     fields = {**keys(source, target), "crop": crop, "output_width": 64, "output_height": 64, "fps": 25}
-    run_body(process_framing, FramingRequest.parse(fields), tmp_path / "work")
+    run_body(FramingRequest.parse(fields), tmp_path / "work")
     grays = [gray for _, gray in shown(target)]
     assert len(grays) == 50
     assert all(after > before for before, after in pairwise(grays[3:24]))
@@ -311,7 +309,7 @@ def test_framing_numeric_rate_resamples_and_copies_nothing(clips: Clips, tmp_pat
     fields = {**keys(source, target), "regions": [], "rate": rate}
     request = OverlayRequest.parse(fields)
     expected = estimate(request, probe(source))
-    result = run_body(render_overlay, request, tmp_path / "work")
+    result = run_body(request, tmp_path / "work")
     assert (result.fps, result.frames, result.plan) == (F(rate), 4 * int(rate), "full")
     assert (expected.fps, expected.frames, expected.frames_rendered) == (F(rate), 4 * int(rate), 4 * int(rate))
     assert result.reason == "the request changes its frame rate"
@@ -323,7 +321,7 @@ def test_dropped_pictures_are_counted(tmp_path: Path) -> None:
     source, target = tmp_path / "burst.mp4", tmp_path / "out.mp4"
     shaded(30, 12, "1", times="if(lt(N,200),N/30,if(lt(N,204),200/30+(N-200)/240,(N-3)/30))/TB")(source)
     fields = {**keys(source, target), "regions": [], "encode": FULL}
-    result = run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
+    result = run_body(OverlayRequest.parse(fields), tmp_path / "work")
     dropped = next(each for each in result.degraded if each.code == "pictures_dropped")
     old, new = shown(source), shown(target)
     distinct = 1 + sum(abs(after - before) > STEP / 2 for (_, before), (_, after) in pairwise(new))
@@ -402,7 +400,7 @@ def test_smart_render_keeps_long_last_picture(clips: Clips, tmp_path: Path) -> N
             level = 20 + number * STEP % LEVELS
             pipe.write(np.full(SIZE[::-1], level, np.uint8), seconds=F(number, 25), duration_seconds=F(3))
     fields = {**keys(source, target), "regions": highlight("1.1", "1.2")}
-    result = run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
+    result = run_body(OverlayRequest.parse(fields), tmp_path / "work")
     assert (result.plan, result.duration_seconds) == ("smart", 4 - F(1, 25) + 3)
     assert probe(target, scan=True).scan.duration_seconds == result.duration_seconds  # type: ignore[union-attr]
 
@@ -416,9 +414,7 @@ def test_empty_packets_repeat_previous_picture(tmp_path: Path) -> None:
     assert media.scan is not None
     assert 0 < sizes.count(0) == len(sizes) - media.scan.frame_count
     assert (media.fps, media.constant_rate, media.expected_frames) == (30, True, len(sizes))
-    result = run_body(
-        render_overlay, OverlayRequest.parse({**keys(source, target), "regions": []}), tmp_path / "work"
-    )
+    result = run_body(OverlayRequest.parse({**keys(source, target), "regions": []}), tmp_path / "work")
     assert (result.frames, result.fps, result.degraded) == (len(sizes), 30, ())
 
 
@@ -429,9 +425,7 @@ def test_matroska_late_start_is_as_long_as_its_pictures(tmp_path: Path) -> None:
     )
     media = probe(source)
     assert (media.start_seconds, media.duration_seconds) == (40_000, 4)
-    result = run_body(
-        render_overlay, OverlayRequest.parse({**keys(source, target), "regions": []}), tmp_path / "work"
-    )
+    result = run_body(OverlayRequest.parse({**keys(source, target), "regions": []}), tmp_path / "work")
     assert (result.frames, result.duration_seconds) == (100, 4)
     with pytest.raises(InvalidMediaError, match="declares 4 s; at most 3 s"):
         probe(source, settings=Settings(limits=MediaLimits(max_duration_seconds=3)))
@@ -453,10 +447,8 @@ def test_constant_rate_clip_with_index_is_not_scanned(
     assert isinstance(media, MediaInfo)
     assert media.rate_by_all
     fields = {**keys(source, tmp_path / "out.mp4"), "regions": highlight("0.2", "0.3"), "encode": FULL}
-    run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work")
-    run_body(
-        apply_upscale, UpscaleRequest.parse({**keys(source, tmp_path / "up.mp4"), "scale": 2}), tmp_path / "work"
-    )
+    run_body(OverlayRequest.parse(fields), tmp_path / "work")
+    run_body(UpscaleRequest.parse({**keys(source, tmp_path / "up.mp4"), "scale": 2}), tmp_path / "work")
     assert scans == []
 
 
@@ -468,7 +460,7 @@ def test_single_picture_with_longer_audio_is_one_frame(tmp_path: Path, suffix: s
         tmp_path / f"out{suffix}",
     )
     request = OverlayRequest.parse({**keys(source, target), "regions": [], "encode": FULL, "rate": rate})
-    result = run_body(render_overlay, request, tmp_path / "work")
+    result = run_body(request, tmp_path / "work")
     assert (result.frames, probe(target, scan=True).scan.frame_count) == (1, 1)  # type: ignore[union-attr]
 
 
@@ -503,5 +495,5 @@ def test_copy_around_gap_ends_with_its_pictures(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", moving, "-fps_mode", "vfr", *X264, source)
     encode = {"encoder": "libx264", "preset": "fast"}  # which stores pictures out of order
     fields = {**keys(source, output), "regions": highlight("0.5", "1"), "encode": encode}
-    assert run_body(render_overlay, OverlayRequest.parse(fields), tmp_path / "work").plan == "smart"
+    assert run_body(OverlayRequest.parse(fields), tmp_path / "work").plan == "smart"
     assert movie_seconds(output) == pytest.approx(movie_seconds(source), abs=0.05)

@@ -17,11 +17,13 @@ import pytest
 from tests.clips import Clips, ffmpeg, made_clip
 from tests.jobs import GLOBAL, overlay
 from tests.object_store import SECRET_KEY, ObjectStore
+from tests.run_function import run_function
 
 from reel_modal import FramingRequest, FunctionRegistry, OverlayRequest, RenderResult, Settings, Storage
 from reel_modal.backends.local import LocalBackend
 from reel_modal.errors import BadInputError, ConfigError, ObjectExistsError, ObjectNotFoundError, RequestError
 from reel_modal.functions import process_framing
+from reel_modal.functions.catalog import all_functions
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.runner import run_job
 from reel_modal.schema import CropKeyframe, EncodeOptions, Existing, SpeedSegment, StoreOptions, store_key
@@ -54,7 +56,9 @@ def store_copy(storage: Storage, key: str, clip: Path, folder: Path) -> None:
 
 def run(name: str, request: OverlayRequest | FramingRequest, url: str) -> RenderResult:
     settings = Settings(store_url=url)
-    return RenderResult.parse(run_job(name, request.to_dict(), settings=settings, send=lambda _: None))
+    return RenderResult.parse(
+        run_job(all_functions()[name], request.to_dict(), settings=settings, send=lambda _: None)
+    )
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -143,7 +147,7 @@ def test_framing_part_of_long_clip_fetches_only_that_part(s3: ObjectStore, long_
         for storage in (FolderStorage(tmp_path / "folder"), Storage.from_url(s3.url("long"))):
             workdir = tmp_path / f"work-{len(outputs)}"
             workdir.mkdir()
-            result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+            result = run_function(request, JobContext(storage=storage, workdir=workdir))
             assert result.usage is not None
             assert (result.plan == "smart") == (end == 103), result.reason
             outputs[repr(storage), end] = (storage.fetch("out.mp4", tmp_path).read_bytes(), result.usage.bytes_in)
@@ -193,7 +197,7 @@ def test_framing_part_without_mp4_index_fetches_only_that_part(
             workdir = tmp_path / f"work-{number}-{storage is remote}"
             workdir.mkdir()
             before = storage.traffic.bytes_in
-            result = process_framing.run(each, JobContext(storage=storage, workdir=workdir))
+            result = run_function(each, JobContext(storage=storage, workdir=workdir))
             outputs.append((storage.fetch("out.mp4", tmp_path).read_bytes(), result.frames))
             read = result.usage.bytes_in - before if result.usage is not None else 0
         assert outputs[0] == outputs[1]
@@ -219,7 +223,7 @@ def test_framing_part_fetches_its_subtitles(s3: ObjectStore, long_clip: Path, tm
         workdir = tmp_path / f"work-{len(outputs)}"
         workdir.mkdir()
         before = storage.traffic.bytes_in
-        process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+        run_function(request, JobContext(storage=storage, workdir=workdir))
         read = storage.traffic.bytes_in - before
         outputs.append(storage.fetch("out.mp4", tmp_path).read_bytes())
     assert read < long.stat().st_size * 0.45
@@ -242,7 +246,7 @@ def test_framing_small_matroska_is_fetched_whole_and_copied(
     def framed(name: str) -> tuple[RenderResult, int]:
         (tmp_path / name).mkdir()
         before = storage.traffic.bytes_in
-        result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path / name))
+        result = run_function(request, JobContext(storage=storage, workdir=tmp_path / name))
         return result, storage.traffic.bytes_in - before
 
     copied, read = framed("copied")
@@ -268,7 +272,7 @@ def test_framing_stream_with_timestamp_wrap_is_fetched_whole(
         request = trim_request("long.ts", 100, 103, size=(320, 180))
         workdir = tmp_path / f"work-{len(outputs)}"
         workdir.mkdir()
-        result = process_framing.run(request, JobContext(storage=storage, workdir=workdir))
+        result = run_function(request, JobContext(storage=storage, workdir=workdir))
         outputs.append((storage.fetch("out.mp4", tmp_path).read_bytes(), result.frames))
     assert outputs[0] == outputs[1]
     assert outputs[0][1] == 75
@@ -292,7 +296,7 @@ def test_framing_unseekable_part_fetches_the_whole_clip(
     store_copy(storage, long.name, long, tmp_path)
     start, end = (100, None) if "end" in kind else (60, 61)
     request = trim_request(long.name, start, end, size=(320, 180))
-    result = process_framing.run(request, JobContext(storage=storage, workdir=tmp_path))
+    result = run_function(request, JobContext(storage=storage, workdir=tmp_path))
     assert result.usage is not None
     assert result.usage.bytes_in >= long.stat().st_size
     assert result.frames >= 25

@@ -25,7 +25,7 @@ from reel_modal import (
     probe,
 )
 from reel_modal.ffmpeg_pipe import PipeResult
-from reel_modal.functions import render_overlay
+from reel_modal.functions.builtin import render_overlay
 from reel_modal.functions.context import JobContext
 
 
@@ -46,7 +46,7 @@ def requests(path: Path, context: JobContext) -> None:
     assert_type(probe(path), MediaInfo)
     request = OverlayRequest.parse({"job_id": "j"})
     assert_type(request, OverlayRequest)
-    assert_type(render_overlay.run(request, context), RenderResult)
+    assert_type(render_overlay(request, context), RenderResult)
     assert_type(Settings.from_env().budget_usd, float | None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import assert_type
 
 from reel_modal import (
@@ -21,12 +22,17 @@ from reel_modal.backends.base import Backend, JobStatus
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.client import Check
+from reel_modal.functions.builtin import apply_upscale, process_framing, render_overlay
+from reel_modal.functions.context import JobContext
+from reel_modal.functions.declaration import RenderFunction, render_function
+from reel_modal.schema.requests import Request
+from reel_modal.schema.results import Result
 from reel_modal.testing import InMemoryBackend
 
 
 async def the_registry(request: OverlayRequest) -> None:
     registry = FunctionRegistry.from_env()
-    render = registry["render_overlay"]
+    render = registry[render_overlay]
     assert_type(render, RemoteFunction[[OverlayRequest], RenderResult])
     assert_type(await render(request), RenderResult)
     assert_type(render.call(request), RenderResult)
@@ -40,13 +46,18 @@ async def the_registry(request: OverlayRequest) -> None:
         assert_type(update, ProgressUpdate)
     async for result in render.map([request], concurrency=2, ordered=False):
         assert_type(result, RenderResult)
-    assert_type(registry.attach(job.id), Job[RenderResult])
+    assert_type(registry.attach(job.id), Job[Result])
+    assert_type(registry.attach(job.id, request), Job[RenderResult])
+    assert_type(await registry.submit(request), Job[RenderResult])
+    assert_type(await registry.run(request), RenderResult)
+    assert_type(registry[OverlayRequest], RemoteFunction[[Request[RenderResult]], RenderResult])
+    assert_type(registry["render_overlay"], RemoteFunction[..., Result])
     assert_type(await registry.verify(), list[Check])
     assert_type(run_sync(render.submit(request)), Job[RenderResult])
     assert_type(render.with_options(on_cancel="detach"), RemoteFunction[[OverlayRequest], RenderResult])
     for name in registry:
         assert_type(name, str)
-        assert_type(await registry[name](request), RenderResult)
+        assert_type(await registry[name](request), Result)
 
 
 def thumbnail(url: str, width_px: int = 320) -> bytes:
@@ -64,6 +75,37 @@ async def any_function() -> None:
         assert_type(picture, bytes)
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Request of a function of a host."""
+
+    job_id: str
+    input_key: str
+    output_key: str
+
+
+@dataclass(frozen=True)
+class Poster:
+    """Result of a function of a host."""
+
+    width_px: int
+
+
+@render_function(name="make_poster", request=Clip, result=Poster, cpu=1, memory_mb=1024, timeout_seconds=60)
+def make_poster(request: Clip, context: JobContext) -> Poster:
+    """Stand-in for a function of a host."""
+    raise NotImplementedError
+
+
+async def function_of_the_host(clip: Clip, overlay: OverlayRequest, context: JobContext) -> None:
+    assert_type(make_poster, RenderFunction[Clip, Poster])
+    assert_type(make_poster(clip, context), Poster)
+    registry = FunctionRegistry(functions=[make_poster])
+    assert_type(await registry[make_poster](clip), Poster)
+    assert_type(await registry[make_poster].submit(clip), Job[Poster])
+    await registry[make_poster](overlay)  # pyright: ignore[reportArgumentType]
+
+
 def backends() -> None:
     every: list[Backend] = [InMemoryBackend(), LocalBackend(), ModalBackend("app")]
     for backend in every:
@@ -72,16 +114,16 @@ def backends() -> None:
 
 async def every_function(overlay: OverlayRequest, framing: FramingRequest) -> None:
     registry = FunctionRegistry.from_env()
-    assert_type(registry["process_framing"], RemoteFunction[[FramingRequest], RenderResult])
-    assert_type(await registry["process_framing"](framing), RenderResult)
-    await registry["process_framing"](overlay)  # pyright: ignore[reportArgumentType]
-    assert_type(registry["apply_upscale"], RemoteFunction[[UpscaleRequest], RenderResult])
-    await registry["apply_upscale"](framing)  # pyright: ignore[reportArgumentType]
+    assert_type(registry[process_framing], RemoteFunction[[FramingRequest], RenderResult])
+    assert_type(await registry[process_framing](framing), RenderResult)
+    await registry[process_framing](overlay)  # pyright: ignore[reportArgumentType]
+    assert_type(registry[apply_upscale], RemoteFunction[[UpscaleRequest], RenderResult])
+    await registry[apply_upscale](framing)  # pyright: ignore[reportArgumentType]
 
 
 async def wrong(request: OverlayRequest) -> None:
     registry = FunctionRegistry.from_env()
-    render = registry["render_overlay"]
+    render = registry[render_overlay]
     await render("in.mp4")  # pyright: ignore[reportArgumentType]
     await render()  # pyright: ignore[reportCallIssue]
     await render(request, request)  # pyright: ignore[reportCallIssue]

@@ -12,10 +12,10 @@ import pytest
 
 from reel_modal.cli.render import keys_of, run_in_process
 from reel_modal.errors import InvalidMediaError, JobCancelledError, ObjectNotFoundError
-from reel_modal.functions import render_overlay
+from reel_modal.functions.builtin import render_overlay
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.progress import ManualClock, ProgressEvent
-from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest
+from reel_modal.schema import EncodeOptions, HighlightKeyframe, HighlightRegion, OverlayRequest, RenderResult
 from reel_modal.storage import PathStorage
 from reel_modal.testing import make_clip
 
@@ -159,22 +159,22 @@ def test_context_without_listener_accepts_reports(tmp_path: Path) -> None:
 
 def test_cancellation_from_another_thread_raises_with_function(tmp_path: Path) -> None:
     token = CancellationToken()
-    context = JobContext(PathStorage(), tmp_path, cancellation=token)
-    context.raise_if_cancelled("render_overlay")
+    context = JobContext(PathStorage(), tmp_path, cancellation=token, function="render_overlay")
+    context.raise_if_cancelled()
     thread = threading.Thread(target=token.cancel)
     thread.start()
     thread.join()
     assert token.cancelled
     for _ in range(2):
         with pytest.raises(JobCancelledError) as caught:
-            context.raise_if_cancelled("render_overlay")
+            context.raise_if_cancelled()
         assert caught.value.function == "render_overlay"
 
 
 def test_cancellation_of_one_job_leaves_others_running(tmp_path: Path) -> None:
     first, second = (JobContext(PathStorage(), tmp_path) for _ in range(2))
     first.cancellation.cancel()
-    second.raise_if_cancelled("render_overlay")
+    second.raise_if_cancelled()
     assert (first.cancellation.cancelled, second.cancellation.cancelled) == (True, False)
 
 
@@ -201,7 +201,8 @@ def request() -> OverlayRequest:
 
 def test_finished_job_leaves_only_its_output(tmp_path: Path, scratch: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2)
-    result, _ = run_in_process(render_overlay.run, request(), clip, tmp_path / "out.mp4")
+    result, _ = run_in_process(render_overlay, request(), clip, tmp_path / "out.mp4")
+    assert isinstance(result, RenderResult)
     assert result.frames == 5
     assert list(scratch.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "scratch"]
@@ -213,6 +214,6 @@ def test_failed_job_leaves_no_files(tmp_path: Path, scratch: Path, problem: type
     if problem is InvalidMediaError:
         source.write_bytes(bytes(range(256)) * 100)
     with pytest.raises(problem, match=r"in\.mp4"):
-        run_in_process(render_overlay.run, request(), source, tmp_path / "out.mp4")
+        run_in_process(render_overlay, request(), source, tmp_path / "out.mp4")
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out.mp4").exists()

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.run_function import SPECS
 
 import reel_modal
 from reel_modal.errors import ConfigError
 from reel_modal.functions.contract import Contract, Difference, differences, local_contract, source_hash
-from reel_modal.functions.requests import REQUESTS
-from reel_modal.functions.specs import SPECS, chosen_functions
+from reel_modal.functions.specs import chosen_functions
 
 PACKAGE = Path(reel_modal.__file__).parent
 
@@ -44,7 +44,6 @@ def test_contract_differences_name_setting_and_function() -> None:
 
 def test_contract_includes_parameters_of_each_function() -> None:
     functions = local_contract({}).functions
-    assert {name for name, row in functions.items() if row["signature"] != "no request yet"} == set(REQUESTS)
     assert "OverlayRequest(job_id: str, " in functions["render_overlay"]["signature"]
     assert " -> RenderResult(status: RenderStatus, job_id: str, " in functions["render_overlay"]["signature"]
 
@@ -77,13 +76,13 @@ def test_source_hash_covers_sent_files_ignores_line_ends(tmp_path: Path) -> None
 
 
 def test_chosen_functions_may_be_a_subset() -> None:
-    assert chosen_functions({}) == tuple(SPECS)
-    assert chosen_functions({"REEL_MODAL_FUNCTIONS": "apply_upscale, render_overlay"}) == (
+    assert chosen_functions(SPECS, {}) == tuple(SPECS)
+    assert chosen_functions(SPECS, {"REEL_MODAL_FUNCTIONS": "apply_upscale, render_overlay"}) == (
         "apply_upscale",
         "render_overlay",
     )
     with pytest.raises(ConfigError, match="REEL_MODAL_FUNCTIONS: unknown: dance; known are render_overlay"):
-        chosen_functions({"REEL_MODAL_FUNCTIONS": "dance"})
+        chosen_functions(SPECS, {"REEL_MODAL_FUNCTIONS": "dance"})
 
 
 def test_contract_name_among_finds_only_contract_names() -> None:

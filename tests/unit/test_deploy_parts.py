@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.ffmpegs import executable
+from tests.run_function import SPECS
 
 from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal.deploy.command import main
@@ -22,14 +23,17 @@ from reel_modal.deploy.console import Console, Redactor
 from reel_modal.deploy.environments import image_interpreter
 from reel_modal.deploy.exit_codes import FAILED, NOT_CONFIGURED, deployment_error, exit_status, explained
 from reel_modal.deploy.plan import make_plan
-from reel_modal.deploy.preflight import TRIALS, Interpreter, not_sent, run_preflight
+from reel_modal.deploy.preflight import Interpreter, not_sent, run_preflight
 from reel_modal.errors import AuthError, ConfigError, DeploymentError, UnavailableError
-from reel_modal.functions.runner import FUNCTION_NAMES
-from reel_modal.functions.specs import SPECS, ImageSpec
+from reel_modal.functions.catalog import all_functions
+from reel_modal.functions.specs import ImageSpec
 
 
-def test_preflight_trials_cover_every_function() -> None:
-    assert set(TRIALS) == FUNCTION_NAMES
+def test_every_function_declares_a_trial() -> None:
+    keys = {"job_id": "trial", "user_id": "trial", "input_key": "in.mp4", "output_key": "out.mp4"}
+    for function in all_functions(env={}).values():
+        assert function.trial is not None, function.name
+        assert isinstance(function.trial(keys), function.request)
 
 
 def test_preflight_passes_settings_but_no_other_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +45,9 @@ def test_preflight_passes_settings_but_no_other_variable(tmp_path: Path, monkeyp
         Console(tmp_path / "deploy.log", Redactor({})) as console,
         pytest.raises(DeploymentError, match=r"app fails with only the packages of the image:\n.*") as caught,
     ):
-        run_preflight(Interpreter(python), ["render_overlay"], {"PREFLIGHT_GIVEN": "set"}, console)
+        run_preflight(
+            Interpreter(python), [all_functions(env={})["render_overlay"]], {"PREFLIGHT_GIVEN": "set"}, console
+        )
     (line,) = (line for line in str(caught.value).splitlines() if "passed: " in line)
     assert set(line.split("passed: ")[1].split()) == {"REEL_MODAL_PREFLIGHT", "PREFLIGHT_GIVEN"}
 
@@ -131,11 +137,11 @@ def test_not_sent_ignores_files_not_in_the_image(tmp_path: Path) -> None:
 def test_deploy_unexpected_error_is_shown_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(env: object = None) -> None:
+    def broken(**_: object) -> None:
         raise RuntimeError("the value was planted-value")
 
     monkeypatch.setenv("STORE_SECRET", "planted-value")
-    monkeypatch.setattr("reel_modal.deploy.command.load_specs", broken)
+    monkeypatch.setattr("reel_modal.deploy.command.all_functions", broken)
     log = tmp_path / "deploy.log"
     assert main(["--environment", "test", "--dry-run", "--json", "--log-file", str(log)]) == FAILED
     shown = capsys.readouterr()
@@ -162,11 +168,12 @@ def test_image_interpreter_installs_packages_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(tmp_path, "modal", metadata.version("modal"))
-    wheel(tmp_path, "in-the-image", "1.2")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     cache = tmp_path / "cache"
     image = ImageSpec(python_version=f"{sys.version_info.major}.{sys.version_info.minor}", pip=("in-the-image==1.2",))
+    for requirement in image.packages:
+        wheel(tmp_path, *requirement.split("=="))
     with Console(tmp_path / "deploy.log", Redactor({})) as console:
         interpreter = image_interpreter(image, console, cache=cache)
         assert image_interpreter(image, console, cache=cache) == interpreter

@@ -12,6 +12,7 @@ import pytest
 from tests.clips import Clips
 from tests.jobs import GLOBAL, overlay, rendered
 from tests.media import splices
+from tests.run_function import SPECS
 
 from reel_modal import FramingRequest, FunctionRegistry, MediaInfo, Settings, UpscaleRequest, probe
 from reel_modal._costs.rates import PUBLISHED_RATES
@@ -19,7 +20,6 @@ from reel_modal._jobs.estimates import Estimate, estimate
 from reel_modal._progress.timing_model import JobTiming
 from reel_modal.cli import main
 from reel_modal.errors import JobRefusedError, JobTooLongError, OverBudgetError, RequestError
-from reel_modal.functions.specs import SPECS
 from reel_modal.progress import TimingHistory
 from reel_modal.schema import EncodeOptions, OverlayRequest, SpeedSegment
 from reel_modal.testing import InMemoryBackend, Script

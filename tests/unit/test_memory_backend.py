@@ -21,6 +21,7 @@ from reel_modal.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from reel_modal.functions.catalog import all_functions
 from reel_modal.progress import TimingHistory
 from reel_modal.testing import InMemoryBackend, ManualClock, Script
 
@@ -125,6 +126,7 @@ async def test_in_memory_cancel_after_end_changes_nothing() -> None:
 
 async def test_in_memory_outage_ends_after_given_requests() -> None:
     backend = InMemoryBackend()
+    backend.register(all_functions(env={}))
     call_id = await backend.submit("render_overlay", (), {})
     backend.fail_next_requests(3)
     for request in (backend.hydrate("render_overlay"), backend.wait(call_id, 0), backend.cancel(call_id)):

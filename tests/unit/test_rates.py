@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.run_function import SPECS
 
 from reel_modal._costs.rates import PUBLISHED_RATES, canonical_gpu, load_rates
 from reel_modal.errors import ConfigError
-from reel_modal.functions.specs import SPECS
 
 
 def per_second(gpu: str | None, cpu: float = 0, memory_mb: float = 0) -> float:

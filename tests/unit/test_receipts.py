@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.jobs import overlay
 
+from reel_modal.functions.builtin import render_overlay
 from reel_modal.functions.receipts import Receipt
 from reel_modal.schema import Degradation, RenderResult, Usage
 from reel_modal.storage import FolderStorage
@@ -42,7 +43,7 @@ def test_receipt_stored_earlier_is_found(tmp_path: Path) -> None:
     request = overlay()
     storage.write_bytes(KEY, OUTPUT)
     storage.write_bytes(GOLDEN["key"], json.dumps(GOLDEN["receipt"]).encode())
-    stored = Receipt(storage, KEY, request.request_hash()).find()
+    stored = Receipt(storage, KEY, request.request_hash(), render_overlay).find()
     assert stored is not None
     assert stored.result == RESULT
     assert stored.source_version == VERSION
@@ -52,11 +53,11 @@ def test_receipt_is_written_in_the_stored_format(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     video = tmp_path / "made.mp4"
     video.write_bytes(OUTPUT)
-    Receipt(storage, KEY, overlay().request_hash()).write(RESULT, video, VERSION)
+    Receipt(storage, KEY, overlay().request_hash(), render_overlay).write(RESULT, video, VERSION)
     assert json.loads(storage.read_bytes(GOLDEN["key"])) == GOLDEN["receipt"]
 
 
 def test_receipt_tags_name_the_request_and_the_input(tmp_path: Path) -> None:
     request_hash = overlay().request_hash()
-    tags = Receipt(FolderStorage(tmp_path), KEY, request_hash).tags(VERSION)
+    tags = Receipt(FolderStorage(tmp_path), KEY, request_hash, render_overlay).tags(VERSION)
     assert tags == {"reel_modal_request": f"{request_hash} {hashlib.sha256(VERSION.encode()).hexdigest()}"}

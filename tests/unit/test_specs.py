@@ -6,10 +6,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tests.run_function import SPECS, load_specs
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.errors import ConfigError
-from reel_modal.functions.specs import SPECS, ImageSpec, app_name, load_specs
+from reel_modal.functions.specs import ImageSpec, app_name
 from reel_modal.settings import Settings
 
 
@@ -27,16 +28,16 @@ def test_specs_set_cpu_and_memory_and_pin_packages() -> None:
         assert spec.cpu >= 1
         assert spec.memory_mb >= 1024
         assert spec.retries == 0
-        assert all("==" in requirement for requirement in spec.image.pip)
-        assert not any(requirement.startswith("opencv-python==") for requirement in spec.image.pip)
+        assert all("==" in requirement for requirement in spec.image.packages)
+        assert not any(requirement.startswith("opencv-python==") for requirement in spec.image.packages)
 
 
 def test_upscale_image_has_gpu_runtime_and_preflight_cpu_runtime() -> None:
     image = SPECS["apply_upscale"].image
-    assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in image.pip
-    assert "onnxruntime==1.31.1" in image.pip_without_gpu
-    assert len(image.pip) == len(image.pip_without_gpu)
-    assert not any("onnxruntime" in requirement for requirement in SPECS["render_overlay"].image.pip)
+    assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in image.packages
+    assert "onnxruntime==1.31.1" in image.packages_without_gpu
+    assert len(image.packages) == len(image.packages_without_gpu)
+    assert not any("onnxruntime" in requirement for requirement in SPECS["render_overlay"].image.packages)
 
 
 def test_image_installs_debian_ffmpeg_only_with_a_gpu() -> None:

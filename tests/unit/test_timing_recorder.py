@@ -21,6 +21,7 @@ from reel_modal.backends.base import CallResult
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import BlockingCallError, RemoteError
+from reel_modal.functions.builtin import apply_upscale, render_overlay
 from reel_modal.progress import ManualClock, ProgressEvent, ProgressUpdate, TimingHistory, TimingSummary
 from reel_modal.testing import InMemoryBackend, Script
 
@@ -106,7 +107,8 @@ async def test_recorder_plans_the_next_job_from_history(history: TimingHistory, 
     job = await submit(registry)
     async with aclosing(job.progress()) as updates:
         assert (await anext(updates)).eta_seconds == pytest.approx(10)
-    async with aclosing(job.progress(plan=registry.history.plan("apply_upscale", gpu="T4", cold=True))) as updates:
+    upscale = registry.history.plan("apply_upscale", gpu="T4", cold=True, published=apply_upscale.published)
+    async with aclosing(job.progress(plan=upscale)) as updates:
         eta = (await anext(updates)).eta_seconds
         assert eta is not None
         assert eta > 100
@@ -289,15 +291,15 @@ async def test_recorder_each_gpu_has_separate_timings(
     registry = FunctionRegistry(Settings(), backend=backend, history=history)
     job = registry["render_overlay"].job("fc-call")
     assert job._recorder is not None
-    await job._recorder.record(RenderResult.parse(rendered(overlay().to_dict())), 3.0)
+    await job._recorder.record(RenderResult.parse(rendered(overlay().to_dict())), 3.0, None)
     assert only_summary(history).gpu == gpu
 
 
 async def test_recorder_uses_cold_start_flag_of_the_result(history: TimingHistory) -> None:
-    recorder = timing_recorder.TimingRecorder(history, "render_overlay", "T4")
+    recorder = timing_recorder.TimingRecorder(history, render_overlay, "T4")
     for seconds, cold in ((20.4, True), (1.4, False), (22.4, True)):
         value = {**rendered(overlay().to_dict()), "cold_start": cold}
-        await recorder.record(RenderResult.parse(value), seconds)
+        await recorder.record(RenderResult.parse(value), seconds, None)
     summary = only_summary(history)
     assert summary.cold_startup is not None
     assert summary.warm_startup is not None

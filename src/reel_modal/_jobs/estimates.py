@@ -10,38 +10,32 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from reel_modal._costs.rates import Rates, load_rates
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.timing_model import LOCAL
-from reel_modal._rendering.framing import CropTrack, output_size
-from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import (
     ConfigError,
-    InvalidMediaError,
     JobTooLongError,
     MediaError,
     OverBudgetError,
     RequestError,
     StorageError,
 )
-from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
+from reel_modal.functions.declaration import Work
 from reel_modal.functions.inputs import probe_object
-from reel_modal.functions.output_rate import refuses_copying
 from reel_modal.functions.pictures import as_rendered
-from reel_modal.functions.requests import Request, function_of
-from reel_modal.functions.specs import FunctionSpec, load_specs
-from reel_modal.functions.try_smart import frames_expected
+from reel_modal.functions.specs import spec_in
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.schema.requests import Request, VideoRequest
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 
-__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate"]
+__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate", "work_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -189,12 +183,12 @@ class Estimate:
 
 
 def estimate(
-    request: Request,
+    request: object,
     media: MediaInfo,
     *,
     settings: Settings | None = None,
     history: TimingHistory | None = None,
-    specs: Mapping[str, FunctionSpec] | None = None,
+    functions: Mapping[str, AnyFunction] | None = None,
     rates: Rates | None = None,
 ) -> Estimate:
     """Return the expected time and cost of the job of `request`.
@@ -204,7 +198,7 @@ def estimate(
         media: Clip stored under its `input_key`, as returned by `probe`.
         settings: Select the place where the job would run; default: those of the environment.
         history: Timings of finished jobs; default: the file of the settings. Without any, published figures are used.
-        specs: Resources of the functions; default: `load_specs()`.
+        functions: The declared functions by name; default those of this package and of installed packages.
         rates: Default: `load_rates()`.
 
     Raises:
@@ -216,16 +210,19 @@ def estimate(
     """
     settings = settings or Settings.from_env()
     history = history or TimingHistory(settings.timings)
-    name = function_of(request)
-    media = as_rendered(media, request.encode)
-    size, frames, fps = _output(request, media)
-    spec = (specs or load_specs())[name]
+    functions = all_functions() if functions is None else functions
+    function = function_of(request, functions)
+    name, spec = function.name, spec_in(function.spec)
+    submitted = function.to_request(request)
+    if isinstance(submitted, VideoRequest):
+        media = as_rendered(media, submitted.encode)
     gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else LOCAL
-    rendered = _rendered(request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
-    rendered = frames if rendered is None else min(rendered, frames)
+    work = work_of(function, request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
+    size, frames = work.size, work.frames
+    rendered = frames if work.frames_rendered is None else min(work.frames_rendered, frames)
     cold = None if settings.modal_enabled else True
-    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold)
-    startup, work = plan.startup_seconds, plan.processing_seconds
+    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold, published=function.published)
+    startup, work_seconds = plan.startup_seconds, plan.processing_seconds
     why = f"{frames if rendered == frames else f'{rendered} of {frames}'} frames of {size[0]} x {size[1]}"
     parts = [Contributor(phase.name, phase.seconds, why if phase.name == "render" else "") for phase in plan.work]
     parts.append(Contributor("startup", startup, ""))
@@ -233,30 +230,38 @@ def estimate(
     if settings.modal_enabled:
         first_gpu = next(iter(spec.gpu), None)
         rate = (rates or load_rates()).usd_per_second(gpu=first_gpu, cpu=spec.cpu, memory_mb=spec.memory_mb)
-        dollars = rate * (startup + work)
+        dollars = rate * (startup + work_seconds)
     std_seconds = math.hypot(*(phase.seconds * phase.spread for phase in plan.phases))
     return Estimate(
         function=name,
         gpu=gpu,
-        seconds=startup + work,
-        spread=std_seconds / (startup + work),
-        work_seconds=work,
+        seconds=startup + work_seconds,
+        spread=std_seconds / (startup + work_seconds),
+        work_seconds=work_seconds,
         dollars=dollars,
         timeout_seconds=spec.timeout_seconds if settings.modal_enabled else None,
         frames=frames,
         frames_rendered=rendered,
         size=size,
-        fps=fps,
+        fps=work.fps,
         contributors=tuple(sorted(parts, key=lambda part: -part.seconds)),
         source=plan.source,
         plan=plan,
     )
 
 
-def check_before_submission(request: Request, settings: Settings, history: TimingHistory) -> Estimate | None:
+def check_before_submission(
+    function: AnyFunction, request: Request[Any], settings: Settings, history: TimingHistory
+) -> Estimate | None:
     """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
 
     A job on this machine has no timeout and no price: its estimate is used only for progress.
+
+    Args:
+        function: The function.
+        request: The request, in the form in which it is submitted.
+        settings: Settings of the processes that run the function.
+        history: Timings of finished jobs.
 
     Returns:
         The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
@@ -272,7 +277,13 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
         storage = Storage.from_url(settings.store_url)
         with scratch_dir() as folder:
             media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
-            expected = estimate(request, media, settings=settings, history=history)
+            expected = estimate(
+                function.from_request(request),
+                media,
+                settings=settings,
+                history=history,
+                functions={function.name: function},
+            )
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate for job %s: %s", request.job_id, error)
         return None
@@ -280,35 +291,14 @@ def check_before_submission(request: Request, settings: Settings, history: Timin
     return expected
 
 
-def _rendered(request: Request, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> int | None:
-    """Return how many frames are rendered and not copied, as far as this host can determine; None means all."""
-    if isinstance(request, OverlayRequest):
-        if refuses_copying(request, media):
-            return None
-        changed = OverlayRenderer(request, media.size, media.color).changed_intervals
-        return frames_expected(media, changed, Path(request.output_key), request.encode, on_gpu=on_gpu)
-    if not isinstance(request, FramingRequest):
-        return None
-    try:
-        plan = FramingPlan.of(request, media, settings)
-    except InvalidMediaError:  # the clip's data is not on this host
-        return None
-    if plan.remakes:
-        return None
-    return frames_expected(plan.media, (), Path(request.output_key), request.encode, on_gpu=on_gpu, trim=plan.trim)
+def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> Work:
+    """Return the amount of work of a job, as far as this host can determine it.
 
+    A function that does not estimate its work is expected to make one frame of each frame of its input.
 
-def _output(request: Request, media: MediaInfo) -> tuple[tuple[int, int], int, Fraction]:
-    """Return the size, number of frames and frame rate of the output, according to the clip's headers."""
-    requested_rate = request.output_rate
-    fps = requested_rate if isinstance(requested_rate, Fraction) else media.fps
-    all_frames = media.frames_at(fps) or 1
-    if isinstance(request, FramingRequest):
-        frames = request.timeline(media.duration_seconds or all_frames / fps).frame_count(fps)
-        upright = media.size if request.rotation_degrees % 180 == 0 else media.size[::-1]
-        return output_size(request, CropTrack(request, upright), media.sample_aspect_ratio), frames, fps
-    if isinstance(request, UpscaleRequest):
-        keeps_source_rate = requested_rate == "source" and not media.constant_rate
-        frames = (media.expected_pictures or all_frames) if keeps_source_rate else all_frames
-        return request.target_size(media.size), frames, fps
-    return media.size, all_frames, fps
+    Raises:
+        RequestError: The request does not fit the clip.
+    """
+    if function.estimate is not None:
+        return function.estimate(request, media, settings=settings, on_gpu=on_gpu)
+    return Work(media.size, media.frames_at(media.fps) or 1, media.fps)

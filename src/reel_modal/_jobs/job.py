@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
+from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.event_fanout import EventFanout
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._support.background import LET_GO_SECONDS, finish
@@ -28,11 +29,12 @@ from reel_modal.errors import (
     NotDeployedError,
     ReelModalError,
     RemoteError,
+    RequestError,
     UnavailableError,
     WaitTimeoutError,
 )
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
-from reel_modal.schema import RenderResult
+from reel_modal.schema.results import Result
 from reel_modal.settings import limit_problem
 
 __all__ = ["Job", "JobOptions"]
@@ -129,7 +131,9 @@ class Job(Generic[R]):
         *,
         options: JobOptions,
         attached: bool = False,
+        receipt: Callable[[object], Result] | None = None,
         reports: bool = True,
+        expected: Estimate | None = None,
         plan: ProgressPlan | None = None,
         recorder: TimingRecorder | None = None,
         published: Callable[[], object | None] | None = None,
@@ -140,11 +144,13 @@ class Job(Generic[R]):
         self._backend = backend
         self._call_id = call_id
         self._decode = decode
+        self._receipt = receipt
         self._options = options
         self._clock = clock
         self._started_at = None if attached else clock.monotonic()
         self._watch = EventFanout(self.events if reports else _no_events, self._end, clock)
-        self._plan = plan
+        self._expected = expected
+        self._plan = plan if expected is None else expected.plan
         self._recorder = recorder
         self._find_published = published
         self._timing_recorded = attached  # the submitting process records the timing
@@ -199,12 +205,28 @@ class Job(Generic[R]):
         second; if the backend has not answered by then, the cancellation continues in the background, for at most
         30 s.
         """
+        return self._decode((await self._ended(timeout_seconds)).value)
+
+    async def _ended(self, timeout_seconds: float | None) -> CallResult:
         try:
-            return self._decode((await self._outcome(timeout_seconds)).value)
+            return await self._outcome(timeout_seconds)
         except asyncio.CancelledError:
             if self._options.on_cancel == "cancel":
                 await self._cancel_for("its waiter was cancelled")
             raise
+
+    async def receipt(self) -> Result:
+        """Wait for the job and return its result with the durations and the usage, whatever type the host declared.
+
+        Raises:
+            ConfigError: The function is not declared, so it has no receipt.
+            RemoteError: See `result`.
+
+        Cancellation: see `result`.
+        """
+        if self._receipt is None:
+            raise ConfigError(f"{self.function} is not declared with render_function, so its jobs have no receipt")
+        return self._receipt((await self._ended(None)).value)
 
     async def events(self) -> AsyncGenerator[ProgressEvent]:
         """Yield the events that the function reports, from the first on, until the job ends.
@@ -411,11 +433,12 @@ class Job(Generic[R]):
             return
         self._timing_recorded = True
         try:
-            result = self._decode(outcome.value)
-        except RemoteError:
+            result = None if self._receipt is None else self._receipt(outcome.value)
+        except (RemoteError, RequestError):
             return  # `result` raises it
-        if isinstance(result, RenderResult):
-            await self._recorder.record(result, now - self._started_at - outcome.queued_seconds)
+        if result is not None:
+            seconds = now - self._started_at - outcome.queued_seconds
+            await self._recorder.record(result, seconds, self._expected)
 
     def _deadline(self, begun: float) -> float:
         return (begun if self._started_at is None else self._started_at) + self._options.deadline_seconds

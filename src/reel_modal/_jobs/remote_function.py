@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Self, T
 from weakref import WeakValueDictionary
 
 from reel_modal._jobs.deduplicator import Deduplicator
+from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.job import Job, JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._support.background import finish, keep
@@ -28,6 +29,7 @@ from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import ConfigError, RemoteError, RequestError
 from reel_modal.progress import ProgressPlan, ProgressUpdate
+from reel_modal.schema.results import Result
 
 __all__ = ["CallAdapter", "RemoteFunction", "map_bounded"]
 
@@ -51,20 +53,24 @@ class CallAdapter(Generic[P, R]):
     Attributes:
         encode: Converts the arguments to wire values; default: unchanged.
         decode: Converts the returned wire value to the result; default: unchanged.
+        receipt: Converts it to the result with durations and usage; default: there is none.
         identify: Returns the `job_id` of the arguments and a hash of the rest, so that a job is submitted only once.
-        check: Refuses arguments before the submission, and returns the expected plan of the job. It runs in a thread.
+        check: Refuses arguments before the submission, and returns the estimate of the job. It runs in a thread.
         find_published: Returns a function that returns the published result of a job with these arguments, if any.
         recorder: Timings of finished jobs; default: none are recorded.
         reports: Whether the function sends events. Otherwise its progress follows the plan.
+        plan: Plan of a job without an estimate.
     """
 
     encode: Callable[P, tuple[object, ...]] | None = None
     decode: Callable[[object], R] | None = None
+    receipt: Callable[[object], Result] | None = None
     identify: Callable[P, tuple[str, str]] | None = None
-    check: Callable[P, ProgressPlan | None] | None = None
+    check: Callable[P, Estimate | None] | None = None
     find_published: Callable[P, Callable[[], object | None] | None] | None = None
     recorder: TimingRecorder | None = None
     reports: bool = True
+    plan: ProgressPlan | None = None
 
 
 class RemoteFunction(Generic[P, R]):
@@ -111,7 +117,13 @@ class RemoteFunction(Generic[P, R]):
 
     @staticmethod
     def from_modal(
-        app: str, name: str, signature: Callable[P2, R2], *, environment: str | None = None
+        app: str,
+        name: str,
+        signature: Callable[P2, R2],
+        *,
+        environment: str | None = None,
+        plan: ProgressPlan | None = None,
+        reports: bool = False,
     ) -> RemoteFunction[P2, R2]:
         """Return any function of any deployed Modal app.
 
@@ -120,13 +132,15 @@ class RemoteFunction(Generic[P, R]):
             name: Name of the function.
             signature: A function with the same parameters and result. Only type checkers use it; it is not called.
             environment: Modal environment; None is the default of the Modal profile.
+            plan: Plan of its jobs, for `Job.progress`; default the plan for jobs of unknown duration.
+            reports: Whether the function reports its progress with `report_progress`.
 
         Example:
             >>> def thumbnail(url: str, width_px: int = 320) -> bytes: ...
             >>> remote = RemoteFunction.from_modal("media-tools", "thumbnail", thumbnail)
         """
         del signature
-        adapter: CallAdapter[P2, R2] = CallAdapter(reports=False)
+        adapter: CallAdapter[P2, R2] = CallAdapter(reports=reports, plan=plan)
         return RemoteFunction.adapted(name, ModalBackend(app, environment=environment), adapter)
 
     def with_options(
@@ -180,7 +194,7 @@ class RemoteFunction(Generic[P, R]):
             BlockingCallError: An event loop runs in this thread.
 
         Example:
-            >>> registry["render_overlay"].call_with_progress(lambda update: print(describe(update)), request)
+            >>> registry["make_thumbnail"].call_with_progress(lambda update: print(describe(update)), request)
         """
         return run_in_this_thread(self._watched(on_update, *args, **kwargs))
 
@@ -293,10 +307,10 @@ class RemoteFunction(Generic[P, R]):
 
     async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         adapter = self._adapter
-        plan = None
+        expected = None
         if adapter.check is not None:
             check = partial(adapter.check, *args, **kwargs)
-            plan = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
+            expected = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
         wire, rest = (args, dict(kwargs)) if adapter.encode is None else (adapter.encode(*args, **kwargs), {})
         starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
@@ -308,7 +322,7 @@ class RemoteFunction(Generic[P, R]):
             raise
         # A later `job(call_id)` in this process gets this object, which knows, for example, its submission time.
         published = None if adapter.find_published is None else adapter.find_published(*args, **kwargs)
-        job = self._submitted[call_id] = self._job(call_id, attached=False, plan=plan, published=published)
+        job = self._submitted[call_id] = self._job(call_id, attached=False, expected=expected, published=published)
         return job
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
@@ -331,7 +345,7 @@ class RemoteFunction(Generic[P, R]):
         call_id: str,
         *,
         attached: bool,
-        plan: ProgressPlan | None = None,
+        expected: Estimate | None = None,
         published: Callable[[], object | None] | None = None,
     ) -> Job[R]:
         return Job(
@@ -341,8 +355,10 @@ class RemoteFunction(Generic[P, R]):
             self._decode_result,
             options=self._options,
             attached=attached,
+            receipt=self._adapter.receipt,
             reports=self._adapter.reports,
-            plan=plan,
+            expected=expected,
+            plan=self._adapter.plan,
             recorder=self._adapter.recorder,
             published=published,
             clock=self._clock,

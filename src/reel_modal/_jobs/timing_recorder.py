@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from reel_modal._progress.history import TimingHistory
+from reel_modal._jobs.estimates import Estimate
+from reel_modal._progress.history import JobTiming, TimingHistory
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.threads import run_in_thread
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.progress import ProgressPlan
-from reel_modal.schema import RenderResult
+from reel_modal.schema.results import RenderResult, Result
 
 __all__ = ["TimingRecorder"]
 
@@ -31,11 +33,11 @@ class TimingRecorder:
 
     Args:
         history: Stores the timings.
-        function: Name of the function, such as `render_overlay`.
+        function: The function.
         gpu: GPU under which they are stored: `T4`, `cpu` for a container without a GPU, `local` for this machine.
     """
 
-    def __init__(self, history: TimingHistory, function: str, gpu: str) -> None:
+    def __init__(self, history: TimingHistory, function: AnyFunction, gpu: str) -> None:
         self._history = history
         self._function = function
         self._gpu = gpu
@@ -47,16 +49,37 @@ class TimingRecorder:
         """
         # On this machine, a worker process is started for each job.
         cold = True if self._gpu == LOCAL else None
-        return await self._in_time(partial(self._history.plan, self._function, gpu=self._gpu, cold=cold))
+        name, published = self._function.name, self._function.published
+        return await self._in_time(partial(self._history.plan, name, gpu=self._gpu, cold=cold, published=published))
 
-    async def record(self, result: RenderResult, seconds: float) -> None:
+    async def record(self, result: Result, seconds: float, expected: Estimate | None) -> None:
         """Record a job that has just finished, `seconds` after it could have started.
+
+        Args:
+            result: Result of the job.
+            seconds: Its duration, without the time in the queue.
+            expected: Its estimate, which says how much work it was if its result does not.
 
         Cancellation: ends only the wait; the job is still recorded.
         """
         startup = max(seconds - sum(result.seconds_by_phase.values()), 0.0)
         cold = True if self._gpu == LOCAL else result.cold_start
-        await self._in_time(partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold))
+        if isinstance(result, RenderResult):
+            learn = partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold)
+        elif expected is not None and sum(result.seconds_by_phase.values()) > 0:
+            timing = JobTiming(
+                function=self._function.name,
+                gpu=self._gpu,
+                size=expected.size,
+                frames=max(1, expected.frames_rendered),
+                startup_seconds=startup,
+                seconds_by_phase=result.seconds_by_phase,
+                cold=cold,
+            )
+            learn = partial(self._history.record, timing)
+        else:
+            return
+        await self._in_time(learn)
 
     async def _in_time(self, work: Callable[[], T]) -> T | None:
         try:

@@ -26,6 +26,7 @@ from reel_modal._progress.timing_model import (
     LOCAL,
     Estimate,
     JobTiming,
+    PublishedTimings,
     StartupEstimate,
     check_work,
     fit_line,
@@ -77,7 +78,7 @@ class TimingSummary:
     """Summary of the recorded jobs of one function on one GPU.
 
     Attributes:
-        function: Name of the function, such as `render_overlay`.
+        function: Name of the function.
         gpu: For example, `T4`; `cpu` for containers without a GPU, `local` for this machine.
         jobs: Number of recorded jobs.
         cold_startup: Startup of jobs that had to wait for a container; None if there were no such jobs.
@@ -139,8 +140,8 @@ class TimingHistory:
 
     Example:
         >>> history = TimingHistory("timings.sqlite3")
-        >>> history.plan("render_overlay", gpu="T4", size=(1920, 1080), frames=900).source
-        'published figures: no finished job of render_overlay on T4 is recorded yet'
+        >>> history.plan("make_thumbnail", gpu="T4", size=(1920, 1080), frames=900).source
+        'published figures: no finished job of make_thumbnail on T4 is recorded yet'
     """
 
     def __init__(
@@ -212,15 +213,17 @@ class TimingHistory:
         size: tuple[int, int] | None = None,
         frames: int | None = None,
         cold: bool | None = None,
+        published: PublishedTimings | None = None,
     ) -> ProgressPlan:
         """Return the plan of the next job; its `source` describes the basis as text.
 
         Args:
-            function: Name of the function, such as `render_overlay`.
+            function: Name of the function.
             gpu: For example, `T4`; `cpu` for a container without a GPU, `local` for this machine.
             size: (width, height) of its frames in pixels.
             frames: Number of frames that it will render. If `size` or `frames` is None, a typical job is expected.
             cold: Whether a container has to be started; if None, the pause since the last job decides.
+            published: Timings to use before any job has finished; default those of the default plan.
 
         Raises:
             ConfigError: The size or the number of frames is not above 0.
@@ -238,9 +241,9 @@ class TimingHistory:
             cold = last is None or abs(self._wall_clock() - last) > self._warm_seconds
         startup = _startup_of(timings, cold=cold) or published_startup(gpu, cold=cold)
         if work_size is None:
-            work = typical_work(timings) if timings else typical_published_work(function, gpu)
+            work = typical_work(timings) if timings else typical_published_work(published, gpu)
         else:
-            work = work_from(timings, *work_size) if timings else published_work(function, gpu, *work_size)
+            work = work_from(timings, *work_size) if timings else published_work(published, gpu, *work_size)
         return ProgressPlan.weighted(
             startup_seconds=startup.seconds,
             work=work.work,

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import median
-from types import MappingProxyType
 from typing import Final, Self
 
 from reel_modal._progress.plan import DEFAULT_SPREAD, LONGEST_SECONDS, UNKNOWN_RELATIVE_STD, ProgressPlan, WorkPhase
@@ -22,6 +21,7 @@ __all__ = [
     "Estimate",
     "JobTiming",
     "Line",
+    "PublishedTimings",
     "StartupEstimate",
     "check_work",
     "fit_line",
@@ -55,7 +55,7 @@ class JobTiming:
     """Timing of one finished job.
 
     Attributes:
-        function: Name of the function, such as `render_overlay`.
+        function: Name of the function.
         gpu: For example, `T4`; `cpu` for a container without a GPU, `local` for this machine.
         size: (width, height) of its frames in pixels.
         frames: Number of rendered frames; copied frames take almost no time.
@@ -232,30 +232,33 @@ def _ratio(one: float, other: float) -> float:
     return max(one, other) / min(one, other)
 
 
-# Published timings of an editor that ran these three functions on Modal in 2026, on T4 and CPU containers. An overlay
-# of 2700 frames in 1080p took 47.6 s with few frames highlighted and 278 s with all; the line is their geometric
-# mean. Framing 180 frames to 810 x 1440 took 16.6 s (CPU 10.9 s). The upscale to 2560 x 1440 is their fitted model.
-# The waits from dispatch to the first item were 5.5, 21.5 and 31.8 s: the first on a warm container, the others cold.
-_PUBLISHED: Final[Mapping[tuple[str, bool], Line]] = MappingProxyType(
-    {
-        ("render_overlay", True): Line(0.0, 0.0205),
-        ("render_overlay", False): Line(0.0, 0.0205),
-        ("process_framing", True): Line(0.0, 0.079),
-        ("process_framing", False): Line(0.0, 0.052),
-        ("apply_upscale", True): Line(50.0, 0.176),
-    }
-)
+@dataclass(frozen=True, slots=True)
+class PublishedTimings:
+    """Timings of a function before any job has finished, from a publication or from the function's author.
+
+    Attributes:
+        on_gpu: Time of the work in a container with a GPU; None if unknown.
+        on_cpu: The same without a GPU, and on this machine.
+        typical_size: (width, height) in pixels of the frames of a typical job.
+        typical_frames: Number of frames of a typical job.
+    """
+
+    on_gpu: Line | None = None
+    on_cpu: Line | None = None
+    typical_size: tuple[int, int] = (1920, 1080)
+    typical_frames: int = 300
+
+    def line(self, gpu: str) -> Line | None:
+        """Return the time of the work on `gpu`; None if unknown."""
+        return self.on_cpu if gpu in {"cpu", LOCAL} else self.on_gpu
+
+
+# An editor ran three functions on Modal in 2026, on T4 and CPU containers. The waits from dispatch to the first item
+# were 5.5, 21.5 and 31.8 s: the first on a warm container, the others cold.
 _PUBLISHED_COLD: Final = StartupEstimate(26.0, DEFAULT_SPREAD, 0)
 _PUBLISHED_WARM: Final = StartupEstimate(5.5, DEFAULT_SPREAD, 0)
 _PUBLISHED_LOCAL: Final = StartupEstimate(1.0, DEFAULT_SPREAD, 0)
 _PUBLISHED_SPREAD: Final = 0.8
-_PUBLISHED_RUNS: Final[Mapping[str, tuple[tuple[int, int], int]]] = MappingProxyType(
-    {
-        "render_overlay": ((1920, 1080), 2700),
-        "process_framing": ((810, 1440), 180),
-        "apply_upscale": ((2560, 1440), 180),
-    }
-)
 
 
 def published_startup(gpu: str, *, cold: bool) -> StartupEstimate:
@@ -265,16 +268,16 @@ def published_startup(gpu: str, *, cold: bool) -> StartupEstimate:
     return _PUBLISHED_COLD if cold else _PUBLISHED_WARM
 
 
-def published_work(function: str, gpu: str, size: tuple[int, int], frames: int) -> Estimate:
-    """Return the published phases, for a function without recorded jobs; for an unknown one, the default plan's."""
-    line = _PUBLISHED.get((function, gpu not in {"cpu", LOCAL}))
+def published_work(published: PublishedTimings | None, gpu: str, size: tuple[int, int], frames: int) -> Estimate:
+    """Return the phases of a function without recorded jobs; without published timings, those of the default plan."""
+    line = None if published is None else published.line(gpu)
     plan = ProgressPlan.default()
     if line is not None:
         plan = ProgressPlan.from_benchmarks(startup_seconds=0, processing_seconds=line.at(units_of(size, frames)))
     return Estimate(plan.work, _PUBLISHED_SPREAD, 0, 0)
 
 
-def typical_published_work(function: str, gpu: str) -> Estimate:
-    """Return the published phases if only the function is known: a job as long as the published ones."""
-    size, frames = _PUBLISHED_RUNS.get(function, ((1, 1), 1))
-    return replace(published_work(function, gpu, size, frames), spread=UNKNOWN_RELATIVE_STD)
+def typical_published_work(published: PublishedTimings | None, gpu: str) -> Estimate:
+    """Return the same if only the function is known: the phases of a typical job."""
+    size, frames = ((1, 1), 1) if published is None else (published.typical_size, published.typical_frames)
+    return replace(published_work(published, gpu, size, frames), spread=UNKNOWN_RELATIVE_STD)

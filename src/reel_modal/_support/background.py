@@ -33,7 +33,7 @@ async def finish(
 
     Args:
         work: Coroutine that must finish.
-        purpose: Description for the log: "cancelling local:render_overlay:17".
+        purpose: Description for the log: "cancelling local:make_thumbnail:17".
         limit_seconds: Time limit of the work, after which it is cancelled.
         wait_seconds: Longest time that this call waits. Half a second keeps `asyncio.timeout(1)` below two seconds.
 

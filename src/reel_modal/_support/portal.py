@@ -28,7 +28,7 @@ def run_sync(coroutine: Coroutine[object, object, T]) -> T:
     Interrupting the caller (Ctrl-C) cancels the coroutine, and with it the job for which it waits.
 
     Args:
-        coroutine: For example, `registry["render_overlay"].submit(request)`.
+        coroutine: For example, `registry.submit(request)`.
 
     Raises:
         BlockingCallError: An event loop runs in this thread and would be blocked; use `await` instead.

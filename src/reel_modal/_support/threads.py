@@ -43,7 +43,7 @@ async def run_in_thread(work: Callable[[], T], seconds: float, *, purpose: str) 
     Args:
         work: A call that may block, such as a request to a store.
         seconds: Longest wait in seconds; the call itself continues.
-        purpose: Description for the log: "the check of a job of render_overlay".
+        purpose: Description for the log: "the check of a job of make_thumbnail".
 
     Raises:
         Exception: `work` raised it in time.

@@ -32,6 +32,7 @@ from reel_modal.errors import (
     RequestError,
     StorageAccessError,
 )
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Difference
 from reel_modal.settings import Settings
 
@@ -135,6 +136,10 @@ class Backend(Protocol):
     @property
     def traits(self) -> BackendTraits:
         """Facts about the backend that a registry uses."""
+        ...
+
+    def register(self, functions: Mapping[str, AnyFunction]) -> None:
+        """Add declared functions by name, so that the backend can run them; a registry calls this."""
         ...
 
     def is_call_id(self, call_id: str) -> bool:

@@ -48,7 +48,7 @@ from reel_modal.errors import (
     RemoteError,
     WorkerCrashedError,
 )
-from reel_modal.functions.specs import SPECS
+from reel_modal.functions.catalog import AnyFunction, all_functions
 from reel_modal.settings import Settings
 
 __all__ = ["LocalBackend"]
@@ -79,6 +79,7 @@ class LocalBackend:
         self._max_workers = max(1, self._settings.cores // 2) if max_workers is None else max_workers
         if self._max_workers < 1:
             raise ConfigError(f"max_workers is {max_workers}; it must be 1 or more")
+        self._functions: dict[str, AnyFunction] = {}
         self._calls: dict[str, _LocalCall] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPool(self._max_workers, "reel_modal-local")
@@ -99,6 +100,10 @@ class LocalBackend:
             settings=self._settings, records_timings=True, needs_store=True, uses_host_credentials=True
         )
 
+    def register(self, functions: Mapping[str, AnyFunction]) -> None:
+        """See `Backend.register`."""
+        self._functions |= functions
+
     async def verify(self, functions: Iterable[str]) -> list[Check]:
         """See `Backend.verify`."""
         return await verify_by_hydration(self.hydrate, functions)
@@ -115,8 +120,11 @@ class LocalBackend:
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`."""
-        if function not in SPECS:
-            raise NotDeployedError(f"function not found; available are {', '.join(sorted(SPECS))}", function=function)
+        if not self._functions:
+            self.register(all_functions())
+        if function not in self._functions:
+            known = ", ".join(sorted(self._functions))
+            raise NotDeployedError(f"function not found; available are {known}", function=function)
 
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """See `Backend.submit`."""
@@ -124,7 +132,7 @@ class LocalBackend:
         (payload,) = args
         if kwargs or not isinstance(payload, Mapping):
             raise TypeError(f"{function} takes one request")
-        call = _LocalCall(function, cast("Mapping[str, object]", payload), self._settings)
+        call = _LocalCall(self._functions[function], cast("Mapping[str, object]", payload), self._settings)
         with self._lock:
             self._forget_old()
             self._calls[call.id] = call
@@ -192,14 +200,15 @@ if hasattr(os, "register_at_fork"):
 class _LocalCall:
     """One job: queued, then run by a worker process, then ended with an outcome."""
 
-    def __init__(self, function: str, payload: Mapping[str, object], settings: Settings) -> None:
+    def __init__(self, function: AnyFunction, payload: Mapping[str, object], settings: Settings) -> None:
         self.id = uuid.uuid4().hex
         self.events = EventLog()
         self.outcome: Future[dict[str, object]] = Future()
         self.queued_seconds = 0.0
         self._submitted_at = time.monotonic()
         self._submitted_unix = time.time()
-        self._function = function
+        self._function = function.name
+        self._module = function.module
         self._payload = payload
         self._settings = settings
         self._lock = threading.Lock()
@@ -298,7 +307,8 @@ class _LocalCall:
         drain.start()
         try:
             answer = self._converse(
-                process, Task(self._function, self._payload, self._settings, self._submitted_unix, folder)
+                process,
+                Task(self._module, self._function, self._payload, self._settings, self._submitted_unix, folder),
             )
         finally:
             with self._lock:

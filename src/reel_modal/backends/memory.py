@@ -24,7 +24,7 @@ from reel_modal.backends.base import (
 )
 from reel_modal.backends.events import EventLog
 from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
-from reel_modal.functions.specs import SPECS
+from reel_modal.functions.catalog import AnyFunction
 
 __all__ = ["InMemoryBackend", "Script", "Submitted"]
 
@@ -85,7 +85,7 @@ class InMemoryBackend:
 
     Example:
         >>> backend = InMemoryBackend()
-        >>> backend.script("render_overlay", Script(error=InvalidMediaError("it is no video")))
+        >>> backend.script("make_thumbnail", Script(error=InvalidMediaError("it is no video")))
         >>> registry = FunctionRegistry(Settings(), backend=backend)
     """
 
@@ -95,6 +95,7 @@ class InMemoryBackend:
         self.submitted: list[Submitted] = []
         self.cancelled: list[str] = []
         self.clock: Clock = clock
+        self._functions: dict[str, AnyFunction] = {}
         self._scripts: dict[str, list[Script]] = {}
         self._calls: dict[str, _Call] = {}
         self._numbers = itertools.count(1)
@@ -116,6 +117,10 @@ class InMemoryBackend:
         """See `Backend.traits`."""
         return BackendTraits()
 
+    def register(self, functions: Mapping[str, AnyFunction]) -> None:
+        """See `Backend.register`."""
+        self._functions |= functions
+
     async def verify(self, functions: Iterable[str]) -> list[Check]:
         """See `Backend.verify`."""
         return await verify_by_hydration(self.hydrate, functions)
@@ -125,9 +130,9 @@ class InMemoryBackend:
         return CALL_ID.fullmatch(call_id) is not None
 
     async def hydrate(self, function: str) -> None:
-        """See `Backend.hydrate`. A function exists if it has a script or belongs to this package."""
+        """See `Backend.hydrate`. A function exists if it has a script or is registered."""
         self._check_available(function)
-        if function not in self._scripts and function not in SPECS:
+        if function not in self._scripts and function not in self._functions:
             raise NotDeployedError("function not found: no script is set for it", function=function)
 
     async def submit(self, function: str, args: Arguments, kwargs: Mapping[str, object]) -> str:

@@ -16,13 +16,15 @@ class Task:
     """The task of a worker.
 
     Attributes:
-        function: Name of the function body.
+        module: Module that declares the function.
+        function: Name of the function.
         payload: The request's `to_dict()`.
         settings: Settings of the host.
         submitted_at: Unix time of the submission.
         folder: Temporary folder of this job only. The worker creates it; it is removed with its contents.
     """
 
+    module: str
     function: str
     payload: Mapping[str, object]
     settings: Settings

@@ -79,13 +79,14 @@ def _end_by(number: int) -> None:
 
 
 def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Returned | Failed:
+    from reel_modal.functions.catalog import find_function
     from reel_modal.functions.metering import Meter, seconds_since_process_start
     from reel_modal.functions.runner import run_job
 
     try:
         return Returned(
             run_job(
-                task.function,
+                find_function(task.module, task.function),
                 task.payload,
                 settings=task.settings,
                 send=lambda event: _send(channel, event),

@@ -12,13 +12,15 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
+from reel_modal.cli.requests import command_of, file_help, request_from
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
@@ -28,23 +30,30 @@ from reel_modal.errors import (
     ReelModalError,
     RequestError,
 )
+from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.schema import RenderResult
+from reel_modal.schema.requests import VideoRequest
 
 if TYPE_CHECKING:
-    from reel_modal.functions.context import JobContext
-    from reel_modal.schema import RenderResult
-    from reel_modal.schema.requests import Request
-    from reel_modal.settings import Settings
+    from reel_modal.schema.results import Result
 
 __all__ = ["main"]
-
-Q = TypeVar("Q", bound="Request")
 
 _FAILED, _USAGE, _NOT_CONFIGURED = 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    try:
+        parser = _parser()
+    except ConfigError as error:  # the functions of an installed package cannot be loaded
+        _say(f"error: {error}")
+        return _NOT_CONFIGURED
+    arguments, options = parser.parse_known_args(argv)
+    if arguments.command is _estimate:
+        arguments.command = partial(_estimate, options=options)
+    elif options:
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
     with Interruption() as interruption:
         return _run(arguments, interruption)
 
@@ -77,7 +86,9 @@ def _as_typed(error: ReelModalError, arguments: argparse.Namespace) -> ReelModal
     output = getattr(arguments, "output", None)
     if not isinstance(error, RequestError) or error.path != "output_key" or not isinstance(output, Path):
         return error
-    return RequestError(error.path, error.problem.replace(repr(f"out{output.suffix}"), repr(str(output))))
+    from reel_modal.cli.render import keys_of
+
+    return RequestError(error.path, error.problem.replace(repr(keys_of(output)["output_key"]), repr(str(output))))
 
 
 def _status_of(error: ReelModalError) -> int:
@@ -92,16 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reel-modal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    overlay = commands.add_parser("render-overlay", help="draw highlights that follow keyframes")
-    overlay.add_argument("--regions", type=Path, required=True, help="JSON: a list of regions, or a whole request")
-    overlay.add_argument("--effect", choices=("dark_overlay", "brightness_boost", "original"))
-    _add_rendering(overlay, _render_overlay)
-
-    framing = commands.add_parser("process-framing", help="crop along keyframes, trim, change speeds")
-    framing.add_argument("--spec", type=Path, required=True, help="JSON: crop keyframes, or a whole request")
-    _add_rendering(framing, _process_framing)
-
-    _add_upscale(commands)
+    for function in all_functions().values():
+        _add_function(commands, function)
 
     probe_parser = commands.add_parser("probe", help="print the properties of a video")
     probe_parser.add_argument("input", type=Path, metavar="IN")
@@ -138,25 +141,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    upscale = commands.add_parser("apply-upscale", help="enlarge a clip two or four times, or to a larger size")
-    size = upscale.add_mutually_exclusive_group(required=True)
-    size.add_argument("--scale", type=int, choices=(2, 4), help="factor of the width and of the height")
-    size.add_argument("--size", metavar="WxH", help="size of the output in pixels, both even, such as 1920x1080")
-    upscale.add_argument(
-        "--model",
-        help="small, large, a name in REEL_MODAL_MODELS, or the path or URL of an ONNX file;"
-        " the default depends on the device",
-    )
-    upscale.add_argument("--model-sha256", help="SHA-256 of that file; required for a URL")
-    upscale.add_argument(
-        "--model-private", action="store_true", help="allow a private or loopback address of the URL's host"
-    )
-    upscale.add_argument("--provider", choices=("cpu", "cuda"), help="default REEL_MODAL_UPSCALE_PROVIDER, then cpu")
-    upscale.add_argument(
-        "--allow-cpu", action="store_true", help="fall back to the CPU if the GPU is unavailable, and report it"
-    )
-    _add_rendering(upscale, _apply_upscale)
+def _add_function(commands: argparse._SubParsersAction[argparse.ArgumentParser], function: AnyFunction) -> None:
+    """Add the command that runs a function on local files, such as `make-thumbnail` for `make_thumbnail`."""
+    command = command_of(function)
+    parser = commands.add_parser(function.name.replace("_", "-"), help=command.help)
+    if command.file_option:
+        parser.add_argument(command.file_option, dest="spec", type=Path, required=True, help=file_help(command))
+    if command.add_arguments is not None:
+        command.add_arguments(parser)
+    _add_rendering(parser, is_video=issubclass(function.request, VideoRequest))
+    parser.set_defaults(command=partial(_run_function, function))
 
 
 def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -170,19 +164,20 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
     parser.add_argument("input", type=Path, metavar="IN", help="the clip")
-    parser.add_argument("--function", required=True, choices=("render_overlay", "process_framing", "apply_upscale"))
-    parser.add_argument("--spec", type=Path, help="JSON: regions, crop keyframes, or a whole request")
-    parser.add_argument("--scale", type=int, choices=(2, 4), help="scale of apply_upscale")
-    parser.add_argument("--size", metavar="WxH", help="output size of apply_upscale, instead of --scale")
+    parser.add_argument("--function", required=True, choices=tuple(all_functions()), help="with its own options")
+    parser.add_argument("--spec", type=Path, help="JSON: a whole request, or its list, such as regions or crop")
     parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_estimate)
 
 
-def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
-    """Add the arguments shared by all commands that render a clip."""
+def _add_rendering(parser: argparse.ArgumentParser, *, is_video: bool) -> None:
+    """Add the arguments shared by all functions, and those of functions that encode a video."""
     parser.add_argument("input", type=Path, metavar="IN", help="the clip")
-    parser.add_argument("output", type=Path, metavar="OUT", help="the clip to write; an existing one is replaced")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the file to write; an existing one is replaced")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    if not is_video:
+        return
     parser.add_argument("--encoder", help="auto, libx264, h264_nvenc or another encoder of ffmpeg")
     parser.add_argument("--quality", type=int, help="0 (best) to 51, default 23")
     parser.add_argument("--preset", help="x264 preset, ultrafast to veryslow, default fast")
@@ -205,63 +200,19 @@ def _add_rendering(parser: argparse.ArgumentParser, command: Callable[[argparse.
         default=None,
         help="copy unchanged parts bit for bit if possible; the default",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(command=command)
 
 
-def _render_overlay(arguments: argparse.Namespace) -> int:
-    from reel_modal.cli.render import check_output
-    from reel_modal.functions import render_overlay
-    from reel_modal.schema import OverlayRequest
+def _run_function(function: AnyFunction, arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.render import check_output, run_in_process
+    from reel_modal.settings import Settings
 
     check_output(arguments.input, arguments.output)
-    fields = _request_fields(arguments, arguments.regions, "regions")
-    if arguments.effect:
-        fields["effect"] = arguments.effect
-    return _render(arguments, render_overlay.run, OverlayRequest.parse(fields))
-
-
-def _process_framing(arguments: argparse.Namespace) -> int:
-    from reel_modal.cli.render import check_output
-    from reel_modal.functions import process_framing
-    from reel_modal.schema import FramingRequest
-
-    check_output(arguments.input, arguments.output)
-    request = FramingRequest.parse(_request_fields(arguments, arguments.spec, "crop"))
-    return _render(arguments, process_framing.run, request)
-
-
-def _apply_upscale(arguments: argparse.Namespace) -> int:
-    from reel_modal._upscaling.model import model_at
-    from reel_modal.cli.render import check_output, keys_of
-    from reel_modal.functions import apply_upscale
-    from reel_modal.schema import UpscaleRequest
-    from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
-
-    check_output(arguments.input, arguments.output)
-    settings = Settings.from_env()
-    model, sha256 = arguments.model, arguments.model_sha256
-    if model is not None and model not in {*MODEL_FAMILIES, *BUNDLED_MODELS, *settings.models}:
-        model, source = model_at(model, sha256=sha256, allow_private_addresses=arguments.model_private)
-        settings, sha256 = dataclasses.replace(settings, models={**settings.models, model: source}), None
-    fields = {name: getattr(arguments, name) for name in ("scale", "provider", "allow_cpu")}
-    fields |= {"output_size": arguments.size, "model": model, "model_sha256": sha256}
-    request = UpscaleRequest.parse(fields | keys_of(arguments.output))
-    return _render(arguments, apply_upscale.run, request, settings)
-
-
-def _render(
-    arguments: argparse.Namespace,
-    run: Callable[[Q, JobContext], RenderResult],
-    request: Q,
-    settings: Settings | None = None,
-) -> int:
-    from reel_modal.cli.render import run_in_process
-
-    request = dataclasses.replace(request, encode=_encode(arguments, request))
-    if arguments.rate is not None:
-        request = dataclasses.replace(request, rate=arguments.rate)
-    result, speed = run_in_process(run, request, arguments.input, arguments.output, settings)
+    request, settings = request_from(function, arguments, Settings.from_env())
+    if isinstance(request, VideoRequest):
+        request = dataclasses.replace(request, encode=_encode(arguments, request))
+        if arguments.rate is not None:
+            request = dataclasses.replace(request, rate=arguments.rate)
+    result, speed = run_in_process(function, request, arguments.input, arguments.output, settings)
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:
@@ -269,49 +220,28 @@ def _render(
     return 0
 
 
-def _estimate(arguments: argparse.Namespace) -> int:
+def _estimate(arguments: argparse.Namespace, options: Sequence[str] = ()) -> int:
     from reel_modal._jobs.estimates import estimate
-    from reel_modal.cli.render import keys_of
-    from reel_modal.functions.requests import REQUESTS
     from reel_modal.media import probe
     from reel_modal.settings import Settings
 
+    functions = all_functions()
+    function = functions[arguments.function]
+    add_arguments = command_of(function).add_arguments
+    parser = argparse.ArgumentParser(prog=f"reel-modal estimate --function {function.name}", usage="options")
+    if add_arguments is not None:
+        add_arguments(parser)
+    parser.parse_args(options, arguments)
     arguments.output = Path("out.mp4")
-    fields: dict[str, object] = {**keys_of(arguments.output)}
-    if arguments.spec is not None:
-        fields = _request_fields(arguments, arguments.spec, _LISTS.get(arguments.function, "request"))
-    elif arguments.function == "render_overlay":
-        fields["regions"] = []
-    if arguments.scale is not None:
-        fields["scale"] = arguments.scale
-    if arguments.size is not None:
-        fields["output_size"] = arguments.size
     settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
-    request = REQUESTS[arguments.function].parse(fields)
-    expected = estimate(request, probe(arguments.input, settings=settings), settings=settings)
+    request, settings = request_from(function, arguments, settings)
+    expected = estimate(request, probe(arguments.input, settings=settings), settings=settings, functions=functions)
     print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
     expected.check(settings.budget_usd)
     return 0
 
 
-_LISTS = {"render_overlay": "regions", "process_framing": "crop"}
-
-
-def _request_fields(arguments: argparse.Namespace, path: Path, name: str) -> dict[str, object]:
-    """Return the fields of the request in the file `path`: a whole request, or only its list `name`.
-
-    The job id, user id and keys are always those of `keys_of`.
-    """
-    from reel_modal.cli.render import keys_of
-
-    raw, own_keys = _read_json(path, name), keys_of(arguments.output)
-    if isinstance(raw, list):
-        return {name: raw, **own_keys}
-    replaced = {*own_keys, "jobId", "userId", "inputKey", "outputKey"}
-    return {key: value for key, value in raw.items() if key not in replaced} | own_keys
-
-
-def _encode(arguments: argparse.Namespace, request: Request) -> Any:
+def _encode(arguments: argparse.Namespace, request: VideoRequest) -> Any:
     """Return the request's encode options, overridden by those of the command line."""
     chosen = {
         name: getattr(arguments, name)
@@ -320,15 +250,18 @@ def _encode(arguments: argparse.Namespace, request: Request) -> Any:
     return request.encode.to_dict() | {key: value for key, value in chosen.items() if value is not None}
 
 
-def _show_result(result: RenderResult, speed: str) -> None:
+def _show_result(result: Result, speed: str) -> None:
     print(f"{result.output_key}: {speed}")
-    print(f"  {result.size[0]}x{result.size[1]}, {result.engine}, {result.encoder}, {result.bytes:,} bytes")
+    if isinstance(result, RenderResult):
+        print(f"  {result.size[0]}x{result.size[1]}, {result.engine}, {result.encoder}, {result.bytes:,} bytes")
+    else:
+        print(f"  {result.bytes:,} bytes")
     if (used := result.usage) is not None:
         memory, traffic = used.peak_memory_bytes / 1e6, f"{used.bytes_in:,} bytes read, {used.bytes_out:,} written"
         print(f"  used {used.seconds:.1f} s, {memory:.0f} MB of memory at most, {traffic}, ${used.dollars:.4f}")
-    if result.frames_copied:
+    if isinstance(result, RenderResult) and result.frames_copied:
         print(f"  {result.frames_copied} frames copied, {result.frames - result.frames_copied} rendered")
-    elif result.reason:
+    elif isinstance(result, RenderResult) and result.reason:
         print(f"  all frames rendered: {result.reason}")
     for note in result.degraded:
         print(f"  not as asked: {note}")
@@ -446,41 +379,28 @@ def _show_demo(folder: Path) -> None:
         write_reel_sheet,
     )
     from reel_modal.cli.render import run_in_process
-    from reel_modal.functions import apply_upscale, process_framing, render_overlay
+    from reel_modal.functions.catalog import function_of
+
+    def run(request: VideoRequest, source: Path, output: Path) -> None:
+        _show_result(*run_in_process(function_of(request, all_functions()), request, source, output))
 
     highlight, reel, larger = folder / "highlight.mp4", folder / "reel.mp4", folder / "larger.mp4"
     with scratch_dir() as scratch:
         clips = demo_clips(scratch)
         print(f"clips: {clips.origin}")
-        _show_result(*run_in_process(render_overlay.run, demo_overlay(), clips.scene, highlight))
+        run(demo_overlay(), clips.scene, highlight)
         sheet = folder / "before_and_after.png"
         write_contact_sheet(clips.scene, highlight, sheet)
         print(f"{sheet}: the clip above, the highlight below")
         framing = demo_framing()
-        _show_result(*run_in_process(process_framing.run, framing, clips.scene, reel))
+        run(framing, clips.scene, reel)
         sheet = folder / "crop_and_reel.png"
         write_reel_sheet(framing, clips.scene, reel, sheet)
         print(f"{sheet}: the source with the crop above, the reel below")
-        _show_result(*run_in_process(apply_upscale.run, demo_upscale(), clips.small, larger))
+        run(demo_upscale(), clips.small, larger)
         sheet = folder / "cubic_and_larger.png"
         write_detail_sheet(clips.small, larger, sheet)
         print(f"{sheet}: cubic interpolation above, the network below")
-
-
-def _read_json(path: Path, name: str) -> dict[str, object] | list[object]:
-    """Return the JSON value in the file `path`: a request, or its list `name`."""
-    from reel_modal.schema._fields import LONGEST_TEXT, decode_json
-
-    try:
-        with path.open("rb") as file:
-            raw = decode_json(file.read(LONGEST_TEXT + 1), f"the file {str(path)!r}")
-    except (OSError, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError("", f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(raw, (dict, list)):
-        raise RequestError("", f"{str(path)!r} must contain a request, or its list `{name}`")
-    return raw
 
 
 def _say(message: str) -> None:

@@ -9,32 +9,30 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
+from reel_modal._jobs.estimates import estimate
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.cli.progress_bar import progress_bar
-from reel_modal.errors import MediaError, RequestError
-from reel_modal.functions import render_overlay
+from reel_modal.errors import InvalidKeyError, ReelModalError, RequestError
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import JobContext, Reporter
-from reel_modal.functions.output_rate import rendered_rate
-from reel_modal.functions.pictures import as_rendered
-from reel_modal.functions.requests import function_of
-from reel_modal.functions.runner import check_encoder
+from reel_modal.functions.runner import run_in_context
+from reel_modal.functions.video_jobs import check_encoder
 from reel_modal.media import probe
 from reel_modal.progress import ProgressPlan
-from reel_modal.schema import OverlayRequest, RenderResult
-from reel_modal.schema.requests import Request
+from reel_modal.schema import RenderResult
+from reel_modal.schema.keys import check_key
+from reel_modal.schema.requests import VideoRequest
+from reel_modal.schema.results import Result
 from reel_modal.settings import Settings
 from reel_modal.storage import PathStorage
 
 __all__ = ["check_output", "keys_of", "run_in_process"]
-
-Q = TypeVar("Q", bound=Request)
 
 # File systems allow names of 255 bytes, and a staging name is 15 bytes longer than the final name.
 _LONGEST_NAME_BYTES: Final = 240
@@ -43,9 +41,16 @@ _LONGEST_NAME_BYTES: Final = 240
 def keys_of(output: Path) -> dict[str, str]:
     """Return the required fields of a request whose input and output are local files.
 
-    A request contains keys instead of paths; `run_in_process` maps the keys to the files.
+    A request contains keys instead of paths; `run_in_process` maps the keys to the files. The key of the output is
+    the name of its file, so that further outputs, such as an index of it, are named after it.
     """
-    return {"job_id": "cli", "user_id": "cli", "input_key": "in", "output_key": f"out{output.suffix}"}
+    name = output.name
+    try:
+        check_key(name)
+    except InvalidKeyError:
+        name = f"out{output.suffix}"
+    source = "in" if name.lower() != "in" else "source"
+    return {"job_id": "cli", "user_id": "cli", "input_key": source, "output_key": name}
 
 
 def check_output(source: Path, output: Path) -> None:
@@ -82,16 +87,12 @@ def _output_problem(source: Path, output: Path) -> str | None:
 
 
 def run_in_process(
-    run: Callable[[Q, JobContext], RenderResult],
-    request: Q,
-    source: Path,
-    output: Path,
-    settings: Settings | None = None,
-) -> tuple[RenderResult, str]:
-    """Run a function body for `request` on local files; return the result and a line about its speed.
+    function: AnyFunction, request: Any, source: Path, output: Path, settings: Settings | None = None
+) -> tuple[Result, str]:
+    """Run a function for `request` on local files; return the result and a line about its speed.
 
     Args:
-        run: The body, such as `render_overlay.run`.
+        function: The function.
         request: The request, with the keys of `keys_of`.
         source: The input file.
         output: The file to write.
@@ -106,34 +107,40 @@ def run_in_process(
     """
     settings = settings or Settings.from_env()
     check_output(source, output)
-    check_encoder(request.encode, settings)
+    submitted = function.to_request(request)
+    if isinstance(submitted, VideoRequest):
+        check_encoder(submitted.encode, settings)
     history = TimingHistory(settings.timings)
-    plan, started = _plan(history, request, source, settings), time.monotonic()
+    plan, started = _plan(function, request, history, source, settings), time.monotonic()
     with scratch_dir() as workdir, progress_bar(plan) as show:
         context = JobContext(
             storage=PathStorage(),
             workdir=workdir,
             settings=settings,
             reporter=Reporter(show),
-            places=(str(source), str(output)),
+            input_place=lambda _key: str(source),
+            output_place=lambda key: str(output if key == submitted.output_key else output.with_name(Path(key).name)),
         )
-        result = replace(run(request, context), output_key=str(output), stored_key=str(output))
-    seconds, duration = time.monotonic() - started, float(result.duration_seconds)
+        result = replace(run_in_context(function, submitted, context), output_key=str(output), stored_key=str(output))
+    seconds = time.monotonic() - started
+    if not isinstance(result, RenderResult):
+        return result, f"finished in {seconds:.2f} s"
+    duration = float(result.duration_seconds)
     # No process was started, so this counts as a warm start.
     history.learn(result, gpu=LOCAL, startup_seconds=0.0, cold=False)
     speed = f"{result.frames / seconds:.1f} fps, {duration / seconds:.2f} times real time"
     return result, f"{result.frames} frames, {duration:.2f} s of video, rendered in {seconds:.2f} s: {speed}"
 
 
-def _plan(history: TimingHistory, request: Request, source: Path, settings: Settings) -> ProgressPlan:
-    name, size, frames = function_of(request), None, None
-    if isinstance(request, OverlayRequest):  # its output has the duration and the size of its input
-        try:
-            media = probe(source, settings=settings)
-            plan = render_overlay.plan_for(request, media)
-        except (MediaError, OSError):
-            return history.plan(name, gpu=LOCAL, cold=False)  # the function itself raises the error
-        media = as_rendered(media, request.encode)
-        rate = rendered_rate(request, media) or media.fps
-        size, frames = media.size, max(1, plan.frames_rendered) if plan.kind == "smart" else media.frames_at(rate)
-    return history.plan(name, gpu=LOCAL, size=size, frames=frames, cold=False)
+def _plan(
+    function: AnyFunction, request: object, history: TimingHistory, source: Path, settings: Settings
+) -> ProgressPlan:
+    """Return the estimated plan; that of a typical job if the source cannot be probed, which the function reports."""
+    try:
+        media = probe(source, settings=settings)
+        functions = {function.name: function}
+        return estimate(
+            request, media, settings=replace(settings, modal_enabled=False), history=history, functions=functions
+        ).plan
+    except (ReelModalError, OSError):
+        return history.plan(function.name, gpu=LOCAL, cold=False, published=function.published)

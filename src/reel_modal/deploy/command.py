@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from platformdirs import user_log_path
@@ -28,8 +29,9 @@ from reel_modal.deploy.options import add_arguments
 from reel_modal.deploy.plan import Plan, make_plan
 from reel_modal.deploy.publish import Deployment, publish
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
+from reel_modal.functions.catalog import MODULES_VARIABLE, AnyFunction, all_functions
 from reel_modal.functions.contract import local_contract
-from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, load_specs
+from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, spec_in
 from reel_modal.settings import Settings
 
 __all__ = ["main", "run"]
@@ -91,9 +93,10 @@ class _Command:
         self._settings = Settings.from_env(app=arguments.app, environment=arguments.environment)
         self._app = app_name(self._settings)
         self._environment = self._settings.environment or "production"
-        specs = load_specs()
-        self._specs = [specs[name] for name in arguments.only or chosen_functions()]
-        self._names = tuple(spec.name for spec in self._specs)
+        self._modules = _modules(arguments.functions)
+        self._declared = all_functions(env={**os.environ, MODULES_VARIABLE: self._modules})
+        self._names = _chosen(arguments.only, self._declared)
+        self._specs = [spec_in(self._declared[name].spec) for name in self._names]
         self._answer_seconds = min(_ANSWER_SECONDS, arguments.timeout)
 
     def run(self) -> int:
@@ -147,20 +150,22 @@ class _Command:
         from reel_modal.deploy.environments import image_interpreter
         from reel_modal.deploy.preflight import Interpreter, run_preflight
 
-        by_image: dict[ImageSpec, list[str]] = {}
+        by_image: dict[ImageSpec, list[AnyFunction]] = {}
         for spec in self._specs:
-            by_image.setdefault(spec.image, []).append(spec.name)
-        for image, names in by_image.items():
+            by_image.setdefault(spec.image, []).append(self._declared[spec.name])
+        for image, functions in by_image.items():
             chosen = self._arguments.preflight_python
             # Do not resolve symbolic links: Python finds its virtual environment by the path it was started with.
             python = Interpreter(chosen.absolute()) if chosen else image_interpreter(image, self._console)
-            run_preflight(python, names, self._deployment().variables(), self._console)
+            run_preflight(python, functions, self._deployment().variables(), self._console)
 
     def _deployment(self) -> Deployment:
         return Deployment(
             environment=self._environment,
             app=self._settings.app,
             functions=self._names,
+            modules=self._modules,
+            packages=tuple(sorted({each.package for each in self._declared.values()})),
             tag=self._arguments.tag,
             strategy=self._arguments.strategy,
             timeout_seconds=self._arguments.timeout,
@@ -184,7 +189,7 @@ class _Command:
         await self._open()
         return await verify_deployment(
             ModalBackend(self._app, answer_seconds=self._answer_seconds),
-            local_contract(),
+            local_contract(functions=self._declared),
             self._names,
             ask_container=ask_container,
             container_seconds=min(_CONTAINER_SECONDS, self._arguments.timeout),
@@ -197,3 +202,17 @@ class _Command:
 
     async def _check_secrets(self) -> None:
         await check_secrets((name for spec in self._specs for name in spec.secrets), self._answer_seconds)
+
+
+def _modules(named: Sequence[str]) -> str:
+    """Return the named modules of functions, and those of the environment, as the value of its variable."""
+    if named and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # `python -m` does the same; the script `reel-modal` does not
+    return ",".join(filter(None, [*named, os.environ.get(MODULES_VARIABLE, "")]))
+
+
+def _chosen(only: Sequence[str] | None, declared: Mapping[str, AnyFunction]) -> tuple[str, ...]:
+    """Return the names of the functions to deploy."""
+    if unknown := [name for name in only or () if name not in declared]:
+        raise deployment_error("usage", f"--only: unknown: {', '.join(unknown)}; known are {', '.join(declared)}")
+    return tuple(only or chosen_functions(declared))

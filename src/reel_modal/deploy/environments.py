@@ -41,7 +41,7 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
         DeploymentError: pip could not install the packages.
     """
     base = _base_python(image.python_version, console)
-    packages = [f"modal=={metadata.version('modal')}", *image.pip_without_gpu]
+    packages = [f"modal=={metadata.version('modal')}", *image.packages_without_gpu]
     digest = hashlib.sha256("\n".join([str(base), image.python_version, *packages]).encode()).hexdigest()[:16]
     folder = (cache or user_cache_path("reel-modal") / "preflight") / digest
     python = Path("Scripts", "python.exe") if sys.platform == "win32" else Path("bin", "python")
@@ -53,7 +53,7 @@ def image_interpreter(image: ImageSpec, console: Console, *, cache: Path | None 
             temporary.mkdir(parents=True)
             _run([base, "-m", "venv", building], temporary, "a virtual environment could not be created")
             pip: list[str | Path] = [building / python, "-m", "pip", "install", "--quiet", "--no-compile"]
-            _run([*pip, *image.pip_without_gpu], temporary, "pip could not install the image's packages")
+            _run([*pip, *image.packages_without_gpu], temporary, "pip could not install the image's packages")
             # In a container Modal's client is on a separate path. The same here detects a body that uses a package
             # which only modal needs.
             _run([*pip, "--target", building / "modal", packages[0]], temporary, "pip could not install modal")

@@ -24,6 +24,7 @@ _UNTOUCHED: Final = "nothing was published, the previous version is still active
 _CURES: Final = {
     "auth": "set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`",
     "config": "correct the variable that is named",
+    "usage": "correct the option that is named",
     "secret": "create it with `modal secret create NAME REEL_MODAL_STORE_URL=…`, or correct REEL_MODAL_SECRETS",
     "environment": "see `modal environment list`, and set MODAL_ENVIRONMENT to one of them or unset it",
     "not_deployed": f"{_UNTOUCHED}; create the missing object on Modal",
@@ -57,6 +58,6 @@ def explained(error: ReelModalError) -> DeploymentError:
 
 def exit_status(error: DeploymentError) -> int:
     """Return the exit status for `error`."""
-    if error.kind == "unconfirmed":
+    if error.kind in {"unconfirmed", "usage"}:
         return USAGE
     return NOT_CONFIGURED if error.kind in _NOT_SET_UP else FAILED

@@ -10,8 +10,6 @@ import re
 from pathlib import Path
 from typing import Final
 
-from reel_modal.functions.specs import SPECS
-
 __all__ = ["add_arguments"]
 
 _TAG: Final = re.compile(r"[A-Za-z0-9._-]{1,50}")
@@ -22,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--environment", metavar="ENV", help="production, staging, development or test")
     parser.add_argument("--app", metavar="NAME", help="base name of the app, default reel-modal")
     parser.add_argument(
-        "--only", nargs="+", metavar="FN", choices=tuple(SPECS), help="deploy only these; others are removed"
+        "--functions", nargs="+", metavar="MODULE", default=[], help="modules that declare further functions"
     )
+    parser.add_argument("--only", nargs="+", metavar="FN", help="deploy only these functions; others are removed")
     parser.add_argument("--tag", default="", type=_tag, help="shown with this version in `modal app history`")
     parser.add_argument("--strategy", choices=("rolling", "recreate"), default="rolling", help="default rolling")
     parser.add_argument("--log-file", type=Path, metavar="PATH", help="default in the user's log folder")

@@ -10,51 +10,29 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.deploy.children import run_to_end, temporary_files_in
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.exit_codes import deployment_error
+from reel_modal.errors import RequestError
+from reel_modal.functions.catalog import MODULES_VARIABLE, AnyFunction
+from reel_modal.functions.contract import PACKAGE_NAME, package_folder
 from reel_modal.functions.specs import SHIPPED_SUFFIXES
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest, store_key
+from reel_modal.schema import store_key
+from reel_modal.schema.requests import Request
 from reel_modal.testing import make_clip
 
-__all__ = ["TRIALS", "Interpreter", "not_sent", "run_preflight"]
+__all__ = ["Interpreter", "not_sent", "run_preflight", "trial_request"]
 
-_PACKAGE: Final = Path(__file__).resolve().parent.parent
 _STEP_SECONDS: Final = 300.0
 _TAIL_LINES: Final = 15
 _SIZE: Final = (320, 180)
 _INHERITED: Final = frozenset({"PATH", "HOME", "LANG", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "USERPROFILE"})
-
-
-def _overlay(keys: Mapping[str, str]) -> dict[str, object]:
-    keyframes = [{"time": time, "x": x, "y": 90, "radiusX": 60, "radiusY": 50} for time, x in ((0, 80), (1, 240))]
-    region = {"id": "trial", "startTime": 0, "endTime": 1, "keyframes": keyframes}
-    return OverlayRequest.parse({**keys, "regions": [region]}).to_dict()
-
-
-def _framing(keys: Mapping[str, str]) -> dict[str, object]:
-    crop = [{"time": time, "x": x, "y": 0, "width": 100, "height": 180} for time, x in ((0, 0), (1, 200))]
-    segments = [{"start": 0.2, "end": 0.6, "speed": 0.5}]
-    return FramingRequest.parse({**keys, "crop": crop, "segments": segments, "trimStart": 0.1}).to_dict()
-
-
-def _upscale(keys: Mapping[str, str]) -> dict[str, object]:
-    # Without a GPU, this only checks that the body and the network can be loaded and run.
-    return UpscaleRequest.parse({**keys, "scale": 2, "provider": "cpu"}).to_dict()
-
-
-TRIALS: Final[Mapping[str, Callable[[Mapping[str, str]], dict[str, object]]]] = {
-    "render_overlay": _overlay,
-    "process_framing": _framing,
-    "apply_upscale": _upscale,
-}
-"""For each body, a function that returns a request; the request processes video and audio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +49,13 @@ class Interpreter:
 
 
 def run_preflight(
-    interpreter: Interpreter, functions: Iterable[str], variables: Mapping[str, str], console: Console
+    interpreter: Interpreter, functions: Iterable[AnyFunction], variables: Mapping[str, str], console: Console
 ) -> None:
     """Test everything that will be deployed.
 
     Args:
         interpreter: An interpreter with only the packages of the image.
-        functions: Names of the functions that will be deployed.
+        functions: The functions that will be deployed with this image.
         variables: The environment variables of the deployment.
         console: Console for messages.
 
@@ -85,26 +63,53 @@ def run_preflight(
         DeploymentError: A step failed; the message contains the end of its traceback.
         FFmpegError: The synthetic clip could not be created.
     """
+    functions = tuple(functions)
     with scratch_dir() as folder:
         sources, store, temporary = folder / "sources", folder / "store", folder / "temporary"
         for directory in (sources, store, temporary):
             directory.mkdir()
-        shutil.copytree(_PACKAGE, sources / _PACKAGE.name, ignore=not_sent)
-        step = _Step(interpreter, sources, variables, temporary)
+        for package in dict.fromkeys((PACKAGE_NAME, *(each.package for each in functions))):
+            _copy_package(package, sources)
+        own = {
+            "REEL_MODAL_FUNCTIONS": ",".join(each.name for each in functions),
+            MODULES_VARIABLE: ",".join(dict.fromkeys(each.module for each in functions)),
+        }
+        step = _Step(interpreter, sources, {**variables, **own}, temporary)
         console.info(f"trial: {step('app', with_modal=True).strip()}")
-        bodies = json.loads(step("bodies"))
         clip = store / store_key("in.mp4", "user", "trial")
         clip.parent.mkdir(parents=True)
         make_clip(clip, size=_SIZE, seconds=1, audio_seconds=1)
         for function in functions:
-            if function not in bodies:
-                console.info(f"trial: {function} has no body in this version: it will refuse every job")
-            elif function not in TRIALS:
-                raise deployment_error("preflight", f"{function} has no trial; add one to deploy/preflight.py")
+            payload = json.dumps(trial_request(function).to_dict())
+            result = json.loads(step("run", function.module, function.name, store.as_uri(), stdin=payload))
+            if "encoder" in result:
+                made = f"rendered {result['frames']} frames, {result['encoder']}"
             else:
-                keys = {"jobId": "trial", "userId": "trial", "inputKey": "in.mp4", "outputKey": f"{function}.mp4"}
-                result = json.loads(step(function, store.as_uri(), stdin=json.dumps(TRIALS[function](keys))))
-                console.info(f"trial: {function} rendered {result['frames']} frames, {result['encoder']}")
+                made = f"published {result['bytes']} bytes"
+            console.info(f"trial: {function.name} {made}")
+
+
+def trial_request(function: AnyFunction) -> Request[Any]:
+    """Return the request of the trial of a function.
+
+    Raises:
+        DeploymentError: The function declares no trial, and its request needs more than the keys.
+    """
+    keys = {"job_id": "trial", "user_id": "trial", "input_key": "in.mp4", "output_key": f"{function.name}.mp4"}
+    try:
+        return function.to_request(function.trial_request(keys))
+    except RequestError as error:
+        cure = "declare trial=, which returns a small request from the keys"
+        raise deployment_error("preflight", f"{function.name} has no valid trial ({error}); {cure}") from error
+
+
+def _copy_package(name: str, sources: Path) -> None:
+    """Copy the files of a top-level package, or a top-level module, that are sent to a container."""
+    package = package_folder(name)
+    if package.is_file():
+        shutil.copy(package, sources)
+    else:
+        shutil.copytree(package, sources / name, ignore=not_sent)
 
 
 def not_sent(folder: str, names: list[str]) -> list[str]:
@@ -121,6 +126,7 @@ class _Step:
 
     def __call__(self, step: str, *arguments: str, stdin: str = "", with_modal: bool = False) -> str:
         """Run one step in the interpreter and return the last line of its stdout."""
+        name = arguments[1] if arguments else step
         command = [str(self.interpreter.python), "-s", "-P", "-m", "reel_modal.deploy.trial", step, *arguments]
         try:
             done = run_to_end(
@@ -131,10 +137,10 @@ class _Step:
                 timeout_seconds=_STEP_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
-            raise deployment_error("preflight", f"{step} was not finished after {_STEP_SECONDS:g} s") from error
+            raise deployment_error("preflight", f"{name} was not finished after {_STEP_SECONDS:g} s") from error
         if done.returncode != 0:
             tail = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-_TAIL_LINES:])
-            raise deployment_error("preflight", f"{step} fails with only the packages of the image:\n{tail}")
+            raise deployment_error("preflight", f"{name} fails with only the packages of the image:\n{tail}")
         return done.stdout.strip().splitlines()[-1]
 
     def _environment(self, *, with_modal: bool) -> dict[str, str]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from reel_modal._support.scratch import scratch_dir
 from reel_modal.deploy.children import kill_group
 from reel_modal.deploy.console import Console
 from reel_modal.deploy.exit_codes import deployment_error
+from reel_modal.functions.catalog import MODULES_VARIABLE
+from reel_modal.functions.contract import package_folder
 
 __all__ = ["Deployment", "child_environment", "publish"]
 
@@ -37,6 +39,8 @@ class Deployment:
         environment: production, staging, development or test.
         app: Base name of the app.
         functions: Names of the app's functions.
+        modules: Modules that declare functions, separated by commas, besides those of installed packages.
+        packages: Top-level packages that declare functions.
         tag: Tag of this version in Modal's history of the app.
         strategy: `rolling` lets old containers finish, `recreate` ends them.
         timeout_seconds: Timeout of the deployment, including image builds.
@@ -45,6 +49,8 @@ class Deployment:
     environment: str
     app: str
     functions: tuple[str, ...]
+    modules: str = ""
+    packages: tuple[str, ...] = ()
     tag: str = ""
     strategy: str = "rolling"
     timeout_seconds: float = 1800.0
@@ -55,6 +61,7 @@ class Deployment:
             "REEL_MODAL_ENVIRONMENT": self.environment,
             "REEL_MODAL_APP": self.app,
             "REEL_MODAL_FUNCTIONS": ",".join(self.functions),
+            MODULES_VARIABLE: self.modules,
         }
 
 
@@ -75,7 +82,7 @@ def publish(deployment: Deployment, console: Console) -> str:
             with hold_interruptions():
                 process = subprocess.Popen(
                     [*command, str(result), deployment.tag, deployment.strategy],
-                    env=child_environment(os.environ, deployment.variables()),
+                    env=child_environment(os.environ, deployment.variables(), deployment.packages),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -97,9 +104,12 @@ def publish(deployment: Deployment, console: Console) -> str:
         return _read(result, process.returncode, list(tail))
 
 
-def child_environment(env: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a Python process that can import this package and writes UTF-8."""
-    paths = [str(_PACKAGE_ROOT), *filter(None, [env.get("PYTHONPATH")])]
+def child_environment(
+    env: Mapping[str, str], variables: Mapping[str, str], packages: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the environment of a Python process that can import this package and `packages`, and writes UTF-8."""
+    roots = [str(_PACKAGE_ROOT), *(str(package_folder(name).parent) for name in packages)]
+    paths = [*dict.fromkeys(roots), *filter(None, [env.get("PYTHONPATH")])]
     return {
         **env,
         **variables,

@@ -1,7 +1,7 @@
-"""One preflight step, run with only the image's packages: `python -m reel_modal.deploy.trial WHAT [STORE_URL]`.
+"""One preflight step, run with only the image's packages: `python -m reel_modal.deploy.trial STEP [ARGUMENTS]`.
 
-`app` imports the app as a container does; `bodies` prints the names of the bodies; a function's name runs its body
-for the request on stdin. Imports only packages that a container has.
+`app` imports the app as a container does; `run MODULE FUNCTION STORE_URL` runs a function for the request on stdin.
+Imports only packages that a container has.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the step; an error ends the process with a traceback."""
-    step = sys.argv[1]
+    step, *arguments = sys.argv[1:]
     if step == "app":
         from reel_modal.functions import app, container
 
         print(f"{app.app.name} and {container.__name__} can be imported")
         return
-    from reel_modal.functions.runner import FUNCTION_NAMES, run_job
+    from reel_modal.functions.catalog import find_function
+    from reel_modal.functions.runner import run_job
 
-    if step == "bodies":
-        print(json.dumps(sorted(FUNCTION_NAMES)))
-        return
-    settings = Settings(store_url=sys.argv[2])
-    result = run_job(step, json.load(sys.stdin), settings=settings, send=lambda _event: None)
+    module, name, store_url = arguments
+    function, settings = find_function(module, name), Settings(store_url=store_url)
+    result = run_job(function, json.load(sys.stdin), settings=settings, send=lambda _event: None)
     print(json.dumps(result))
 
 

@@ -1,80 +1,62 @@
-"""The Modal app, loaded by `modal deploy -m`: three thin wrappers of the functions that also run locally.
+"""The Modal app, loaded by `modal deploy -m`: a thin wrapper of each function, whose body also runs locally.
 
-No module of this package imports it: a host looks up functions by name.
+No module of this package imports it: a host looks up functions by name. A container imports it again to find its
+wrapper, and imports the module of the function itself only when a job runs: another function's packages are not in
+its image.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import modal
 from modal.file_pattern_matcher import FilePatternMatcher
 
 from reel_modal._support.modal_logging import hide_headers
-from reel_modal.functions.contract import Contract, local_contract
-from reel_modal.functions.shipped_models import models_to_ship
-from reel_modal.functions.specs import (
-    SHIPPED_SUFFIXES,
-    FunctionSpec,
-    ImageSpec,
-    app_name,
-    chosen_functions,
-    load_specs,
-)
+from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.functions.contract import PACKAGE_NAME, Contract, local_contract
+from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, app_name, chosen_functions, spec_in
 from reel_modal.settings import JOB_VARIABLES, Settings
 
 __all__ = ["app"]
 
 hide_headers()  # in a container and in the process that publishes
 
-_SPECS = load_specs()
-_CHOSEN = chosen_functions()
-# In a container, use the deployed contract: the container's environment could give another one.
-_CONTRACT = local_contract() if modal.is_local() else Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
-
 _SETTINGS = Settings.from_env()
-app: modal.App = modal.App(app_name(_SETTINGS))
-
-
 # Without `video` the driver's libraries for encoding and decoding are not mounted.
 _GPU_ENVIRONMENT = {"NVIDIA_DRIVER_CAPABILITIES": "video,compute,utility"}
 
+app: modal.App = modal.App(app_name(_SETTINGS))
 
-def _image(spec: ImageSpec) -> modal.Image:
+
+def _image(spec: ImageSpec, packages: tuple[str, ...]) -> modal.Image:
     image = modal.Image.debian_slim(python_version=spec.python_version)
     if spec.apt:
         image = image.apt_install("--no-install-recommends", *spec.apt).env(_GPU_ENVIRONMENT)
     # By default, modal adds only Python files.
     ignored = ~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
-    return image.pip_install(*spec.pip).add_local_python_source("reel_modal", ignore=ignored)
+    return image.pip_install(*spec.packages).add_local_python_source(*packages, ignore=ignored)
 
 
-def _environment() -> dict[str, str | None]:
+def _environment(contract: Contract) -> dict[str, str | None]:
     # The container imports this module again and must define the same app; it also needs the same price list.
     names = ("REEL_MODAL_APP", "REEL_MODAL_ENVIRONMENT", "REEL_MODAL_RATES", *JOB_VARIABLES)
     same = {name: os.environ[name] for name in names if name in os.environ}
-    return {**same, "REEL_MODAL_CONTRACT": _CONTRACT.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
+    return {**same, "REEL_MODAL_CONTRACT": contract.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
 
 
-def _image_of(spec: FunctionSpec) -> modal.Image:
-    image = _image(spec.image)
-    if spec.name == "apply_upscale" and modal.is_local():
-        for local, remote in models_to_ship(_SETTINGS).items():
-            image = image.add_local_file(local, remote)
-    return image
-
-
-def _options(spec: FunctionSpec) -> dict[str, Any]:
-    """Return `spec` as arguments of `modal.App.function`."""
+def _options(function: AnyFunction, contract: Contract) -> dict[str, Any]:
+    """Return the resources of a function as arguments of `modal.App.function`."""
+    spec = spec_in(function.spec)
     # A container sees all cores of its host, but has reserved only some of them.
-    env: dict[str, str | None] = {**_environment(), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
+    env: dict[str, str | None] = {**_environment(contract), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
     if spec.gpu:
         # If a paid GPU does not start, fail instead of running slowly on the CPU.
         env["REEL_MODAL_UPSCALE_PROVIDER"] = "cuda"
     return {
-        "image": _image_of(spec),
+        "image": _image_of(function, spec),
         "env": env,
         "gpu": list(spec.gpu) if len(spec.gpu) > 1 else next(iter(spec.gpu), None),
         "cpu": spec.cpu,
@@ -88,47 +70,78 @@ def _options(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-def _function(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that registers the function on Modal if this deployment includes it."""
-    return app.function(**_options(_SPECS[name])) if name in _CHOSEN else lambda function: function
+def _image_of(function: AnyFunction, spec: FunctionSpec) -> modal.Image:
+    image = _image(spec.image, tuple(dict.fromkeys((PACKAGE_NAME, function.package))))
+    if function.files is not None:
+        for local, remote in function.files(_SETTINGS).items():
+            image = image.add_local_file(local, remote)
+    return image
 
 
-@_function("render_overlay")
-def render_overlay(request: dict[str, object]) -> dict[str, object]:
-    """Draw highlights; `request` is `OverlayRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
-    from reel_modal.functions.container import run_in_container
-
-    return run_in_container("render_overlay", request)
-
-
-@_function("process_framing")
-def process_framing(request: dict[str, object]) -> dict[str, object]:
-    """Crop, trim and retime; `request` is `FramingRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
-    from reel_modal.functions.container import run_in_container
-
-    return run_in_container("process_framing", request)
+def _container_options(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of a function in its container: Modal only compares the number of image and secrets."""
+    secrets = [] if row["secrets"] == "none" else row["secrets"].split(", ")
+    return {
+        "image": modal.Image.debian_slim(),
+        "env": {"REEL_MODAL_CPU": row["cpu"]},
+        "secrets": [modal.Secret.from_name(name) for name in secrets],
+    }
 
 
-@_function("apply_upscale")
-def apply_upscale(request: dict[str, object]) -> dict[str, object]:
-    """Upscale; `request` is `UpscaleRequest.to_dict()`, the result is `RenderResult.to_dict()`."""
-    from reel_modal.functions.container import run_in_container
+def _register(name: str, options: Mapping[str, Any], contract: Contract) -> None:
+    """Register the wrapper of one function on Modal."""
+    module = contract.functions[name]["module"]
 
-    return run_in_container("apply_upscale", request)
+    def wrapper(request: dict[str, object]) -> dict[str, object]:
+        from reel_modal.functions.container import run_in_container
+
+        return run_in_container(module, name, request)
+
+    # A container finds the wrapper by its name in this module.
+    wrapper.__name__ = wrapper.__qualname__ = f"run_{name}"
+    wrapper.__doc__ = f"Run {name}; takes the request and returns the result as dicts."
+    globals()[wrapper.__name__] = app.function(name=name, **options)(wrapper)
 
 
-@app.function(
-    name=_CONTRACT.name,
-    image=_image(ImageSpec()),
-    env=_environment(),
-    cpu=0.25,
-    memory=512,
-    timeout=60,
-    max_containers=1,
-    scaledown_window=2,
-)
-def contract() -> dict[str, str]:
-    """Return the contract of this deployment, and the actual source, functions and ffmpeg of its containers."""
-    from reel_modal.functions.container import container_facts
+def _register_contract(contract: Contract, options: Mapping[str, Any]) -> None:
+    """Register the function that reports the contract of this deployment, and the actual state of its containers."""
 
-    return {"contract": _CONTRACT.to_json(), **container_facts()}
+    def report() -> dict[str, str]:
+        from reel_modal.functions.container import container_facts
+
+        return {"contract": contract.to_json(), **container_facts(contract)}
+
+    report.__name__ = report.__qualname__ = "report_contract"
+    globals()[report.__name__] = app.function(name=contract.name, **options)(report)
+
+
+def _define_deployment() -> None:
+    functions = all_functions()
+    contract = local_contract(functions=functions)
+    for name in chosen_functions(functions):
+        _register(name, _options(functions[name], contract), contract)
+    packages = tuple(dict.fromkeys((PACKAGE_NAME, *(each.package for each in functions.values()))))
+    options = {
+        "image": _image(ImageSpec(), packages),
+        "env": _environment(contract),
+        "cpu": 0.25,
+        "memory": 512,
+        "timeout": 60,
+        "max_containers": 1,
+        "scaledown_window": 2,
+    }
+    _register_contract(contract, options)
+
+
+def _define_in_container() -> None:
+    # The deployed contract: the container's environment could give another one.
+    contract = Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
+    for name, row in contract.functions.items():
+        _register(name, _container_options(row), contract)
+    _register_contract(contract, {"image": modal.Image.debian_slim(), "env": {"REEL_MODAL_CPU": "1"}})
+
+
+if modal.is_local():
+    _define_deployment()
+else:
+    _define_in_container()

@@ -25,7 +25,7 @@ from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
 from reel_modal.functions.output_rate import PictureTimes, rendered_rate
-from reel_modal.functions.outputs import output_pipe, publish_result, result_of, verified, with_extras
+from reel_modal.functions.outputs import output_pipe, publish_video, result_of, verified, with_extras
 from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import MediaInfo, probe, rated
@@ -91,17 +91,17 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
     settings = context.settings
     with context.reporter.phase("fetch"):
         registered = registered_model(request, settings)  # fail before the input, which may be large, is fetched
-        source = context.storage.fetch(context.resolve_keys(request)[0], context.workdir)
+        source = context.fetch(request.input_key)
         media = as_rendered(rated(probe(source, settings=settings), settings.limits), request.encode)
         plan = UpscalePlan.of(request, media, settings, registered)
     written, notes, _ = upscale(plan, request, context)
     extras = Extras.of(plan.media, written.path, request.encode.metadata)
-    file = verified(with_extras(written, extras, request, context, NAME), context, NAME)
+    file = verified(with_extras(written, extras, request, context), context)
     finished = FinishedFile(file.media, extras, request.encode.metadata)
-    degraded = (*plan.notes, *notes, *losses(plan.media, finished, context, NAME))
+    degraded = (*plan.notes, *notes, *losses(plan.media, finished, context))
     result = result_of(file.written, request, function=NAME, engine=plan.engine, degraded=degraded)
     decoder = "" if plan.nvdec is None else str(plan.nvdec)
-    return publish_result(
+    return publish_video(
         result, file, request, context, model=plan.session.model.manifest.name, decoder_ffmpeg=decoder
     )
 
@@ -144,7 +144,7 @@ def upscale(
     with pipe, context.reporter.phase("render", frames) as advance, reader, decoding, inferring:
         started = time.monotonic()
         for number, (detail, frame) in enumerate(inferring, 1):
-            context.raise_if_cancelled(NAME)
+            context.raise_if_cancelled()
             started_at = time.monotonic()
             shown = plan.renderer.finished(detail, frame.planes)
             pipe.write(shown, seconds=frame.seconds, duration_seconds=frame.left_seconds)

@@ -55,21 +55,20 @@ class FinishedFile:
     pictures_remade: bool = False
 
 
-def losses(source: MediaInfo, finished: FinishedFile, context: JobContext, function: str) -> list[Degradation]:
+def losses(source: MediaInfo, finished: FinishedFile, context: JobContext) -> list[Degradation]:
     """Return a note on each part of `source` that the finished file lacks.
 
     Args:
         source: The source.
         finished: The finished file.
         context: Context of the job.
-        function: Name of the function, for the message of a cancellation.
 
     Cancellation:
         Raises JobCancelledError between two packets, if the alpha channel of the source is examined.
     """
 
     def opaque() -> bool:
-        return is_opaque(source, context.settings.limits, lambda: context.raise_if_cancelled(function))
+        return is_opaque(source, context.settings.limits, context.raise_if_cancelled)
 
     notes = [
         *_broken_end(source, finished),

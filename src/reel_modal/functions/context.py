@@ -1,6 +1,6 @@
-"""Context of a render function besides its request: storage, reporter, settings, folder, cancellation.
+"""Context of a function besides its request: store, reporter, settings, working folder, cancellation.
 
-The backends create it; the functions use it.
+The processes that run jobs create it; the functions use it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from reel_modal.errors import JobCancelledError
+from reel_modal.errors import JobCancelledError, OutputMismatchError
 from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
-from reel_modal.schema import RenderResult, Usage
-from reel_modal.schema.requests import Request
+from reel_modal.schema import Usage
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
+from reel_modal.storage.base import StoredObject
 
 __all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter"]
 
@@ -126,24 +126,29 @@ def _ignore(event: ProgressEvent) -> None:
     """Discard an event."""
 
 
-def _announce_nothing(result: RenderResult, output: Path) -> None:
-    """Write no receipt for a result."""
+def _same(key: str) -> str:
+    """Return the key of a request as the key in the store."""
+    return key
 
 
 @dataclass(frozen=True)
 class JobContext:
     """Everything that a function may use besides its request.
 
+    Keys in the methods are those of the request; the user's prefix is added to them.
+
     Attributes:
-        storage: Store of the input and the output.
+        storage: Store of the inputs and outputs, for what the methods do not offer. Its keys have the user's prefix.
         workdir: An empty temporary directory for this job; its creator removes it.
         settings: Settings of the process that runs the function.
-        reporter: Receives phases and frame counts.
-        cancellation: Checked between frames.
+        reporter: Receives phases and counts; see `Reporter.phase`.
+        cancellation: Set when the job is cancelled; see `raise_if_cancelled`.
         meter: Measures the usage.
-        announce: Called with the result and its file just before the file is published, to write the receipt.
-        output_tags: Tags to write to the output.
-        places: Storage keys of the input and the output; None means those in the request.
+        function: Name of the function.
+        output_tags: Tags to write into a video output, by which it is recognized if its receipt is lost.
+        input_place: Returns the key in the store of an input.
+        output_place: Returns the key in the store of an output.
+        outputs: Files to publish after the end of the body, by their key in the store; see `publish`.
     """
 
     storage: Storage
@@ -152,19 +157,59 @@ class JobContext:
     reporter: Reporter = field(default_factory=lambda: Reporter(_ignore))
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     meter: Meter = field(default_factory=Meter)
-    announce: Callable[[RenderResult, Path], None] = _announce_nothing
+    function: str = ""
     output_tags: Mapping[str, str] = field(default_factory=dict)
-    places: tuple[str, str] | None = None
+    input_place: Callable[[str], str] = _same
+    output_place: Callable[[str], str] = _same
+    outputs: dict[str, Path] = field(default_factory=dict)
 
-    def resolve_keys(self, request: Request) -> tuple[str, str]:
-        """Return the storage keys of the input and the output of `request`."""
-        return self.places or (request.input_key, request.output_key)
+    def fetch(self, key: str) -> Path:
+        """Return a local file with the whole object `key`; a file of a local store is not copied.
+
+        Args:
+            key: Key of an input in the request.
+
+        Raises:
+            ObjectNotFoundError: The object does not exist.
+            StorageError: It could not be fetched.
+        """
+        return self.storage.fetch(self.input_place(key), self.workdir)
+
+    def open(self, key: str) -> StoredObject:
+        """Return the object `key`, of which only the ranges that are read are fetched.
+
+        Args:
+            key: Key of an input in the request.
+
+        Raises:
+            ObjectNotFoundError: The object does not exist.
+            StorageError: It could not be read.
+        """
+        return self.storage.open(self.input_place(key), self.workdir)
+
+    def publish(self, path: Path, key: str) -> None:
+        """Publish a finished file under `key` after the body has returned; an error publishes nothing.
+
+        The other outputs of a request are published before the object `output_key`, and its receipt just before it:
+        if that object exists, all the others do.
+
+        Args:
+            path: A file in `workdir`. It must not change any more.
+            key: `output_key` of the request, or the key of a further output.
+
+        Raises:
+            OutputMismatchError: The file does not exist or is empty.
+            InvalidKeyError: The key is not valid.
+        """
+        if not path.is_file() or path.stat().st_size == 0:
+            raise OutputMismatchError(f"{self.function} publishes {str(path)!r}, which is missing or empty")
+        self.outputs[self.output_place(key)] = path
 
     def usage(self, model: str | None = None) -> Usage:
         """Return the usage so far; `model` is the name of the network that was run."""
         return self.meter.usage(self.storage.traffic, model=model)
 
-    def raise_if_cancelled(self, function: str) -> None:
-        """Raise JobCancelledError if cancellation was requested."""
+    def raise_if_cancelled(self) -> None:
+        """Raise JobCancelledError if the job was cancelled. Call it between frames, at least once a second."""
         if self.cancellation.cancelled:
-            raise JobCancelledError("cancelled between two frames", function=function)
+            raise JobCancelledError("cancelled between two frames", function=self.function)

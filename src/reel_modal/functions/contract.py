@@ -1,7 +1,7 @@
 """Contract between a deployment and its hosts: version, source, and each function's resources and parameters.
 
-Reads only this package's own files and does not import modal. A deployment stores its contract in the name of an
-additional function, so that both are published, and rolled back, in one step.
+Reads only the files of this package and of the packages that declare functions; does not import modal. A deployment
+stores its contract in the name of an additional function, so that both are published, and rolled back, in one step.
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Self
 
 from reel_modal._version import VERSION
-from reel_modal.functions.requests import REQUESTS
-from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, load_specs
-from reel_modal.schema import RenderResult
+from reel_modal.errors import ConfigError
+from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, spec_in
 
-__all__ = ["Contract", "Difference", "differences", "ffmpeg_text", "local_contract", "source_hash", "spec_row"]
+__all__ = [
+    "PACKAGE_NAME",
+    "Contract",
+    "Difference",
+    "differences",
+    "ffmpeg_text",
+    "local_contract",
+    "package_folder",
+    "package_text",
+    "source_hash",
+    "spec_row",
+]
 
 _PREFIX: Final = "contract-"
 _HASH_LENGTH: Final = 12
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
+PACKAGE_NAME: Final = _PACKAGE.name
+"""Name of this package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +110,54 @@ class Contract:
             raise ValueError(f"not a valid contract: {text[:200]!r}") from error
 
 
-def local_contract(env: Mapping[str, str] | None = None, *, package: Path = _PACKAGE) -> Contract:
-    """Return the contract of the package files on this machine, with the environment variables `env`.
+def local_contract(
+    env: Mapping[str, str] | None = None,
+    *,
+    functions: Mapping[str, AnyFunction] | None = None,
+    package: Path = _PACKAGE,
+) -> Contract:
+    """Return the contract of the functions on this machine, with the environment variables `env`.
+
+    Args:
+        env: Default: this process's environment.
+        functions: The functions by name; default `all_functions()`.
+        package: Folder of this package.
 
     Raises:
-        ConfigError: A variable is not valid; the message names it.
+        ConfigError: A variable is not valid, or a package cannot be found; the message names it.
     """
-    rows = {name: spec_row(spec) | {"signature": _signature(name)} for name, spec in load_specs(env).items()}
-    return Contract(VERSION, source_hash(package), rows)
+    functions = all_functions(env=env) if functions is None else functions
+    return Contract(VERSION, source_hash(package), {name: _row(each, env) for name, each in functions.items()})
+
+
+def _row(function: AnyFunction, env: Mapping[str, str] | None) -> dict[str, str]:
+    row = spec_row(spec_in(function.spec, env)) | {"signature": _signature(function), "module": function.module}
+    if function.package != PACKAGE_NAME:
+        row["package"] = package_text(function.package)
+    return row
+
+
+def package_text(name: str) -> str:
+    """Return the name of a top-level package that declares functions, and the hash of its files.
+
+    Raises:
+        ConfigError: It cannot be found.
+    """
+    return f"{name} {source_hash(package_folder(name))}"
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of a top-level package, or the file of a top-level module; does not import it.
+
+    Raises:
+        ConfigError: It cannot be found, or is in no folder.
+    """
+    spec = find_spec(name)
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+        return Path(spec.origin)
+    raise ConfigError(f"the package {name!r} is not found, so its files cannot be sent or compared")
 
 
 def differences(name: str, deployed: Contract, local: Contract) -> list[Difference]:
@@ -127,12 +181,15 @@ def _apart(old: str, new: str) -> tuple[str, str]:
 
 
 def source_hash(package: Path = _PACKAGE) -> str:
-    """Return a hash of the package files that a deployment sends.
+    """Return a hash of the files of a package, or of one module, that a deployment sends.
 
     Line endings of code are normalized, so that the same commit has the same hash on every system.
     """
     digest = hashlib.sha256()
-    files = (path for path in package.rglob("*") if path.suffix in SHIPPED_SUFFIXES)
+    if package.is_file():
+        package, files = package.parent, [package]
+    else:
+        files = [path for path in package.rglob("*") if path.suffix in SHIPPED_SUFFIXES]
     for name, path in sorted((path.relative_to(package).as_posix(), path) for path in files):
         content = path.read_bytes()
         if path.suffix == ".py":
@@ -158,18 +215,25 @@ def ffmpeg_text(version: str, origin: str) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, ImageSpec):
-        return ", ".join([f"Python {value.python_version}", *value.apt, *value.pip])
+        return ", ".join([f"Python {value.python_version}", *value.apt, *value.packages])
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _signature(name: str) -> str:
+def _signature(function: AnyFunction) -> str:
     """Return the parameters of a function: the fields of its request and of its result."""
-    request = REQUESTS.get(name)
-    return f"{_fields(request)} -> {_fields(RenderResult)}" if request is not None else "no request yet"
+    return f"{_fields(function.request)} -> {_fields(function.result)}"
 
 
 def _fields(kind: type[Any]) -> str:
     # The annotations are strings, as in the source, so they are the same in every version of Python.
-    return f"{kind.__name__}({', '.join(f'{each.name}: {each.type}' for each in dataclasses.fields(kind))})"
+    if dataclasses.is_dataclass(kind):
+        fields = [(each.name, each.type) for each in dataclasses.fields(kind)]
+    else:
+        fields = [(name, kind.__annotations__[name]) for name in kind.__annotations__]
+    return f"{kind.__name__}({', '.join(f'{name}: {_annotation(each)}' for name, each in fields)})"
+
+
+def _annotation(value: object) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", str(value))

@@ -7,7 +7,7 @@ from fractions import Fraction
 from reel_modal.media import MediaInfo
 from reel_modal.media.frames import Frame
 from reel_modal.media.picture_end import picture_end
-from reel_modal.schema.requests import Request
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
 
 __all__ = ["PictureTimes", "refuses_copying", "rendered_rate"]
@@ -15,7 +15,7 @@ __all__ = ["PictureTimes", "refuses_copying", "rendered_rate"]
 _TICK_SECONDS = Fraction(1, 90_000)
 
 
-def rendered_rate(request: Request, media: MediaInfo) -> Fraction | None:
+def rendered_rate(request: VideoRequest, media: MediaInfo) -> Fraction | None:
     """Return the constant rate at which `media` is rendered; None keeps the time of each frame.
 
     Args:
@@ -28,7 +28,7 @@ def rendered_rate(request: Request, media: MediaInfo) -> Fraction | None:
     return media.fps if requested == "constant" or media.constant_rate else None
 
 
-def refuses_copying(request: Request, media: MediaInfo) -> str:
+def refuses_copying(request: VideoRequest, media: MediaInfo) -> str:
     """Return why frames cannot be copied at the requested rate; empty if they can."""
     requested = request.output_rate
     if not isinstance(requested, Fraction):

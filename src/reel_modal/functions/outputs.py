@@ -18,15 +18,15 @@ from reel_modal.media import MediaInfo, probe, scan_packets
 from reel_modal.media.frames import ColorTags, PixelFormat
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.timestamps import choose_rate, same_rate
-from reel_modal.schema import Degradation, RenderResult
-from reel_modal.schema.requests import Request
+from reel_modal.schema import Degradation, RenderResult, Usage
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.storage import publish_file, staging_name
 
 __all__ = [
     "VerifiedFile",
     "output_path",
     "output_pipe",
-    "publish_result",
+    "publish_video",
     "result_of",
     "tags_for",
     "verified",
@@ -54,13 +54,13 @@ class VerifiedFile:
     media: MediaInfo
 
 
-def output_path(request: Request, context: JobContext) -> Path:
+def output_path(request: VideoRequest, context: JobContext) -> Path:
     """Return the path of the output in the job's folder, with the suffix of the output key."""
     return context.workdir / f"output{Path(request.output_key).suffix}"
 
 
 def output_pipe(
-    request: Request,
+    request: VideoRequest,
     context: JobContext,
     *,
     size: tuple[int, int],
@@ -110,14 +110,12 @@ def output_pipe(
     return pipe
 
 
-def tags_for(source: MediaInfo, request: Request, context: JobContext) -> dict[str, str]:
+def tags_for(source: MediaInfo, request: VideoRequest, context: JobContext) -> dict[str, str]:
     """Return the tags of the output: the kept tags of the source, and those of the job."""
     return {**kept_tags(source, request.encode.metadata), **context.output_tags}
 
 
-def with_extras(
-    written: PipeResult, extras: Extras, request: Request, context: JobContext, function: str
-) -> PipeResult:
+def with_extras(written: PipeResult, extras: Extras, request: VideoRequest, context: JobContext) -> PipeResult:
     """Add subtitles, data streams, chapters and the timecode to the finished file.
 
     If that fails, the file stays unchanged; a comparison with the source then reports the losses.
@@ -127,7 +125,6 @@ def with_extras(
         extras: The streams, chapters and timecode to add.
         request: The request.
         context: Context of the job.
-        function: Name of the function, for the message of a cancellation.
 
     Cancellation:
         Raises JobCancelledError between two packets.
@@ -139,7 +136,7 @@ def with_extras(
     staged = staging_name(written.path)
     tags = tags_for(extras.media, request, context)
     try:
-        extras.add_to(written.path, staged, tags, context.settings, lambda: context.raise_if_cancelled(function))
+        extras.add_to(written.path, staged, tags, context.settings, context.raise_if_cancelled)
         return replace(written, bytes=publish_file(staged, written.path))
     except MediaError as error:
         _log.warning("%s: subtitles, data, chapters and the timecode are left out: %s", written.path.name, error)
@@ -149,9 +146,9 @@ def with_extras(
 
 
 def result_of(
-    written: PipeResult, request: Request, *, function: str, engine: str, degraded: Iterable[Degradation] = ()
+    written: PipeResult, request: VideoRequest, *, function: str, engine: str, degraded: Iterable[Degradation] = ()
 ) -> RenderResult:
-    """Return the result for a finished file; `publish_result` adds the durations and the usage.
+    """Return the result for a finished file; the process that runs the function adds the durations and the usage.
 
     Args:
         written: The finished file.
@@ -177,16 +174,16 @@ def result_of(
     )
 
 
-def publish_result(
+def publish_video(
     result: RenderResult,
     file: VerifiedFile,
-    request: Request,
+    request: VideoRequest,
     context: JobContext,
     *,
     model: str | None = None,
     decoder_ffmpeg: str = "",
 ) -> RenderResult:
-    """Publish `file`, and return the result with its durations and usage.
+    """Publish `file` at the end of the job, and return the result with the names of the programs that made it.
 
     Args:
         result: The result so far.
@@ -195,31 +192,17 @@ def publish_result(
         context: Context of the job.
         model: Name of the network that was run.
         decoder_ffmpeg: The ffmpeg that decoded on a GPU.
-
-    Raises:
-        StorageError: The file could not be published.
     """
-
-    def measured() -> RenderResult:
-        usage = replace(context.usage(model), ffmpeg=file.written.ffmpeg, decoder_ffmpeg=decoder_ffmpeg)
-        return replace(result, seconds_by_phase=dict(context.reporter.seconds_by_phase), usage=usage)
-
-    with context.reporter.phase("publish"):
-        context.announce(measured(), file.written.path)
-        refuse = request.store.existing == "refuse"
-        context.storage.publish(
-            file.written.path, context.resolve_keys(request)[1], existing="refuse" if refuse else "replace"
-        )
-    return measured()
+    context.publish(file.written.path, request.output_key)
+    return replace(result, usage=Usage(model=model, ffmpeg=file.written.ffmpeg, decoder_ffmpeg=decoder_ffmpeg))
 
 
-def verified(written: PipeResult, context: JobContext, function: str) -> VerifiedFile:
+def verified(written: PipeResult, context: JobContext) -> VerifiedFile:
     """Check that the finished file has the properties that `written` states.
 
     Args:
         written: The finished file.
         context: Context of the job.
-        function: Name of the function, for the message of a cancellation.
 
     Raises:
         OutputMismatchError: Frame count, size, HDR bit depth, rate or duration differ.
@@ -228,13 +211,9 @@ def verified(written: PipeResult, context: JobContext, function: str) -> Verifie
     Cancellation:
         Raises JobCancelledError between two packets and at the end, so that a cancelled job is not published.
     """
-
-    def check() -> None:
-        context.raise_if_cancelled(function)
-
     with context.reporter.phase("verify"):
         media = probe(written.path, settings=context.settings)
-        scan = scan_packets(written.path, start_seconds=media.start_seconds, check=check)
+        scan = scan_packets(written.path, start_seconds=media.start_seconds, check=context.raise_if_cancelled)
         _expect("frame count", written.frames, scan.frame_count)
         _expect("size", written.size, media.size)
         if media.color.is_hdr and written.encoder != _COPIED:
@@ -246,7 +225,7 @@ def verified(written: PipeResult, context: JobContext, function: str) -> Verifie
         seconds = media.duration_seconds if written.constant_rate else scan.times.stated_seconds
         if seconds is not None and abs(seconds - written.duration_seconds) > 1 / written.fps:
             _expect("duration in seconds", float(written.duration_seconds), float(seconds))
-    check()
+    context.raise_if_cancelled()
     return VerifiedFile(
         written if written.constant_rate else replace(written, duration_seconds=scan.times.stated_seconds), media
     )

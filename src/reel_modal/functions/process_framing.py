@@ -34,7 +34,7 @@ from reel_modal.functions.outputs import (
     VerifiedFile,
     output_path,
     output_pipe,
-    publish_result,
+    publish_video,
     result_of,
     tags_for,
     verified,
@@ -105,20 +105,21 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
             if plan.engine == "ffmpeg-graph" and changes_size(plan.media, context.settings):
                 plan = replace(plan, engine="opencv-yuv420p")  # the crop may be outside of a smaller frame
             written, notes = _render(request, context, plan, output)
-            file = verified(with_extras(written, extras, request, context, NAME), context, NAME)
+            file = verified(with_extras(written, extras, request, context), context)
         finished = FinishedFile(file.media, extras, request.encode.metadata, sound=request.audio)
         engine = _COPY if smart.kind == "smart" else plan.engine
-        degraded = (*plan.notes, *notes, *losses(plan.media, finished, context, NAME))
+        degraded = (*plan.notes, *notes, *losses(plan.media, finished, context))
         result = result_of(file.written, request, function=NAME, engine=engine, degraded=degraded)
         result = replace(result, plan=smart.kind, reason=smart.reason, frames_copied=smart.frames_copied)
-        return publish_result(result, file, request, context)
-    finally:
+        return publish_video(result, file, request, context)
+    except BaseException:
         output.unlink(missing_ok=True)
+        raise
 
 
 def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Fetch the part of the source that the request shows, which may be small; return the plan."""
-    source = context.storage.open(context.resolve_keys(request)[0], context.workdir)
+    source = context.open(request.input_key)
     media = as_rendered(probe_object(source, context.settings), request.encode)
     trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
     strategy: SeekStrategy = (
@@ -156,7 +157,6 @@ def _copy(
         extras=extras,
         painter=None,
         context=context,
-        function=NAME,
         trim=replace(plan.trim, sound=request.audio),
         refused=plan.remakes,
     )
@@ -175,7 +175,7 @@ def _render(
                 output,
                 length_seconds=plan.length_seconds,
                 settings=context.settings,
-                check=lambda: context.raise_if_cancelled(NAME),
+                check=context.raise_if_cancelled,
             )
         make = _in_one_graph if plan.engine == "ffmpeg-graph" else _frame_by_frame
         try:
@@ -201,7 +201,7 @@ def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult
     """Render with one ffmpeg process from the source to the output."""
 
     def report(frames: int) -> None:
-        job.context.raise_if_cancelled(NAME)
+        job.context.raise_if_cancelled()
         advance(frames)
 
     edit = GraphEdit(
@@ -270,7 +270,7 @@ def _write_frames(
 
     def write(shown: Iterable[Shown]) -> None:
         for frame in shown:
-            job.context.raise_if_cancelled(NAME)
+            job.context.raise_if_cancelled()
             pipe.write(older.mixed(newer, frame.share, plan.timeline.to_source(frame.index / plan.fps)))
             advance(frame.index + 1)
 
@@ -305,7 +305,7 @@ def _write_pictures(
 
     def write(until: Fraction | None) -> None:
         nonlocal written, latest
-        job.context.raise_if_cancelled(NAME)
+        job.context.raise_if_cancelled()
         start = max(Fraction(0), line.to_output(older.seconds))
         end = length if until is None else min(length, line.to_output(until))
         if max(start, latest) < end and start > latest:  # some muxers write two frames with the same timestamp

@@ -12,20 +12,23 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.media import probe
 from reel_modal.media.open import opened
 from reel_modal.schema import Degradation, RenderResult
 from reel_modal.schema._fields import Record, declared, record
-from reel_modal.schema._kinds import nested, string
+from reel_modal.schema._kinds import json_object, string
 from reel_modal.schema.keys import receipt_key
 from reel_modal.schema.requests import Request
+from reel_modal.schema.results import Result
 from reel_modal.storage import Storage
 
 __all__ = ["Receipt", "StoredReceipt", "as_requested", "find_published_result"]
@@ -47,7 +50,7 @@ class StoredReceipt:
         source_version: Version of the input when the job ran, as `ObjectInfo.version`.
     """
 
-    result: RenderResult
+    result: Result
     source_version: str
 
 
@@ -67,7 +70,7 @@ class _ReceiptFields(Record):
     format: str = declared(converter=string())
     fingerprint: str = declared(converter=string())
     source_version: str = declared(converter=string())
-    result: RenderResult = declared(converter=nested(RenderResult))
+    result: Mapping[str, object] = declared(converter=json_object())
 
 
 class Receipt:
@@ -77,15 +80,17 @@ class Receipt:
         storage: Store of the output and the receipt.
         output_key: Storage key of the output.
         request_hash: Hash of the request.
+        function: The function, which reads the result.
     """
 
-    def __init__(self, storage: Storage, output_key: str, request_hash: str) -> None:
+    def __init__(self, storage: Storage, output_key: str, request_hash: str, function: AnyFunction) -> None:
         self._storage = storage
         self._output_key = output_key
         self._request_hash = request_hash
+        self._function = function
         self.key: str = receipt_key(output_key, request_hash)
 
-    def write(self, result: RenderResult, output: Path, source_version: str) -> None:
+    def write(self, result: Result, output: Path, source_version: str) -> None:
         """Write the receipt for the finished file `output`, before the file is published.
 
         Raises:
@@ -94,7 +99,7 @@ class Receipt:
         with output.open("rb") as file:
             fingerprint = _fingerprint(file)
         receipt = _ReceiptFields(
-            format=_FORMAT, fingerprint=fingerprint, source_version=source_version, result=result
+            format=_FORMAT, fingerprint=fingerprint, source_version=source_version, result=result.to_dict()
         )
         self._storage.write_bytes(self.key, json.dumps(receipt.to_dict()).encode())
 
@@ -109,12 +114,13 @@ class Receipt:
             receipt = _ReceiptFields.parse(raw.decode("utf-8", "replace"))
             if receipt.format != _FORMAT or self._output_fingerprint() != receipt.fingerprint:
                 return None
+            result = self._function.parse_result(receipt.result)
         except ObjectNotFoundError:
             return None
         except RequestError as error:
             _log.warning("%s is not a valid receipt, so it is ignored: %s", self.key, error)
             return None
-        return StoredReceipt(receipt.result, receipt.source_version)
+        return StoredReceipt(result, receipt.source_version)
 
     def tags(self, source_version: str) -> dict[str, str]:
         """Return the tags to write to the output: the hashes of the request and of the input's version.
@@ -186,20 +192,21 @@ class Receipt:
             return _fingerprint(file)
 
 
-def find_published_result(request: Request, store_url: str) -> dict[str, object] | None:
+def find_published_result(function: AnyFunction, request: Request[Any], store_url: str) -> dict[str, object] | None:
     """Return the result of the job of `request`, as the job sends it, if its output is published; else None.
 
     Raises:
         ConfigError: The store cannot be used from this machine.
         StorageError: The store could not be read.
     """
-    stored = Receipt(Storage.from_url(store_url), request.stored_keys()[1], request.request_hash()).find()
+    storage = Storage.from_url(store_url)
+    stored = Receipt(storage, request.stored_keys()[1], request.request_hash(), function).find()
     if stored is None or stored.result.job_id != request.job_id:
         return None
     return as_requested(stored.result, request).to_dict()
 
 
-def as_requested(result: RenderResult, request: Request) -> RenderResult:
+def as_requested(result: Result, request: Request[Any]) -> Result:
     """Return `result` with the output key and the storage key of `request`."""
     return replace(result, output_key=request.output_key, stored_key=request.stored_keys()[1])
 

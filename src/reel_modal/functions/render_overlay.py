@@ -18,7 +18,7 @@ from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
 from reel_modal.functions.output_rate import PictureTimes, refuses_copying, rendered_rate
-from reel_modal.functions.outputs import output_path, output_pipe, publish_result, result_of, verified, with_extras
+from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified, with_extras
 from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
@@ -54,7 +54,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     """
     load_cv2()  # fail before anything is fetched
     with context.reporter.phase("fetch"):
-        source = context.storage.fetch(context.resolve_keys(request)[0], context.workdir)
+        source = context.fetch(request.input_key)
         media = probe(source, settings=context.settings)
         if isinstance(request.output_rate, Fraction):
             media = rated(media, context.settings.limits)
@@ -72,16 +72,15 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
         extras=extras,
         painter=painter,
         context=context,
-        function=NAME,
         refused=refuses_copying(request, media),
     )
     notes: list[Degradation] = []
     if file is None:
         media = rated(media, context.settings.limits)
         written, notes = _render(request, context, as_rendered(media, request.encode))
-        file = verified(with_extras(written, extras, request, context, NAME), context, NAME)
+        file = verified(with_extras(written, extras, request, context), context)
     finished = FinishedFile(file.media, extras, request.encode.metadata, pictures_remade=plan.frames_rendered > 0)
-    degraded = [*notes, *losses(media, finished, context, NAME)]
+    degraded = [*notes, *losses(media, finished, context)]
     copied_from = plan.picture if isinstance(plan, SplicePlan) else None
     drawn_on = rendered_format(media, request.encode) if copied_from is None else copied_from.pixel_format
     result = result_of(file.written, request, function=NAME, engine=f"opencv-{drawn_on}", degraded=degraded)
@@ -89,7 +88,7 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     result = replace(
         result, plan=plan.kind, reason=plan.reason, frames_copied=plan.frames_copied, degraded=tuple(degraded)
     )
-    return publish_result(result, file, request, context)
+    return publish_video(result, file, request, context)
 
 
 def plan_for(request: OverlayRequest, media: MediaInfo) -> RenderPlan:
@@ -156,7 +155,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     times = PictureTimes(media, context.settings) if rate is None else None
     with reader, pipe, context.reporter.phase("render", frames) as advance:
         for frame in reader:
-            context.raise_if_cancelled(NAME)
+            context.raise_if_cancelled()
             if times is not None:
                 _write_picture(pipe, frame, overlay, times)
             else:

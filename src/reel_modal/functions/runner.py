@@ -1,73 +1,29 @@
-"""The functions by name, and the common entry point that runs them in a container or a worker process.
-
-Imported only by processes that run jobs, never by a host.
-"""
+"""Run a declared function: reuse or run the body, write the receipt, publish. In a container or a worker process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from reel_modal._ffmpeg.encoders import try_encoder
 from reel_modal._progress.events import ProgressEvent
-from reel_modal._rendering.opencv import load_cv2
 from reel_modal._support.scratch import scratch_dir
-from reel_modal.errors import ConfigError, EncoderUnavailableError, ObjectExistsError, RequestError
+from reel_modal.errors import ConfigError, ObjectExistsError
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.metering import Meter
 from reel_modal.functions.receipts import Receipt, as_requested
-from reel_modal.schema import EncodeOptions, RenderResult
+from reel_modal.schema.requests import Request, VideoRequest
+from reel_modal.schema.results import Result
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 
-__all__ = ["FUNCTION_NAMES", "check_encoder", "run_job"]
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """Request type and implementation of a function."""
-
-    request_type: type[Any]
-    run: Callable[[Any, JobContext], RenderResult]
-
-
-def _render_overlay() -> Handler:
-    from reel_modal.functions import render_overlay
-    from reel_modal.schema import OverlayRequest
-
-    return Handler(OverlayRequest, render_overlay.run)
-
-
-def _process_framing() -> Handler:
-    from reel_modal.functions import process_framing
-    from reel_modal.schema import FramingRequest
-
-    return Handler(FramingRequest, process_framing.run)
-
-
-def _apply_upscale() -> Handler:
-    from reel_modal.functions import apply_upscale
-    from reel_modal.schema import UpscaleRequest
-
-    return Handler(UpscaleRequest, apply_upscale.run)
-
-
-_HANDLERS: Mapping[str, Callable[[], Handler]] = {
-    "render_overlay": _render_overlay,
-    "process_framing": _process_framing,
-    "apply_upscale": _apply_upscale,
-}
-FUNCTION_NAMES = frozenset(_HANDLERS)
-
-# `auto` falls back by itself; libx264 is in every ffmpeg that this package bundles.
-_ALWAYS_AVAILABLE: Final = frozenset({"auto", "libx264"})
+__all__ = ["run_in_context", "run_job"]
 
 
 def run_job(
-    name: str,
+    function: AnyFunction,
     payload: Mapping[str, object],
     *,
     settings: Settings,
@@ -80,10 +36,10 @@ def run_job(
     """Run one job in this process, which is reserved for it; return its result as a JSON-compatible dict.
 
     If the same job has already made its output, or if the request allows reuse of an existing output, the result is
-    returned without rendering.
+    returned without running the body.
 
     Args:
-        name: Name of the function.
+        function: The function.
         payload: The request's `to_dict()`.
         settings: Settings of this process; `store_url` is the media store.
         send: Called with each event of the job, in the reporting thread.
@@ -93,32 +49,25 @@ def run_job(
         meter: Measures the usage; default: a machine without cost.
 
     Raises:
-        ConfigError: The function is unknown in this version, or no store is configured.
+        ConfigError: No store is configured.
         ObjectExistsError: Another output exists, and the request refuses to replace it.
         JobCancelledError: `cancellation` was set.
         ReelModalError: The function failed.
     """
     meter = meter or Meter()
-    if name not in _HANDLERS:
-        known = ", ".join(sorted(_HANDLERS))
-        raise ConfigError(f"the function {name!r} is unknown in this version of reel_modal; known are {known}")
     if settings.store_url is None:
         raise ConfigError(
             "no store is set: REEL_MODAL_STORE_URL must be the URL of the media, such as file:///srv/media"
         )
-    handler = _HANDLERS[name]()
-    request = handler.request_type.parse(payload)
+    request = function.parse_request(payload)
     source_key, output_key = request.stored_keys()
     storage = Storage.from_url(settings.store_url)
-    receipt = Receipt(storage, output_key, request.request_hash())
-    source_version = _version_of_inputs(request, storage.stat(source_key).version, settings)
-    existing = _rendered_before(name, request, receipt, source_version)
+    receipt = Receipt(storage, output_key, request.request_hash(), function)
+    source_version = _version_of_inputs(function, request, storage.stat(source_key).version, settings)
+    existing = _made_before(function.name, request, receipt, source_version)
     if existing is not None:
         usage = existing.usage if existing.reused_from is None else meter.usage(storage.traffic)
         return replace(as_requested(existing, request), usage=usage).to_dict()
-    check_encoder(request.encode, settings)
-    # The encoder's threads use all cores; more threads for a few milliseconds of drawing per frame only add overhead.
-    load_cv2().setNumThreads(1)
     with scratch_dir(folder) as workdir:
         reporter = Reporter(send, attempt=attempt)
         # A transfer counts no frames, and a job without events would be considered stalled.
@@ -130,45 +79,82 @@ def run_job(
             reporter=reporter,
             cancellation=cancellation or CancellationToken(),
             meter=meter,
-            announce=lambda result, output: receipt.write(as_requested(result, request), output, source_version),
+            function=function.name,
             output_tags=receipt.tags(source_version),
-            places=(source_key, output_key),
+            input_place=request.stored_input,
+            output_place=request.stored_output,
         )
-        context.raise_if_cancelled(name)
-        with _encoder_named(request.encode):
-            return as_requested(handler.run(request, context), request).to_dict()
+        context.raise_if_cancelled()
+        return run_in_context(
+            function,
+            request,
+            context,
+            announce=lambda result, output: receipt.write(result, output, source_version),
+        ).to_dict()
 
 
-def check_encoder(encode: EncodeOptions, settings: Settings) -> None:
-    """Check that the encoder of a request starts, before the input is fetched.
+def run_in_context(
+    function: AnyFunction,
+    request: Request[Any],
+    context: JobContext,
+    *,
+    announce: Callable[[Result, Path], None] | None = None,
+) -> Result:
+    """Run the body of a function, publish what it has made, and return its result with the durations and the usage.
+
+    Args:
+        function: The function.
+        request: The request, in the form in which it is submitted.
+        context: Context of the job.
+        announce: Called with the result and the output just before the output is published, to write the receipt.
 
     Raises:
-        RequestError: The encoder does not start here.
-        FFmpegNotFoundError: ffmpeg was not found.
+        JobCancelledError: The job was cancelled; nothing is published.
+        ReelModalError: The function failed.
     """
-    if encode.encoder not in _ALWAYS_AVAILABLE:
-        with _encoder_named(encode):
-            try_encoder(settings, encode.encoder)
+    if not context.function:
+        context = replace(context, function=function.name)
+    result = function.to_result(function.body(function.from_request(request), context))
+    context.raise_if_cancelled()
+    place = context.output_place(request.output_key)
+    output = context.outputs.pop(place, None)
+    named = result.usage
+    result = replace(
+        result,
+        job_id=request.job_id,
+        function=function.name,
+        output_key=request.output_key,
+        stored_key=place,
+        bytes=result.bytes if output is None else output.stat().st_size,
+    )
+
+    def finished() -> Result:
+        usage = context.usage()
+        if named is not None:
+            usage = replace(usage, model=named.model, ffmpeg=named.ffmpeg, decoder_ffmpeg=named.decoder_ffmpeg)
+        return replace(result, seconds_by_phase=dict(context.reporter.seconds_by_phase), usage=usage)
+
+    if output is None and not context.outputs:
+        return finished()
+    with context.reporter.phase("publish"):
+        for other_place, path in context.outputs.items():
+            context.storage.publish(path, other_place)
+        if output is not None:
+            if announce is not None:
+                announce(finished(), output)
+            refuse = request.store.existing == "refuse"
+            context.storage.publish(output, place, existing="refuse" if refuse else "replace")
+    return finished()
 
 
-@contextmanager
-def _encoder_named(encode: EncodeOptions) -> Iterator[None]:
-    """Convert EncoderUnavailableError to RequestError if the request names the encoder."""
-    try:
-        yield
-    except EncoderUnavailableError as error:
-        if encode.encoder == "auto":
-            raise
-        raise RequestError("encode.encoder", error.message) from error
+def _version_of_inputs(function: AnyFunction, request: Request[Any], clip_version: str, settings: Settings) -> str:
+    """Return the version of all inputs besides the request, such as the clip and a registered network."""
+    if function.input_version is None:
+        return clip_version
+    return f"{clip_version} {function.input_version(function.from_request(request), settings)}".rstrip()
 
 
-def _version_of_inputs(request: Any, clip_version: str, settings: Settings) -> str:
-    """Return the version of all inputs besides the request: the clip, and the file of a registered network."""
-    registered = settings.models.get(getattr(request, "model", None) or "")
-    return clip_version if registered is None else f"{clip_version} {registered.sha256}"
-
-
-def _rendered_before(function: str, request: Any, receipt: Receipt, source_version: str) -> RenderResult | None:
+def _made_before(function: str, request: Request[Any], receipt: Receipt, source_version: str) -> Result | None:
     """Return an existing result that this job can use, or None."""
     stored = receipt.find()
     if stored is not None and stored.result.job_id == request.job_id:
@@ -176,7 +162,8 @@ def _rendered_before(function: str, request: Any, receipt: Receipt, source_versi
     existing = request.store.existing
     if stored is not None and existing != "replace" and stored.source_version == source_version:
         return replace(stored.result, job_id=request.job_id, reused_from=stored.result.job_id)
-    if existing != "replace" and (result := receipt.result_from_tags(function, source_version)) is not None:
+    is_video = isinstance(request, VideoRequest)
+    if is_video and existing != "replace" and (result := receipt.result_from_tags(function, source_version)):
         return replace(result, job_id=request.job_id)
     if existing == "refuse" and receipt.output_exists():
         raise ObjectExistsError(

@@ -18,7 +18,7 @@ from reel_modal.functions.context import JobContext
 from reel_modal.functions.outputs import VerifiedFile, tags_for, verified
 from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
-from reel_modal.schema.requests import Request
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
 
 __all__ = ["frames_expected", "render_smart"]
@@ -36,12 +36,11 @@ def render_smart(
     media: MediaInfo,
     changed: Iterable[Interval],
     output: Path,
-    request: Request,
+    request: VideoRequest,
     *,
     extras: Extras,
     painter: Painter | None,
     context: JobContext,
-    function: str,
     trim: Trim | None = None,
     refused: str = "",
 ) -> tuple[RenderPlan, VerifiedFile | None]:
@@ -57,7 +56,6 @@ def render_smart(
         extras: Streams, chapters and timecode to keep besides video and audio.
         painter: Returns the function that draws on each re-encoded frame; None leaves the frames unchanged.
         context: Reporter, settings and cancellation.
-        function: Name of the function, for the message of a cancellation.
         trim: See `_smart_render.plan_render`.
         refused: Reason why nothing can be copied, if it is already known.
 
@@ -78,7 +76,7 @@ def render_smart(
         return plan, None
 
     def report(frames: int) -> None:
-        context.raise_if_cancelled(function)
+        context.raise_if_cancelled()
         advance(frames)
 
     try:
@@ -92,12 +90,12 @@ def render_smart(
                 advance=report,
                 metadata=tags_for(media, request, context),
                 extras=extras,
-                check=lambda: context.raise_if_cancelled(function),
+                check=context.raise_if_cancelled,
             )
-        return plan, verified(spliced, context, function)
+        return plan, verified(spliced, context)
     except (MediaError, EncoderUnavailableError) as error:
         output.unlink(missing_ok=True)
-        _log.warning("%s: rendering the whole clip, since copying its packets failed: %s", function, error)
+        _log.warning("%s: rendering the whole clip, since copying its packets failed: %s", context.function, error)
         return RenderPlan.full(f"copying its packets failed: {error}"), None
 
 

@@ -84,7 +84,12 @@ def markdown_table(kind: type[Record], *, without: type[Record] | None = None) -
 
 
 def attributes_of(kind: type[Record]) -> dict[str, str]:
-    """Return the descriptions in the Attributes section of a record's docstring, by attribute name."""
+    """Return the descriptions in the Attributes sections of a record and its base classes, by attribute name."""
+    described = [_attributes_in(base) for base in reversed(kind.__mro__) if issubclass(base, Record)]
+    return {name: text for each in described for name, text in each.items()}
+
+
+def _attributes_in(kind: type[Record]) -> dict[str, str]:
     entries: dict[str, str] = {}
     lines = iter((inspect.getdoc(kind) or "").splitlines())
     name = ""

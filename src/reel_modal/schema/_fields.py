@@ -146,7 +146,15 @@ def declared(
     added_later: bool = False,
 ) -> Any:
     """Declare a field of a `record`; see `Field`. The constructor accepts the values that `converter` accepts."""
-    metadata = {"kind": converter, "aliases": aliases, "sides": sides, "added_later": added_later}
+    metadata = {
+        "kind": converter,
+        "default": default,
+        "aliases": aliases,
+        "sides": sides,
+        "added_later": added_later,
+    }
+    if isinstance(default, Mapping):  # dataclasses refuse a default that is not hashable
+        return dataclasses.field(default_factory=lambda: default, metadata=metadata, kw_only=kw_only)
     return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
@@ -228,9 +236,7 @@ def fields_of(kind: type[Record]) -> tuple[Field, ...]:
     fields = _FIELDS.get(kind)
     if fields is None:
         declared_fields: Iterable[dataclasses.Field[Any]] = dataclasses.fields(cast("Any", kind))
-        fields = tuple(
-            Field(name=each.name, default=each.default, **each.metadata) for each in declared_fields if each.metadata
-        )
+        fields = tuple(Field(name=each.name, **each.metadata) for each in declared_fields if each.metadata)
         _FIELDS[kind] = fields
     return fields
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -33,6 +34,7 @@ __all__ = [
     "decimal",
     "identifier",
     "integer",
+    "json_object",
     "list_of",
     "matching",
     "nested",
@@ -326,6 +328,23 @@ def numbers_by_name() -> Kind[Mapping[str, float], Mapping[str, float]]:
         return read
 
     return Kind(convert, {"type": "object", "additionalProperties": one.schema}, "numbers by name", dict)
+
+
+def json_object() -> Kind[Mapping[str, object], Mapping[str, object]]:
+    """Return the kind of any JSON object."""
+
+    def convert(value: object) -> Mapping[str, object]:
+        if not isinstance(value, Mapping):
+            raise RequestError("", f"must be an object, not {kind_of(value)}")
+        try:
+            text = json.dumps(dict(value), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError("", f"cannot be written as JSON: {error}") from error
+        if len(text) > _LONGEST_STRING:
+            raise RequestError("", f"is too long as JSON; at most {_LONGEST_STRING} characters are accepted")
+        return dict(value)
+
+    return Kind(convert, {"type": "object"}, "any JSON object")
 
 
 def size(sides: tuple[str, str], least: int, most: int, *, even: bool = False) -> Kind[Size, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The request of `process_framing`: crop, trim, speed and output size."""
+"""The request to frame a clip: crop, trim, speed and output size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reel_modal.schema._kinds import (
 from reel_modal.schema._numbers import shown
 from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.regions import INTERPOLATION, LENGTH, POSITION, SPACE, SPACE_SIDES, check_order
-from reel_modal.schema.requests import Request
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.schema.timeline import Timeline
 
 __all__ = ["CropKeyframe", "Fit", "FramingRequest", "Outside", "SlowMotion", "SpeedSegment"]
@@ -121,7 +121,7 @@ class SpeedSegment(Record):
 
 
 @record
-class FramingRequest(Request):
+class FramingRequest(VideoRequest):
     """Request to crop, trim, rotate and change the speed of a clip. The crop may move.
 
     Attributes:

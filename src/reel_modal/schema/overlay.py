@@ -1,4 +1,4 @@
-"""The request of `render_overlay`: highlights and their style."""
+"""The request to draw on a clip: highlights and their style."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reel_modal.schema._numbers import shown
 from reel_modal.schema.framing import FramingRequest
 from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.regions import INTERPOLATION, REGIONS, SHARE, HighlightRegion
-from reel_modal.schema.requests import Request
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.schema.retiming import retimed_regions
 
 __all__ = ["Effect", "OverlayRequest", "OverlayStyle"]
@@ -47,7 +47,7 @@ class OverlayStyle(Record):
 
 
 @record
-class OverlayRequest(Request):
+class OverlayRequest(VideoRequest):
     """Request to draw highlights that follow keyframes on a clip.
 
     Attributes:

@@ -1,10 +1,10 @@
-"""The base class of all requests: ids, keys, encoding and storing options, and the hash."""
+"""The base classes of all requests: ids, keys, options of the store, and the hash; for videos also the encoding."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Self, TypedDict, Unpack
+from typing import Generic, Self, TypedDict, TypeVar, Unpack
 
 from reel_modal.errors import InvalidKeyError, RequestError
 from reel_modal.schema._fields import Raw, Record, declared, decode, record
@@ -12,9 +12,12 @@ from reel_modal.schema._kinds import JOB_ID, KEY, OUTPUT_RATE, USER_ID, Rate, ne
 from reel_modal.schema.containers import container_problem
 from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.keys import is_below, receipt_key, same_object, store_key
+from reel_modal.schema.results import RenderResult, Result
 from reel_modal.schema.storing import StoreOptions
 
-__all__ = ["Request", "SetByServer"]
+__all__ = ["Request", "SetByServer", "VideoRequest"]
+
+R = TypeVar("R", bound=Result)
 
 
 class SetByServer(TypedDict, total=False):
@@ -28,29 +31,29 @@ class SetByServer(TypedDict, total=False):
 
 
 @record
-class Request(Record):
-    """Base class of the requests that a host submits.
+class Request(Record, Generic[R]):
+    """Base class of the requests that a host submits; `R` is the type of the result.
+
+    A function of a host declares its request as a subclass, a `record` with further fields.
 
     Attributes:
         job_id: Job id, chosen by the host. One job id identifies one request.
         user_id: Id of the user that the job is for.
-        input_key: Storage key of the clip.
-        output_key: Storage key of the output. Its suffix selects the container.
-        encode: Encoding options.
+        input_key: Storage key of the input, such as a clip.
+        output_key: Storage key of the output.
         store: Scopes of the two keys, and handling of an existing output.
-        rate: `constant` renders a clip with a variable frame rate at the lowest standard rate that drops at most 1 %
-            of its frames; `source` keeps the timestamp of each frame; a number is a constant rate in frames per
-            second, reached by repeating and dropping frames. A clip with a constant rate keeps it unless a number is
-            given.
+
+    Example:
+        >>> @record
+        ... class ThumbnailRequest(Request[ThumbnailResult]):
+        ...     width_px: int = declared(converter=integer(16, 4096), default=320, aliases=("width",))
     """
 
     job_id: str = declared(converter=JOB_ID)
     user_id: str = declared(converter=USER_ID)
     input_key: str = declared(converter=KEY)
     output_key: str = declared(converter=KEY)
-    encode: EncodeOptions = declared(converter=nested(EncodeOptions), default=EncodeOptions())
     store: StoreOptions = declared(converter=nested(StoreOptions), default=StoreOptions())
-    rate: Rate = declared(converter=OUTPUT_RATE, default="constant", added_later=True)
 
     @classmethod
     def parse(cls, raw: Raw, **given: Unpack[SetByServer]) -> Self:
@@ -65,17 +68,17 @@ class Request(Record):
         """
         return cls.from_mapping(decode(raw, cls._noun), **given)
 
-    @property
-    def output_rate(self) -> Rate:
-        """Requested frame rate."""
-        return self.rate
+    def stored_input(self, key: str) -> str:
+        """Return the key in the store of the input `key`, with the user's prefix if the scope is `user`."""
+        return store_key(key, self.store.input_scope, self.user_id)
+
+    def stored_output(self, key: str) -> str:
+        """Return the key in the store of the output `key`, with the user's prefix if the scope is `user`."""
+        return store_key(key, self.store.output_scope, self.user_id)
 
     def stored_keys(self) -> tuple[str, str]:
-        """Return the input's and the output's key in the store, with the user's prefix if the scope is `user`."""
-        return (
-            store_key(self.input_key, self.store.input_scope, self.user_id),
-            store_key(self.output_key, self.store.output_scope, self.user_id),
-        )
+        """Return the keys in the store of the input and of the output."""
+        return self.stored_input(self.input_key), self.stored_output(self.output_key)
 
     def request_hash(self) -> str:
         """Return the SHA-256 of the request, in hexadecimal, without its `job_id` and `store.existing`."""
@@ -100,12 +103,37 @@ class Request(Record):
             raise RequestError("output_key", f"is the same as the input key, {self.input_key!r}; use another key")
         if is_below(source, output) or is_below(output, source):
             raise RequestError("output_key", f"and {self.input_key!r} cannot both exist in a folder; use another key")
-        if (problem := container_problem(self.output_key, self.encode.encoder)) is not None:
-            raise RequestError("output_key", f"is {self.output_key!r}: {problem}")
         self._check_edit()
 
     def _check_edit(self) -> None:
-        """Raise RequestError if the fields of the edit contradict each other."""
+        """Raise RequestError if the fields of a subclass contradict each other."""
+
+
+@record
+class VideoRequest(Request[RenderResult]):
+    """Base class of the requests whose output is a video.
+
+    Attributes:
+        encode: Encoding options.
+        rate: `constant` renders a clip with a variable frame rate at the lowest standard rate that drops at most 1 %
+            of its frames; `source` keeps the timestamp of each frame; a number is a constant rate in frames per
+            second, reached by repeating and dropping frames. A clip with a constant rate keeps it unless a number is
+            given.
+    """
+
+    encode: EncodeOptions = declared(converter=nested(EncodeOptions), default=EncodeOptions())
+    rate: Rate = declared(converter=OUTPUT_RATE, default="constant", added_later=True)
+
+    @property
+    def output_rate(self) -> Rate:
+        """Requested frame rate."""
+        return self.rate
+
+    def _check(self) -> None:
+        if (problem := container_problem(self.output_key, self.encode.encoder)) is not None:
+            raise RequestError("output_key", f"is {self.output_key!r}: {problem}")
+        # Not super(): dataclass(slots=True) creates the class again.
+        Request._check(self)  # noqa: SLF001
 
 
 def _numbers_alike(value: object) -> object:

@@ -1,10 +1,11 @@
-"""The result of a render function."""
+"""The results of functions, and of those that render a video."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from reel_modal.errors import ConfigError
@@ -24,7 +25,7 @@ from reel_modal.schema._kinds import (
 from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.usage import Usage
 
-__all__ = ["RenderPlanKind", "RenderResult"]
+__all__ = ["RenderPlanKind", "RenderResult", "Result"]
 
 RenderPlanKind: TypeAlias = Literal["smart", "full"]
 """Rendered part of a clip: `smart` renders only the changed parts, `full` renders all of it."""
@@ -37,37 +38,28 @@ _SIDES: Final = ("width", "height")
 _SIZE: Final = size(_SIDES, 0, _LARGEST)
 _EXACT: Final = decimal(-_LARGEST, _LARGEST)
 _NOTE: Final = string(lines=True)
+_TEXT: Final = string(empty=True, lines=True)
 _PLAN: Final[Kind[RenderPlanKind, RenderPlanKind]] = choice(RenderPlanKind)
 _STATUS: Final[Kind[RenderStatus, RenderStatus]] = choice(RenderStatus)
 
 
 @record
-class RenderResult(Record):
-    """Result of a render function.
+class Result(Record):
+    """Base class of the results of functions. The process that runs a function sets these fields after its end.
 
     Attributes:
         status: Always `success`; a failed job raises an error and has no result.
         job_id: Job id of the request.
-        function: Name of the function, such as `render_overlay`.
+        function: Name of the function.
         output_key: Storage key of the output, as in the request.
-        frames: Number of frames, counted in the file.
-        size: (width, height) in pixels.
-        fps: Exact frame rate, in frames per second.
-        duration_seconds: frames / fps; for an output that keeps the timestamps of the source, the time from the first
-            frame to the end of the last one.
-        bytes: Size of the output in bytes.
-        engine: Name of the engine that processed the frames, such as `opencv-yuv420p`.
-        encoder: ffmpeg's name of the encoder.
-        plan: `smart` if packets of the source were copied, `full` if every frame was rendered.
-        reason: Why the plan is `full`; empty if it is `smart`.
-        frames_copied: Number of frames that were copied from the source bit for bit; the others were rendered.
-        seconds_by_phase: Wall-clock seconds of the phases `fetch`, `render`, `verify` and `publish`.
+        bytes: Size of the output in bytes; 0 if the function has published none.
+        seconds_by_phase: Wall-clock seconds of the phases, such as `fetch`, `render` and `publish`.
         degraded: Differences from the request or from the source; empty if there are none.
         cold_start: Whether a container was started for the job; None if this is unknown.
         usage: Resource usage of the job; None in results of older versions.
-        reused_from: `job_id` of the job that rendered the output, if this job reused an existing output (`usage` is
-            then that of the lookup); `unknown` if the tags of the output match this request, but its receipt is
-            missing; None if this job rendered the output.
+        reused_from: `job_id` of the job that made the output, if this job reused an existing output (`usage` is then
+            that of the lookup); `unknown` if the tags of the output match this request, but its receipt is missing;
+            None if this job made the output.
         stored_key: Key of the output in the store, with the user's prefix; None in results of older versions.
         sign_url: Function that returns a signed URL for a stored key and a lifetime in seconds; set by the registry
             if it knows the store. Not part of `to_dict`.
@@ -76,20 +68,11 @@ class RenderResult(Record):
     _noun = "result"
 
     status: RenderStatus = declared(converter=_STATUS, default="success")
-    job_id: str = declared(converter=_NOTE)
-    function: str = declared(converter=_NOTE)
-    output_key: str = declared(converter=_NOTE)
-    frames: int = declared(converter=integer())
-    size: tuple[int, int] = declared(converter=_SIZE, sides=_SIDES)
-    fps: Fraction = declared(converter=_EXACT)
-    duration_seconds: Fraction = declared(converter=_EXACT)
-    bytes: int = declared(converter=integer())
-    engine: str = declared(converter=_NOTE)
-    encoder: str = declared(converter=_NOTE)
-    plan: RenderPlanKind = declared(converter=_PLAN, default="full")
-    reason: str = declared(converter=string(empty=True, lines=True), default="")
-    frames_copied: int = declared(converter=integer(), default=0)
-    seconds_by_phase: Mapping[str, float] = declared(converter=numbers_by_name())
+    job_id: str = declared(converter=_TEXT, default="")
+    function: str = declared(converter=_TEXT, default="")
+    output_key: str = declared(converter=_TEXT, default="")
+    bytes: int = declared(converter=integer(), default=0)
+    seconds_by_phase: Mapping[str, float] = declared(converter=numbers_by_name(), default=MappingProxyType({}))
     degraded: tuple[Degradation, ...] = declared(converter=list_of(nested(Degradation), _MOST_NOTES), default=())
     cold_start: bool | None = declared(converter=optional(boolean), default=None)
     usage: Usage | None = declared(converter=optional(nested(Usage)), default=None)
@@ -120,3 +103,36 @@ class RenderResult(Record):
                 " s3://bucket/prefix"
             )
         return self.sign_url(self.stored_key, expires_seconds)
+
+
+@record
+class RenderResult(Result):
+    """Result of a function that renders a video.
+
+    Attributes:
+        frames: Number of frames, counted in the file.
+        size: (width, height) in pixels.
+        fps: Exact frame rate, in frames per second.
+        duration_seconds: frames / fps; for an output that keeps the timestamps of the source, the time from the first
+            frame to the end of the last one.
+        engine: Name of the engine that processed the frames, such as `opencv-yuv420p`.
+        encoder: ffmpeg's name of the encoder.
+        plan: `smart` if packets of the source were copied, `full` if every frame was rendered.
+        reason: Why the plan is `full`; empty if it is `smart`.
+        frames_copied: Number of frames that were copied from the source bit for bit; the others were rendered.
+    """
+
+    job_id: str = declared(converter=_NOTE)
+    function: str = declared(converter=_NOTE)
+    output_key: str = declared(converter=_NOTE)
+    frames: int = declared(converter=integer())
+    size: tuple[int, int] = declared(converter=_SIZE, sides=_SIDES)
+    fps: Fraction = declared(converter=_EXACT)
+    duration_seconds: Fraction = declared(converter=_EXACT)
+    bytes: int = declared(converter=integer())
+    engine: str = declared(converter=_NOTE)
+    encoder: str = declared(converter=_NOTE)
+    plan: RenderPlanKind = declared(converter=_PLAN, default="full")
+    reason: str = declared(converter=string(empty=True, lines=True), default="")
+    frames_copied: int = declared(converter=integer(), default=0)
+    seconds_by_phase: Mapping[str, float] = declared(converter=numbers_by_name())

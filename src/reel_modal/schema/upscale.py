@@ -1,4 +1,4 @@
-"""The request of `apply_upscale`: scale or output size, neural network and device."""
+"""The request to upscale a clip: scale or output size, neural network and device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 from reel_modal.errors import RequestError
 from reel_modal.schema._fields import Kind, declared, record
 from reel_modal.schema._kinds import OUTPUT_RATE, Rate, boolean, choice, matching, optional, size
-from reel_modal.schema.requests import Request
+from reel_modal.schema.requests import VideoRequest
 
 __all__ = ["Device", "UpscaleRequest"]
 
@@ -32,7 +32,7 @@ _SHA256: Final = matching(
 
 
 @record
-class UpscaleRequest(Request):
+class UpscaleRequest(VideoRequest):
     """Request to upscale a clip with a neural network.
 
     Attributes:
@@ -96,7 +96,7 @@ class UpscaleRequest(Request):
         for name, side, source_side in zip(_SIDES, target, source, strict=True):
             if side < source_side:
                 raise RequestError(
-                    name, f"is {side}, but the clip has {source_side}; use process_framing to make it smaller"
+                    name, f"is {side}, but the clip has {source_side}; use a FramingRequest to make it smaller"
                 )
         return target
 

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.progress.timings import HD, timing
 
 from reel_modal.errors import ConfigError, ReelModalError
+from reel_modal.functions.builtin import render_overlay
 from reel_modal.progress import ProgressPlan, TimingHistory
 
 
@@ -44,7 +45,7 @@ def plan(history: TimingHistory, frames: int = 900, **fields: object) -> Progres
 
 
 def test_history_empty_uses_published_figures_and_creates_no_file(history: TimingHistory) -> None:
-    result = plan(history)
+    result = plan(history, published=render_overlay.published)
     assert result.source == "published figures: no finished job of render_overlay on T4 is recorded yet"
     assert result.startup_seconds == 26
     assert result.processing_seconds == pytest.approx(900 * 2.0736 * 0.0205)

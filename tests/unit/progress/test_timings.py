@@ -22,6 +22,7 @@ from reel_modal._progress.timing_model import (
     work_from,
 )
 from reel_modal.errors import ConfigError
+from reel_modal.functions.catalog import all_functions
 from reel_modal.schema import RenderResult
 
 
@@ -175,13 +176,14 @@ def test_timing_with_invalid_field_is_refused(fields: dict[str, object], words: 
         ("process_framing", "cpu", (810, 1440), 180, 10.5, 11.5),
         ("apply_upscale", "T4", (2560, 1440), 180, 122.7, 192.2),
         ("apply_upscale", "A10G", (2560, 1440), 449, 280, 345),
-        ("somebody_elses", "T4", HD, 7, 30, 30),
+        ("unknown", "T4", HD, 7, 30, 30),
     ],
 )
 def test_published_work_is_within_documented_range(
     function: str, gpu: str, size: tuple[int, int], frames: int, shortest: float, longest: float
 ) -> None:
-    estimate = published_work(function, gpu, size, frames)
+    declared = all_functions(env={}).get(function)
+    estimate = published_work(declared and declared.published, gpu, size, frames)
     assert shortest <= sum(phase.seconds for phase in estimate.work) <= longest + 1e-9
     assert (estimate.jobs, [phase.name for phase in estimate.work][1]) == (0, "render")
 

@@ -31,8 +31,9 @@ from reel_modal.errors import (
     RequestError,
     UnavailableError,
 )
+from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Contract, Difference, local_contract
-from reel_modal.functions.specs import EVENTS_QUEUE, SPECS, SUBMITTED_AT
+from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT
 from reel_modal.settings import OnDrift
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ModalBackend:
         answer_seconds: Timeout in seconds of one request to Modal's API.
         on_drift: Reaction if a function that is looked up was not deployed from `contract`: "warn" logs a warning,
             "error" raises an error, "off" does not check. The check costs one request for the whole app.
-        contract: Returns the contract that this host expects to be deployed.
+        contract: Returns the contract that this host expects to be deployed; default that of its functions.
     """
 
     name: str = "modal"
@@ -86,7 +87,7 @@ class ModalBackend:
         client: modal.Client | None = None,
         answer_seconds: float = _ANSWER_SECONDS,
         on_drift: OnDrift = "off",
-        contract: Callable[[], Contract] = local_contract,
+        contract: Callable[[], Contract] | None = None,
     ) -> None:
         self.app: Final = app
         self._environment = environment
@@ -97,7 +98,8 @@ class ModalBackend:
         self._calls: dict[str, modal.FunctionCall[Any]] = {}
         self._queue: SingleFlight[modal.Queue] = SingleFlight()
         self._on_drift = on_drift
-        self._contract = contract
+        self._functions: dict[str, AnyFunction] = {}
+        self._contract = contract or self._local_contract
         self._deployed: SingleFlight[DeployedApp] = SingleFlight()
 
     def __repr__(self) -> str:
@@ -108,6 +110,10 @@ class ModalBackend:
     def traits(self) -> BackendTraits:
         """See `Backend.traits`."""
         return BackendTraits(records_timings=True, timings_place=None, needs_store=True)
+
+    def register(self, functions: Mapping[str, AnyFunction]) -> None:
+        """See `Backend.register`."""
+        self._functions |= functions
 
     async def verify(self, functions: Iterable[str]) -> list[Check]:
         """See `Backend.verify`; also compares resources and version with the contract of this host."""
@@ -131,8 +137,8 @@ class ModalBackend:
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """See `Backend.submit`."""
         handle = await self._handle(function)
-        if function in SPECS and len(args) == 1 and isinstance(args[0], Mapping):
-            # A function of this package: its receipt contains how long the job was queued.
+        if function in self._functions and len(args) == 1 and isinstance(args[0], Mapping):
+            # A declared function: its receipt contains how long the job was queued.
             args = ({**args[0], SUBMITTED_AT: time.time()},)
         try:
             call = await self._spawn(handle, function, args, kwargs)
@@ -193,6 +199,9 @@ class ModalBackend:
 
     async def close(self) -> None:
         """Do nothing: jobs on Modal continue, and this backend holds no resources here."""
+
+    def _local_contract(self) -> Contract:
+        return local_contract(functions=self._functions or None)
 
     async def deployed_app(self, *, answer_seconds: float | None = None) -> DeployedApp:
         """Return the current state of the app on Modal.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -26,7 +27,6 @@ class Verification:
         app: Name of the app.
         deployed: The deployed app; None if nothing is deployed under the name.
         checks: One for each function that was checked.
-        bodies: Functions for which the deployed package has a body; None if no container answered.
         problem: Reason why no container could report its contents; None if one did or none was asked.
         ffmpeg: Version, build and origin of the container's ffmpeg; empty if no container answered.
     """
@@ -34,7 +34,6 @@ class Verification:
     app: str
     deployed: DeployedApp | None
     checks: tuple[Check, ...]
-    bodies: frozenset[str] | None = None
     problem: RemoteError | None = None
     ffmpeg: str = ""
 
@@ -49,10 +48,7 @@ class Verification:
         lines = [f"{self.app}: {state}"]
         for check in self.checks:
             if check.ok:
-                bodyless = self.bodies is not None and check.function not in self.bodies
-                lines.append(
-                    f"{check.function}: ok{', but it has no body and refuses every job' if bodyless else ''}"
-                )
+                lines.append(f"{check.function}: ok")
             elif check.differences:
                 lines.extend(f"{check.function}: {difference}" for difference in check.differences)
             else:
@@ -114,11 +110,11 @@ async def verify_deployment(
     except NotDeployedError as error:
         return Verification(backend.app, None, tuple(Check(name, error) for name in names))
     rows = await asyncio.gather(*(_row(backend, name) for name in names))
-    running = bodies = problem = None
+    running = problem = None
     ffmpeg = ""
     if ask_container and deployed.contract is not None:
         try:
-            running, bodies, ffmpeg = await _ask(backend, deployed.contract, container_seconds)
+            running, ffmpeg = await _ask(backend, deployed.contract, container_seconds)
         except RemoteError as error:
             problem = error
     checks = []
@@ -134,7 +130,7 @@ async def verify_deployment(
         elif deployed.contract != local.name:
             changed.append(Difference("contract", deployed.contract or "none", local.name))
         checks.append(Check(name, drift_error(changed, backend.app, name), tuple(changed)))
-    return Verification(backend.app, deployed, tuple(checks), bodies, problem, ffmpeg)
+    return Verification(backend.app, deployed, tuple(checks), problem, ffmpeg)
 
 
 async def _row(backend: ModalBackend, name: str) -> dict[str, str] | RemoteError:
@@ -144,15 +140,23 @@ async def _row(backend: ModalBackend, name: str) -> dict[str, str] | RemoteError
         return error
 
 
-async def _ask(backend: ModalBackend, contract: str, seconds: float) -> tuple[Contract, frozenset[str], str]:
-    """Return the contract with the container's source and ffmpeg, its function bodies, and its build of ffmpeg."""
+async def _ask(backend: ModalBackend, contract: str, seconds: float) -> tuple[Contract, str]:
+    """Return the contract with the container's source, packages and ffmpeg, and the build of that ffmpeg."""
     response = await backend.ask_container(contract, timeout_seconds=seconds)
     try:
         parsed = Contract.from_json(response["contract"])
-        rows = {name: {**row, "ffmpeg": response["ffmpeg"]} for name, row in parsed.functions.items()}
-        running = replace(parsed, source=response["source"], functions=rows)
-        return running, frozenset(response["bodies"].split(", ")), response["ffmpeg_build"]
+        packages: Mapping[str, str] = json.loads(response.get("packages", "{}"))
+        rows = {name: _actual(row, packages, response["ffmpeg"]) for name, row in parsed.functions.items()}
+        return replace(parsed, source=response["source"], functions=rows), response["ffmpeg_build"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RemoteError(
             f"the response of its container cannot be parsed by this version: {error!r}", function=contract
         ) from error
+
+
+def _actual(row: Mapping[str, str], packages: Mapping[str, str], ffmpeg: str) -> dict[str, str]:
+    """Return a row of a contract with the state of the container instead of that of the deploying machine."""
+    actual = {**row, "ffmpeg": ffmpeg}
+    if "package" in row:
+        actual["package"] = packages[row["package"].partition(" ")[0]]
+    return actual

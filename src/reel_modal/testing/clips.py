@@ -1,7 +1,4 @@
-"""Helpers for the tests of host applications: generated clips, a scripted backend, a manual clock.
-
-This module imports neither modal nor OpenCV.
-"""
+"""Generated clips for tests: a moving pattern and a tone."""
 
 from __future__ import annotations
 
@@ -9,19 +6,18 @@ import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.process import QUIET
-from reel_modal._support.clock import ManualClock
-from reel_modal.backends.memory import InMemoryBackend, Script, Submitted
 from reel_modal.errors import FFmpegError
 from reel_modal.media.frames import frame_rate
 from reel_modal.media.open import file_url
 from reel_modal.settings import Settings
 
-__all__ = ["InMemoryBackend", "ManualClock", "Script", "Submitted", "make_clip"]
+__all__ = ["make_clip"]
 
-_LONGEST_SECONDS = 300.0
+_LONGEST_SECONDS: Final = 300.0
 
 
 def make_clip(
