@@ -11,7 +11,7 @@ from benchmarks.harness import answer, clip_1080p, contest, cpu_ms, fps, measure
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.encoders import encoder_arguments
 from reel_modal._ffmpeg.process import QUIET
-from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import Settings
 
 SECONDS = 12

@@ -11,7 +11,7 @@ import numpy as np
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.encoders import encoder_arguments
-from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import Settings
 
 RADII = (200, 260)

@@ -13,7 +13,7 @@ from benchmarks.harness import answer, contest, cpu_ms, fps, measured, median
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.encoders import encoder_arguments
 from reel_modal.ffmpeg_pipe import FramePipe
-from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import Settings
 
 SIZE, FRAMES, DISTINCT = (1920, 1080), 600, 16

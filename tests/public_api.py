@@ -90,7 +90,7 @@ def undocumented_types(reference: str) -> set[tuple[str, str]]:
         shown = {} if parameters else {path: value}
         if inspect.isclass(value):
             names = [name for name in vars(value) if name[0] != "_"] if members == "" else (members or "").split(", ")
-            shown |= {f"{path}.{name}": inspect.getattr_static(value, name) for name in names if name}
+            shown |= {f"{path}.{name}": inspect.getattr_static(value, name) for name in names if name in dir(value)}
         for place, one in shown.items():
             for kind in _classes_of(one):
                 if id(kind) not in known and not issubclass(kind, BaseException):

@@ -42,7 +42,7 @@ from reel_modal.media.frames import (
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.open import COPIED, file_url
 from reel_modal.schema.degradation import Degradation
-from reel_modal.schema.encoding import ENCODER_THREADS, MOST_THREADS
+from reel_modal.schema.options import ENCODER_THREADS, MOST_THREADS
 from reel_modal.settings import Settings
 from reel_modal.storage import publish_file, staging_name
 

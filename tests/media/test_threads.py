@@ -24,7 +24,7 @@ from reel_modal.errors import ConfigError
 from reel_modal.functions.upscale_plan import UpscalePlan
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, UpscaleRequest
-from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import Settings
 
 SIZE = (640, 360)

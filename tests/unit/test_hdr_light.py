@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reel_modal._rendering.hdr_light import chroma_factor, luma_table, signal_of
-from reel_modal._rendering.yuv_color import yuv_of
+from reel_modal._rendering.yuv import yuv_of
 from reel_modal.media.frames import ColorTags
 
 PQ = ColorTags(matrix="bt2020nc", range="tv", primaries="bt2020", transfer="smpte2084")

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from tests.networks import model, repeating
 from tests.unit.picture import picture
 
-from reel_modal._rendering.chroma import at_luma, from_luma, resized_chroma
-from reel_modal._rendering.rgb_planes import RgbConversion
 from reel_modal._rendering.tiles import Samples, TilePlan, enlarged
 from reel_modal._rendering.upscale import SamplePlanes, UpscaleRenderer
+from reel_modal._rendering.yuv import RgbConversion, at_luma, from_luma, resized_chroma
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.session import UpscaleSession
 from reel_modal.media.frames import CHROMA_ORIGIN, ColorTags

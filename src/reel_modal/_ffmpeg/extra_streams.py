@@ -21,7 +21,7 @@ from reel_modal.media.open import COPIED, file_url, input_arguments, opened, pac
 from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.streams import Chapter, StreamInfo
 from reel_modal.schema import Timeline
-from reel_modal.schema.encoding import MetadataPolicy
+from reel_modal.schema.options import MetadataPolicy
 from reel_modal.settings import Settings
 
 if TYPE_CHECKING:

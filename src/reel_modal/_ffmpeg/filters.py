@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from reel_modal.errors import ConfigError
 from reel_modal.media.frames import PLANAR, ColorTags, PixelFormat, matrix_or_assumed, plain_fraction
-from reel_modal.schema.encoding import Deinterlace
+from reel_modal.schema.options import Deinterlace
 
 __all__ = [
     "ON_BLACK",

@@ -36,7 +36,7 @@ from reel_modal.media.open import input_arguments
 from reel_modal.media.output_rate import MOST_LATE_FRAMES, TIE_FRAMES
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import changes_size, fitting_filters, has_even_size
-from reel_modal.schema.encoding import Deinterlace
+from reel_modal.schema.options import Deinterlace
 from reel_modal.settings import Settings
 
 if TYPE_CHECKING:

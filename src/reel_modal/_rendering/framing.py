@@ -11,7 +11,7 @@ import numpy as np
 from reel_modal._rendering.ellipse import Box
 from reel_modal._rendering.opencv import exact_factor, load_cv2
 from reel_modal._rendering.resampling import Rect, resample
-from reel_modal._rendering.yuv_color import yuv_of
+from reel_modal._rendering.yuv import yuv_of
 from reel_modal.media.frames import (
     PLANAR,
     AnyPlanes,

@@ -17,7 +17,7 @@ from reel_modal._rendering.opencv import exact_factor, load_cv2
 from reel_modal._rendering.quantization import SampleLevels
 from reel_modal._rendering.region_track import STANDING_SECONDS, EllipseState, RegionTrack
 from reel_modal._rendering.tiles import Samples
-from reel_modal._rendering.yuv_color import yuv_of
+from reel_modal._rendering.yuv import yuv_of
 from reel_modal.errors import FrameError
 from reel_modal.media.frames import PLANAR, AnyPlanes, ColorTags, PixelFormat, PlanarFormat, plane_shapes
 from reel_modal.schema import OverlayRequest

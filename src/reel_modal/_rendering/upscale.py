@@ -7,10 +7,9 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from reel_modal._rendering.chroma import resized_chroma
 from reel_modal._rendering.resampling import Rect, resample
-from reel_modal._rendering.rgb_planes import RgbConversion
 from reel_modal._rendering.tiles import Samples, TilePlan, enlarged
+from reel_modal._rendering.yuv import RgbConversion, resized_chroma
 from reel_modal.media.frames import CHROMA_ORIGIN, ColorTags
 
 __all__ = ["SamplePlanes", "UpscaleRenderer"]

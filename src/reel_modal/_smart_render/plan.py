@@ -15,10 +15,20 @@ from typing import Final, Literal, Self, TypeAlias
 
 from reel_modal._rendering.region_track import STANDING_SECONDS
 from reel_modal._smart_render.packet_table import PacketTable, PictureTimes, ranks_of
-from reel_modal._smart_render.source import SpliceSource
+from reel_modal._smart_render.source import SpliceSource, refuse_by_headers
 from reel_modal.errors import SpliceError
+from reel_modal.media import MediaInfo
 
-__all__ = ["Interval", "RenderPlan", "RenderSpan", "SplicePlan", "Trim", "plan_packets", "refuse_most"]
+__all__ = [
+    "Interval",
+    "RenderPlan",
+    "RenderSpan",
+    "SplicePlan",
+    "Trim",
+    "estimate_rendered_frames",
+    "plan_packets",
+    "refuse_most",
+]
 
 Interval: TypeAlias = tuple[Fraction, Fraction]
 """Start and end, both inclusive, in seconds from the first shown frame."""
@@ -272,3 +282,30 @@ def _depth_allowed(times: PictureTimes, start: int, end: int) -> int:
         if all(times.pts[max(start, place - depth)] >= times.dts[place] for place in range(start, end)):
             return depth
     return 0
+
+
+# The keyframe positions are unknown. Encoders for the web set a keyframe every two seconds, and a change ends, on
+# average, in the middle between two keyframes.
+_TO_KEYFRAME_SECONDS: Final = Fraction(1)
+
+
+def estimate_rendered_frames(media: MediaInfo, changed: Iterable[Interval]) -> int:
+    """Return how many frames of `media` would be rendered: those of each change and of one second after it.
+
+    Args:
+        media: The clip.
+        changed: See `plan_render`.
+
+    Raises:
+        SpliceError: The clip's headers show that it cannot be spliced, or too few frames would be copied.
+    """
+    refuse_by_headers(media)
+    frames = media.expected_frames or 1
+    rendered = done = Fraction(0)
+    for start, end in sorted(changed):
+        begin, stop = max(start, done), min(end + _TO_KEYFRAME_SECONDS, frames / media.fps)
+        if begin < stop:
+            rendered, done = rendered + stop - begin, stop
+    count = min(frames, round(rendered * media.fps))
+    refuse_most(count, frames)
+    return count

@@ -15,9 +15,9 @@ from typing import Any, Final, Generic, Self, TypeVar, Union, get_args, get_orig
 from reel_modal.errors import ConfigError, RequestError
 from reel_modal.schema._fields import Record, declared, record
 from reel_modal.schema._kinds import json_object
+from reel_modal.schema.options import StoreOptions
 from reel_modal.schema.requests import Request
 from reel_modal.schema.results import Result
-from reel_modal.schema.storing import StoreOptions
 
 __all__ = ["Adapter", "PlainRequest", "PlainResult", "adapter_of"]
 

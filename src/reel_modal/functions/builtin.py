@@ -17,7 +17,7 @@ from reel_modal.errors import InvalidMediaError
 from reel_modal.functions.declaration import Command, Work, render_function
 from reel_modal.functions.specs import ImageSpec
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
-from reel_modal.schema.encoding import ENCODER_THREADS
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from reel_modal.media import MediaInfo
 from reel_modal.media.alpha import is_opaque
 from reel_modal.media.streams import StreamInfo, StreamKind, chroma_samples
 from reel_modal.schema import Degradation, DegradationCode
-from reel_modal.schema.encoding import MetadataPolicy
+from reel_modal.schema.options import MetadataPolicy
 
 __all__ = ["FinishedFile", "losses"]
 

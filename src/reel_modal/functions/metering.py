@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from reel_modal._version import VERSION
-from reel_modal.schema.usage import Usage
+from reel_modal.schema.results import Usage
 from reel_modal.storage.base import Traffic
 
 __all__ = ["Machine", "Meter", "seconds_since_process_start"]

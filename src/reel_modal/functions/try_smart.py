@@ -12,7 +12,7 @@ from reel_modal import _smart_render
 from reel_modal._ffmpeg.encoders import try_encoder
 from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._smart_render import Interval, Painter, RenderPlan, Trim
-from reel_modal._smart_render.expecting import estimate_rendered_frames
+from reel_modal._smart_render.plan import estimate_rendered_frames
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.outputs import VerifiedFile, tags_for, verified

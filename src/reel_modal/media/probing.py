@@ -40,7 +40,7 @@ from reel_modal.media.stated_size import is_cut_off
 from reel_modal.media.streams import NOTHING, Contents, contents_of
 from reel_modal.media.timestamps import PacketTimes, UntimedStart, choose_rate, last_shown
 from reel_modal.media.ts_programs import programs_of
-from reel_modal.schema.encoding import Deinterlace
+from reel_modal.schema.options import Deinterlace
 from reel_modal.settings import MediaLimits, Settings
 
 if TYPE_CHECKING:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from reel_modal.schema.degradation import DEGRADATION_CODES, Degradation, DegradationCode
-from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside, SlowMotion, SpeedSegment
 from reel_modal.schema.interpolation import Interpolation
+from reel_modal.schema.options import EncodeOptions, Existing, Scope, StoreOptions, store_key
 from reel_modal.schema.overlay import Effect, OverlayRequest, OverlayStyle
 from reel_modal.schema.regions import HighlightKeyframe, HighlightRegion
-from reel_modal.schema.results import RenderResult
-from reel_modal.schema.storing import Existing, Scope, StoreOptions, store_key
+from reel_modal.schema.results import RenderResult, Usage
 from reel_modal.schema.timeline import Piece, Timeline
 from reel_modal.schema.upscale import UpscaleRequest
-from reel_modal.schema.usage import Usage
 
 __all__ = [
     "DEGRADATION_CODES",

@@ -10,10 +10,9 @@ from reel_modal.errors import InvalidKeyError, RequestError
 from reel_modal.schema._fields import Raw, Record, declared, decode, record
 from reel_modal.schema._kinds import JOB_ID, KEY, OUTPUT_RATE, USER_ID, Rate, nested
 from reel_modal.schema.containers import container_problem
-from reel_modal.schema.encoding import EncodeOptions
 from reel_modal.schema.keys import is_below, receipt_key, same_object, store_key
+from reel_modal.schema.options import EncodeOptions, StoreOptions
 from reel_modal.schema.results import RenderResult, Result
-from reel_modal.schema.storing import StoreOptions
 
 __all__ = ["Request", "SetByServer", "VideoRequest"]
 

@@ -1,4 +1,4 @@
-"""Encoding options of every request."""
+"""Options of every request: how a video is encoded, where keys are, and what happens to an existing output."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from typing import Final, Literal, TypeAlias
 from reel_modal.errors import RequestError
 from reel_modal.schema._fields import Kind, Record, declared, record
 from reel_modal.schema._kinds import boolean, choice, integer, matching
+from reel_modal.schema.keys import Scope, store_key
 
-__all__ = ["ENCODER_THREADS", "MOST_THREADS", "Deinterlace", "EncodeOptions", "Hdr", "MetadataPolicy"]
+__all__ = [
+    "ENCODER_THREADS",
+    "MOST_THREADS",
+    "Deinterlace",
+    "EncodeOptions",
+    "Existing",
+    "Hdr",
+    "MetadataPolicy",
+    "Scope",
+    "StoreOptions",
+    "store_key",
+]
 
 Deinterlace: TypeAlias = Literal["frame", "field"]
 """Deinterlacing of a frame: to one frame, or to one frame per field at twice the rate."""
@@ -76,3 +88,27 @@ class EncodeOptions(Record):
             raise RequestError(
                 "preset", f"is {self.preset!r}, which only NVENC supports; use one of {', '.join(_PRESETS)}"
             )
+
+
+Existing: TypeAlias = Literal["replace", "reuse", "refuse"]
+"""Handling of an existing output."""
+
+_SCOPE: Final[Kind[Scope, Scope]] = choice(Scope)
+_EXISTING: Final[Kind[Existing, Existing]] = choice(Existing)
+
+
+@record
+class StoreOptions(Record):
+    """Scopes of the keys of a request, and handling of an existing output.
+
+    Attributes:
+        input_scope: Scope of the input key: `user` adds the prefix `users/<user_id>/`, `global` adds no prefix.
+        output_scope: Scope of the output key, with the same values.
+        existing: Handling of an existing output. `replace` renders again and replaces it. `reuse` returns it if it
+            was rendered by the same request from the same input, else replaces it. `refuse` also returns it in that
+            case, else fails before rendering.
+    """
+
+    input_scope: Scope = declared(converter=_SCOPE, default="user")
+    output_scope: Scope = declared(converter=_SCOPE, default="user")
+    existing: Existing = declared(converter=_EXISTING, default="replace")
