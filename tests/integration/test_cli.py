@@ -359,7 +359,7 @@ def test_apply_upscale_network_by_path_or_name_accepted(tmp_path: Path) -> None:
         ((), 2, "one of the arguments --scale --size is required"),
         (("--scale", "2", "--size", "8x8"), 2, "not allowed with argument"),
         (("--size", "big"), 2, "write the width and the height, such as 1920x1080"),
-        (("--size", "24x16"), 2, "use process_framing"),
+        (("--size", "24x16"), 2, "use a FramingRequest"),
         (("--scale", "2", "--model", "huge"), 1, "huge' is not found; give the path of an ONNX file"),
         (("--scale", "2", "--model", "/dev/zero"), 1, "is not a regular file"),
         (("--scale", "2", "--model", "https://example.org/n.onnx"), 2, "model_sha256: is missing"),

@@ -100,13 +100,12 @@ def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
         (folder / "sitecustomize.py").write_text(
             "import os, signal, subprocess, sys, time\n"
             "if 'reel_modal.backends.worker' in sys.orig_argv:\n"
-            "    from reel_modal.functions import runner\n"
+            "    from reel_modal.functions import render_overlay\n"
             "    class Unknown(Exception):\n"
             "        pass\n"
             "    def body(request, context):\n"
             f"{lines}"
-            "    from reel_modal.schema import OverlayRequest\n"
-            "    runner._HANDLERS = runner._HANDLERS | {'render_overlay': lambda: runner.Handler(OverlayRequest, body)}\n"
+            "    render_overlay.run = body\n"
         )
 
     return use

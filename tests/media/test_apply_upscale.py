@@ -312,7 +312,7 @@ class TestWithoutAGpu:
 
 
 def test_upscale_request_unfit_for_clip_refused(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="use process_framing"):
+    with pytest.raises(RequestError, match="use a FramingRequest"):
         enlarge(clip, tmp_path, output_size=[96, 62])
 
 

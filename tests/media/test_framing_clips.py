@@ -20,7 +20,6 @@ from tests.processes import children
 
 from reel_modal import FramePipe, FrameReader
 from reel_modal.errors import (
-    EncoderUnavailableError,
     FFmpegError,
     InvalidMediaError,
     JobCancelledError,
@@ -64,7 +63,7 @@ def test_framing_unavailable_encoder_named_and_leaves_nothing(clips: Clips, tmp_
     encode = EncodeOptions(encoder="h264_nonsense")
     crop = crops((0, 20, 10, 90, 160), (1, 20 + shift, 10, 90, 160))
     request = request_for(clips.get("25.mp4"), tmp_path / "out.mp4", crop=crop, encode=encode)
-    with pytest.raises(EncoderUnavailableError, match="encoder 'h264_nonsense' does not start"):
+    with pytest.raises(RequestError, match="encoder 'h264_nonsense' does not start"):
         run(request, tmp_path / "work")
     assert list(tmp_path.iterdir()) == [tmp_path / "work"]
     assert list((tmp_path / "work").iterdir()) == []

@@ -22,9 +22,9 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 from reel_modal import FramingRequest
-from reel_modal.functions import process_framing
 from reel_modal.functions.context import JobContext
 from reel_modal.storage import FolderStorage
+from tests.run_function import run_function
 
 asked, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
 result = run_function(FramingRequest.parse(asked), JobContext(storage=FolderStorage(Path("/")), workdir=folder))

@@ -14,7 +14,7 @@ from tests.media.rendered import rendered
 
 from reel_modal._ffmpeg.encoders import try_encoder
 from reel_modal._ffmpeg.reader import Decoder
-from reel_modal.errors import ConfigError, EncoderUnavailableError, FFmpegUnsupportedError
+from reel_modal.errors import ConfigError, EncoderUnavailableError, FFmpegUnsupportedError, RequestError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.frames import ColorTags
@@ -294,7 +294,7 @@ def chromaticities(hdr: HdrMetadata) -> list[list[float]]:
 
 def test_hdr_8_bit_encoder_refused(clip: Path, tmp_path: Path) -> None:
     encode = dataclasses.replace(KEEP, encoder="mpeg4")
-    with pytest.raises(EncoderUnavailableError, match="does not support the 10-bit samples"):
+    with pytest.raises(RequestError, match="does not support the 10-bit samples"):
         rendered(OverlayRequest, clip, tmp_path / "out.mp4", encode=encode, regions=())
     assert not (tmp_path / "out.mp4").exists()
 

@@ -19,9 +19,9 @@ PROGRAM = """
 import hashlib, resource, sys
 from pathlib import Path
 from reel_modal import ModelSource, Settings, UpscaleRequest, EncodeOptions
-from reel_modal.functions import apply_upscale
 from reel_modal.functions.context import JobContext
 from reel_modal.storage import FolderStorage
+from tests.run_function import run_function
 
 model, folder, *clips = sys.argv[1:]
 source = ModelSource(model, hashlib.sha256(Path(model).read_bytes()).hexdigest())

@@ -23,6 +23,10 @@ from reel_modal._upscaling.onnx_files import parse_model
 from reel_modal.errors import InvalidModelError
 
 LARGE = 30_000_000
+
+SLOWEST_SECONDS = 3.0
+"""A refusal takes 0.2 s of processor time; tracing and a busy machine take several times as much."""
+
 ONE = np.ones((1, 1, 3, 3), np.float32)
 
 
@@ -81,8 +85,8 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 
 def refuse_quickly(data: bytes, **options: Any) -> str:
-    """Load a file that must be refused within a second; return the message."""
-    message = within_cpu_seconds(1, lambda: message_of(data, options))
+    """Load a file that must be refused in a short time; return the message."""
+    message = within_cpu_seconds(SLOWEST_SECONDS, lambda: message_of(data, options))
     assert len(message) < 500
     return message
 
@@ -94,7 +98,7 @@ def message_of(data: bytes, options: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_model_malformed_file_is_refused_within_a_second(name: str) -> None:
+def test_model_malformed_file_is_refused_quickly(name: str) -> None:
     refuse_quickly(FILES[name]())
 
 

@@ -146,7 +146,8 @@ def _add_function(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     command = command_of(function)
     parser = commands.add_parser(function.name.replace("_", "-"), help=command.help)
     if command.file_option:
-        parser.add_argument(command.file_option, dest="spec", type=Path, required=True, help=file_help(command))
+        needed = bool(command.file_list)
+        parser.add_argument(command.file_option, dest="spec", type=Path, required=needed, help=file_help(command))
     if command.add_arguments is not None:
         command.add_arguments(parser)
     _add_rendering(parser, is_video=issubclass(function.request, VideoRequest))

@@ -65,7 +65,8 @@ class Command:
     Attributes:
         help: One line about the command.
         file_option: Option that names a JSON file with the fields of the request; empty for none.
-        file_list: Name of the field that the file may contain alone, as a list; empty if it has all fields.
+        file_list: Name of the field that the file may contain alone, as a list; the file is then required. Empty if
+            the file has all fields.
         add_arguments: Adds further options to a parser.
         fields: Returns the fields from the further options, and the settings to use.
     """
