@@ -48,8 +48,8 @@ from reel_modal.testing.clips import make_clip
 
 try:
     import pytest
-except ImportError as error:
-    raise ImportError("reel_modal.testing.contract is a pytest plugin; install pytest to use it") from error
+except ImportError as _error:
+    raise ImportError("reel_modal.testing.contract is a pytest plugin; install pytest to use it") from _error
 
 __all__ = [
     "ContractStore",
