@@ -18,7 +18,7 @@ from reel_modal.errors import RequestError
 from reel_modal.schema.requests import Request
 
 ROUNDS = 400
-SLOWEST_SECONDS = 0.25
+SLOWEST_SECONDS = 1.0
 """The limit for parsing one request, in CPU time."""
 
 
