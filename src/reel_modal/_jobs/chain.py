@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from reel_modal._jobs.estimates import Estimate, estimate
+from reel_modal._jobs.estimates import Estimate, estimate_of
 from reel_modal._jobs.job import Job
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.background import keep
 from reel_modal._support.clock import Clock
 from reel_modal._support.scratch import scratch_dir
+from reel_modal._support.tasks import consume_exception
 from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import JobStatus
 from reel_modal.errors import JobCancelledError, ReelModalError, RemoteError, RequestError
@@ -136,7 +137,7 @@ class Chain(Generic[R]):
         self._changed = asyncio.Event()
         self._task: asyncio.Task[Any] = asyncio.ensure_future(self._run())
         keep(self._task)
-        self._task.add_done_callback(_retrieve)
+        self._task.add_done_callback(consume_exception)
 
     def __repr__(self) -> str:
         return f"Chain({' -> '.join(step.function for step in self.steps)}, step {self._index + 1})"
@@ -332,12 +333,6 @@ class Chain(Generic[R]):
         )
 
 
-def _retrieve(task: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a chain that no task awaits, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()
-
-
 def check_chain(requests: Sequence[Request[Any]]) -> None:
     """Check that each request after the first works on the output of an earlier one.
 
@@ -370,24 +365,22 @@ def discard_output(request: Request[Any], store_url: str | None) -> None:
 
 def chain_seconds(
     functions: Sequence[AnyFunction], requests: Sequence[Request[Any]], settings: Settings, history: TimingHistory
-) -> list[float]:
-    """Return the expected duration of each step; equal ones if the input of the first step cannot be probed here."""
+) -> list[float] | None:
+    """Return the expected duration of each step; None if the input of the first step cannot be probed here."""
     if settings.store_url is None:
-        return [1.0] * len(requests)
+        return None
     try:
         with scratch_dir() as folder:
             storage = Storage.from_url(settings.store_url)
             media = probe_object(storage.open(requests[0].stored_keys()[0], folder), settings)
             seconds = []
             for function, request in zip(functions, requests, strict=True):
-                expected = estimate(
-                    request, media, settings=settings, history=history, functions={function.name: function}
-                )
+                expected = estimate_of(function, request, media, settings=settings, history=history)
                 seconds.append(expected.seconds)
                 media = _media_after(media, expected, folder)
     except ReelModalError as error:
         _log.warning("the steps of a chain count alike in its progress, since there is no estimate: %s", error)
-        return [1.0] * len(requests)
+        return None
     return seconds
 
 

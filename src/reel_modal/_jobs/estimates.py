@@ -35,7 +35,7 @@ from reel_modal.schema.requests import Request, VideoRequest
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 
-__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate", "work_of"]
+__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate", "estimate_of", "work_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -210,8 +210,20 @@ def estimate(
     """
     settings = settings or Settings.from_env()
     history = history or TimingHistory(settings.timings)
-    functions = all_functions() if functions is None else functions
-    function = function_of(request, functions)
+    function = function_of(request, all_functions() if functions is None else functions)
+    return estimate_of(function, request, media, settings=settings, history=history, rates=rates)
+
+
+def estimate_of(
+    function: AnyFunction,
+    request: object,
+    media: MediaInfo,
+    *,
+    settings: Settings,
+    history: TimingHistory,
+    rates: Rates | None = None,
+) -> Estimate:
+    """Return the same as `estimate` for a known function, which takes `request`."""
     name, spec = function.name, spec_in(function.spec)
     submitted = function.to_request(request)
     if isinstance(submitted, VideoRequest):
@@ -277,12 +289,8 @@ def check_before_submission(
         storage = Storage.from_url(settings.store_url)
         with scratch_dir() as folder:
             media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
-            expected = estimate(
-                function.from_request(request),
-                media,
-                settings=settings,
-                history=history,
-                functions={function.name: function},
+            expected = estimate_of(
+                function, function.from_request(request), media, settings=settings, history=history
             )
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate for job %s: %s", request.job_id, error)

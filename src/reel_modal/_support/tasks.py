@@ -1,13 +1,13 @@
-"""A task that never outlives the object that started it."""
+"""A task that never outlives the object that started it, and a task whose outcome no caller needs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["OwnedTask"]
+__all__ = ["OwnedTask", "consume_exception"]
 
 T = TypeVar("T")
 
@@ -33,8 +33,7 @@ class OwnedTask(Generic[T]):
             return  # nothing can be awaited on a closed loop
         if self.future.cancel():
             await asyncio.wait({self.future})
-        if not self.future.cancelled():
-            self.future.exception()  # mark it as retrieved, since the caller does not need the outcome
+        consume_exception(self.future)
 
     def __del__(self) -> None:
         if not hasattr(self, "future") or self.future.done() or self._loop.is_closed():
@@ -44,6 +43,12 @@ class OwnedTask(Generic[T]):
         else:  # the garbage collector may run in any thread
             with suppress(RuntimeError):  # the loop was closed just now
                 self._loop.call_soon_threadsafe(self.future.cancel)
+
+
+def consume_exception(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a task that has ended and that no caller awaits (avoids "was never retrieved")."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reel-modal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for function in all_functions().values():
+    functions = all_functions()
+    for function in functions.values():
         _add_function(commands, function)
 
     probe_parser = commands.add_parser("probe", help="print the properties of a video")
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     timings.set_defaults(command=_timings)
 
     _add_schema(commands)
-    _add_estimate(commands)
+    _add_estimate(commands, functions)
 
     rates = commands.add_parser("rates", help="print the prices per second that estimates use")
     rates.add_argument(
@@ -162,10 +163,12 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     schema.set_defaults(command=_schema)
 
 
-def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_estimate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], functions: Mapping[str, AnyFunction]
+) -> None:
     parser = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
     parser.add_argument("input", type=Path, metavar="IN", help="the clip")
-    parser.add_argument("--function", required=True, choices=tuple(all_functions()), help="with its own options")
+    parser.add_argument("--function", required=True, choices=tuple(functions), help="with its own options")
     parser.add_argument("--spec", type=Path, help="JSON: a whole request, or its list, such as regions or crop")
     parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from reel_modal._jobs.estimates import estimate
+from reel_modal._jobs.estimates import estimate_of
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.scratch import scratch_dir
@@ -138,9 +138,7 @@ def _plan(
     """Return the estimated plan; that of a typical job if the source cannot be probed, which the function reports."""
     try:
         media = probe(source, settings=settings)
-        functions = {function.name: function}
-        return estimate(
-            request, media, settings=replace(settings, modal_enabled=False), history=history, functions=functions
-        ).plan
+        here = replace(settings, modal_enabled=False)
+        return estimate_of(function, request, media, settings=here, history=history).plan
     except (ReelModalError, OSError):
         return history.plan(function.name, gpu=LOCAL, cold=False, published=function.published)

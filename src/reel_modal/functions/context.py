@@ -205,9 +205,9 @@ class JobContext:
             raise OutputMismatchError(f"{self.function} publishes {str(path)!r}, which is missing or empty")
         self.outputs[self.output_place(key)] = path
 
-    def usage(self, model: str | None = None) -> Usage:
-        """Return the usage so far; `model` is the name of the network that was run."""
-        return self.meter.usage(self.storage.traffic, model=model)
+    def usage(self) -> Usage:
+        """Return the usage so far."""
+        return self.meter.usage(self.storage.traffic)
 
     def raise_if_cancelled(self) -> None:
         """Raise JobCancelledError if the job was cancelled. Call it between frames, at least once a second."""

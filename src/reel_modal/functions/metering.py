@@ -62,7 +62,7 @@ class Meter:
             None if submitted_at is None else max(0.0, wall_clock() - submitted_at - startup_seconds)
         )
 
-    def usage(self, traffic: Traffic, *, model: str | None = None) -> Usage:
+    def usage(self, traffic: Traffic) -> Usage:
         """Return the usage so far."""
         seconds = self._clock() - self._started_at
         held = self._startup_seconds + seconds
@@ -77,7 +77,6 @@ class Meter:
             gpu_seconds=0.0 if self._machine.gpu is None else held,
             dollars=held * self._machine.usd_per_second,
             rates_dated=self._machine.rates_dated,
-            model=model,
             package_version=VERSION,
         )
 

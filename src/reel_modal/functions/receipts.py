@@ -129,7 +129,7 @@ class Receipt:
         """
         return {_TAG: f"{self._request_hash} {hashlib.sha256(source_version.encode()).hexdigest()}"}
 
-    def result_from_tags(self, function: str, source_version: str) -> RenderResult | None:
+    def result_from_tags(self, source_version: str) -> RenderResult | None:
         """Return a result from the tags of the output, if its receipt is missing.
 
         None if the receipt exists, if the output is missing or unreadable, or if the output was made from another
@@ -153,7 +153,7 @@ class Receipt:
             return None
         return RenderResult(
             job_id=_NOT_KNOWN,
-            function=function,
+            function=self._function.name,
             output_key=self._output_key,
             frames=media.frame_count_header or media.expected_frames or 0,
             size=media.size,

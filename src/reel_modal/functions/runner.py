@@ -64,7 +64,7 @@ def run_job(
     storage = Storage.from_url(settings.store_url)
     receipt = Receipt(storage, output_key, request.request_hash(), function)
     source_version = _version_of_inputs(function, request, storage.stat(source_key).version, settings)
-    existing = _made_before(function.name, request, receipt, source_version)
+    existing = _made_before(request, receipt, source_version)
     if existing is not None:
         usage = existing.usage if existing.reused_from is None else meter.usage(storage.traffic)
         return replace(as_requested(existing, request), usage=usage).to_dict()
@@ -154,7 +154,7 @@ def _version_of_inputs(function: AnyFunction, request: Request[Any], clip_versio
     return f"{clip_version} {function.input_version(function.from_request(request), settings)}".rstrip()
 
 
-def _made_before(function: str, request: Request[Any], receipt: Receipt, source_version: str) -> Result | None:
+def _made_before(request: Request[Any], receipt: Receipt, source_version: str) -> Result | None:
     """Return an existing result that this job can use, or None."""
     stored = receipt.find()
     if stored is not None and stored.result.job_id == request.job_id:
@@ -163,7 +163,7 @@ def _made_before(function: str, request: Request[Any], receipt: Receipt, source_
     if stored is not None and existing != "replace" and stored.source_version == source_version:
         return replace(stored.result, job_id=request.job_id, reused_from=stored.result.job_id)
     is_video = isinstance(request, VideoRequest)
-    if is_video and existing != "replace" and (result := receipt.result_from_tags(function, source_version)):
+    if is_video and existing != "replace" and (result := receipt.result_from_tags(source_version)):
         return replace(result, job_id=request.job_id)
     if existing == "refuse" and receipt.output_exists():
         raise ObjectExistsError(

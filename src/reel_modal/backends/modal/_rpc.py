@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeVar
 
+from reel_modal._support.tasks import consume_exception
 from reel_modal._support.throttle import LoopThrottle
 from reel_modal.errors import UnavailableError
 
@@ -56,7 +57,7 @@ async def within(
     """
     await _THROTTLE.acquire()
     task = asyncio.ensure_future(answer())
-    task.add_done_callback(_consume_exception)
+    task.add_done_callback(consume_exception)
     try:
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
@@ -71,9 +72,3 @@ def unavailable(seconds: float, function: str, call_id: str | None) -> Unavailab
     return UnavailableError(
         f"Modal is unreachable: no response within {seconds:g} s", function=function, call_id=call_id
     )
-
-
-def _consume_exception(task: asyncio.Future[T]) -> None:
-    """Retrieve the exception of an abandoned request (avoids "Task exception was never retrieved")."""
-    if not task.cancelled():
-        task.exception()
