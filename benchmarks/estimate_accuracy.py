@@ -13,7 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import run_function
+from tests.run_function import run_function
+
 from reel_modal._jobs.estimates import estimate
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal.cli.demo import sample_clip

@@ -13,9 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import cv2
+from tests.run_function import run_function
 
 from benchmarks.hand_loop import x264_arguments
-from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, run_function
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.process import QUIET
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest

@@ -12,16 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from tests.clips import real
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
-from reel_modal.functions.catalog import all_functions, function_of
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.runner import run_in_context
-from reel_modal.schema import RenderResult
-from reel_modal.schema.requests import Request
 from reel_modal.settings import Settings
 from reel_modal.storage import PathStorage
 
@@ -72,13 +67,6 @@ def context_for(source: Path, folder: Path, output: str = "out.mp4") -> JobConte
         input_place=lambda _: str(source),
         output_place=lambda _: str(folder / output),
     )
-
-
-def run_function(request: Request[Any], context: JobContext) -> RenderResult:
-    """Run the function that takes `request` and publish its output."""
-    result = run_in_context(function_of(request, all_functions()), request, context)
-    assert isinstance(result, RenderResult)
-    return result
 
 
 def measured(work: Callable[[], int]) -> Sample:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from tests.run_function import run_function
+
 from benchmarks import framing_speed, overlay_speed
-from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median, run_function
+from benchmarks.harness import answer, clip_1080p, contest, context_for, measured, median
 from reel_modal.schema import EncodeOptions, SpeedSegment
 
 LENGTHS = (3, 12, 48)

@@ -11,8 +11,10 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
+from tests.run_function import run_function
+
 from benchmarks.hand_loop import encoded, hand_loop, x264_arguments
-from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median, run_function
+from benchmarks.harness import answer, clip_1080p, contest, context_for, cpu_ms, fps, measured, median
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.process import QUIET, FFmpegProcess
 from reel_modal._rendering.overlay import OverlayRenderer

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from tests.clips import REAL, Clips
 from tests.media import splices  # noqa: F401 - its recipes
+from tests.run_function import run_function
 
-from benchmarks.harness import context_for, run_function
+from benchmarks.harness import context_for
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._smart_render import RenderSpan, plan_render

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import av
 from tests.clips import real
+from tests.run_function import run_function
 
 from benchmarks.hand_loop import encoded, hand_loop
-from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median, run_function
+from benchmarks.harness import OUT, Sample, answer, contest, context_for, measured, median
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.media import probe
 from reel_modal.schema import (

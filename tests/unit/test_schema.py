@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import get_args
 
 import pytest
+from tests.unit.values import RESULT
 
 from reel_modal.errors import RequestError
 from reel_modal.schema import (
@@ -239,20 +240,7 @@ def test_encode_invalid_threads_are_refused(threads: object) -> None:
 
 
 def test_result_survives_json_with_documented_keys() -> None:
-    result = RenderResult(
-        job_id="j",
-        function="render_overlay",
-        output_key="o.mp4",
-        frames=30,
-        size=(320, 180),
-        fps=Fraction(30000, 1001),
-        duration_seconds=Fraction(1001, 1000),
-        bytes=5,
-        engine="e",
-        encoder="libx264",
-        seconds_by_phase={"render": 0.5},
-        degraded=(Degradation("size_changed", "a note"),),
-    )
+    result = dataclasses.replace(RESULT, degraded=(Degradation("size_changed", "a note"),), usage=None)
     decoded = json.loads(json.dumps(result.to_dict()))
     assert (decoded["status"], decoded["output_key"], decoded["fps"]) == ("success", "o.mp4", "30000/1001")
     assert decoded["degraded"] == [{"code": "size_changed", "message": "a note"}]
