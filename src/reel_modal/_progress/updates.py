@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["ProgressUpdate", "Source", "Status", "WorkDone", "describe"]
+__all__ = ["ProgressUpdate", "Source", "Status", "WorkDone", "describe", "rounded_down"]
 
 Status: TypeAlias = Literal["processing", "complete", "error"]
 Source: TypeAlias = Literal["simulated", "measured"]
@@ -80,8 +80,7 @@ class ProgressUpdate:
             "progress": self.percent,
             "message": self.message,
             "status": self.status,
-            # Two decimals, rounded down: 99.999 must not read as 100.
-            "progress_exact": int(self.progress * 100) / 100,
+            "progress_exact": rounded_down(self.progress),
             "phase": self.phase,
             "source": self.source,
             "elapsed_seconds": round(self.elapsed_seconds, 2),
@@ -92,6 +91,15 @@ class ProgressUpdate:
         if self.work is not None:
             payload |= {"done": self.work.done, "total": self.work.total, "attempt": self.work.attempt}
         return payload
+
+
+def rounded_down(progress: float) -> float:
+    """Return `progress` with two decimals, never more than it: 99.999 must not read as 100, and 63.82 stays 63.82.
+
+    `int(63.82 * 100) / 100` is 63.81, because the product is slightly below 6382.
+    """
+    nearest = round(float(progress), 2)
+    return nearest if nearest <= progress else round(nearest - 0.01, 2)
 
 
 def describe(update: ProgressUpdate) -> str:

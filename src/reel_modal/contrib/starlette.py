@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from reel_modal._progress.updates import rounded_down
 from reel_modal._support.tasks import OwnedTask
 from reel_modal.errors import ConfigError, MissingDependencyError
 from reel_modal.progress import ProgressUpdate
@@ -126,8 +127,7 @@ class _Seen:
 
 
 def _id_of(update: ProgressUpdate) -> str:
-    exact = int(update.progress * 100) / 100
-    return f"{update.sequence}-{exact:.2f}{'-end' if update.ended else ''}"
+    return f"{update.sequence}-{rounded_down(update.progress):.2f}{'-end' if update.ended else ''}"
 
 
 async def _resumed(updates: AsyncIterator[ProgressUpdate], seen: _Seen) -> AsyncGenerator[ProgressUpdate]:

@@ -63,3 +63,18 @@ def test_update_almost_complete_shows_99_percent() -> None:
 )
 def test_describe_update_is_a_terminal_line(shown: ProgressUpdate, line: str) -> None:
     assert describe(shown) == line
+
+
+def test_update_progress_with_two_decimals_is_unchanged() -> None:
+    """A page that reconnects starts at a progress with two decimals, and its next update must not be below it."""
+    for hundredths in range(10_001):
+        assert update(progress=hundredths / 100).to_dict()["progress_exact"] == hundredths / 100
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(99.999, 99.99), (63.829, 63.82), (0.001, 0.0), (1 / 3, 0.33)])
+def test_update_progress_is_rounded_down(progress: float, shown: float) -> None:
+    assert update(progress=progress).to_dict()["progress_exact"] == shown
+
+
+def test_update_whole_progress_is_sent_as_a_float() -> None:
+    assert type(update(progress=5).to_dict()["progress_exact"]) is float
