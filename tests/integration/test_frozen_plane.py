@@ -125,7 +125,7 @@ async def test_submit_abandoned_in_background_is_logged(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await work.submit("given up", 60.0)
-        abandoned = "a cancelled submission of work may have started was not finished after 0.7 s"
+        abandoned = "an unfinished submission of work may have started was not finished after 0.7 s"
         await asyncio.to_thread(await_log, caplog, abandoned)
 
 

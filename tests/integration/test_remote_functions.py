@@ -197,8 +197,8 @@ async def test_modal_unreachable_is_unknown_and_waiters_return(app: LoopbackPlan
         await job.result(timeout_seconds=0.1)
     with pytest.raises(UnavailableError, match=r"no response within 0\.5 s"):
         await job.cancel()
-    with pytest.raises(UnavailableError):
-        await function.submit("silence", 60.0)
+    with pytest.raises(UnavailableError, match=r"no response within 0\.5 s"):
+        await function.with_options(unavailable_seconds=0.5).submit("silence", 60.0)
     with pytest.raises(UnavailableError):
         await listening
     app.faults.clear()

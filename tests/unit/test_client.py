@@ -462,7 +462,7 @@ async def test_submit_cancelled_while_backend_is_down_stays_cancelled(
     backend.answer.set()
     with caplog.at_level(logging.WARNING, "reel_modal"), pytest.raises(asyncio.CancelledError):
         await submitting
-    assert "a cancelled submission of render_overlay may have started failed" in caplog.text
+    assert "an unfinished submission of render_overlay may have started failed" in caplog.text
 
 
 async def test_submit_cancelled_keeps_the_concurrent_submission() -> None:

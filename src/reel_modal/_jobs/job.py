@@ -77,8 +77,8 @@ class JobOptions:
         stall_seconds: A job that reports no events for this long is cancelled. It counts from the first event on: a
             job may wait for its machine. Default 180.
         deadline_seconds: A job that has not ended this long after its submission is cancelled. Default `math.inf`.
-        unavailable_seconds: How long the backend may be silent before `UnavailableError`; the job continues.
-            Default 120.
+        unavailable_seconds: How long the backend may be silent before `UnavailableError`; the job continues. A
+            submission without an answer for this long is cancelled. Default 120.
 
     Raises:
         ConfigError: A value is not of its type or out of range; the message names the field.
@@ -383,9 +383,10 @@ class Job(Generic[R]):
         until = self._clock.monotonic() + patience_seconds
         try:
             await wait_for_tick(self._clock, min(wait_seconds + _OVERDUE_SECONDS, patience_seconds), asking.future)
-            if not asking.future.done() and (published := await self._published()) is not None:
-                return published
-            await wait_for_tick(self._clock, max(0.0, until - self._clock.monotonic()), asking.future)
+            if not asking.future.done():
+                if (published := await self._published()) is not None:
+                    return published
+                await wait_for_tick(self._clock, max(0.0, until - self._clock.monotonic()), asking.future)
             return self._answer_of(asking.future, patience_seconds)
         finally:
             await asking.cancel()

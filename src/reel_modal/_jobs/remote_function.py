@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.job import Job, JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._support.background import finish, keep
-from reel_modal._support.clock import Clock
+from reel_modal._support.clock import Clock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread, run_sync
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.errors import ConfigError, RemoteError, RequestError
+from reel_modal.errors import ConfigError, RemoteError, RequestError, UnavailableError
 from reel_modal.progress import ProgressPlan, ProgressUpdate
 from reel_modal.schema.results import Result
 
@@ -226,7 +226,8 @@ class RemoteFunction(Generic[P, R]):
                 cost more than the budget. Nothing was submitted.
             NotDeployedError: The function does not exist.
             AuthError: The token is missing, or Modal refuses it.
-            UnavailableError: The backend is unreachable; the job may or may not have been started.
+            UnavailableError: The backend is unreachable; the job may or may not have been started. Or it was silent
+                for `unavailable_seconds`; if the job starts later, it is cancelled.
             RemoteError: The job could not be started for another reason.
             ConfigError: The registry is closed.
 
@@ -313,24 +314,32 @@ class RemoteFunction(Generic[P, R]):
             expected = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
         wire, rest = (args, dict(kwargs)) if adapter.encode is None else (adapter.encode(*args, **kwargs), {})
-        starting = asyncio.ensure_future(self._backend.submit(self.name, wire, rest))
-        try:
-            call_id = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            purpose = f"cancelling the job that a cancelled submission of {self.name} may have started"
-            await finish(self._withdraw(starting), purpose=purpose, limit_seconds=_WITHDRAW_SECONDS)
-            raise
+        call_id = await self._start(wire, rest)
         # A later `job(call_id)` in this process gets this object, which knows, for example, its submission time.
         published = None if adapter.find_published is None else adapter.find_published(*args, **kwargs)
         job = self._submitted[call_id] = self._job(call_id, attached=False, expected=expected, published=published)
         return job
+
+    async def _start(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """Start a call and return its id; if the caller does not get the id, the call is cancelled."""
+        limit_seconds = self._options.unavailable_seconds
+        starting = asyncio.ensure_future(self._backend.submit(self.name, args, kwargs))
+        try:
+            await wait_for_tick(self._clock, limit_seconds, starting)
+            if not starting.done():
+                raise UnavailableError(f"no response within {limit_seconds:g} s", function=self.name)
+            return starting.result()
+        finally:
+            if not starting.done():
+                purpose = f"cancelling the job that an unfinished submission of {self.name} may have started"
+                await finish(self._withdraw(starting), purpose=purpose, limit_seconds=_WITHDRAW_SECONDS)
 
     async def _withdraw(self, starting: asyncio.Future[str]) -> None:
         """Cancel a call that may still be starting, since no caller would get its id."""
         try:
             call_id = await starting
         except RemoteError as error:
-            _log.warning("a cancelled submission of %s may have started a job: %s", self.name, error)
+            _log.warning("an unfinished submission of %s may have started a job: %s", self.name, error)
             return
         await self._backend.cancel(call_id)
 

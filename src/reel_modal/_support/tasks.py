@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from reel_modal._support.background import LET_GO_SECONDS
+
 __all__ = ["OwnedTask", "consume_exception"]
 
 T = TypeVar("T")
@@ -25,15 +27,20 @@ class OwnedTask(Generic[T]):
         self.future: asyncio.Future[T] = asyncio.ensure_future(awaitable)
 
     async def cancel(self) -> None:
-        """Cancel the task and return when it has ended.
+        """Cancel the task and return when it has ended, or after half a second if it has not.
+
+        Modal's client may miss the cancellation of a request, and would then continue it.
 
         Cancellation: ends only the wait; the task is still cancelled.
         """
         if self._loop.is_closed():
             return  # nothing can be awaited on a closed loop
-        if self.future.cancel():
-            await asyncio.wait({self.future})
-        consume_exception(self.future)
+        if self.future.done():
+            consume_exception(self.future)
+            return
+        self.future.add_done_callback(consume_exception)
+        self.future.cancel()
+        await asyncio.wait({self.future}, timeout=LET_GO_SECONDS)
 
     def __del__(self) -> None:
         if not hasattr(self, "future") or self.future.done() or self._loop.is_closed():

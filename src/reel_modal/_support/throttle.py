@@ -45,10 +45,10 @@ class _Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._passed == 0:
-            loop.call_soon(self._turn, loop)
         if self._passed < self._each_turn:
             self._passed += 1
+            if self._passed == self._each_turn:  # only then, since each callback makes the loop poll once more
+                loop.call_soon(self._turn, loop)
             return
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiting.append(waiter)

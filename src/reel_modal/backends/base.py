@@ -155,17 +155,19 @@ class Backend(Protocol):
         ...
 
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-        """Start one call and return its id.
+        """Start one call and return its id; the caller limits the wait.
 
         Raises:
             RemoteError: The call was not started, as far as the backend can know.
 
-        Cancellation: may leave a call running; `RemoteFunction` shields the submission for that reason.
+        Cancellation: may leave a call running; `RemoteFunction` therefore lets the submission finish.
         """
         ...
 
     async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
         """Return the outcome, or None if the job has not ended after `timeout_seconds`; 0 does not wait.
+
+        While the backend is silent, this may take longer; the caller limits the wait.
 
         Raises:
             RemoteError: The job failed or was cancelled, or the backend is unreachable.

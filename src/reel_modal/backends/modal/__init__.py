@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from reel_modal._support.single_flight import SingleFlight
 from reel_modal._support.tasks import OwnedTask
 from reel_modal.backends.base import BackendTraits, CallResult, Check
 from reel_modal.backends.modal._drift import DeployedApp, deployed_resources, diff_resources, drift_error, read_app
-from reel_modal.backends.modal._rpc import call_api, unavailable, within
+from reel_modal.backends.modal._rpc import THROTTLE, ask_api, call_api, unavailable, within
 from reel_modal.errors import (
     AuthError,
     JobNotFoundError,
@@ -70,7 +71,8 @@ class ModalBackend:
         app: Name of the app.
         environment: Modal environment; None is the default of the Modal profile.
         client: Client of Modal; default modal's own, created from its configuration on first use.
-        answer_seconds: Timeout in seconds of one request to Modal's API.
+        answer_seconds: Timeout in seconds of one request to Modal's API. The options of a job limit its submission
+            and the wait for its result instead.
         on_drift: Reaction if a function that is looked up was not deployed from `contract`: "warn" logs a warning,
             "error" raises an error, "off" does not check. The check costs one request for the whole app.
         contract: Returns the contract that this host expects to be deployed; default that of its functions.
@@ -156,10 +158,8 @@ class ModalBackend:
     async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
         """See `Backend.wait`."""
         call = await self._call(call_id)
-        bound = timeout_seconds + self._answer_seconds
-        return await within(
-            bound, lambda: self._outcome(call, call_id, timeout_seconds), function=self.app, call_id=call_id
-        )
+        await THROTTLE.acquire()
+        return await self._outcome(call, call_id, timeout_seconds)
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`."""
@@ -254,7 +254,9 @@ class ModalBackend:
         return _LATE_SECONDS
 
     async def _ended(self, call_id: str) -> None:
-        while await self.wait(call_id, self._answer_seconds) is None:
+        slice_seconds = self._answer_seconds
+        wait = partial(self.wait, call_id, slice_seconds)
+        while await within(2 * slice_seconds, wait, function=self.app, call_id=call_id) is None:
             pass
 
     async def _spawn(
@@ -264,7 +266,7 @@ class ModalBackend:
         args: tuple[object, ...],
         kwargs: Mapping[str, object],
     ) -> modal.FunctionCall[Any]:
-        return await self._answer(lambda: handle.spawn.aio(*args, **kwargs), function=function)
+        return await ask_api(lambda: handle.spawn.aio(*args, **kwargs), function=function)
 
     async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
         return await self._flight(function).get(lambda: self._look_up(function))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Final, TypeVar
 
+from reel_modal._support.clock import SYSTEM_CLOCK, wait_for_tick
 from reel_modal._support.tasks import consume_exception
 from reel_modal._support.throttle import LoopThrottle
 from reel_modal.errors import UnavailableError
 
-__all__ = ["call_api", "unavailable", "within"]
+__all__ = ["THROTTLE", "ask_api", "call_api", "unavailable", "within"]
 
 T = TypeVar("T")
 
-_THROTTLE: Final = LoopThrottle()
+THROTTLE: Final = LoopThrottle()
 """One per process: all requests go to the single thread of modal's client."""
 
 
@@ -28,18 +30,27 @@ async def call_api(
 
     Cancellation: returns at once; Modal may have received the request.
     """
-
-    async def answer() -> T:
-        try:
-            return await ask()
-        except OSError as error:
-            raise UnavailableError(f"Modal is unreachable: {error}", function=function, call_id=call_id) from error
-        except Exception as error:
-            from reel_modal.backends.modal._errors import remote_error
-
-            raise remote_error(error, function=function, call_id=call_id) from error
-
+    answer = partial(ask_api, ask, function=function, call_id=call_id)
     return await within(seconds, answer, function=function, call_id=call_id)
+
+
+async def ask_api(ask: Callable[[], Awaitable[T]], *, function: str, call_id: str | None = None) -> T:
+    """Send a request to Modal and return the response, for a caller that limits the wait itself.
+
+    Raises:
+        RemoteError: Modal refused the request or is unreachable.
+
+    Cancellation: may not return, since modal's client may miss it; Modal may have received the request.
+    """
+    await THROTTLE.acquire()
+    try:
+        return await ask()
+    except OSError as error:
+        raise UnavailableError(f"Modal is unreachable: {error}", function=function, call_id=call_id) from error
+    except Exception as error:
+        from reel_modal.backends.modal._errors import remote_error
+
+        raise remote_error(error, function=function, call_id=call_id) from error
 
 
 async def within(
@@ -55,11 +66,10 @@ async def within(
 
     Cancellation: returns at once as well.
     """
-    await _THROTTLE.acquire()
     task = asyncio.ensure_future(answer())
     task.add_done_callback(consume_exception)
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        await wait_for_tick(SYSTEM_CLOCK, seconds, task)
         if not task.done():
             raise unavailable(seconds, function, call_id)
         return task.result()
