@@ -8,16 +8,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast, overload
 
 from reel_modal._jobs.chain import Chain, ChainReceipt, ChainStep, chain_seconds, check_chain, discard_output
-from reel_modal._jobs.estimates import Contributor, Estimate, check_before_submission, estimate
+from reel_modal._jobs.estimates import Contributor, Estimate, estimate
 from reel_modal._jobs.job import Job, JobOptions
-from reel_modal._jobs.remote_function import CallAdapter, RemoteFunction, map_bounded, shortened
-from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._jobs.remote_function import RemoteFunction, map_bounded, shortened
+from reel_modal._jobs.submission import adapt_declared, search_for_output
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.clock import Clock
 from reel_modal._support.threads import run_in_thread
@@ -27,15 +26,12 @@ from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import ConfigError
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import RenderFunction
-from reel_modal.functions.receipts import find_published_result
-from reel_modal.functions.specs import app_name, spec_in
+from reel_modal.functions.specs import app_name
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressUpdate
 from reel_modal.schema.requests import Request
 from reel_modal.schema.results import Result
 from reel_modal.settings import Settings
-from reel_modal.storage import Storage
-from reel_modal.storage.urls import check_store
 
 __all__ = [
     "Chain",
@@ -104,21 +100,15 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             modal_enabled, on_drift = self.settings.modal_enabled, self.settings.on_drift
             backend = ModalBackend(app, on_drift=on_drift) if modal_enabled else LocalBackend(self.settings)
         self.backend: Backend = backend
-        self._traits = traits = backend.traits
-        self._job_settings = traits.settings or self.settings
+        traits = backend.traits
         self._clock = clock or backend.clock
         records = history is not None or traits.records_timings
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
         self.declared: Mapping[str, AnyFunction] = MappingProxyType(all_functions(functions))
         backend.register(self.declared)
+        adapt = partial(adapt_declared, settings=self.settings, traits=traits, history=self.history, records=records)
         self._functions: dict[str, RemoteFunction[..., Any]] = {
-            name: RemoteFunction.adapted(
-                name,
-                backend,
-                self._adapter(function, self._recorder(function) if records else None),
-                options=options or JobOptions(),
-                clock=clock,
-            )
+            name: RemoteFunction.adapted(name, backend, adapt(function), options=options or JobOptions(), clock=clock)
             for name, function in self.declared.items()
         }
 
@@ -265,7 +255,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         intermediate: bool,
         running_job_id: str | None,
     ) -> ChainStep:
-        look = self._look_for_output(function, request)
+        look = search_for_output(function, function.to_request(request), self.settings)
 
         async def start() -> Job[Any]:
             if running_job_id is not None:
@@ -341,7 +331,9 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
                 f"job {shortened(job_id)} runs on {backend!r}, and this registry uses {self.backend.name!r}:"
                 " MODAL_ENABLED has changed since the submission"
             )
-        published = None if request is None else self._look_for_output(self.declared[function], request)
+        published, declared = None, self.declared[function]
+        if request is not None:
+            published = search_for_output(declared, declared.to_request(request), self.settings)
         return self._functions[function].job(call_id, published=published)
 
     def estimate(self, request: object, media: MediaInfo) -> Estimate:
@@ -359,42 +351,6 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
 
     def _function_of(self, request: object) -> RemoteFunction[..., Any]:
         return self._functions[function_of(request, self.declared).name]
-
-    def _recorder(self, function: AnyFunction) -> TimingRecorder:
-        gpu = ",".join(spec_in(function.spec).gpu) or "cpu"
-        return TimingRecorder(self.history, function, self._traits.timings_place or gpu)
-
-    def _adapter(self, function: AnyFunction, recorder: TimingRecorder | None) -> CallAdapter[[Any], Any]:
-        """Return how the calls of `function` are encoded, checked, deduplicated and recorded."""
-
-        def identify(request: object) -> tuple[str, str]:
-            submitted = function.to_request(request)
-            if function.check is not None:
-                function.check(request, self._job_settings)
-            return submitted.job_id, submitted.request_hash()
-
-        def receipt(value: object) -> Result:
-            result, url = function.parse_result(value), self.settings.store_url
-            return result if url is None else replace(result, sign_url=partial(_sign_url, url))
-
-        return CallAdapter(
-            encode=lambda request: (function.to_request(request).to_dict(),),
-            decode=lambda value: function.from_result(receipt(value)),
-            receipt=receipt,
-            identify=identify,
-            check=partial(self._check_submission, function),
-            find_published=partial(self._look_for_output, function),
-            recorder=recorder,
-        )
-
-    def _check_submission(self, function: AnyFunction, request: object) -> Estimate | None:
-        if self._traits.needs_store:
-            check_store(self._job_settings.store_url, credentials=self._traits.uses_host_credentials)
-        return check_before_submission(function, function.to_request(request), self.settings, self.history)
-
-    def _look_for_output(self, function: AnyFunction, request: object) -> Callable[[], object | None] | None:
-        url = self.settings.store_url
-        return None if url is None else partial(find_published_result, function, function.to_request(request), url)
 
     async def verify(self) -> list[Check]:
         """Look up every function again; check that it is deployed, and by this version of the package.
@@ -427,7 +383,3 @@ def _unknown_function(name: object, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
     hint = f"did you mean {close[0]!r}?" if close else f"available are {', '.join(known)}"
     return f"{shortened(name)} is not a function of this registry; {hint}"
-
-
-def _sign_url(store_url: str, key: str, seconds: float) -> str:
-    return Storage.from_url(store_url).signed_url(key, seconds=seconds)

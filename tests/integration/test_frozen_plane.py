@@ -18,7 +18,7 @@ from tests.integration.sample_app import APP, sample
 from tests.jobs import overlay, publish
 
 from reel_modal import FunctionRegistry, JobOptions, RemoteFunction, Settings
-from reel_modal._jobs.remote_function import CallAdapter
+from reel_modal._jobs.submission import CallAdapter
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import FunctionTimeoutError, JobCancelledError, UnavailableError, WaitTimeoutError
 from reel_modal.schema import StoreOptions

@@ -18,7 +18,7 @@ def overlays(backend: InMemoryBackend) -> RemoteFunction[..., RenderResult]:
 
 
 async def test_submit_remembers_the_jobs_submitted_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("reel_modal._jobs.remote_function._MOST_REMEMBERED", 2)
     backend = InMemoryBackend()
     render = overlays(backend)
     ids = [(await render.submit(overlay(name))).id for name in ("a", "b", "a", "c", "a", "b")]
@@ -26,7 +26,7 @@ async def test_submit_remembers_the_jobs_submitted_last(monkeypatch: pytest.Monk
 
 
 async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reel_modal._jobs.deduplicator._MOST_REMEMBERED", 1)
+    monkeypatch.setattr("reel_modal._jobs.remote_function._MOST_REMEMBERED", 1)
     started, released = asyncio.Event(), asyncio.Event()
 
     class FirstFails(InMemoryBackend):

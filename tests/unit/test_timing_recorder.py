@@ -15,7 +15,7 @@ from tests.jobs import overlay, rendered
 
 from reel_modal import FunctionRegistry, Job, RemoteFunction, RenderResult, Settings
 from reel_modal._jobs import timing_recorder
-from reel_modal._jobs.remote_function import CallAdapter
+from reel_modal._jobs.submission import CallAdapter
 from reel_modal._progress.timing_model import JobTiming
 from reel_modal.backends.base import CallResult
 from reel_modal.backends.local import LocalBackend

@@ -10,32 +10,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 from reel_modal._costs.rates import Rates, load_rates
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.timing_model import LOCAL
-from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import (
-    ConfigError,
     JobTooLongError,
-    MediaError,
     OverBudgetError,
-    RequestError,
-    StorageError,
 )
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
-from reel_modal.functions.inputs import probe_object
 from reel_modal.functions.pictures import as_rendered
 from reel_modal.functions.specs import spec_in
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
-from reel_modal.schema.requests import Request, VideoRequest
+from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
-from reel_modal.storage import Storage
 
-__all__ = ["Contributor", "Estimate", "check_before_submission", "estimate", "estimate_of", "work_of"]
+__all__ = ["Contributor", "Estimate", "estimate", "estimate_of", "work_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -260,43 +253,6 @@ def estimate_of(
         source=plan.source,
         plan=plan,
     )
-
-
-def check_before_submission(
-    function: AnyFunction, request: Request[Any], settings: Settings, history: TimingHistory
-) -> Estimate | None:
-    """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
-
-    A job on this machine has no timeout and no price: its estimate is used only for progress.
-
-    Args:
-        function: The function.
-        request: The request, in the form in which it is submitted.
-        settings: Settings of the processes that run the function.
-        history: Timings of finished jobs.
-
-    Returns:
-        The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
-        function itself reports the error.
-
-    Raises:
-        JobTooLongError: The job needs more than 80 % of its function's timeout.
-        OverBudgetError: The job costs more than the budget.
-    """
-    if settings.store_url is None:
-        return None
-    try:
-        storage = Storage.from_url(settings.store_url)
-        with scratch_dir() as folder:
-            media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
-            expected = estimate_of(
-                function, function.from_request(request), media, settings=settings, history=history
-            )
-    except (MediaError, StorageError, RequestError, ConfigError) as error:
-        _log.warning("no estimate for job %s: %s", request.job_id, error)
-        return None
-    expected.check(settings.budget_usd)
-    return expected
 
 
 def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> Work:

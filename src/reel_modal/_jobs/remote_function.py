@@ -8,30 +8,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from reel_modal._jobs.deduplicator import Deduplicator
 from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.job import Job, JobOptions
-from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._jobs.submission import CallAdapter, PreparedCall
 from reel_modal._support.background import finish, keep
 from reel_modal._support.clock import Clock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread, run_sync
+from reel_modal._support.single_flight import SingleFlight
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.errors import ConfigError, RemoteError, RequestError, UnavailableError
+from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError, UnavailableError
 from reel_modal.progress import ProgressPlan, ProgressUpdate
-from reel_modal.schema.results import Result
 
-__all__ = ["CallAdapter", "RemoteFunction", "map_bounded"]
+__all__ = ["RemoteFunction", "map_bounded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,34 +43,8 @@ _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS: Final = 30.0
 _LONGEST_SHOWN: Final = 120
+_MOST_REMEMBERED: Final = 10_000
 _WITHDRAW_SECONDS: Final = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class CallAdapter(Generic[P, R]):
-    """How the calls of one function are encoded, checked, deduplicated and recorded.
-
-    Attributes:
-        encode: Converts the arguments to wire values; default: unchanged.
-        decode: Converts the returned wire value to the result; default: unchanged.
-        receipt: Converts it to the result with durations and usage; default: there is none.
-        identify: Returns the `job_id` of the arguments and a hash of the rest, so that a job is submitted only once.
-        check: Refuses arguments before the submission, and returns the estimate of the job. It runs in a thread.
-        find_published: Returns a function that returns the published result of a job with these arguments, if any.
-        recorder: Timings of finished jobs; default: none are recorded.
-        reports: Whether the function sends events. Otherwise its progress follows the plan.
-        plan: Plan of a job without an estimate.
-    """
-
-    encode: Callable[P, tuple[object, ...]] | None = None
-    decode: Callable[[object], R] | None = None
-    receipt: Callable[[object], Result] | None = None
-    identify: Callable[P, tuple[str, str]] | None = None
-    check: Callable[P, Estimate | None] | None = None
-    find_published: Callable[P, Callable[[], object | None] | None] | None = None
-    recorder: TimingRecorder | None = None
-    reports: bool = True
-    plan: ProgressPlan | None = None
 
 
 class RemoteFunction(Generic[P, R]):
@@ -94,7 +68,7 @@ class RemoteFunction(Generic[P, R]):
         self._options = options or JobOptions(stall_seconds=math.inf)
         self._clock = clock or backend.clock
         self._adapter: CallAdapter[P, R] = CallAdapter()
-        self._deduplicator: Deduplicator[R] = Deduplicator()
+        self._deduplicator: _Deduplicator[R] = _Deduplicator()
         self._submitted: WeakValueDictionary[str, Job[R]] = WeakValueDictionary()
 
     @classmethod
@@ -301,29 +275,27 @@ class RemoteFunction(Generic[P, R]):
         self._deduplicator.close()
 
     async def _submit_once(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        if self._adapter.identify is None:
-            return await self._submit(*args, **kwargs)
-        job_id, content = self._adapter.identify(*args, **kwargs)
-        return await self._deduplicator.submit_once(job_id, content, lambda: self._submit(*args, **kwargs))
+        prepare = self._adapter.prepare
+        call = PreparedCall(args, kwargs) if prepare is None else prepare(*args, **kwargs)
+        if call.job_id is None:
+            return await self._submit(call)
+        return await self._deduplicator.submit_once(call.job_id, call.content, partial(self._submit, call))
 
-    async def _submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        adapter = self._adapter
+    async def _submit(self, call: PreparedCall) -> Job[R]:
         expected = None
-        if adapter.check is not None:
-            check = partial(adapter.check, *args, **kwargs)
-            expected = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
+        if call.check is not None:
+            expected = await run_in_thread(call.check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
-        wire, rest = (args, dict(kwargs)) if adapter.encode is None else (adapter.encode(*args, **kwargs), {})
-        call_id = await self._start(wire, rest)
+        call_id = await self._start(call)
         # A later `job(call_id)` in this process gets this object, which knows, for example, its submission time.
-        published = None if adapter.find_published is None else adapter.find_published(*args, **kwargs)
-        job = self._submitted[call_id] = self._job(call_id, attached=False, expected=expected, published=published)
+        job = self._job(call_id, attached=False, expected=expected, published=call.find_published)
+        self._submitted[call_id] = job
         return job
 
-    async def _start(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    async def _start(self, call: PreparedCall) -> str:
         """Start a call and return its id; if the caller does not get the id, the call is cancelled."""
         limit_seconds = self._options.unavailable_seconds
-        starting = asyncio.ensure_future(self._backend.submit(self.name, args, kwargs))
+        starting = asyncio.ensure_future(self._backend.submit(self.name, call.args, call.kwargs))
         try:
             await wait_for_tick(self._clock, limit_seconds, starting)
             if not starting.done():
@@ -382,6 +354,47 @@ class RemoteFunction(Generic[P, R]):
             # A result of another version of this package does not mean that the function refused its input.
             unreadable = RemoteError(f"its result cannot be read: {error}", function=self.name)
             raise unreadable from error
+
+
+class _Deduplicator(Generic[R]):
+    """Registry of the job ids in use, so that a request that is submitted twice is rendered once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._submissions: OrderedDict[str, tuple[str, SingleFlight[Job[R]]]] = OrderedDict()
+        self._closed = False
+
+    def close(self) -> None:
+        """Reject all further submissions."""
+        self._closed = True
+
+    def check_open(self, function: str) -> None:
+        """Raise ConfigError if this object was closed."""
+        if self._closed:
+            raise ConfigError(
+                f"{function} was submitted to a registry that is closed; create another one, or close it later"
+            )
+
+    async def submit_once(self, job_id: str, content: str, start: Callable[[], Awaitable[Job[R]]]) -> Job[R]:
+        """Return the job `job_id`; start it if it is new, failed or cancelled. `content` is a hash of its request."""
+        with self._lock:
+            submitted_content, flight = self._submissions.setdefault(job_id, (content, SingleFlight()))
+            self._submissions.move_to_end(job_id)
+            while len(self._submissions) > _MOST_REMEMBERED:
+                self._submissions.popitem(last=False)
+        if submitted_content != content:
+            raise JobConflictError(
+                f"job_id {job_id!r} was submitted with another request; use another job_id for each request"
+            )
+        try:
+            if (previous := flight.value) is not None and await previous.status() in {"failed", "cancelled"}:
+                flight.forget(previous)
+            return await flight.get(start)
+        finally:
+            with self._lock:
+                # If the job was never started, its id is free for any request.
+                if flight.empty and self._submissions.get(job_id) == (content, flight):
+                    del self._submissions[job_id]
 
 
 async def map_bounded(

@@ -130,7 +130,7 @@ async def _settle() -> None:
 
 
 async def _wait(future: asyncio.Future[T], seconds: float) -> None:
-    """Do the same as `asyncio.wait({future}, timeout=seconds)` at half its cost, which each call of a function pays."""
+    """Do the same as `asyncio.wait({future}, timeout=seconds)` at half its cost: each call waits twice."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 

@@ -1,0 +1,175 @@
+"""Prepare the call of a function: its checks, estimate, wire form and identity. Find its published output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from reel_modal._jobs.estimates import Estimate, estimate_of
+from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._progress.history import TimingHistory
+from reel_modal._support.scratch import scratch_dir
+from reel_modal.backends.base import BackendTraits
+from reel_modal.errors import ConfigError, MediaError, RequestError, StorageError
+from reel_modal.functions.catalog import AnyFunction
+from reel_modal.functions.inputs import probe_object
+from reel_modal.functions.receipts import find_published_result
+from reel_modal.functions.specs import spec_in
+from reel_modal.progress import ProgressPlan
+from reel_modal.schema.requests import Request
+from reel_modal.schema.results import Result
+from reel_modal.settings import Settings
+from reel_modal.storage import Storage
+from reel_modal.storage.urls import check_store
+
+__all__ = ["CallAdapter", "PreparedCall", "adapt_declared", "search_for_output"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """One call, ready to be submitted.
+
+    Attributes:
+        args: Positional arguments, as they are sent.
+        kwargs: Keyword arguments, as they are sent.
+        job_id: Id of the job, under which it is submitted only once; None if every call is a new job.
+        content: Hash of the rest of the request.
+        check: Refuses a job that must not be submitted, and returns the estimate of the others. It runs in a thread.
+        find_published: Returns the result of the job if its output is already published; None if no store is set.
+    """
+
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+    job_id: str | None = None
+    content: str = ""
+    check: Callable[[], Estimate | None] | None = None
+    find_published: Callable[[], object | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallAdapter(Generic[P, R]):
+    """How the calls of one function are prepared, and their results read and recorded.
+
+    Attributes:
+        prepare: Checks the arguments and returns the call; default: the arguments are sent unchanged.
+        decode: Converts the returned wire value to the result; default: unchanged.
+        receipt: Converts it to the result with durations and usage; default: there is none.
+        recorder: Timings of finished jobs; default: none are recorded.
+        reports: Whether the function sends events. Otherwise its progress follows the plan.
+        plan: Plan of a job without an estimate.
+    """
+
+    prepare: Callable[P, PreparedCall] | None = None
+    decode: Callable[[object], R] | None = None
+    receipt: Callable[[object], Result] | None = None
+    recorder: TimingRecorder | None = None
+    reports: bool = True
+    plan: ProgressPlan | None = None
+
+
+def adapt_declared(
+    function: AnyFunction, *, settings: Settings, traits: BackendTraits, history: TimingHistory, records: bool
+) -> CallAdapter[[Any], Any]:
+    """Return the adapter of a declared function.
+
+    Args:
+        function: The function.
+        settings: Settings of the registry.
+        traits: Facts about its backend.
+        history: Timings of finished jobs.
+        records: Whether the timings of its jobs are recorded.
+    """
+    job_settings = traits.settings or settings
+
+    def prepare(request: object) -> PreparedCall:
+        submitted = function.to_request(request)
+        if function.check is not None:
+            function.check(request, job_settings)
+
+        def check() -> Estimate | None:
+            if traits.needs_store:
+                check_store(job_settings.store_url, credentials=traits.uses_host_credentials)
+            return _estimate(function, submitted, settings, history)
+
+        return PreparedCall(
+            args=(submitted.to_dict(),),
+            job_id=submitted.job_id,
+            content=submitted.request_hash(),
+            check=check,
+            find_published=search_for_output(function, submitted, settings),
+        )
+
+    def receipt(value: object) -> Result:
+        result, url = function.parse_result(value), settings.store_url
+        return result if url is None else replace(result, sign_url=partial(_sign_url, url))
+
+    gpu = ",".join(spec_in(function.spec).gpu) or "cpu"
+    return CallAdapter(
+        prepare=prepare,
+        decode=lambda value: function.from_result(receipt(value)),
+        receipt=receipt,
+        recorder=TimingRecorder(history, function, traits.timings_place or gpu) if records else None,
+    )
+
+
+def search_for_output(
+    function: AnyFunction, submitted: Request[Any], settings: Settings
+) -> Callable[[], object | None] | None:
+    """Return a function that returns the published result of a job, if any; None if no store is set.
+
+    Args:
+        function: The function.
+        submitted: The request, in the form in which it is submitted.
+        settings: Settings of the registry.
+    """
+    url = settings.store_url
+    return None if url is None else partial(find_published_result, function, submitted, url)
+
+
+def _estimate(
+    function: AnyFunction, request: Request[Any], settings: Settings, history: TimingHistory
+) -> Estimate | None:
+    """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
+
+    A job on this machine has no timeout and no price: its estimate is used only for progress.
+
+    Args:
+        function: The function.
+        request: The request, in the form in which it is submitted.
+        settings: Settings of the processes that run the function.
+        history: Timings of finished jobs.
+
+    Returns:
+        The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
+        function itself reports the error.
+
+    Raises:
+        JobTooLongError: The job needs more than 80 % of its function's timeout.
+        OverBudgetError: The job costs more than the budget.
+    """
+    if settings.store_url is None:
+        return None
+    try:
+        storage = Storage.from_url(settings.store_url)
+        with scratch_dir() as folder:
+            media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
+            expected = estimate_of(
+                function, function.from_request(request), media, settings=settings, history=history
+            )
+    except (MediaError, StorageError, RequestError, ConfigError) as error:
+        _log.warning("no estimate for job %s: %s", request.job_id, error)
+        return None
+    expected.check(settings.budget_usd)
+    return expected
+
+
+def _sign_url(store_url: str, key: str, seconds: float) -> str:
+    return Storage.from_url(store_url).signed_url(key, seconds=seconds)
