@@ -20,6 +20,7 @@ from reel_modal.media.color_tags import color_tags
 from reel_modal.media.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.headers import (
+    SEEK_MARGIN_SECONDS,
     AudioStream,
     audio_streams,
     claimed_rates,
@@ -295,10 +296,14 @@ def picture_shown_at(media: MediaInfo, seconds: Fraction) -> Fraction | None:
     """
     with opened(media.path, packets_only=media.keeps_decoding_times) as container:
         stream = picture_of(container, media.path)
-        time_base = seconds_per_tick(stream)
-        if media.has_index:
-            container.seek(int(seconds * _MICROSECONDS))
-        last = last_shown(packets_of(container, stream), stream, int(seconds / time_base))
+        time_base, last = seconds_per_tick(stream), None
+        # libav seeks by decoding time: it may find a keyframe that is decoded before this moment and shown after it.
+        for earlier in (0, SEEK_MARGIN_SECONDS):
+            if media.has_index:
+                container.seek(int((seconds - earlier) * _MICROSECONDS))
+            last = last_shown(packets_of(container, stream), stream, seconds // time_base)
+            if last is not None or not media.has_index:
+                break
     return None if last is None else last * time_base
 
 
