@@ -264,6 +264,10 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
                     return job
             return await self._functions[function.name].submit(request)
 
+        def discard() -> None:
+            discard_output(request, self.settings.store_url)
+            self._functions[function.name].forget(request.job_id)
+
         def find_published() -> Result | None:
             value = None if look is None else look()
             return None if value is None else function.parse_result(value)
@@ -274,7 +278,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             start=start,
             find_published=find_published,
             unwrap=function.from_result,
-            discard=partial(discard_output, request, self.settings.store_url) if intermediate else None,
+            discard=discard if intermediate else None,
             expected_seconds=expected_seconds,
         )
 

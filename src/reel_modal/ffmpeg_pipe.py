@@ -321,9 +321,11 @@ class FramePipe:
             if kind is None:
                 self._finish()
         finally:
-            if self._process is not None:
-                self._process.kill()
-            self._discard_staged()
+            try:
+                if self._process is not None:
+                    self._process.kill()
+            finally:  # also after a second Ctrl-C
+                self._discard_staged()
 
     def _discard_staged(self) -> None:
         for path in self._staged:

@@ -106,3 +106,12 @@ async def test_chain_cancelled_leaves_nothing(store: Path) -> None:
             await chain.result()
         assert await chain.status() == "cancelled"
     assert videos(store) == ["in.mp4"]
+
+
+async def test_chain_started_again_in_its_registry_makes_deleted_outputs_again(store: Path) -> None:
+    other = FramingRequest(job_id="j-4", input_key="marked.mp4", output_key="square.mp4", aspect="1/1", **KEYS)
+    async with registry_for(store) as registry:
+        await (await registry.chain(MARKED, REEL)).result()
+        assert videos(store) == ["in.mp4", "reel.mp4"]
+        await (await registry.chain(MARKED, other)).result()
+    assert videos(store) == ["in.mp4", "reel.mp4", "square.mp4"]

@@ -9,7 +9,8 @@ import pytest
 from tests.jobs import overlay
 
 from reel_modal import FunctionRegistry, RemoteFunction, RenderResult, Settings
-from reel_modal.errors import UnavailableError
+from reel_modal.backends.base import CallResult
+from reel_modal.errors import JobNotFoundError, UnavailableError
 from reel_modal.testing import InMemoryBackend
 
 
@@ -49,3 +50,32 @@ async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypat
         await failing
     assert (await render.submit(request)).id == job.id
     assert len(backend.submitted) == 2
+
+
+async def test_submit_job_that_backend_no_longer_knows_starts_another() -> None:
+    class Forgetful(InMemoryBackend):
+        async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
+            del timeout_seconds
+            raise JobNotFoundError("ended long ago", function="memory", call_id=call_id)
+
+    render = overlays(Forgetful())
+    first = await render.submit(overlay("same"))
+    assert await first.status() == "unknown"
+    assert (await render.submit(overlay("same"))).id != first.id
+
+
+async def test_submit_while_backend_is_down_keeps_the_job() -> None:
+    backend = InMemoryBackend()
+    render = overlays(backend)
+    first = await render.submit(overlay("same"))
+    backend.fail_next_requests(1)
+    assert (await render.submit(overlay("same"))).id == first.id
+
+
+async def test_submit_forgotten_job_id_starts_another_job() -> None:
+    render = overlays(InMemoryBackend())
+    first = await render.submit(overlay("same"))
+    assert (await render.submit(overlay("same"))).id == first.id
+    render.forget("same")
+    render.forget("never submitted")
+    assert (await render.submit(overlay("same"))).id != first.id

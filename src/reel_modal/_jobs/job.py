@@ -74,8 +74,8 @@ class JobOptions:
     Attributes:
         on_cancel: Effect on the job if the task that awaits it is cancelled: `cancel` also ends the job and its
             costs, `detach` lets it continue. Default `cancel`.
-        stall_seconds: A job that reports no events for this long is cancelled. It counts from the first event on: a
-            job may wait for its machine. Default 180.
+        stall_seconds: A job that reports no events for this long is cancelled. It counts from the first event on, so
+            that a job may wait for its machine. Default 180.
         deadline_seconds: A job that has not ended this long after its submission is cancelled. Default `math.inf`.
         unavailable_seconds: How long the backend may be silent before `UnavailableError`; the job continues. A
             submission without an answer for this long is cancelled. Default 120.
@@ -162,11 +162,26 @@ class Job(Generic[R]):
         """Return the status of the job; `unknown` if the backend is unreachable, which is never a final status.
 
         The output is checked first if this host knows the store and the request: a job that has published its result
-        has succeeded, even if its machine failed later. If the backend is silent for ten seconds, the status is
-        `unknown`.
+        has succeeded, even if its machine failed later. The store and each of two requests to the backend have ten
+        seconds for their answer.
 
         Cancellation: changes nothing.
         """
+        try:
+            return await self._known_status()
+        except (UnavailableError, AuthError, NotDeployedError):
+            return "unknown"
+
+    async def _can_be_replaced(self) -> bool:
+        """Return whether a new submission replaces this job: it failed, was cancelled, or is no longer known."""
+        try:
+            return await self._known_status() in {"failed", "cancelled"}
+        except JobNotFoundError:
+            return True
+        except (UnavailableError, AuthError, NotDeployedError):
+            return False
+
+    async def _known_status(self) -> JobStatus:
         try:
             if await self._published() is not None:
                 return "succeeded"
@@ -176,7 +191,7 @@ class Job(Generic[R]):
         except JobCancelledError:
             return "cancelled"
         except (UnavailableError, AuthError, NotDeployedError):
-            return "unknown"
+            raise
         except RemoteError:
             return "failed"
         return "running" if events else "queued"
@@ -201,9 +216,8 @@ class Job(Generic[R]):
 
         Cancellation: also cancels the job, unless its options say `detach`. This applies to each of several waiters:
         if one of them is cancelled, the job is cancelled for all, and the others get `JobCancelledError`. If several
-        tasks wait for one job, use `detach` or shield the wait (`asyncio.shield`). The call returns within half a
-        second; if the backend has not answered by then, the cancellation continues in the background, for at most
-        30 s.
+        tasks wait for one job, use `detach` or shield the wait (`asyncio.shield`). The call returns within a second;
+        if the backend has not answered by then, the cancellation continues in the background, for at most 30 s.
         """
         return self._decode((await self._ended(timeout_seconds)).value)
 

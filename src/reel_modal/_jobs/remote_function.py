@@ -189,8 +189,8 @@ class RemoteFunction(Generic[P, R]):
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start one job and return it; the job continues whether or not a task waits for it.
 
-        Within this registry, the same `job_id` with the same request returns the same job, unless that has failed or
-        was cancelled.
+        The same `job_id` with the same request returns the same job, unless that has failed, was cancelled, or is no
+        longer known. Other processes do not know the id; a job of theirs is reused once it has published its output.
 
         Raises:
             ConfigError: No store is set, or its folder is not found; the message says which.
@@ -269,6 +269,10 @@ class RemoteFunction(Generic[P, R]):
             )
         known = self._submitted.get(call_id)
         return self._job(call_id, attached=True, published=published) if known is None else known
+
+    def forget(self, job_id: str) -> None:
+        """Let the next submission of `job_id` start a new job, for example after its output was deleted."""
+        self._deduplicator.forget(job_id)
 
     def close(self) -> None:
         """Reject further submissions; jobs that were submitted can still be awaited."""
@@ -368,6 +372,11 @@ class _Deduplicator(Generic[R]):
         """Reject all further submissions."""
         self._closed = True
 
+    def forget(self, job_id: str) -> None:
+        """Forget the job of `job_id`."""
+        with self._lock:
+            self._submissions.pop(job_id, None)
+
     def check_open(self, function: str) -> None:
         """Raise ConfigError if this object was closed."""
         if self._closed:
@@ -376,7 +385,7 @@ class _Deduplicator(Generic[R]):
             )
 
     async def submit_once(self, job_id: str, content: str, start: Callable[[], Awaitable[Job[R]]]) -> Job[R]:
-        """Return the job `job_id`; start it if it is new, failed or cancelled. `content` is a hash of its request."""
+        """Return the job `job_id`; start it if it is new or can be replaced. `content` is a hash of its request."""
         with self._lock:
             submitted_content, flight = self._submissions.setdefault(job_id, (content, SingleFlight()))
             self._submissions.move_to_end(job_id)
@@ -387,7 +396,7 @@ class _Deduplicator(Generic[R]):
                 f"job_id {job_id!r} was submitted with another request; use another job_id for each request"
             )
         try:
-            if (previous := flight.value) is not None and await previous.status() in {"failed", "cancelled"}:
+            if (previous := flight.value) is not None and await previous._can_be_replaced():  # noqa: SLF001
                 flight.forget(previous)
             return await flight.get(start)
         finally:

@@ -41,7 +41,7 @@ class PreparedCall:
         args: Positional arguments, as they are sent.
         kwargs: Keyword arguments, as they are sent.
         job_id: Id of the job, under which it is submitted only once; None if every call is a new job.
-        content: Hash of the rest of the request.
+        content: Hash of the request without `job_id` and `store.existing`.
         check: Refuses a job that must not be submitted, and returns the estimate of the others. It runs in a thread.
         find_published: Returns the result of the job if its output is already published; None if no store is set.
     """
