@@ -8,7 +8,7 @@ from typing import Any, Final
 from reel_modal.functions.catalog import all_functions, function_of
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.runner import run_in_context
-from reel_modal.functions.specs import FunctionSpec, spec_in
+from reel_modal.functions.specs import FunctionSpec, spec_from_env
 from reel_modal.schema import RenderResult
 from reel_modal.schema.requests import Request
 
@@ -22,7 +22,7 @@ def run_function(request: Request[Any], context: JobContext) -> RenderResult:
 
 def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
     """Return the resources of each function with the environment variables `env`; default: those of this process."""
-    return {name: spec_in(function.spec, env) for name, function in all_functions(env={}).items()}
+    return {name: spec_from_env(function.spec, env) for name, function in all_functions(env={}).items()}
 
 
 SPECS: Final = load_specs({})

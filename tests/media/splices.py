@@ -264,7 +264,7 @@ def check(rendering: Rendering) -> None:
     assert quiet(rendering.path) == ""
     assert fields(rendering.path) == fields(rendering.source)
     check_times(rendering.source, rendering.path, media)
-    assert rendering.drawn == list(expected_pictures(rendering, plan))
+    assert rendering.drawn == list(frame_count(rendering, plan))
     check_sets(rendering)
     # An output begins with its first picture, and keeps only the earlier audio that a decoder needs.
     output_audio, whole = sound(rendering.path), sound(rendering.source)
@@ -350,7 +350,7 @@ def quiet(path: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
 
 
-def expected_pictures(rendering: Rendering, plan: RenderPlan) -> Iterator[bytes]:
+def frame_count(rendering: Rendering, plan: RenderPlan) -> Iterator[bytes]:
     """Yield the stored pictures that the full renderer draws in the windows of the plan."""
     media, picture = rendering.media, read_picture(rendering.media)
     layout, seconds = picture.pixel_format, picture.times.seconds

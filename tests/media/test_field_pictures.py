@@ -55,7 +55,7 @@ def test_pictures_of_two_packets_are_counted_once(suffix: str, together: bool, t
     assert media.scan is not None
     assert (media.interlaced, media.constant_rate, media.fps) == (True, True, coded.RATE)
     assert (media.scan.frame_count, media.scan.duration_seconds) == (COUNT, COUNT * FRAME)
-    assert media.expected_pictures == COUNT
+    assert media.frame_count == COUNT
     moment = media.start_seconds + 10 * FRAME
     assert picture_shown_at(media, moment + FRAME * 3 / 4) == moment
 

@@ -45,7 +45,7 @@ def make_thumbnail(request: ThumbnailRequest, context: JobContext) -> ThumbnailR
     with context.reporter.phase("fetch"):
         media = probe(context.fetch(request.input_key), settings=context.settings, scan=True)
     board = Storyboard(media, request.cells, request.cell_px, request.at_seconds)
-    with context.reporter.phase("render", media.expected_pictures) as advance:
+    with context.reporter.phase("render", media.frame_count) as advance:
         for count, frame in enumerate(read_frames(media, context.settings), 1):
             context.raise_if_cancelled()
             board.add(frame)

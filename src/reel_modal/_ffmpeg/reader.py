@@ -28,12 +28,12 @@ from reel_modal._ffmpeg.process import QUIET, FFmpegProcess
 from reel_modal._support.prefetch import Prefetcher
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.media import MediaInfo, probe
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES, TIE_FRAMES
 from reel_modal.media.frame_buffers import FrameBufferPool
 from reel_modal.media.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.media.hdr import tone_map_filters
 from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.open import input_arguments
-from reel_modal.media.output_rate import MOST_LATE_FRAMES, TIE_FRAMES
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import changes_size, fitting_filters, has_even_size
 from reel_modal.schema.options import Deinterlace

@@ -21,8 +21,8 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
-from reel_modal.functions.pictures import as_rendered
-from reel_modal.functions.specs import spec_in
+from reel_modal.functions.rendered_format import as_rendered
+from reel_modal.functions.specs import spec_from_env
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.requests import VideoRequest
@@ -217,7 +217,7 @@ def estimate_of(
     rates: Rates | None = None,
 ) -> Estimate:
     """Return the same as `estimate` for a known function, which takes `request`."""
-    name, spec = function.name, spec_in(function.spec)
+    name, spec = function.name, spec_from_env(function.spec)
     submitted = function.to_request(request)
     if isinstance(submitted, VideoRequest):
         media = as_rendered(media, submitted.encode)

@@ -17,7 +17,7 @@ from reel_modal.errors import ConfigError, MediaError, RequestError, StorageErro
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.inputs import probe_object
 from reel_modal.functions.receipts import find_published_result
-from reel_modal.functions.specs import spec_in
+from reel_modal.functions.specs import spec_from_env
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.requests import Request
 from reel_modal.schema.results import Result
@@ -111,7 +111,7 @@ def adapt_declared(
         result, url = function.parse_result(value), settings.store_url
         return result if url is None else replace(result, sign_url=partial(_sign_url, url))
 
-    gpu = ",".join(spec_in(function.spec).gpu) or "cpu"
+    gpu = ",".join(spec_from_env(function.spec).gpu) or "cpu"
     return CallAdapter(
         prepare=prepare,
         decode=lambda value: function.from_result(receipt(value)),

@@ -34,9 +34,8 @@ class Schedule:
         timeline: Mapping from source time to output time.
         fps: Frame rate of the output.
         slow_motion: How output frames between two source frames of a slowed segment are made.
-        most_late_frames: Maximum delay of a source frame, in output frames, that is accepted so that the source frame
-            before it, which has the same nearest output frame, is not dropped. 0 always shows the nearest source
-            frame.
+        most_late_frames: If two source frames are nearest to one output frame, the second moves to the next output
+            frame if that delays it by at most this many output frames. 0 always shows the nearest source frame.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ from reel_modal._smart_render.h264.parameter_sets import (
 from reel_modal._smart_render.packet_table import PacketTable, PictureTimes, decoding_times
 from reel_modal.errors import SpliceError
 from reel_modal.media import MediaInfo
+from reel_modal.media.constant_rate import constant_rate_for
 from reel_modal.media.frames import PixelFormat
 from reel_modal.media.h264_headers import Sps
 from reel_modal.media.open import opened, packets_of
-from reel_modal.media.output_rate import output_rate
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes
 
@@ -117,7 +117,7 @@ def read_picture(
     shown_pts = array("q", sorted(table.pts))
     if not times.constant and not media.rate_by_all:
         shown = PacketTimes(tuple(shown_pts), len(shown_pts), last_ticks, tick_seconds)
-        media = replace(media, fps=output_rate(shown, [media.fps]), constant_rate=False, rate_by_all=True)
+        media = replace(media, fps=constant_rate_for(shown, [media.fps]), constant_rate=False, rate_by_all=True)
     return SpliceSource(
         media,
         table,

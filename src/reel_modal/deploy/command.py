@@ -31,7 +31,7 @@ from reel_modal.deploy.publish import Deployment, publish
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.catalog import MODULES_VARIABLE, AnyFunction, all_functions
 from reel_modal.functions.contract import local_contract
-from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, spec_in
+from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, spec_from_env
 from reel_modal.settings import Settings
 
 __all__ = ["main", "run"]
@@ -96,7 +96,7 @@ class _Command:
         self._modules = _modules(arguments.functions)
         self._declared = all_functions(env={**os.environ, MODULES_VARIABLE: self._modules})
         self._names = _chosen(arguments.only, self._declared)
-        self._specs = [spec_in(self._declared[name].spec) for name in self._names]
+        self._specs = [spec_from_env(self._declared[name].spec) for name in self._names]
         self._answer_seconds = min(_ANSWER_SECONDS, arguments.timeout)
 
     def run(self) -> int:

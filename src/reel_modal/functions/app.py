@@ -17,7 +17,14 @@ from modal.file_pattern_matcher import FilePatternMatcher
 from reel_modal._support.modal_logging import hide_headers
 from reel_modal.functions.catalog import AnyFunction, all_functions
 from reel_modal.functions.contract import PACKAGE_NAME, Contract, local_contract
-from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, app_name, chosen_functions, spec_in
+from reel_modal.functions.specs import (
+    SHIPPED_SUFFIXES,
+    FunctionSpec,
+    ImageSpec,
+    app_name,
+    chosen_functions,
+    spec_from_env,
+)
 from reel_modal.settings import JOB_VARIABLES, Settings
 
 __all__ = ["app"]
@@ -49,7 +56,7 @@ def _environment(contract: Contract) -> dict[str, str | None]:
 
 def _options(function: AnyFunction, contract: Contract) -> dict[str, Any]:
     """Return the resources of a function as arguments of `modal.App.function`."""
-    spec = spec_in(function.spec)
+    spec = spec_from_env(function.spec)
     # A container sees all cores of its host, but has reserved only some of them.
     env: dict[str, str | None] = {**_environment(contract), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
     if spec.gpu:

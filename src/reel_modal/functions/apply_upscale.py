@@ -24,9 +24,9 @@ from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
-from reel_modal.functions.output_rate import PictureTimes, rendered_rate
 from reel_modal.functions.outputs import output_pipe, publish_video, result_of, verified, with_extras
-from reel_modal.functions.pictures import as_rendered
+from reel_modal.functions.rendered_format import as_rendered
+from reel_modal.functions.rendered_rate import PictureTimes, rendered_rate
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
@@ -120,7 +120,7 @@ def upscale(
     fps = rendered_rate(request, media)
     if request.output_rate == "source" and _last_stands(media):
         fps = None
-    frames = media.expected_pictures if fps is None else media.frames_at(fps)
+    frames = media.frame_count if fps is None else media.frames_at(fps)
     reader = FrameReader(
         media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
     )
@@ -158,7 +158,7 @@ def upscale(
 
 def _last_stands(media: MediaInfo) -> bool:
     """Return whether the last evenly spaced frame is shown longer than the others; it is then upscaled only once."""
-    pictures, frames = media.expected_pictures, media.frames_at(media.stored_fps)
+    pictures, frames = media.frame_count, media.frames_at(media.stored_fps)
     return pictures is not None and frames is not None and frames > pictures + 1
 
 

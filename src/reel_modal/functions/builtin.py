@@ -36,7 +36,7 @@ _GPU_IMAGE: Final = ImageSpec(
 def _overlay_work(request: OverlayRequest, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
     del settings
     from reel_modal._rendering.overlay import OverlayRenderer
-    from reel_modal.functions.output_rate import refuses_copying
+    from reel_modal.functions.rendered_rate import refuses_copying
     from reel_modal.functions.try_smart import frames_expected
 
     frames, fps = _frames_at(request, media)
@@ -144,7 +144,7 @@ def _upscale_work(request: UpscaleRequest, media: MediaInfo, /, *, settings: Set
     del settings, on_gpu
     frames, fps = _frames_at(request, media)
     if request.output_rate == "source" and not media.constant_rate:
-        frames = media.expected_pictures or frames
+        frames = media.frame_count or frames
     return Work(request.target_size(media.size), frames, fps)
 
 

@@ -30,7 +30,7 @@ from reel_modal.functions.metering import Machine, Meter, seconds_since_process_
 from reel_modal.functions.reporting import EventSender
 from reel_modal.functions.runner import run_job
 from reel_modal.functions.shipped_models import with_shipped_models
-from reel_modal.functions.specs import SUBMITTED_AT, spec_in
+from reel_modal.functions.specs import SUBMITTED_AT, spec_from_env
 from reel_modal.settings import Settings
 
 __all__ = ["container_facts", "heeding_cancellation", "run_in_container"]
@@ -137,7 +137,7 @@ def _machine(function: AnyFunction) -> Machine:
     """Return the GPU and the price with which the function was deployed."""
     deployed = os.environ.get("REEL_MODAL_CONTRACT")
     row = Contract.from_json(deployed).functions.get(function.name) if deployed else None
-    row = row or spec_row(spec_in(function.spec))
+    row = row or spec_row(spec_from_env(function.spec))
     # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
     named = row["gpu"].partition(",")[0]
     gpu = None if named == "none" else named

@@ -190,8 +190,7 @@ class JobContext:
     def publish(self, path: Path, key: str) -> None:
         """Publish a finished file under `key` after the body has returned; an error publishes nothing.
 
-        The other outputs of a request are published before the object `output_key`, and its receipt just before it:
-        if that object exists, all the others do.
+        The order is: further outputs, the receipt, `output_key` last. If that object exists, so do the others.
 
         Args:
             path: A file in `workdir`. It must not change any more.

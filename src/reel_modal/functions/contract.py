@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from reel_modal._version import VERSION
 from reel_modal.errors import ConfigError
 from reel_modal.functions.catalog import AnyFunction, all_functions
-from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, spec_in
+from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, spec_from_env
 
 __all__ = [
     "PACKAGE_NAME",
@@ -131,7 +131,7 @@ def local_contract(
 
 
 def _row(function: AnyFunction, env: Mapping[str, str] | None) -> dict[str, str]:
-    row = spec_row(spec_in(function.spec, env)) | {"signature": _signature(function), "module": function.module}
+    row = spec_row(spec_from_env(function.spec, env)) | {"signature": _signature(function), "module": function.module}
     if function.package != PACKAGE_NAME:
         row["package"] = package_text(function.package)
     return row

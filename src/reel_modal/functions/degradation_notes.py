@@ -78,7 +78,7 @@ def rate_notes(
     notes = [Degradation("frame_rate_changed", message)]
     if dropped:
         message = (
-            f"{dropped} of {pictures or media.expected_pictures} frames were dropped,"
+            f"{dropped} of {pictures or media.frame_count} frames were dropped,"
             f" since they come faster than {float(rate):g} per second"
         )
         notes.append(Degradation("pictures_dropped", message))

@@ -15,12 +15,12 @@ from reel_modal._rendering.framing import CropTrack, Layout, color_for_height, o
 from reel_modal._rendering.resampling import Rect
 from reel_modal._smart_render import Trim
 from reel_modal.errors import RequestError
-from reel_modal.functions.output_rate import rendered_rate
-from reel_modal.functions.pictures import RenderedFormat, rendered_format
+from reel_modal.functions.rendered_format import RenderedFormat, rendered_format
+from reel_modal.functions.rendered_rate import rendered_rate
 from reel_modal.media import MediaInfo, picture_shown_at
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES
 from reel_modal.media.frames import ColorTags
 from reel_modal.media.orientation import Orientation
-from reel_modal.media.output_rate import MOST_LATE_FRAMES
 from reel_modal.media.probing import scanned
 from reel_modal.schema import Degradation, FramingRequest, Timeline
 from reel_modal.settings import Settings

@@ -40,7 +40,7 @@ from reel_modal.functions.outputs import (
     verified,
     with_extras,
 )
-from reel_modal.functions.pictures import as_rendered, planes_of
+from reel_modal.functions.rendered_format import as_rendered, planes_of
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo
 from reel_modal.media.frame_buffers import FrameBufferPool

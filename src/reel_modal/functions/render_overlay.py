@@ -17,9 +17,9 @@ from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
-from reel_modal.functions.output_rate import PictureTimes, refuses_copying, rendered_rate
 from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified, with_extras
-from reel_modal.functions.pictures import as_rendered, planes_of, rendered_format
+from reel_modal.functions.rendered_format import as_rendered, planes_of, rendered_format
+from reel_modal.functions.rendered_rate import PictureTimes, refuses_copying, rendered_rate
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
@@ -133,7 +133,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
     # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
     rate = rendered_rate(request, media)
-    frames = media.expected_pictures if rate is None else media.frames_at(rate)
+    frames = media.frame_count if rate is None else media.frames_at(rate)
     layout = rendered_format(media, request.encode)
     overlay = OverlayRenderer(request, media.size, media.color, layout)
     reader = FrameReader(

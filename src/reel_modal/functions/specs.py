@@ -23,7 +23,7 @@ __all__ = [
     "ImageSpec",
     "app_name",
     "chosen_functions",
-    "spec_in",
+    "spec_from_env",
 ]
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class FunctionSpec:
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
                 raise ConfigError(f"{self.name}: {name}={value!r} must be {least:g} to {most:g}")
 
-    def fitted(self) -> FunctionSpec:
+    def with_gpu_packages(self) -> FunctionSpec:
         """Return the resources with the Debian packages that the GPU needs."""
         apt = (*self.image.apt, *_HARDWARE_APT) if self.gpu else self.image.apt
         return replace(self, image=replace(self.image, apt=tuple(dict.fromkeys(apt))))
@@ -166,12 +166,13 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
 )
 
 
-def spec_in(spec: FunctionSpec, env: Mapping[str, str] | None = None) -> FunctionSpec:
+def spec_from_env(spec: FunctionSpec, env: Mapping[str, str] | None = None) -> FunctionSpec:
     """Return the resources of a function with the changes that environment variables make, for example to the GPU.
 
     For a function `make_thumbnail` the variables are REEL_MODAL_MAKE_THUMBNAIL_GPU (such as `L4`, a list `L4,T4` in
     order of preference, or `none`), _CPU, _MEMORY_MB, _TIMEOUT_SECONDS, _MAX_CONTAINERS; REEL_MODAL_SECRETS names the
-    secrets of all functions, separated by commas, or `none`.
+    secrets of all functions, separated by commas, or `none`. Set the variables for the deployment and on every host:
+    a host compares the deployed resources with its own, and estimates with them.
 
     Args:
         spec: The declared resources.
@@ -190,7 +191,7 @@ def spec_in(spec: FunctionSpec, env: Mapping[str, str] | None = None) -> Functio
         timeout_seconds=_read(source, f"{prefix}_TIMEOUT_SECONDS", _whole("timeout_seconds"), spec.timeout_seconds),
         max_containers=_read(source, f"{prefix}_MAX_CONTAINERS", _whole("max_containers"), spec.max_containers),
         secrets=_read(source, "REEL_MODAL_SECRETS", _names, spec.secrets),
-    ).fitted()
+    ).with_gpu_packages()
 
 
 def chosen_functions(known: Iterable[str], env: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from reel_modal.errors import InvalidMediaError
 from reel_modal.media.coded_size import CodedSizeGuard
 from reel_modal.media.color_tags import color_tags
+from reel_modal.media.constant_rate import constant_rate_for
 from reel_modal.media.frames import BT709, CHROMA_ORIGIN, ColorTags, is_420
 from reel_modal.media.hdr import HdrMetadata
 from reel_modal.media.headers import (
@@ -34,7 +35,6 @@ from reel_modal.media.index import index_times, leads_beyond
 from reel_modal.media.interlacing import FieldOrder, detect_fields, may_have_fields
 from reel_modal.media.open import WITHOUT_HEADER, check_length, check_size, decoder_pixels, opened, packets_of
 from reel_modal.media.orientation import Orientation
-from reel_modal.media.output_rate import output_rate
 from reel_modal.media.pyav import fraction, seconds_per_tick
 from reel_modal.media.scanning import MediaScan, scan_packets
 from reel_modal.media.stated_size import is_cut_off
@@ -183,7 +183,7 @@ class MediaInfo:
         return None if length is None else max(1, round(length * rate))
 
     @property
-    def expected_pictures(self) -> int | None:
+    def frame_count(self) -> int | None:
         """Number of frames in the file; None if unknown."""
         return self.frame_count_header if self.scan is None else self.scan.frame_count
 
@@ -463,7 +463,7 @@ def _rate_of(container: InputContainer, stream: VideoStream, times: PacketTimes)
         return _Rate(choose_rate(times, claims), times.evenly_spaced, by_all=False)
     if times.evenly_spaced and index.evenly_spaced:
         return _Rate(choose_rate(times, claims), constant=True, by_all=True)
-    return _Rate(output_rate(index, claims), constant=False, by_all=True)
+    return _Rate(constant_rate_for(index, claims), constant=False, by_all=True)
 
 
 def _plain(value: object) -> object:

@@ -9,9 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES, FrameGrid, constant_rate_for
 from reel_modal.media.headers import claimed_rates, picture_of
 from reel_modal.media.open import opened, packets_of
-from reel_modal.media.output_rate import MOST_LATE_FRAMES, FrameGrid, output_rate
 from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes, choose_rate
 
@@ -85,7 +85,7 @@ def scan_packets(
     if start_seconds is not None:
         times = times.since(start_seconds)
     even = times.evenly_spaced
-    rate = choose_rate(times, claims) if even else output_rate(times, claims)
+    rate = choose_rate(times, claims) if even else constant_rate_for(times, claims)
     return MediaScan(times.count, times.span_seconds(rate), rate, even, times, ends)
 
 

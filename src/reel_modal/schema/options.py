@@ -104,9 +104,9 @@ class StoreOptions(Record):
     Attributes:
         input_scope: Scope of the input key: `user` adds the prefix `users/<user_id>/`, `global` adds no prefix.
         output_scope: Scope of the output key, with the same values.
-        existing: Handling of an existing output. `replace` renders again and replaces it. `reuse` returns it if it
-            was rendered by the same request from the same input, else replaces it. `refuse` also returns it in that
-            case, else fails before rendering.
+        existing: Handling of an existing output. `replace` renders again and replaces it, except if the same job made
+            it. `reuse` returns it if it was rendered by the same request from the same input, else replaces it.
+            `refuse` also returns it in that case, else fails before rendering.
     """
 
     input_scope: Scope = declared(converter=_SCOPE, default="user")

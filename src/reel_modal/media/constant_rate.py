@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from reel_modal.media.timestamps import PacketTimes, choose_rate
 
-__all__ = ["MOST_LATE_FRAMES", "TIE_FRAMES", "FrameGrid", "output_rate"]
+__all__ = ["MOST_LATE_FRAMES", "TIE_FRAMES", "FrameGrid", "constant_rate_for"]
 
 MOST_LATE_FRAMES: Final = 1.25
 """Maximum delay of a source frame, in output frames, if its own slot is taken by the previous frame. Timestamps of
@@ -77,7 +77,7 @@ class FrameGrid:
         return cls(rate, count, len(times.ticks) - len(taken) if times.ticks else 0, count - len(taken))
 
 
-def output_rate(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
+def constant_rate_for(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
     """Return the output frame rate for a video whose frames are not evenly spaced.
 
     It is the smallest standard rate, 23.976 to 120, that drops at most 1 % of the frames; of 29.97 and 30, and of

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reel_modal._rendering.frame_schedule import Schedule
-from reel_modal.media.output_rate import MOST_LATE_FRAMES, FrameGrid, output_rate
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES, FrameGrid, constant_rate_for
 from reel_modal.media.timestamps import PacketTimes
 from reel_modal.schema import Timeline
 
@@ -58,27 +58,27 @@ TIMELINES = st.builds(
         ([F(number, 25) for number in range(50) if number < 25 or number % 3], 25),
     ],
 )
-def test_output_rate_of_known_timelines_is_expected(pictures: list[Fraction], rate: Fraction) -> None:
-    assert output_rate(times_of(pictures), []) == rate
+def test_constant_rate_of_known_timelines_is_expected(pictures: list[Fraction], rate: Fraction) -> None:
+    assert constant_rate_for(times_of(pictures), []) == rate
 
 
-def test_output_rate_of_rounded_ntsc_times_is_ntsc() -> None:
+def test_constant_rate_of_rounded_ntsc_times_is_ntsc() -> None:
     times = times_of([number / NTSC for number in range(300) if number % 7], tick=F(1, 1000))
-    assert output_rate(times, []) == NTSC
+    assert constant_rate_for(times, []) == NTSC
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8))
-def test_output_rate_of_jittering_clock_is_its_nominal_rate(seed: int, milliseconds: int) -> None:
+def test_constant_rate_of_jittering_clock_is_its_nominal_rate(seed: int, milliseconds: int) -> None:
     clock = random.Random(seed)
     spread = milliseconds / 1000
     times = times_of(number / 30 + clock.uniform(-spread, spread) for number in range(300))
-    assert output_rate(times, []) == 30
+    assert constant_rate_for(times, []) == 30
     assert FrameGrid.of(times, F(30)).dropped <= 3
 
 
 @given(TIMELINES)
-def test_output_rate_drops_at_most_one_percent(times: PacketTimes) -> None:
-    rate = output_rate(times, [])
+def test_constant_rate_drops_at_most_one_percent(times: PacketTimes) -> None:
+    rate = constant_rate_for(times, [])
     grid = FrameGrid.of(times, rate)
     assert rate <= 120
     assert 100 * grid.dropped <= len(times.ticks)
