@@ -29,9 +29,10 @@ from reel_modal._progress.timing_model import (
     PublishedTimings,
     StartupEstimate,
     check_work,
-    fit_line,
+    line_of,
     published_startup,
     published_work,
+    spread_around,
     spread_of,
     typical_published_work,
     typical_work,
@@ -272,7 +273,7 @@ class TimingHistory:
 
     def _summary_of(self, function: str, gpu: str) -> TimingSummary:
         timings, last = self._read(function, gpu, _KEPT_JOBS)
-        line = fit_line([(timing.units, timing.work_seconds) for timing in timings[:_USED_JOBS]])
+        line = line_of(timings[:_USED_JOBS])
         sizes = [timing.size for timing in timings]
         return TimingSummary(
             function=function,
@@ -284,7 +285,7 @@ class TimingHistory:
             seconds_per_megapixel=line.seconds_per_unit,
             seconds_per_frame=median([timing.work_seconds / timing.frames for timing in timings]),
             sizes=tuple(sorted(dict.fromkeys(sizes), key=sizes.count, reverse=True)),
-            spread=spread_of([timing.work_seconds / line.at(timing.units) for timing in timings]),
+            spread=spread_around(line, timings),
             last_finished_at=last or 0.0,
         )
 

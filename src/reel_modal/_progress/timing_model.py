@@ -25,8 +25,10 @@ __all__ = [
     "StartupEstimate",
     "check_work",
     "fit_line",
+    "line_of",
     "published_startup",
     "published_work",
+    "spread_around",
     "spread_of",
     "typical_published_work",
     "typical_work",
@@ -48,6 +50,8 @@ _ASSUMED_JOBS: Final = 2
 
 _MAD_TO_DEVIATION: Final = 1.4826
 _SHORTEST_SECONDS: Final = 0.001
+_LEAST_RATIO: Final = 1e-9
+"""Smallest ratio of actual to expected time; its inverse is the largest. More extreme ones count as these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,20 +169,15 @@ def work_from(timings: Sequence[JobTiming], size: tuple[int, int], frames: int) 
     pixels = size[0] * size[1]
     near = [timing for timing in timings if _ratio(timing.size[0] * timing.size[1], pixels) <= _NEAR_SIZE_RATIO]
     used = near if len(near) >= _ENOUGH_NEAR else timings
-    line = fit_line([(timing.units, timing.work_seconds) for timing in used])
+    line = line_of(used)
     seconds = min(max(line.at(units_of(size, frames)), _SHORTEST_SECONDS), LONGEST_SECONDS / 2)
-    return Estimate(
-        _split(seconds, used),
-        spread_of([timing.work_seconds / line.at(timing.units) for timing in used]),
-        len(used),
-        len(near),
-    )
+    return Estimate(_split(seconds, used), spread_around(line, used), len(used), len(near))
 
 
 def typical_work(timings: Sequence[JobTiming]) -> Estimate:
     """Return the expected phases if only the function is known: the median of `timings`, at least one."""
-    middle = median([timing.work_seconds for timing in timings])
-    spread = spread_of([timing.work_seconds / middle for timing in timings])
+    middle = median([_measurable_seconds(timing) for timing in timings])
+    spread = spread_of([_measurable_seconds(timing) / middle for timing in timings])
     return Estimate(_split(middle, timings), spread, len(timings), 0)
 
 
@@ -189,6 +188,21 @@ def _split(seconds: float, timings: Sequence[JobTiming]) -> tuple[WorkPhase, ...
         for name, spent in timing.seconds_by_phase.items():
             shares[name] = shares.get(name, 0.0) + spent / timing.work_seconds / len(timings)
     return tuple(WorkPhase(name, share * seconds) for name, share in shares.items())
+
+
+def line_of(timings: Sequence[JobTiming]) -> Line:
+    """Return the line through the times of at least one job."""
+    return fit_line([(timing.units, _measurable_seconds(timing)) for timing in timings])
+
+
+def spread_around(line: Line, timings: Sequence[JobTiming]) -> float:
+    """Return the spread of `timings` around `line`, which must be above 0 for each of them."""
+    return spread_of([_measurable_seconds(timing) / line.at(timing.units) for timing in timings])
+
+
+def _measurable_seconds(timing: JobTiming) -> float:
+    """Return the time of all phases, at least a millisecond: the rate of a much shorter time is rounded to 0."""
+    return max(timing.work_seconds, _SHORTEST_SECONDS)
 
 
 def fit_line(points: Sequence[tuple[float, float]]) -> Line:
@@ -211,7 +225,7 @@ def fit_line(points: Sequence[tuple[float, float]]) -> Line:
 
 def spread_of(ratios: Sequence[float]) -> float:
     """Return the robust relative deviation of actual / expected; the fewer jobs, the closer to `DEFAULT_SPREAD`."""
-    logs = [math.log(max(ratio, 1e-9)) for ratio in ratios]
+    logs = [math.log(min(max(ratio, _LEAST_RATIO), 1 / _LEAST_RATIO)) for ratio in ratios]
     middle = median(logs)
     observed = _MAD_TO_DEVIATION * median([abs(value - middle) for value in logs])
     return (len(logs) * observed + _ASSUMED_JOBS * DEFAULT_SPREAD) / (len(logs) + _ASSUMED_JOBS)

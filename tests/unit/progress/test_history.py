@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
 import subprocess
@@ -39,7 +40,7 @@ def history(tmp_path: Path, wall_clock: Wall) -> TimingHistory:
     return TimingHistory(tmp_path / "deep" / "timings.sqlite3", wall_clock=wall_clock)
 
 
-def plan(history: TimingHistory, frames: int = 900, **fields: object) -> ProgressPlan:
+def plan(history: TimingHistory, frames: int | None = 900, **fields: object) -> ProgressPlan:
     options: dict[str, object] = {"gpu": "T4", "size": HD} | fields
     return history.plan("render_overlay", frames=frames, **options)  # type: ignore[arg-type]
 
@@ -139,6 +140,15 @@ def test_history_summary_shows_learned_figures(history: TimingHistory, wall_cloc
     assert known.sizes == (HD, (640, 360))
     assert known.last_finished_at == wall_clock.now
     assert known.to_dict()["cold_startup"] == {"seconds": 20.0, "spread": pytest.approx(1 / 6), "jobs": 4}
+
+
+def test_history_unmeasurably_short_jobs_give_plan_and_summary(history: TimingHistory) -> None:
+    for frames in (11, 12):
+        history.record(timing(1.0, frames, (387, 470), seconds_by_phase={"fetch": 5e-324, "render": 0.0}))
+    assert plan(history).processing_seconds > 0
+    assert plan(history, frames=None).processing_seconds > 0
+    (summary,) = history.summary()
+    assert 0 <= summary.spread < math.inf
 
 
 def test_history_empty_summary_is_empty(history: TimingHistory) -> None:

@@ -7,7 +7,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.progress.timings import HD, timing
 
@@ -18,6 +18,7 @@ from reel_modal._progress.timing_model import (
     published_startup,
     published_work,
     spread_of,
+    typical_work,
     units_of,
     work_from,
 )
@@ -93,14 +94,15 @@ def test_fit_line_recovers_a_line(fixed: float, slope: float, units: list[float]
         assert line.at(5000.0) == pytest.approx(fixed + slope * 5000, rel=1e-6)
 
 
-@given(ratios=st.lists(st.floats(0, 1e9), min_size=1))
+@given(ratios=st.lists(st.floats(0), min_size=1))
 def test_spread_of_any_ratios_is_finite(ratios: list[float]) -> None:
     assert 0 <= spread_of(ratios) < math.inf
 
 
-durations = st.floats(0, 1e4)
+durations = st.floats(0, 1e4) | st.sampled_from([5e-324, 1e-300, 1e-9])
 
 
+@example(jobs=[({"fetch": 5e-324}, 11, (387, 470))], frames=1, size=(1, 1))
 @given(
     jobs=st.lists(
         st.tuples(
@@ -120,9 +122,10 @@ def test_work_from_any_history_gives_a_plan(
     jobs: list[tuple[dict[str, float], int, tuple[int, int]]], frames: int, size: tuple[int, int]
 ) -> None:
     timings = [timing(1.0, count, shape, seconds_by_phase=phases) for phases, count, shape in jobs]
-    estimate = work_from(timings, size, frames)
-    assert {phase.name for phase in estimate.work} <= {"fetch", "render", "verify"}
-    assert 0 < sum(phase.seconds for phase in estimate.work) < math.inf
+    for estimate in (work_from(timings, size, frames), typical_work(timings)):
+        assert {phase.name for phase in estimate.work} <= {"fetch", "render", "verify"}
+        assert 0 < sum(phase.seconds for phase in estimate.work) < math.inf
+        assert 0 <= estimate.spread < math.inf
 
 
 def test_timing_of_result_has_its_fields() -> None:
