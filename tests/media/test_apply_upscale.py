@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import av
 import cv2
@@ -373,11 +374,43 @@ def test_upscale_ffmpeg_killed_ends_every_stage(clip: Path, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_upscale_measures_time_of_each_stage(clip: Path, tmp_path: Path) -> None:
+class ThreadClock:
+    """A clock of each thread, which only `passes` moves: what one stage does takes no time of another."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def perf_counter(self) -> float:
+        return getattr(self._local, "now", 0.0)
+
+    monotonic = perf_counter
+
+    def passes(self, seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function`, which takes `seconds` on the clock of its thread."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self._local.now = self.perf_counter() + seconds
+            return function(*arguments, **options)
+
+        return timed
+
+
+def test_upscale_measures_time_of_each_stage(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ThreadClock()
+    for module in ("functions.apply_upscale", "_support.prefetch", "_upscaling.session"):
+        monkeypatch.setattr(f"reel_modal.{module}.time", clock)
+    monkeypatch.setattr(apply_upscale, "_Timed", clock.passes(1, apply_upscale._Timed))
+    monkeypatch.setattr(
+        apply_upscale.UpscaleRenderer, "finished", clock.passes(100, apply_upscale.UpscaleRenderer.finished)
+    )
+    monkeypatch.setattr(FramePipe, "write", clock.passes(1000, FramePipe.write))
+    monkeypatch.setattr(JobContext, "raise_if_cancelled", clock.passes(10_000, JobContext.raise_if_cancelled))
     request = request_for(clip, tmp_path / "large.mp4")
     plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
+    network = Mock(wraps=plan.session._runner)
+    network.run.side_effect = clock.passes(10, plan.session._runner.run)
+    monkeypatch.setattr(plan.session, "_runner", network)
     output, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
-    assert output.frames == 10
-    assert 0 < stages.infer <= stages.wall
-    assert 0 < stages.decode <= stages.wall
-    assert 0 < stages.encode <= stages.wall
+    runs = network.run.call_count
+    assert (output.frames, runs > 0) == (10, True)
+    assert stages == apply_upscale.StageSeconds(decode=10, infer=10 * runs, encode=11_000, wall=111_000)
