@@ -87,9 +87,9 @@ class Containers:
     async def _run(self, container: Container) -> None:
         proto = container.definition.proto
         container.folder.mkdir(parents=True)
-        files = [file for mount_id in sorted(proto.mount_ids) for file in self.deployments.mounts[mount_id]]
+        files = [file for mount_id in sorted(proto.mount_ids) for file in self.deployments.workspace.mounts[mount_id]]
         digest = hashlib.sha256(" ".join(sorted(proto.mount_ids)).encode()).hexdigest()[:16]
-        source = write_mounts(self.folder / "mounts" / digest, files, self.deployments.files)
+        source = write_mounts(self.folder / "mounts" / digest, files, self.deployments.workspace.files)
         app = container.function.app
         arguments = container.folder / "arguments.pb"
         arguments.write_bytes(
@@ -103,9 +103,9 @@ class Containers:
             ).SerializeToString()
         )
         variables = container_environment(self.url, container.id, app.environment, arguments, source)
-        variables |= self.deployments.image_environment(proto.image_id) if proto.image_id else {}
+        variables |= self.deployments.workspace.image_environment(proto.image_id) if proto.image_id else {}
         for secret_id in proto.secret_ids:
-            variables |= self.deployments.secrets[secret_id]
+            variables |= self.deployments.workspace.secrets[secret_id]
         work, disk = container.folder / "work", container.folder / "tmp"
         work.mkdir()
         disk.mkdir()

@@ -25,6 +25,7 @@ from .processes import processes_of
 from .queues import Queues
 from .views import DeployedFunction, RunningContainer
 from .wire import Recorded, Wire
+from .workspace import Workspace
 
 T = TypeVar("T")
 
@@ -58,9 +59,10 @@ class LoopbackPlane:
         self.faults = Faults()
         self.url = ""
         self._blobs = Blobs()
-        self._deployments = Deployments(self._blobs, self.faults, environments=set(environments))
+        self._workspace = Workspace(self._blobs, self.faults, environments=set(environments))
+        self._deployments = Deployments(self._workspace)
         self._calls = Calls(self._deployments)
-        self._queues = Queues(self._deployments)
+        self._queues = Queues(self._workspace)
         self._containers = Containers(
             self._deployments,
             self._calls,
@@ -71,7 +73,7 @@ class LoopbackPlane:
             grace_seconds,
         )
         self._wire = Wire(
-            [self._deployments, self._calls, self._containers, self._queues, self._blobs],
+            [self._workspace, self._deployments, self._calls, self._containers, self._queues, self._blobs],
             {TOKEN_ID: TOKEN_SECRET},
             self.faults,
         )
@@ -153,7 +155,7 @@ class LoopbackPlane:
             app_state = self._deployments.deployed(app, environment)
             ids = app_state.function_ids if app_state else {}
             functions = {name: self._deployments.functions[function_id] for name, function_id in ids.items()}
-            return {name: DeployedFunction.of(one, self._deployments) for name, one in functions.items()}
+            return {name: DeployedFunction.of(one, self._workspace) for name, one in functions.items()}
 
         return self._run(look)
 
@@ -210,13 +212,13 @@ class LoopbackPlane:
     @property
     def billing_rates(self) -> dict[str, str]:
         """The workspace's dollars per hour, by Modal's names; change it in place."""
-        return self._deployments.billing_rates
+        return self._workspace.billing_rates
 
     def create_secret(self, name: str, values: dict[str, str], environment: str = "main") -> None:
         """Create or replace a named secret."""
 
         async def put() -> None:
-            self._deployments.put_secret(name, values, environment)
+            self._workspace.put_secret(name, values, environment)
 
         self._run(put)
 
@@ -224,7 +226,7 @@ class LoopbackPlane:
         """Remove a named secret."""
 
         async def remove() -> None:
-            del self._deployments.named_secrets[environment, name]
+            del self._workspace.named_secrets[environment, name]
 
         self._run(remove)
 

@@ -11,8 +11,8 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
 from .changes import Changes
-from .deployments import Deployments
 from .model import new_id
+from .workspace import Workspace
 
 ITEMS_PER_PARTITION = 5_000
 BYTES_PER_ITEM = 1 << 20
@@ -37,7 +37,7 @@ class _Queue:
 class Queues:
     """The queues and their RPCs."""
 
-    deployments: Deployments
+    workspace: Workspace
     queues: dict[str, _Queue] = field(default_factory=dict)
     named: dict[tuple[str, str], str] = field(default_factory=dict)
     # Set by tests: seconds added to the clock that expires partitions.
@@ -55,7 +55,7 @@ class Queues:
         name = request.deployment_name
         if not name:
             return self._described(self._create(""))
-        key = (self.deployments.environment(request.environment_name), name)
+        key = (self.workspace.environment(request.environment_name), name)
         creation_type = request.object_creation_type
         if key not in self.named:
             if creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from modal_proto import api_pb2
 
-from .deployments import Deployments
 from .model import Container, Function
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class DeployedFunction:
     data: api_pb2.FunctionData
 
     @classmethod
-    def of(cls, function: Function, deployments: Deployments) -> DeployedFunction:
+    def of(cls, function: Function, workspace: Workspace) -> DeployedFunction:
         """Describe the live version of a function."""
         live = function.live
         assert live is not None
         proto, resources = live.proto, live.proto.resources
         choices = [ranked.function.resources.gpu_config for ranked in live.data.ranked_functions]
         scaling = proto.autoscaler_settings
-        names = {secret.id: name for (_, name), secret in deployments.named_secrets.items()}
+        names = {secret.id: name for (_, name), secret in workspace.named_secrets.items()}
         return cls(
             name=function.name,
             function_id=function.id,
@@ -62,11 +62,11 @@ class DeployedFunction:
                 name: value
                 for secret_id in proto.secret_ids
                 if secret_id not in names
-                for name, value in deployments.secrets[secret_id].items()
+                for name, value in workspace.secrets[secret_id].items()
             },
-            image_commands=tuple(deployments.image_commands(proto.image_id)) if proto.image_id else (),
+            image_commands=tuple(workspace.image_commands(proto.image_id)) if proto.image_id else (),
             mounted_files=tuple(
-                file.filename for mount_id in sorted(proto.mount_ids) for file in deployments.mounts[mount_id]
+                file.filename for mount_id in sorted(proto.mount_ids) for file in workspace.mounts[mount_id]
             ),
             data=live.data,
         )
