@@ -17,11 +17,17 @@ APP = "loopback-sample"
 SAMPLE = Path(__file__).parent / "loopback" / "sample"
 
 
-def deploy(plane: LoopbackPlane, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def deploy(
+    plane: LoopbackPlane,
+    *arguments: str,
+    folder: Path = SAMPLE,
+    module: str = "loopback_sample",
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
     """Run `modal deploy` as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "modal", "deploy", *arguments, "-m", "loopback_sample"],
-        cwd=SAMPLE,
+        [sys.executable, "-m", "modal", "deploy", *arguments, "-m", module],
+        cwd=folder,
         env={**os.environ, **plane.environment(), "PYTHONIOENCODING": "utf-8", **variables},
         capture_output=True,
         text=True,

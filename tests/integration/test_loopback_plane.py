@@ -287,6 +287,7 @@ async def test_plane_stop_and_redeploy_makes_handles_stale(app: LoopbackPlane) -
     with pytest.raises(modal.exception.NotFoundError):
         await stale.remote.aio(1)
     assert await function("double").remote.aio(1) == 2
+    assert await modal.Function.from_name(APP, "double", version=1).remote.aio(1) == 2
 
 
 def test_plane_interrupted_deploy_keeps_previous_version(app: LoopbackPlane) -> None:
@@ -307,6 +308,7 @@ def test_plane_interrupted_deploy_keeps_previous_version(app: LoopbackPlane) -> 
 
 @pytest.mark.parametrize("strategy", ["rolling", "recreate"])
 async def test_plane_redeploy_replaces_warm_containers(app: LoopbackPlane, strategy: str) -> None:
+    await asyncio.to_thread(app.end_containers)  # --strategy recreate stops those of all functions
     variable = function("variable")
     assert await variable.remote.aio("SAMPLE_VERSION") == "1"
     (old,) = app.containers("variable")

@@ -48,6 +48,7 @@ class Containers:
         self.calls.on_withdrawn = self._withdraw
         self.deployments.on_change = self._republished
         self.deployments.on_stop = self._stop_function
+        self.deployments.calling_function = self._calling_function
 
     # Scaling.
 
@@ -98,7 +99,7 @@ class Containers:
                 function_id=container.function.id,
                 app_id=app.id,
                 function_def=proto,
-                app_layout=self.deployments.layout(app),
+                app_layout=self.deployments.layout(app, container.function.pinned_version),
                 environment_name=app.environment,
             ).SerializeToString()
         )
@@ -323,3 +324,7 @@ class Containers:
 
     def _container(self) -> Container:
         return self.running[calling_task.get()]
+
+    def _calling_function(self) -> Function | None:
+        caller = self.running.get(calling_task.get())
+        return None if caller is None else caller.function

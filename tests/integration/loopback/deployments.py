@@ -19,7 +19,9 @@ from .workspace import Workspace
 
 def handle_metadata(function: Function, definition: Definition) -> api_pb2.FunctionHandleMetadata:
     """Return the metadata that a client needs to call one version of a function."""
-    metadata = api_pb2.FunctionHandleMetadata(app_id=function.app.id, definition_id=definition.id)
+    metadata = api_pb2.FunctionHandleMetadata(
+        app_id=function.app.id, definition_id=definition.id, base_function_id=function.base_id
+    )
     metadata.MergeFrom(definition.metadata)
     return metadata
 
@@ -34,9 +36,12 @@ class Deployments:
     definitions: dict[str, Definition] = field(default_factory=dict)
     drafts: dict[str, api_pb2.FunctionHandleMetadata] = field(default_factory=dict)
     variants: dict[tuple[str, bytes], Function] = field(default_factory=dict)
+    pinned: dict[tuple[str, int], dict[str, Function]] = field(default_factory=dict)
     # Called with a function whose definition changed or whose app stopped.
     on_change: Callable[[Function], None] = lambda _function: None
     on_stop: Callable[[Function], None] = lambda _function: None
+    # Set by the containers: the function that sent the current request; None for a client.
+    calling_function: Callable[[], Function | None] = lambda: None
 
     # Look-ups shared with the other services.
 
@@ -52,16 +57,41 @@ class Deployments:
             raise GRPCError(Status.NOT_FOUND, f"No Function with ID '{function_id}' found")
         return function, function.live
 
-    def layout(self, app: App) -> api_pb2.AppLayout:
-        """Return the published functions of an app with the data to hydrate them and their dependencies."""
-        layout = api_pb2.AppLayout(function_ids=app.function_ids)
+    def functions_of(self, app: App, version: int = 0) -> dict[str, Function]:
+        """Return the published functions of an app by name; with a version, those pinned to it.
+
+        Raises:
+            GRPCError: The app has no such version; NOT_FOUND.
+        """
+        if not version:
+            return {name: self.functions[function_id] for name, function_id in app.function_ids.items()}
+        if version not in app.versions:
+            raise GRPCError(Status.NOT_FOUND, f"App '{app.name}' has no version {version}")
+        if (app.id, version) not in self.pinned:
+            function_ids, definition_ids = app.versions[version]
+            self.pinned[app.id, version] = {
+                name: Function(
+                    app,
+                    name,
+                    live=self.definitions[definition_ids[function_id]],
+                    pinned_version=version,
+                    base_id=function_id,
+                )
+                for name, function_id in function_ids.items()
+            }
+            self.functions |= {function.id: function for function in self.pinned[app.id, version].values()}
+        return self.pinned[app.id, version]
+
+    def layout(self, app: App, version: int = 0) -> api_pb2.AppLayout:
+        """Return the functions of an app, or of one version, with the data to hydrate them and their dependencies."""
+        functions = self.functions_of(app, version)
+        layout = api_pb2.AppLayout(function_ids={name: function.id for name, function in functions.items()})
         depended: set[str] = set()
-        for function_id in app.function_ids.values():
-            function = self.functions[function_id]
+        for function in functions.values():
             if (live := function.live) is not None:
-                layout.objects.add(object_id=function_id, function_handle_metadata=handle_metadata(function, live))
+                layout.objects.add(object_id=function.id, function_handle_metadata=handle_metadata(function, live))
                 depended |= {dependency.object_id for dependency in live.proto.object_dependencies}
-        for object_id in sorted(depended - set(app.function_ids.values())):
+        for object_id in sorted(depended - set(layout.function_ids.values())):
             layout_object = layout.objects.add(object_id=object_id)
             if object_id in self.workspace.mounts:
                 layout_object.mount_handle_metadata.content_checksum_sha256_hex = object_id
@@ -83,6 +113,8 @@ class Deployments:
             function = Function(renewed, name, live=self.functions[function_id].live)
             self.functions[function.id] = function
             renewed.function_ids[name] = function.id
+        live = {function.id: function.live.id for function in self.functions_of(renewed).values() if function.live}
+        renewed.versions[1] = (renewed.function_ids, live)
         return renewed
 
     # RPCs: apps.
@@ -231,15 +263,20 @@ class Deployments:
         app = self.deployed(request.app_name, environment)
         if app is None:
             raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found in environment '{environment}'")
-        function_id = app.function_ids.get(request.object_tag)
-        if function_id is None:
+        functions = self.functions_of(app, request.app_version or self._version_of_caller(app))
+        if request.object_tag not in functions:
             raise GRPCError(
                 Status.NOT_FOUND, f"App '{request.app_name}' has no Function named '{request.object_tag}'"
             )
-        function, live = self.function(function_id)
+        function, live = self.function(functions[request.object_tag].id)
         return api_pb2.FunctionGetResponse(
-            function_id=function_id, handle_metadata=handle_metadata(function, live), function=live.data
+            function_id=function.id, handle_metadata=handle_metadata(function, live), function=live.data
         )
+
+    def _version_of_caller(self, app: App) -> int:
+        """Return the version to which Modal pins the look-ups of a pinned function within its own app; 0 is none."""
+        caller = self.calling_function()
+        return caller.pinned_version if caller is not None and caller.app is app else 0
 
     async def function_get_by_id(self, request: api_pb2.FunctionGetByIdRequest) -> api_pb2.FunctionGetByIdResponse:
         function, live = self.function(request.function_id)
@@ -253,7 +290,11 @@ class Deployments:
         bound = self.variants.get(key)
         if bound is None:
             bound = Function(
-                base.app, base.name, live=Definition(live.metadata, _varied(live, request.function_options))
+                base.app,
+                base.name,
+                live=Definition(live.metadata, _varied(live, request.function_options)),
+                pinned_version=base.pinned_version,
+                base_id=base.base_id or base.id,
             )
             self.functions[bound.id] = self.variants[key] = bound
         return api_pb2.FunctionBindParamsResponse(bound_function_id=bound.id, handle_metadata=live.metadata)

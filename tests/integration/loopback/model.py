@@ -56,12 +56,17 @@ class Definition:
 
 @dataclass(slots=True, eq=False)
 class Function:
-    """One function of an app. Its id survives a redeploy; `live` is the last published version."""
+    """One function of an app. Its id survives a redeploy; `live` is the last published version.
+
+    A function that is pinned to a version has a separate id, queue and containers; its `live` never changes.
+    """
 
     app: App
     name: str
     id: str = field(default_factory=lambda: new_id("fu"))
     live: Definition | None = None
+    pinned_version: int = 0
+    base_id: str = ""
     queue: deque[Input] = field(default_factory=deque)
     changes: Changes = field(default_factory=Changes)
 

@@ -153,8 +153,7 @@ class LoopbackPlane:
 
         async def look() -> dict[str, DeployedFunction]:
             app_state = self._deployments.deployed(app, environment)
-            ids = app_state.function_ids if app_state else {}
-            functions = {name: self._deployments.functions[function_id] for name, function_id in ids.items()}
+            functions = self._deployments.functions_of(app_state) if app_state else {}
             return {name: DeployedFunction.of(one, self._workspace) for name, one in functions.items()}
 
         return self._run(look)

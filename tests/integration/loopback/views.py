@@ -78,6 +78,8 @@ class RunningContainer:
 
     task_id: str
     function: str
+    # The version to which its function is pinned; 0 if it is not.
+    pinned_version: int
     pid: int | None
     call_ids: tuple[str, ...]
     folder: Path
@@ -88,7 +90,12 @@ class RunningContainer:
         process = container.process
         call_ids = tuple(call_input.call.id for call_input in container.inputs.values())
         return cls(
-            container.id, container.function.name, process.pid if process else None, call_ids, container.folder
+            task_id=container.id,
+            function=container.function.name,
+            pinned_version=container.function.pinned_version,
+            pid=process.pid if process else None,
+            call_ids=call_ids,
+            folder=container.folder,
         )
 
 
