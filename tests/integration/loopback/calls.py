@@ -113,6 +113,8 @@ class Calls:
         function, live = self.deployments.function(request.function_id)
         call = Call(function, request.function_call_invocation_type, request.parent_input_id)
         self.calls[call.id] = call
+        if (parent := self.inputs.get(request.parent_input_id)) is not None:
+            parent.children.append(call)
         return api_pb2.FunctionMapResponse(
             function_call_id=call.id,
             function_call_jwt=call.id,
@@ -189,21 +191,25 @@ class Calls:
     async def function_get_call_graph(
         self, request: api_pb2.FunctionGetCallGraphRequest
     ) -> api_pb2.FunctionGetCallGraphResponse:
-        call = self._call(request.function_call_id)
-        statuses = {output.input_id: output.result.status for output in call.outputs}
-        inputs = [
-            api_pb2.InputCallGraphInfo(
-                input_id=call_input.id,
-                status=statuses.get(call_input.id, api_pb2.GenericResult.GENERIC_STATUS_UNSPECIFIED),
-                function_call_id=call.id,
-                task_id=call_input.container.id if call_input.container else "",
+        root = self._call(request.function_call_id)
+        while (parent := self.inputs.get(root.parent_input_id)) is not None:
+            root = parent.call
+        graph = api_pb2.FunctionGetCallGraphResponse()
+        calls = [root]
+        for call in calls:
+            graph.function_calls.add(
+                function_call_id=call.id, parent_input_id=call.parent_input_id, function_name=call.function.name
             )
-            for call_input in call.inputs
-        ]
-        described = api_pb2.FunctionCallCallGraphInfo(
-            function_call_id=call.id, parent_input_id=call.parent_input_id, function_name=call.function.name
-        )
-        return api_pb2.FunctionGetCallGraphResponse(inputs=inputs, function_calls=[described])
+            statuses = {output.input_id: output.result.status for output in call.outputs}
+            for call_input in call.inputs:
+                graph.inputs.add(
+                    input_id=call_input.id,
+                    status=statuses.get(call_input.id, api_pb2.GenericResult.GENERIC_STATUS_UNSPECIFIED),
+                    function_call_id=call.id,
+                    task_id=call_input.container.id if call_input.container else "",
+                )
+                calls.extend(call_input.children)
+        return graph
 
     async def function_call_cancel(self, request: api_pb2.FunctionCallCancelRequest) -> Empty:
         for call_input in self._call(request.function_call_id).inputs:

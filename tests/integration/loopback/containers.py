@@ -57,8 +57,9 @@ class Containers:
         live = function.live
         if live is None or self.closing:
             return
-        own = [one for one in self.running.values() if one.function is function and not one.draining]
-        current = [one for one in own if one.definition is live]
+        # A container that takes no further input, but still has one, counts for the limit of the function.
+        own = [one for one in self.running.values() if one.function is function and (one.inputs or not one.draining)]
+        current = [one for one in own if one.definition is live and not one.draining]
         free = sum(one.concurrency - len(one.inputs) for one in current)
         allowed = live.proto.autoscaler_settings.max_containers or live.proto.concurrency_limit or math.inf
         concurrency = live.proto.max_concurrent_inputs or 1
@@ -73,8 +74,13 @@ class Containers:
             self._tasks.add(task)
             task.add_done_callback(self._ran)
 
+    def _scale_all(self) -> None:
+        for function in list(self.deployments.functions.values()):
+            self.scale(function)
+
     def _make_room(self) -> bool:
-        if len(self.running) < self.limit:
+        # A container that waits for calls of its body does not count, or the calls could wait for it forever.
+        if sum(not one.waits for one in self.running.values()) < self.limit:
             return True
         for other in self.running.values():
             if other.ready and not other.inputs and not other.draining and not other.function.queue:
@@ -132,8 +138,7 @@ class Containers:
         container.changes.notify()
         del self.running[container.id]
         self._settle(container, returncode)
-        for function in list(self.deployments.functions.values()):
-            self.scale(function)
+        self._scale_all()
         self.calls.on_change()
 
     def _ran(self, task: asyncio.Task[None]) -> None:
@@ -239,6 +244,9 @@ class Containers:
         container = self._container()
         container.ready = True
         function, proto = container.function, container.definition.proto
+        if not function.queue:
+            # It is idle, so a function that the limit of all containers has stopped may take its place.
+            self._scale_all()
 
         def take() -> Input | bool | None:
             if container.draining or container.definition is not function.live:

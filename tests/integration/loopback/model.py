@@ -82,6 +82,8 @@ class Input:
     retry_count: int = 0
     container: Container | None = None
     timer: asyncio.TimerHandle | None = None
+    # The calls that its body has made; another attempt of the same input may wait for them too.
+    children: list[Call] = field(default_factory=list)
     cancelled: bool = False
     finished: bool = False
 
@@ -106,6 +108,11 @@ class Call:
     expired: bool = False
     changes: Changes = field(default_factory=Changes)
 
+    @property
+    def finished(self) -> bool:
+        """Return whether every input has ended; a call whose inputs have not arrived has not."""
+        return bool(self.inputs) and all(call_input.finished for call_input in self.inputs)
+
 
 @dataclass(slots=True, eq=False)
 class Container:
@@ -128,6 +135,12 @@ class Container:
     fate: api_pb2.GenericResult | None = None
     # The result reported by the runtime if the function could not be loaded.
     failure: api_pb2.GenericResult | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Return whether each of its inputs has made a call that has not ended."""
+        made = [call_input.children for call_input in self.inputs.values()]
+        return bool(made) and all(any(not child.finished for child in children) for children in made)
 
     @property
     def concurrency(self) -> int:

@@ -41,7 +41,8 @@ class LoopbackPlane:
     Args:
         folder: The folder for the files and the output of the containers.
         container_python: The interpreter of the containers; it must have modal and the packages of the image.
-        container_limit: The maximum of running containers of all functions.
+        container_limit: The maximum of running containers of all functions. A container does not count while calls
+            that its body made have not ended, so functions that wait for each other cannot block one another.
         grace_seconds: Time between the cancellation or timeout of a body and the kill of its container.
         environments: The names of the environments that exist.
     """
@@ -135,6 +136,11 @@ class LoopbackPlane:
     def requests(self) -> list[Recorded]:
         """Return every request of a client so far, as (name of the RPC, message)."""
         return list(self._wire.requests)
+
+    @property
+    def container_requests(self) -> list[Recorded]:
+        """Return every request of a container so far, as (name of the RPC, message)."""
+        return list(self._wire.container_requests)
 
     def count(self, rpc: str, *, side: Literal["client", "container"] = "client") -> int:
         """Return how often an RPC was requested."""
