@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.nested_app import APP, deploy_code, event, function, nested_version, send_event
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
 __all__ = ["nested_version"]
+
+
+async def use_siblings(version: int, lookup: str) -> list[Any]:
+    """Start a pinned call and one that is not pinned, and return both when they wait for an event."""
+    calls = [await function("use_sibling", pin).spawn.aio(lookup) for pin in (version, None)]
+    assert [await event("siblings") for _ in calls] == ["ready", "ready"]
+    return calls
 
 
 async def test_plane_pinned_handle_keeps_old_version(
@@ -45,24 +52,38 @@ async def test_plane_absent_version_not_found(plane: LoopbackPlane, nested_versi
         await function("absent", nested_version).hydrate.aio()
 
 
-@pytest.mark.parametrize("lookup", ["module", "name"])
+@pytest.mark.parametrize(("lookup", "code"), [("module", 3), ("name", 4)])
 async def test_plane_pinned_function_calls_its_version(
-    plane: LoopbackPlane, nested_version: int, tmp_path: Path, lookup: str
+    plane: LoopbackPlane, nested_version: int, tmp_path: Path, lookup: str, code: int
 ) -> None:
-    old, current = [await function("use_siblings", pin).spawn.aio(lookup) for pin in (nested_version, None)]
-    assert [await event("siblings"), await event("siblings")] == ["ready", "ready"]
-    await asyncio.to_thread(deploy_code, plane, tmp_path, 3)
-    await send_event("go")
-    await send_event("go")
+    pinned, current = await use_siblings(nested_version, lookup)
+    await asyncio.to_thread(deploy_code, plane, tmp_path, code)
+    for _ in range(2):
+        await send_event("go")
+    assert await pinned.get.aio(timeout=20) == (1, 1)
     # The one that is not pinned started before the deploy too, but calls the new version.
-    assert await old.get.aio(timeout=20) == 1
-    assert await current.get.aio(timeout=20) == 3
+    own, sibling = await current.get.aio(timeout=20)
+    assert own < sibling == code
+
+
+async def test_plane_preempted_pinned_input_keeps_version(
+    plane: LoopbackPlane, nested_version: int, tmp_path: Path
+) -> None:
+    pinned, current = await use_siblings(nested_version, "name")
+    await asyncio.to_thread(deploy_code, plane, tmp_path, 5)
+    for call in (pinned, current):
+        await asyncio.to_thread(plane.preempt, call.object_id)
+    for _ in range(2):
+        assert await event("siblings") == "ready"  # of a second attempt
+        await send_event("go")
+    assert await pinned.get.aio(timeout=20) == (1, 1)
+    assert await current.get.aio(timeout=20) == (5, 5)
 
 
 async def test_plane_container_finds_all_but_its_version(
     plane: LoopbackPlane, nested_version: int, tmp_path: Path
 ) -> None:
-    latest = await asyncio.to_thread(deploy_code, plane, tmp_path, 4)
+    latest = await asyncio.to_thread(deploy_code, plane, tmp_path, 6)
     spawned = await function("introspect", nested_version).spawn.aio()
     found = await spawned.get.aio(timeout=20)
     (container,) = plane.containers("introspect")
@@ -77,7 +98,7 @@ async def test_plane_container_finds_all_but_its_version(
 async def test_plane_pinned_handle_with_options_keeps_version(
     plane: LoopbackPlane, nested_version: int, tmp_path: Path
 ) -> None:
-    await asyncio.to_thread(deploy_code, plane, tmp_path, 5)
+    await asyncio.to_thread(deploy_code, plane, tmp_path, 7)
     await asyncio.to_thread(plane.end_containers)
     variant = function("part", nested_version).with_options(timeout=7)
     assert (await variant.remote.aio(0))["code"] == 1

@@ -66,12 +66,12 @@ def cancel_one() -> str:
 
 
 @app.function(timeout=60)
-def use_siblings(lookup: str) -> int:
-    """Wait for the test, then return the code of a sibling, which is found in the module or by its name."""
+def use_sibling(lookup: str) -> tuple[int, int]:
+    """Wait for the test, then return this code and that of a sibling, found in the module or by its name."""
     events.put("ready", partition="siblings")
     events.get(partition="go", timeout=30)
     sibling = part if lookup == "module" else modal.Function.from_name("loopback-nested", "part")
-    return sibling.remote(0)["code"]
+    return CODE, sibling.remote(0)["code"]
 
 
 @app.function(timeout=60)
