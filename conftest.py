@@ -27,7 +27,9 @@ os.environ |= {"REEL_MODAL_TIMINGS": "off", "XDG_DATA_HOME": _DATA.name}
 # Tests that import onnxruntime themselves send nothing either. Those of the telemetry remove the variable.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 watchdog.start()
-
+# Many images of Python forbid bytecode. The hundreds of interpreters of a run would each compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _ROOT = Path(__file__).parent
 

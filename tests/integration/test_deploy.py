@@ -363,7 +363,7 @@ def source(tmp_path: Path) -> Path:
     """A copy of the package that a test may damage."""
     package = Path(reel_modal.__file__).parent
     copy = tmp_path / "source" / "reel_modal"
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, copy)  # with its bytecode, which stays valid for the files that a test does not change
     return copy
 
 
