@@ -18,7 +18,7 @@ from .calls import TERMINATED, Calls
 from .deployments import Deployments
 from .faults import Faults
 from .model import Container, Function, Input
-from .processes import HEARTBEAT_SECONDS, container_environment, kill_all, write_mounts
+from .processes import HEARTBEAT_SECONDS, container_environment, end_all, kill_all, write_mounts
 from .wire import calling_task
 
 KILL = api_pb2.FunctionGetInputsResponse(inputs=[api_pb2.FunctionGetInputsItem(kill_switch=True)])
@@ -131,7 +131,7 @@ class Containers:
             if self.closing:
                 kill_all(container.id)
             returncode = await container.process.wait()
-        kill_all(container.id)
+        await asyncio.to_thread(end_all, container.id)
         # The disk of a container is deleted with it.
         await asyncio.to_thread(shutil.rmtree, disk, ignore_errors=True)
         container.ended = True

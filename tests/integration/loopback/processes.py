@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from .wire import TASK_HEADER
 SOURCE_FOLDER = "root"
 # The runtime asks for cancellations in a long poll; a short one limits the delay between two of them.
 HEARTBEAT_SECONDS = 5.0
+_END_SECONDS = 10.0
 
 
 def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[str, bytes]) -> Path:
@@ -65,6 +68,28 @@ def processes_of(task_id: str) -> list[int]:
         if marker in variables:
             pids.append(int(folder.name))
     return pids
+
+
+def end_all(task_id: str) -> None:
+    """Kill every process of a container, and return when the last one has ended."""
+    deadline = time.monotonic() + _END_SECONDS
+    while (pids := processes_of(task_id)) and time.monotonic() < deadline:
+        kill_all(task_id)
+        for pid in pids:
+            _await_end(pid, deadline)
+
+
+def _await_end(pid: int, deadline: float) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
+        os.close(handle)
 
 
 def kill_all(task_id: str) -> None:
