@@ -18,15 +18,17 @@ MARK = "REEL_MODAL_TEST_READER_EXIT"
 END_SECONDS = 10
 
 # Children forked after the imports start fast, and exit like any interpreter that reaches its last line. Two run in
-# parallel, except if each writes a traceback, because the lines of two would mix.
+# parallel, except if each writes a traceback, because the lines of two would mix. The objects of the imports are frozen:
+# otherwise each child would copy and collect all of them at its exit, which takes longer than reading.
 SCRIPT = """
-import json, os, sys
+import gc, json, os, sys
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.media import probe
 
 path, decoder, way, runs = json.loads(sys.argv[1])
 media, _ = probe(path), find_ffmpeg()
+gc.freeze()
 children, statuses = [], []
 for _ in range(runs):
     if len(children) == (1 if way == "raise" else 2):
