@@ -323,30 +323,19 @@ def samples(frame: av.VideoFrame) -> bytes:
 
 def fields(path: Path) -> list[str]:
     """Return a letter for each picture: P for a whole frame, T or B for two fields with the top or bottom one first."""
-    return list(_fields(path, path.stat().st_mtime_ns))
-
-
-@lru_cache
-def _fields(path: Path, _changed_ns: int) -> tuple[str, ...]:
-    command = [
-        find_ffmpeg(Settings.from_env()).path,
-        "-i",
-        str(path),
-        "-map",
-        "0:v",
-        "-vf",
-        "showinfo",
-        "-f",
-        "null",
-        "-",
-    ]
-    words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
-    return tuple(re.findall(r" i:([PTB]) iskey", words))
+    return re.findall(r" i:([PTB]) iskey", _log_of_decoding(path, path.stat().st_mtime_ns))
 
 
 def quiet(path: Path) -> str:
-    """Return the messages of ffmpeg while it decodes all of `path`."""
-    command = [find_ffmpeg(Settings.from_env()).path, "-v", "warning", "-i", str(path), "-f", "null", "-"]
+    """Return the warnings and errors of ffmpeg while it decodes all of `path`."""
+    lines = _log_of_decoding(path, path.stat().st_mtime_ns).splitlines()
+    return "\n".join(line for line in lines if re.search(r"\[(warning|error|fatal|panic)\]", line))
+
+
+@lru_cache
+def _log_of_decoding(path: Path, _changed_ns: int) -> str:
+    ffmpeg_path = find_ffmpeg(Settings.from_env()).path
+    command = [ffmpeg_path, "-v", "level+info", "-i", str(path), "-vf", "showinfo", "-f", "null", "-"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
 
 
