@@ -34,8 +34,16 @@ sys.dont_write_bytecode = False
 _ROOT = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder and by the servers that they need."""
+# The folders whose files take longest. Short files at the end let all workers end at about the same time.
+_LONG = ("tests/integration/", "tests/examples/", "tests/storage/", "tests/contract/", "tests/media/")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by their folder and by the servers that they need; a parallel run starts with the long files."""
+    if hasattr(config, "workerinput"):
+        items.sort(
+            key=lambda item: next((n for n, folder in enumerate(_LONG) if item.nodeid.startswith(folder)), len(_LONG))
+        )
     for item in items:
         path = item.path.relative_to(_ROOT).as_posix() if item.path.is_relative_to(_ROOT) else ""
         if path.startswith(("tests/unit/", "tests/media/")):

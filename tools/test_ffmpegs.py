@@ -83,7 +83,7 @@ def run_tests(ffmpeg: Path, arguments: list[str]) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.xml")
         tests = arguments or ["tests/media"]
-        parallel = ("-n", "3", "--dist", "loadfile")
+        parallel = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
         command = [sys.executable, "-m", "pytest", "--quiet", *parallel, f"--junit-xml={report}", *tests]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "REEL_MODAL_FFMPEG": str(ffmpeg)}, check=False)
         suite = ElementTree.parse(report).getroot()  # noqa: S314 - our own file

@@ -106,7 +106,7 @@ def test(interpreter: Interpreter) -> tuple[str, str]:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     steps = {
         "set-up": [interpreter.path, str(ROOT / "tools/setup_venv.py"), str(folder), "--group", "unit"],
-        "tests": [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *TESTS],
+        "tests": [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", *TESTS],
         "demo": [python, "-m", "reel_modal", "demo", "--output", str(folder / "demo")],
     }
     for name, command in steps.items():
