@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.jobs import overlay, publish, rendered
 
-from reel_modal import FunctionRegistry, Settings, Storage
-from reel_modal.errors import FunctionError, JobNotFoundError, WorkerCrashedError
+from reel_modal import FunctionRegistry, JobOptions, ProgressUpdate, Settings, Storage
+from reel_modal.backends.base import CallResult
+from reel_modal.errors import FunctionError, JobNotFoundError, UnavailableError, WorkerCrashedError
 from reel_modal.schema import StoreOptions
 from reel_modal.testing import InMemoryBackend, Script
 
@@ -104,3 +105,17 @@ def test_receipt_contains_only_documented_fields(tmp_path: Path) -> None:
     receipt = json.loads(Storage.from_url(tmp_path.as_uri()).read_bytes(key))
     assert receipt["result"]["job_id"] == "lost"
     assert set(receipt) == {"format", "fingerprint", "source_version", "result"}
+
+
+def test_run_sync_with_progress_gives_up_while_backend_is_silent() -> None:
+    class Unreachable(InMemoryBackend):
+        async def wait(self, call_id: str, timeout_seconds: float) -> CallResult | None:
+            del timeout_seconds
+            raise UnavailableError("no connection", function="memory", call_id=call_id)
+
+    updates: list[ProgressUpdate] = []
+    silent = FunctionRegistry(Settings(), backend=Unreachable(), options=JobOptions(unavailable_seconds=0.1))
+    with pytest.raises(UnavailableError, match="no connection"):
+        silent.run_sync(overlay("silent"), on_progress=updates.append)
+    assert updates
+    assert not updates[-1].ended

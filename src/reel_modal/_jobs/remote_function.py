@@ -28,7 +28,14 @@ from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
-from reel_modal.errors import ConfigError, JobConflictError, RemoteError, RequestError, UnavailableError
+from reel_modal.errors import (
+    ConfigError,
+    JobConflictError,
+    JobNotFoundError,
+    RemoteError,
+    RequestError,
+    UnavailableError,
+)
 from reel_modal.progress import ProgressPlan, ProgressUpdate
 
 __all__ = ["RemoteFunction", "map_bounded"]
@@ -182,6 +189,8 @@ class RemoteFunction(Generic[P, R]):
             async with aclosing(job.progress()) as updates:
                 async for update in updates:
                     on_update(update)
+                    if _has_no_end(result.future):
+                        break
             return await result.future
         finally:
             await result.cancel()
@@ -190,12 +199,13 @@ class RemoteFunction(Generic[P, R]):
         """Start one job and return it; the job continues whether or not a task waits for it.
 
         The same `job_id` with the same request returns the same job, unless that has failed, was cancelled, or is no
-        longer known. Other processes do not know the id; a job of theirs is reused once it has published its output.
+        longer known, was forgotten, or is not one of the last 10,000. Other processes do not know the id; a job of
+        theirs is reused once it has published its output.
 
         Raises:
-            ConfigError: No store is set, or its folder is not found; the message says which.
+            ConfigError: No store is set, its folder is not found, or the registry is closed; the message says which.
             RequestError: The request names a network that is not registered.
-            JobConflictError: The `job_id` is in use for another request.
+            JobConflictError: The `job_id` was submitted with another request, even if that job failed; see `forget`.
             JobRefusedError: On Modal, the job is expected to need more than 80 % of the function's timeout, or to
                 cost more than the budget. Nothing was submitted.
             NotDeployedError: The function does not exist.
@@ -203,7 +213,6 @@ class RemoteFunction(Generic[P, R]):
             UnavailableError: The backend is unreachable; the job may or may not have been started. Or it was silent
                 for `unavailable_seconds`; if the job starts later, it is cancelled.
             RemoteError: The job could not be started for another reason.
-            ConfigError: The registry is closed.
 
         Cancellation: cancels a job that was started meanwhile, unless the options say `detach`. The call returns
         within half a second; if the backend has not answered by then, the cancellation continues in the background,
@@ -404,6 +413,12 @@ class _Deduplicator(Generic[R]):
                 # If the job was never started, its id is free for any request.
                 if flight.empty and self._submissions.get(job_id) == (content, flight):
                     del self._submissions[job_id]
+
+
+def _has_no_end(result: asyncio.Future[Any]) -> bool:
+    """Return whether the wait for a result was given up, while the progress of the job continues."""
+    error = result.exception() if result.done() and not result.cancelled() else None
+    return isinstance(error, UnavailableError) and not isinstance(error, JobNotFoundError)
 
 
 async def map_bounded(

@@ -116,7 +116,7 @@ class MeasuredWork:
             spent = max(self._last.elapsed_seconds - self._phase_began, 0.0) + since
             return expected_remaining(spent, scale * self._planned_seconds, DEFAULT_SPREAD) + after
         # Between events, the work is assumed to continue at the observed rate. Beyond the usual gap, this is less
-        # and less certain: the doubtful part of the time is added to the rest, so that a stuck job does not advance.
+        # and less certain: the doubtful part of the time is added to the rest, so that a stuck job hardly advances.
         believed = _damped(since, 2 * self._usual_gap)
         rest = self._units_left * self._seconds_per_unit - believed
         return max(rest, _LATE_SHARE * believed) + (since - believed) + after

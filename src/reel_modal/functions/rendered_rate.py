@@ -20,7 +20,7 @@ def rendered_rate(request: VideoRequest, media: MediaInfo) -> Fraction | None:
 
     Args:
         request: The request, with its frame rate option.
-        media: The source, with the rate of the whole clip; see `rated`.
+        media: The source, whose rate `media.rated` has computed from the whole clip; see `constant_rate_for`.
     """
     requested = request.output_rate
     if isinstance(requested, Fraction):

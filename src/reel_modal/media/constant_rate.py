@@ -80,9 +80,9 @@ class FrameGrid:
 def constant_rate_for(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
     """Return the output frame rate for a video whose frames are not evenly spaced.
 
-    It is the smallest standard rate, 23.976 to 120, that drops at most 1 % of the frames; of 29.97 and 30, and of
-    each similar pair, the one that the timestamps match. If all standard rates drop more, it is the rate of the usual
-    interval.
+    It is the smallest standard rate, 23.976 to 120, that is at most 1.5 % below the usual rate of the frames and that
+    drops at most 1 % of them; of 29.97 and 30, and of each similar pair, the one that the timestamps match. If all
+    standard rates drop more, it is the rate of the usual interval.
 
     Args:
         times: Timestamps of all source frames.
