@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,7 @@ from reel_modal.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from reel_modal.storage import FolderStorage, ObjectStorage, Storage
+from reel_modal.storage import FolderListing, FolderStorage, ObjectStorage, Storage
 from reel_modal.storage.objects import RetryPolicy, new_copy_header
 from reel_modal.storage.urls import storage_at
 
@@ -416,3 +417,25 @@ def test_storage_invalid_url_is_refused_without_the_secret(url: str, problem: st
 def test_storage_without_credentials_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"no credentials for 's3://bucket/a'.*Modal secret"):
         storage_at("s3://bucket/a", env=env)
+
+
+def test_list_folder_returns_own_objects_and_folders(storage: Storage) -> None:
+    for key in ("a/1.mp4", "a/b/2.mp4", "a/b/c/3.mp4", "a/z/4.mp4", "ab/5.mp4", "a/ü +.mp4"):
+        storage.write_bytes(key, key.encode())
+    listing = storage.list_folder("a")
+    assert [(each.key, each.bytes) for each in listing.objects] == [("a/1.mp4", 7), ("a/ü +.mp4", 10)]
+    assert listing.folders == ("a/b", "a/z")
+    for each in listing.objects:
+        assert abs((datetime.now(UTC) - each.modified_at).total_seconds()) < 300
+    assert storage.list_folder("missing") == storage.list_folder("a/1.mp4") == FolderListing((), ())
+    with pytest.raises(InvalidKeyError):
+        storage.list_folder("../a")
+
+
+def test_list_folder_of_a_folder_skips_unfinished_files_and_links(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    storage.write_bytes("a/1.mp4", b"1")
+    (tmp_path / "a" / ".1.mp4.0123.part.mp4").write_bytes(b"")
+    (tmp_path / "a" / "link").symlink_to(tmp_path)
+    listing = storage.list_folder("a")
+    assert ([each.key for each in listing.objects], listing.folders) == (["a/1.mp4"], ())

@@ -6,14 +6,24 @@ A folder is read in place. Other stores use `obstore`, which is imported by the 
 from __future__ import annotations
 
 from reel_modal.schema.keys import check_key
-from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject, set_url_opener
+from reel_modal.storage.base import (
+    ExistingObject,
+    FolderListing,
+    ListedObject,
+    ObjectInfo,
+    Storage,
+    StoredObject,
+    set_url_opener,
+)
 from reel_modal.storage.folder import FolderStorage, PathStorage, publish_file, staging_name
 from reel_modal.storage.objects import ObjectStorage
 from reel_modal.storage.urls import storage_at
 
 __all__ = [
     "ExistingObject",
+    "FolderListing",
     "FolderStorage",
+    "ListedObject",
     "ObjectInfo",
     "ObjectStorage",
     "PathStorage",

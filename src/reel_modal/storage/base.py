@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
@@ -12,6 +13,8 @@ from reel_modal.errors import ConfigError, StorageError
 
 __all__ = [
     "ExistingObject",
+    "FolderListing",
+    "ListedObject",
     "ObjectInfo",
     "Ranges",
     "Storage",
@@ -43,6 +46,34 @@ class ObjectInfo:
     key: str
     bytes: int
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object in a listing.
+
+    Attributes:
+        key: Key of the object.
+        bytes: Size in bytes.
+        modified_at: Time of its last change, in UTC.
+    """
+
+    key: str
+    bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FolderListing:
+    """Content of one folder of a store.
+
+    Attributes:
+        objects: The objects in the folder itself, sorted by key.
+        folders: Keys of the folders in it, sorted.
+    """
+
+    objects: tuple[ListedObject, ...]
+    folders: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -213,6 +244,17 @@ class Storage(ABC):
         Raises:
             InvalidKeyError: The key is not a plain relative path.
             StorageError: The object could not be removed.
+        """
+
+    @abstractmethod
+    def list_folder(self, key: str) -> FolderListing:
+        """Return the objects and the folders in the folder `key`; both are empty if it is not found.
+
+        Unfinished files of a folder store are not listed.
+
+        Raises:
+            InvalidKeyError: The key is not a plain relative path.
+            StorageError: The folder could not be read.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 from abc import abstractmethod
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -26,7 +27,16 @@ from reel_modal.errors import (
     StorageError,
 )
 from reel_modal.schema.keys import check_key
-from reel_modal.storage.base import ExistingObject, ObjectInfo, Ranges, Storage, StoredObject, check_small
+from reel_modal.storage.base import (
+    ExistingObject,
+    FolderListing,
+    ListedObject,
+    ObjectInfo,
+    Ranges,
+    Storage,
+    StoredObject,
+    check_small,
+)
 from reel_modal.storage.faults import disk_error, reason
 
 __all__ = ["FolderStorage", "PathStorage", "publish_file", "staging_name"]
@@ -109,6 +119,25 @@ class _LocalStorage(Storage):
             self.path(key).unlink(missing_ok=True)
         except OSError as error:
             raise disk_error(error, f"object {key!r} could not be deleted") from error
+
+    def list_folder(self, key: str) -> FolderListing:
+        """See `Storage.list_folder`."""
+        objects, folders = [], []
+        try:
+            with os.scandir(self.path(key)) as entries:
+                for entry in entries:
+                    place = f"{key}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(place)
+                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                        status = entry.stat(follow_symlinks=False)
+                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                        objects.append(ListedObject(place, status.st_size, modified_at))
+        except (FileNotFoundError, NotADirectoryError):
+            return FolderListing((), ())
+        except OSError as error:
+            raise disk_error(error, f"folder {key!r} cannot be read") from error
+        return FolderListing(tuple(sorted(objects, key=lambda each: each.key)), tuple(sorted(folders)))
 
 
 class FolderStorage(_LocalStorage):

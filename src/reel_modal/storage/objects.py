@@ -30,7 +30,15 @@ from reel_modal.errors import (
     StorageUnavailableError,
 )
 from reel_modal.schema.keys import check_key
-from reel_modal.storage.base import ExistingObject, ObjectInfo, Storage, StoredObject, check_small
+from reel_modal.storage.base import (
+    ExistingObject,
+    FolderListing,
+    ListedObject,
+    ObjectInfo,
+    Storage,
+    StoredObject,
+    check_small,
+)
 from reel_modal.storage.faults import disk_error, storage_error
 from reel_modal.storage.ranged import RangedObject
 
@@ -175,6 +183,17 @@ class ObjectStorage(Storage):
             self._ask(key, lambda: self._obstore.delete(self._store, self._prefix + key))
         except ObjectNotFoundError:
             return
+
+    def list_folder(self, key: str) -> FolderListing:
+        """See `Storage.list_folder`; sends one request per thousand entries."""
+        check_key(key)
+        found = self._ask(key, lambda: self._obstore.list_with_delimiter(self._store, self._prefix + key))
+        skip = len(self._prefix)
+        objects = (
+            ListedObject(meta["path"][skip:], meta["size"], meta["last_modified"]) for meta in found["objects"]
+        )
+        folders = (path[skip:].rstrip("/") for path in found["common_prefixes"])
+        return FolderListing(tuple(sorted(objects, key=lambda each: each.key)), tuple(sorted(folders)))
 
     def check(self) -> str:
         """See `Storage.check`; sends one request that lists at most one object."""
