@@ -16,14 +16,16 @@ from typing_extensions import Buffer
 from reel_modal._ffmpeg.audio import Sound, SoundSource
 from reel_modal._ffmpeg.audio_files import probe_sound, unknown_audio_notes
 from reel_modal._ffmpeg.binary import FFmpeg, find_ffmpeg
-from reel_modal._ffmpeg.encoders import choose_encoder
-from reel_modal._ffmpeg.filters import even_size, exact_fraction, range_arguments, tag_filters, to_yuv_filters
-from reel_modal._ffmpeg.muxing import finishing_arguments, is_mp4_like, muxer_options
-from reel_modal._ffmpeg.packet_times import check_times, last_duration_arguments, set_times
+from reel_modal._ffmpeg.encoders import EncoderChoice, choose_encoder
+from reel_modal._ffmpeg.filters import even_size, exact_fraction
+from reel_modal._ffmpeg.muxing import finishing_arguments, muxer_options
+from reel_modal._ffmpeg.packet_times import check_moment, check_times, join_videos, last_duration_arguments, set_times
 from reel_modal._ffmpeg.pipe_result import PipeResult
 from reel_modal._ffmpeg.process import QUIET, FFmpegProcess, output_size
+from reel_modal._ffmpeg.raw_video import check_arguments, raw_filters, raw_input
 from reel_modal._ffmpeg.reader import FrameReader
-from reel_modal.errors import ConfigError, FFmpegError, FrameError, OutputMismatchError
+from reel_modal._ffmpeg.sound_muxing import add_sound, muxing_arguments
+from reel_modal.errors import ConfigError, FFmpegError, OutputMismatchError
 from reel_modal.media import MediaInfo, scan_packets
 from reel_modal.media.frame_buffers import SharedBuffer
 from reel_modal.media.frames import (
@@ -40,7 +42,7 @@ from reel_modal.media.frames import (
     raw_bytes,
 )
 from reel_modal.media.hdr import HdrMetadata
-from reel_modal.media.open import COPIED, file_url
+from reel_modal.media.open import file_url
 from reel_modal.schema.degradation import Degradation
 from reel_modal.schema.options import ENCODER_THREADS, MOST_THREADS
 from reel_modal.settings import Settings
@@ -137,6 +139,7 @@ class FramePipe:
         if not self.path.parent.is_dir():
             raise ConfigError(f"the output folder {str(self.path.parent)!r} does not exist; create it first")
         step = PLANAR.get(pixel_format, PLANAR["yuv420p"]).step
+        self._odd_size: Literal["pad", "crop", "error"] = odd_size
         self._encoded_size = even_size(size, odd_size, step)
         self._frame_bytes = frame_bytes("yuv420p" if pixel_format == "gray8" else pixel_format, self._encoded_size)
         self._chroma = bytes([128]) * (self._frame_bytes // 3) if pixel_format == "gray8" else b""
@@ -168,11 +171,12 @@ class FramePipe:
             raise ConfigError(f"threads is {threads!r}; it must be 1 to {MOST_THREADS}")
         self._metadata = dict(metadata or {})
         named = {**self._encoder_options, **self._metadata}
-        _check_arguments(str(path), encoder, preset, *named, *named.values())
+        check_arguments(str(path), encoder, preset, *named, *named.values())
         self._staged: list[Path] = []
         self._unknown_audio: list[Degradation] = []
         self._seconds: list[Fraction] = []
         self._last_seconds = 1 / self.fps
+        self._choice: EncoderChoice | None = None
         self._process: FFmpegProcess | None = None
         self._ended: bool = False
         self._failure: FFmpegError | None = None
@@ -198,43 +202,103 @@ class FramePipe:
         """Add audio that was prepared before, instead of that of `audio_from`; internal to the package."""
         self._sound = sound
 
-    def __enter__(self) -> Self:
-        if self._process is not None:
-            raise ConfigError("a FramePipe writes only one file; create another one for another file")
-        self._ffmpeg = find_ffmpeg(self._settings).path
-        raw, filters = self._raw_input(), self._filters()
-        self._choice = choose_encoder(
-            self._settings,
-            self._encoder,
-            suffix=self.path.suffix,
-            before=(*raw, *filters),
-            first_frame=bytes(self._frame_bytes),
+    def choice(self) -> EncoderChoice:
+        """Return the encoder, which is chosen by the first call; internal to the package.
+
+        Raises:
+            EncoderUnavailableError: The encoder does not start on this machine.
+            FFmpegNotFoundError: ffmpeg was not found.
+        """
+        if self._choice is None:
+            self._choice = choose_encoder(
+                self._settings,
+                self._encoder,
+                suffix=self.path.suffix,
+                before=(*self._raw_input(), *self._filters()),
+                first_frame=bytes(self._frame_bytes),
+                quality=self._quality,
+                preset=self._preset,
+                threads=self._threads,
+                options=self._encoder_options,
+                hdr=self._hdr,
+                for_hdr=self._color.is_hdr,
+                ten_bits=self._bits > 8,
+            )
+        return self._choice
+
+    def encoding_arguments(self) -> tuple[str, ...]:
+        """Return the arguments that determine the encoded frames; internal to the package."""
+        return (*self._raw_input(), *self._filters(), *self.choice().arguments)
+
+    def part(self, path: Path, options: Mapping[str, str]) -> FramePipe:
+        """Return a pipe that encodes some of the frames in the same way, without audio; internal to the package.
+
+        Args:
+            path: The file of the part.
+            options: Further options of the encoder.
+        """
+        return FramePipe(
+            path,
+            size=self.size,
+            fps=self.fps,
+            pixel_format=self.pixel_format,
+            encoder=self.choice().name,
             quality=self._quality,
             preset=self._preset,
             threads=self._threads,
-            options=self._encoder_options,
+            encoder_options={**self._encoder_options, **options},
+            color=self._color,
             hdr=self._hdr,
-            for_hdr=self._color.is_hdr,
-            ten_bits=self._bits > 8,
+            sample_aspect_ratio=self._sample_aspect_ratio,
+            field_order=self._field_order,
+            odd_size=self._odd_size,
+            settings=self._settings,
         )
+
+    def join(self, parts: Sequence[Path], frames: int) -> PipeResult:
+        """Write the file from parts by copying their packets, and add the audio; internal to the package.
+
+        Args:
+            parts: Files of pipes that `part` has returned, in order.
+            frames: Number of frames of all parts.
+
+        Raises:
+            OutputMismatchError: The parts have another number of frames, or do not belong together.
+            FFmpegError: The audio could not be added.
+        """
+        self._ended, self.frames_written = True, frames
+        try:
+            if self._audio_from is not None:
+                self._sound = self._find_sound(self._audio_from)
+            joined = self._stage()
+            options = muxer_options(self.path, self._metadata)
+            join_videos(parts, joined, frames=frames, fps=self.fps, options=options, metadata=self._metadata)
+            return self._complete(joined, has_sound=False, command=())
+        finally:
+            self._discard_staged()
+
+    def __enter__(self) -> Self:
+        if self._process is not None:
+            raise ConfigError("a FramePipe writes only one file; create another one for another file")
+        choice = self.choice()
         try:
             if self._audio_from is not None:
                 self._sound = self._find_sound(self._audio_from)
             self._video_path = self._stage()
-            inputs, ending = raw, tuple[str, ...]()
+            inputs, ending = self._raw_input(), tuple[str, ...]()
             if self._sound is None:
                 ending = finishing_arguments(self.path, self._metadata)
             elif self._expected_frames is not None:
                 length = self._expected_frames / self.fps
-                inputs = (*raw, *self._sound.input_arguments(length))
-                ending = self._muxing_arguments(self._sound, length)
-            encoding = (*filters, *self._choice.arguments)
+                inputs = (*inputs, *self._sound.input_arguments(length))
+                ending = muxing_arguments(self._sound, self.path, length, self._metadata)
             command = (
-                self._choice.ffmpeg.path,
+                choice.ffmpeg.path,
                 *QUIET,
                 "-y",
                 *inputs,
-                *encoding,
+                *self._filters(),
+                *choice.arguments,
                 *ending,
                 file_url(self._video_path),
             )
@@ -270,20 +334,7 @@ class FramePipe:
             raise self._failure
         if self._process is None or self._ended:
             raise ConfigError("write frames inside the `with` block of the FramePipe")
-        if (seconds is None) == bool(self._seconds) and self.frames_written:
-            raise FrameError(
-                f"frame {self.frames_written} has {'no' if seconds is None else 'a'} time, unlike earlier frames"
-            )
-        if seconds is not None and self._seconds and seconds <= self._seconds[-1]:
-            raise FrameError(
-                f"frame {self.frames_written} is at {float(seconds):g} s; it must be after"
-                f" {float(self._seconds[-1]):g} s"
-            )
-        if duration_seconds is not None and (seconds is None or duration_seconds <= 0):
-            problem = "but no time" if seconds is None else f"of {float(duration_seconds):g} s"
-            raise FrameError(
-                f"frame {self.frames_written} has a duration {problem}; it must be above 0, and requires a time"
-            )
+        check_moment(self.frames_written, seconds, duration_seconds, self._seconds)
         chunks = self._chunks(frame)
         try:
             for chunk in chunks:
@@ -347,14 +398,18 @@ class FramePipe:
             options = muxer_options(self.path, self._metadata)
             set_times(self._video_path, timed, self._seconds, self._last_seconds, options)
             self._video_path = timed
-        lacks_sound = self._sound is not None and (self._seconds or self.frames_written != self._expected_frames)
-        finished = self._add_sound(self._sound) if self._sound is not None and lacks_sound else self._video_path
+        complete = not self._seconds and self.frames_written == self._expected_frames
+        self._complete(self._video_path, has_sound=complete, command=process.command, stderr=process.tail)
+
+    def _complete(self, video: Path, *, has_sound: bool, command: tuple[str, ...], stderr: str = "") -> PipeResult:
+        """Add the audio unless the file has it, check the file and publish it."""
+        finished = video if self._sound is None or has_sound else self._with_sound(video, self._sound)
         scan = scan_packets(finished)
-        frames = scan.frame_count
+        frames, choice = scan.frame_count, self.choice()
         if frames != self.frames_written:
             raise OutputMismatchError(
                 f"{self.frames_written} frames were written to ffmpeg but the file has {frames}; it is deleted."
-                f" Last lines of ffmpeg's stderr: {process.tail or '(none)'}"
+                f" Last lines of ffmpeg's stderr: {stderr or '(none)'}"
             )
         length = frames / self.fps
         if self._seconds:
@@ -367,12 +422,13 @@ class FramePipe:
             fps=self.fps,
             duration_seconds=length,
             bytes=size_bytes,
-            encoder=self._choice.name,
-            ffmpeg=str(self._choice.ffmpeg),
-            command=process.command,
-            degraded=self._degraded(),
+            encoder=choice.name,
+            ffmpeg=str(choice.ffmpeg),
+            command=command,
+            degraded=self._degraded(choice),
             constant_rate=not self._seconds,
         )
+        return self._result
 
     @property
     def _length_seconds(self) -> Fraction:
@@ -400,70 +456,43 @@ class FramePipe:
         return path
 
     def _raw_input(self) -> tuple[str, ...]:
-        """Return the ffmpeg options of the raw video input."""
-        width, height = self._encoded_size
-        # Gray frames are sent as luma with neutral chroma: a conversion from gray would compress their range.
-        raw_format = "yuv420p" if self.pixel_format == "gray8" else self.pixel_format
-        source = ("-f", "rawvideo", "-pixel_format", raw_format, "-video_size", f"{width}x{height}")
-        rate = f"{self.fps.numerator}/{self.fps.denominator}"
-        # Without `-r`, ffmpeg takes a rate near 120 for 120.
-        return (*source, "-framerate", rate, "-r", rate, "-i", "pipe:0")
+        return raw_input(self.pixel_format, self._encoded_size, self.fps)
 
     def _filters(self) -> tuple[str, ...]:
-        """Return the filter options that convert the raw frames to the encoder's input format."""
-        filters = to_yuv_filters(self.pixel_format, self._color)
-        filters += tag_filters(self._color, self._sample_aspect_ratio)
-        filters += [] if self._field_order is None else [f"setfield={self._field_order}"]
-        threads = ("-filter_threads", str(self._threads))
-        return (*threads, "-vf", ",".join(filters), *range_arguments(self._color))
+        ratio = self._sample_aspect_ratio
+        return raw_filters(self.pixel_format, self._color, ratio, self._field_order, self._threads)
 
     def _find_sound(self, source: Path | MediaInfo) -> Sound | None:
         media = source if isinstance(source, MediaInfo) else probe_sound(source, self._settings)
         self._unknown_audio += unknown_audio_notes(media) if isinstance(source, Path) else []
         return SoundSource.of(media, start_seconds=self._audio_start_seconds, stage=self._stage)
 
-    def _add_sound(self, sound: Sound) -> Path:
-        """Mux the finished video stream with `sound`; return the new file."""
+    def _with_sound(self, video: Path, sound: Sound) -> Path:
+        """Return a new file with the finished video stream and `sound`."""
         target = self._stage()
-        # Matroska stores no decoding timestamps: ffmpeg estimates them after it has decoded some frames.
-        skip_video = COPIED if is_mp4_like(self._video_path) else ()
-        last = last_duration_arguments(self._video_path, self._seconds, self._last_seconds)
-        command = (
-            *(self._ffmpeg, *QUIET, "-y", *skip_video, "-i", file_url(self._video_path)),
-            *sound.input_arguments(self._length_seconds),
-            *("-c:v", "copy", *last, *self._muxing_arguments(sound, self._length_seconds), file_url(target)),
+        add_sound(
+            video,
+            sound,
+            target,
+            length_seconds=self._length_seconds,
+            metadata=self._metadata,
+            ffmpeg=find_ffmpeg(self._settings).path,
+            stall_seconds=self._settings.stall_seconds,
+            more=last_duration_arguments(video, self._seconds, self._last_seconds),
         )
-        process = FFmpegProcess(command, stall_seconds=self._settings.stall_seconds)
-        try:
-            self._end(process, target, f"the audio of {sound.name!r} could not be added")
-        finally:
-            process.kill()
         return target
 
-    def _muxing_arguments(self, sound: Sound, length: Fraction) -> tuple[str, ...]:
-        """Return the output options for muxing video from the first input with `sound` from the second."""
-        streams = ("-map", "0:v:0", *sound.output_arguments(self.path, length))
-        alone = ("-map_metadata", "-1", "-map_chapters", "-1")
-        return (*streams, *alone, *finishing_arguments(self.path, self._metadata))
-
-    def _degraded(self) -> tuple[Degradation, ...]:
-        notes = [*self._choice.passed_over, *self._unknown_audio]
+    def _degraded(self, choice: EncoderChoice) -> tuple[Degradation, ...]:
+        notes = [*choice.passed_over, *self._unknown_audio]
         if self._encoded_size != self.size:
             message = (
                 f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
                 f" {self._encoded_size[0]}x{self._encoded_size[1]}, because its chroma requires an even size"
             )
             notes.append(Degradation("size_changed", message))
-        if self._hdr is not None and self._hdr.parameters(self._choice.name) is None:
-            message = f"{self._choice.name} does not write the mastering display and light levels of the source"
+        if self._hdr is not None and self._hdr.parameters(choice.name) is None:
+            message = f"{choice.name} does not write the mastering display and light levels of the source"
             notes.append(Degradation("hdr_metadata_dropped", message))
         if self._sound is not None:
             notes += self._sound.notes(self.path)
         return tuple(notes)
-
-
-def _check_arguments(*arguments: str) -> None:
-    """Raise ConfigError if one of `arguments` cannot be a command-line argument."""
-    for argument in arguments:
-        if not isinstance(argument, str) or "\0" in argument:
-            raise ConfigError(f"{argument!r} is not a valid argument of ffmpeg; use a string without null characters")

@@ -112,9 +112,9 @@ def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
 
 
 async def until(job: Job[RenderResult], phase: str) -> None:
-    """Wait until the job reports `phase`."""
+    """Wait until the job reports `phase`; if it counts frames, until it has written some."""
     async for event in job.events():
-        if event.phase == phase:
+        if event.phase == phase and (event.done or not event.total):
             return
     raise AssertionError(f"the job has ended without {phase}")
 

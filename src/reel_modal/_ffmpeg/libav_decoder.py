@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from reel_modal._ffmpeg.frame_slots import FrameSpan, SpanError
 from reel_modal._ffmpeg.picture_decoder import PictureDecoder
 from reel_modal.media import MediaInfo
 from reel_modal.media.frames import Planes, U8Array
@@ -34,14 +35,22 @@ class InProcessDecoder:
         filters: ffmpeg filter strings, in order, without labels.
         seek_seconds: Source timestamp at or before which decoding begins; None means the beginning.
         settings: Memory limits of the decoder, and the number of its threads.
+        span: The frames to read; None means all.
     """
 
     def __init__(
-        self, media: MediaInfo, filters: Sequence[str], *, seek_seconds: Fraction | None, settings: Settings
+        self,
+        media: MediaInfo,
+        filters: Sequence[str],
+        *,
+        seek_seconds: Fraction | None,
+        settings: Settings,
+        span: FrameSpan | None = None,
     ) -> None:
         self._media = media
         self._filters = filters
         self._seek_seconds = seek_seconds
+        self._span = span
         self._decoder = PictureDecoder(media, settings)
         self.fitted: int = 0
         """Number of frames so far with another size than the first, which were scaled to fit it."""
@@ -61,10 +70,30 @@ class InProcessDecoder:
 
         Raises:
             InvalidMediaError: The file can no longer be opened, or its frames grow beyond the limits.
+            SpanError: A frame of the span might differ from the one that is decoded when the whole file is read.
         """
+        if self._span is None:
+            yield from self._to_the_end(self._decoder.pictures(self._seek_seconds))
+        else:
+            intact = self._intact(self._decoder.pictures_from(self._span.keyframe_ticks))
+            yield from self._span.placed(self._to_the_end(intact), self._media.time_base)
+
+    def _to_the_end(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
         # EOFError is the end of the graph: a filter needs no more frames, or has returned its last one.
         with suppress(EOFError):
-            yield from self._filtered(self._decoder.pictures(self._seek_seconds))
+            yield from self._filtered(frames)
+
+    def _intact(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yield `frames`; raise SpanError if one is damaged, or has another format than the first of the file."""
+        expected = (*self._media.coded_size, self._media.pixel_format)
+        for frame in frames:
+            if frame.is_corrupt:
+                raise SpanError("one of its packets is damaged")
+            if _shape_of(frame) != expected or frame.interlaced_frame:
+                raise SpanError("its frames change their size or format")
+            yield frame
+        if self.broken_packets:
+            raise SpanError("one of its packets is damaged")
 
     def _filtered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
         graph = None

@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
+from reel_modal._ffmpeg.packet_seek import packets_from
 from reel_modal.media.coded_size import CodedSizeGuard, opened_picture
 from reel_modal.media.headers import SEEK_MARGIN_SECONDS
 from reel_modal.media.open import packets_of
@@ -112,6 +113,24 @@ class PictureDecoder:
             yield from state.recorded(rest)
         if threads > 1 and (not flushed or state.lacks_latest):
             yield from self._tail(state)
+
+    def pictures_from(self, pts: int) -> Iterator[VideoFrame]:
+        """Yield each frame from the keyframe with the timestamp `pts` on; any error in a packet counts it as broken.
+
+        Raises:
+            InvalidMediaError: The file can no longer be opened, or its frames grow beyond the limits.
+        """
+        from av.error import FFmpegError
+
+        with self._opened(self._settings.decoder_threads) as (container, stream, guard):
+            stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
+            try:
+                for packet in packets_from(container, stream, pts):
+                    guard.check(packet)
+                    yield from packet.decode()
+                yield from stream.decode(_end_of(stream))
+            except FFmpegError:
+                self.broken_packets += 1
 
     @contextmanager
     def _opened(self, threads: int) -> Iterator[tuple[InputContainer, VideoStream, CodedSizeGuard]]:

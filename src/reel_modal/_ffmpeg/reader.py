@@ -21,6 +21,7 @@ from reel_modal._ffmpeg.filters import (
     from_yuv_filters,
     seconds_text,
 )
+from reel_modal._ffmpeg.frame_slots import HALF_A_SLOT, FrameSpan, allows_late_frames, count_slots
 from reel_modal._ffmpeg.frame_times import FrameTimes
 from reel_modal._ffmpeg.hardware_decoding import DOWNLOAD, NVDEC, nvdec_ffmpeg
 from reel_modal._ffmpeg.libav_decoder import InProcessDecoder, copy_planes
@@ -28,7 +29,7 @@ from reel_modal._ffmpeg.process import QUIET, FFmpegProcess
 from reel_modal._support.prefetch import Prefetcher
 from reel_modal.errors import ConfigError, InvalidMediaError
 from reel_modal.media import MediaInfo, probe
-from reel_modal.media.constant_rate import MOST_LATE_FRAMES, TIE_FRAMES
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES
 from reel_modal.media.frame_buffers import FrameBufferPool
 from reel_modal.media.frames import PLANAR, Frame, PixelFormat, frame_bytes, frame_rate, is_420
 from reel_modal.media.hdr import tone_map_filters
@@ -48,10 +49,8 @@ Decoder: TypeAlias = Literal["process", "in_process", "nvdec"]
 """How a video is decoded."""
 
 _AHEAD_FRAMES: Final = 2
-# Times are resampled with ticks so fine that rounding never changes a slot. A frame that is due halfway between two
-# slots goes to the later one.
+# Times are resampled with ticks so fine that rounding never changes a slot.
 _TICKS: Final = "settb=1/100000000"
-_HALF_A_SLOT: Final = Fraction(1, 2) + Fraction(TIE_FRAMES)
 
 
 class FrameReader:
@@ -139,6 +138,7 @@ class FrameReader:
         self._nvdec = decoder == "nvdec" and not tone_maps
         self._decoder: InProcessDecoder | None = None
         self._pictures: Prefetcher[tuple[VideoFrame, Fraction]] | None = None
+        self._span: FrameSpan | None = None
         # A strong reference in both directions would keep an abandoned reader and its ffmpeg until the next
         # collection.
         self._reading: weakref.ref[Generator[Frame]] | None = None
@@ -157,6 +157,13 @@ class FrameReader:
     def fitted(self) -> int:
         """Number of frames so far that were scaled to the size of the first; 0 if an ffmpeg process decodes."""
         return 0 if self._decoder is None else self._decoder.fitted
+
+    def read_span(self, span: FrameSpan) -> None:
+        """Read only the frames of `span`, decoded in this process; internal to the package.
+
+        Iterating raises SpanError if a frame might differ from the one that is read in a pass over the whole file.
+        """
+        self._span, self._in_process = span, True
 
     def __enter__(self) -> Self:
         if self._in_process and self._pictures is None:
@@ -199,7 +206,11 @@ class FrameReader:
 
     def _decode_ahead(self) -> Prefetcher[tuple[VideoFrame, Fraction]]:
         self._decoder = InProcessDecoder(
-            self.media, self._filters(), seek_seconds=self._seek_seconds(), settings=self._settings
+            self.media,
+            self._filters(),
+            seek_seconds=self._seek_seconds(),
+            settings=self._settings,
+            span=self._span,
         )
         return Prefetcher(self._decoder.frames(), depth=_AHEAD_FRAMES, name="decode").__enter__()
 
@@ -314,20 +325,18 @@ class FrameReader:
         moved = (_TICKS, f"setpts='{self._moved(fps)}'")
         if not self.media.keeps_presentation_times:
             return (*moved, slots)
-        end = picture_end(self.media, self._settings.limits)
-        count = math.floor((end - self._origin) * fps + Fraction(1, 2))
-        count = max(count, int(end > self._origin))
+        count = count_slots(self.media, fps, self._origin, self._settings.limits)
         if self._end is not None:
             count = min(count, math.ceil((self._end - self._origin) * fps))
         return (*moved, f"{slots}:eof_action=pass", "tpad=stop=-1:stop_mode=clone", f"trim=end_pts={count}")
 
     def _moved(self, fps: Fraction) -> str:
         """Return the expression for a frame's time that makes `fps` put it into its slot, like `FrameGrid`."""
-        if self.media.constant_rate or fps != self.media.fps:
-            return f"PTS+({float(_HALF_A_SLOT / fps - self._origin)!r})/TB"
+        if not allows_late_frames(self.media, fps):
+            return f"PTS+({float(HALF_A_SLOT / fps - self._origin)!r})/TB"
         # Variable 0 is the time when the frame is due, in slots; 1 is its slot; 2 is the slot of the last frame.
         due = f"st(0,(PTS*TB-({float(self._origin)!r}))*{float(fps)!r})*0"
-        nearest = f"st(1,floor(ld(0)+{float(_HALF_A_SLOT)!r}))*0"
+        nearest = f"st(1,floor(ld(0)+{float(HALF_A_SLOT)!r}))*0"
         next_free = f"if(eq(N,0),0,if(gt(ld(1),ld(2)),0,st(1,ld(2)+lte(ld(2)+1-ld(0),{MOST_LATE_FRAMES!r}))*0))"
         return f"({due}+{nearest}+{next_free}+st(2,ld(1))*0+ld(1)+0.5)/{float(fps)!r}/TB"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
@@ -16,6 +16,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from reel_modal._ffmpeg.libav_decoder import copy_planes
+from reel_modal._ffmpeg.packet_seek import packets_from
 from reel_modal._smart_render.h264.parameter_sets import x264_profile
 from reel_modal._smart_render.plan import RenderPlan, RenderSpan
 from reel_modal._smart_render.source import SpliceSource
@@ -23,7 +24,7 @@ from reel_modal._support.prefetch import Prefetcher
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.media.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plane_views, sample_views
-from reel_modal.media.open import decoder_pixels, opened, packets_of
+from reel_modal.media.open import decoder_pixels, opened
 from reel_modal.schema import EncodeOptions
 from reel_modal.settings import Settings
 
@@ -122,12 +123,10 @@ class X264Settings:
 
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 __all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "packet_of"]
 
@@ -299,7 +298,7 @@ def _decode_from(picture: SpliceSource, window: RenderSpan, settings: Settings) 
         stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
         decoder = decoder_for(stream.codec_context.extradata or b"", settings)
         decoder.thread_type = "AUTO"
-        packets = _packets_from(container, stream, picture.table.pts[window.decode_from])
+        packets = packets_from(container, stream, picture.table.pts[window.decode_from])
         try:
             for stored in islice(packets, window.end - window.decode_from):
                 packet = packet_of(stored)
@@ -308,20 +307,3 @@ def _decode_from(picture: SpliceSource, window: RenderSpan, settings: Settings) 
             yield from decoder.decode(None)
         except FFmpegError as error:
             raise SpliceError(f"one of its frames does not decode: {error.strerror}") from error
-
-
-def _packets_from(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of `stream` from the one with this `pts`, an IDR access unit."""
-    container.seek(pts, stream=stream)
-    packets = packets_of(container, stream)
-    first = next(packets)
-    early = [first]
-    if first.pts is None or first.pts > pts:  # some indexes seek past the target
-        container.seek(0)
-        early = []
-        packets = packets_of(container, stream)
-    reached = False
-    for packet in chain(early, packets):
-        reached = reached or packet.pts == pts
-        if reached and packet.size:
-            yield packet

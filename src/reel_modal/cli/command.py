@@ -21,6 +21,7 @@ from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
 from reel_modal.cli.requests import command_of, file_help, request_from
+from reel_modal.cli.segments import add_arguments as add_segments_arguments
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
@@ -131,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     rates.add_argument("--json", action="store_true", help="print JSON")
     rates.set_defaults(command=_rates)
+
+    segments = commands.add_parser("segments", help="list or remove the stored segments of long jobs")
+    add_segments_arguments(segments)
+    segments.set_defaults(command=_segments)
 
     deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and verify the deployment")
     add_deploy_arguments(deploy)
@@ -348,6 +353,12 @@ def _schema(arguments: argparse.Namespace) -> int:
 
     print(typescript() if arguments.typescript else json.dumps(json_schema(), indent=2))
     return 0
+
+
+def _segments(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.segments import run
+
+    return run(arguments)
 
 
 def _deploy(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from reel_modal._segments import SegmentStore
 from reel_modal.errors import JobCancelledError, OutputMismatchError
 from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
@@ -21,7 +22,7 @@ from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.base import StoredObject
 
-__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter"]
+__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter", "SegmentStore"]
 
 BETWEEN_FRAMES_SECONDS: Final = 2.0
 """Time for a cancelled job to reach its next frame, before it is stopped in the middle of a step."""
@@ -149,6 +150,7 @@ class JobContext:
         input_place: Returns the key in the store of an input.
         output_place: Returns the key in the store of an output.
         outputs: Files to publish after the end of the body, by their key in the store; see `publish`.
+        segments: Finished parts of the output, from this and from earlier attempts; None stores none.
     """
 
     storage: Storage
@@ -162,6 +164,7 @@ class JobContext:
     input_place: Callable[[str], str] = _same
     output_place: Callable[[str], str] = _same
     outputs: dict[str, Path] = field(default_factory=dict)
+    segments: SegmentStore | None = None
 
     def fetch(self, key: str) -> Path:
         """Return a local file with the whole object `key`; a file of a local store is not copied.

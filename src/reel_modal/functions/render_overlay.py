@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -20,6 +21,7 @@ from reel_modal.functions.degradation_notes import DecodingReport, degradation_n
 from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified, with_extras
 from reel_modal.functions.rendered_format import as_rendered, planes_of, rendered_format
 from reel_modal.functions.rendered_rate import PictureTimes, refuses_copying, rendered_rate
+from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
@@ -152,17 +154,26 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
         sample_aspect_ratio=media.sample_aspect_ratio,
         pixel_format=layout,
     )
+    notes = rate_notes(media, rate, requested=rate == request.output_rate)
+
+    def drawn(pictures: Iterable[Frame]) -> Generator[Frame]:
+        for frame in pictures:
+            _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
+            yield frame
+
+    if rate is not None:
+        segmented = SegmentedRender.plan(pipe, request, context, media, engine=f"opencv-{layout}")
+        if segmented is not None and (written := segmented.render_each(drawn)) is not None:
+            return written, [*notes, *degradation_notes(media, DecodingReport())]
     times = PictureTimes(media, context.settings) if rate is None else None
     with reader, pipe, context.reporter.phase("render", frames) as advance:
-        for frame in reader:
+        for frame in drawn(reader) if times is None else reader:
             context.raise_if_cancelled()
-            if times is not None:
-                _write_picture(pipe, frame, overlay, times)
-            else:
-                _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
+            if times is None:
                 pipe.write(frame)
+            else:
+                _write_picture(pipe, frame, overlay, times)
             advance(frame.index + 1)
-    notes = rate_notes(media, rate, requested=rate == request.output_rate)
     return pipe.result, [*notes, *degradation_notes(media, DecodingReport.of(reader))]
 
 

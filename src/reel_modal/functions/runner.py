@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reel_modal._progress.events import ProgressEvent
+from reel_modal._segments import SegmentStore
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import ConfigError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
@@ -72,6 +73,7 @@ def run_job(
         reporter = Reporter(send, attempt=attempt)
         # A transfer counts no frames, and a job without events would be considered stalled.
         storage.on_transfer = reporter.pulse
+        segments = SegmentStore(storage, user_id=request.user_id, source=f"{source_key} {source_version}")
         context = JobContext(
             storage=storage,
             workdir=workdir,
@@ -83,14 +85,17 @@ def run_job(
             output_tags=receipt.tags(source_version),
             input_place=request.stored_input,
             output_place=request.stored_output,
+            segments=segments,
         )
         context.raise_if_cancelled()
-        return run_in_context(
+        result = run_in_context(
             function,
             request,
             context,
             announce=lambda result, output: receipt.write(result, output, source_version),
-        ).to_dict()
+        )
+        segments.discard()
+        return result.to_dict()
 
 
 def run_in_context(

@@ -1,0 +1,56 @@
+"""Cut the frames of an output into segments. The grid depends on the frames and their rate alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final
+
+__all__ = ["SEGMENT_SECONDS", "Segment", "segment_grid"]
+
+SEGMENT_SECONDS: Final = Fraction(8)
+"""Duration of a segment. Each begins with a keyframe: at 8 s, that costs less than 1 % of the bytes at 1080p."""
+
+_LEAST_SECONDS: Final = 1
+_LEAST_FRAMES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of frames of an output.
+
+    Attributes:
+        first: Index of the first frame.
+        end: Index after the last frame.
+    """
+
+    first: int
+    end: int
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.end - self.first
+
+
+def segment_grid(frames: int, fps: Fraction, seconds: Fraction = SEGMENT_SECONDS) -> tuple[Segment, ...]:
+    """Return the segments of an output, in order; a short output is one segment.
+
+    Args:
+        frames: Number of frames of the output, at least 1.
+        fps: Frames per second of the output.
+        seconds: Duration of a segment. The last one may be shorter, but has at least one second; a shorter rest
+            belongs to the segment before it.
+
+    Example:
+        >>> [segment.frames for segment in segment_grid(500, Fraction(25))]
+        [200, 200, 100]
+    """
+    size = max(_LEAST_FRAMES, round(seconds * fps))
+    least = max(_LEAST_FRAMES, math.ceil(_LEAST_SECONDS * fps))
+    edges = [*range(0, frames, size), frames]
+    if len(edges) > 2 and edges[-1] - edges[-2] < least:
+        del edges[-2]
+    return tuple(Segment(first, end) for first, end in pairwise(edges))

@@ -1,0 +1,112 @@
+"""A worker that is killed in the middle of a long job: the next attempt renders only what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.clips import made_clip
+from tests.jobs import overlay
+from tests.processes import await_end, children, command, family
+
+from reel_modal import FunctionRegistry, OverlayRequest, RemoteFunction, RenderResult, Settings
+from reel_modal.backends.local import LocalBackend
+from reel_modal.errors import WorkerCrashedError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+]
+
+FRAMES = 600
+SEGMENT_FRAMES = 80
+SEED = 20261130
+
+_numbers = itertools.count(1)
+
+Render = RemoteFunction[[OverlayRequest], RenderResult]
+
+
+@pytest.fixture(autouse=True)
+def check_processes() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() == before
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The store, with a clip of a minute."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    made_clip(folder / "in.mp4", fps=10, seconds=60, audio_seconds=60)
+    return folder
+
+
+@pytest.fixture
+def render(store: Path) -> Render:
+    settings = Settings(store_url=store.as_uri())
+    return FunctionRegistry(settings, backend=LocalBackend(settings))["render_overlay"]
+
+
+def request(output: str = "whole") -> OverlayRequest:
+    """Return the request of another job."""
+    return overlay(f"job-{next(_numbers)}", preset="veryslow", output=f"out/{output}.mp4")
+
+
+def segments(store: Path) -> list[Path]:
+    return sorted((store / "users/user/segments").glob("*"))
+
+
+def digest(store: Path) -> str:
+    return hashlib.sha256((store / "out/whole.mp4").read_bytes()).hexdigest()
+
+
+async def killed(render: Render, at: int) -> int:
+    """Kill the worker of a job with SIGKILL after `at` frames; return the number of frames that it has reported."""
+    job = await render.submit(request())
+    async for event in job.events():
+        if event.phase == "render" and event.done >= at:
+            break
+    (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
+    remaining = family(pid)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(WorkerCrashedError, match="SIGKILL"):
+        await job.result()
+    await_end(remaining, 20)
+    return event.done
+
+
+async def test_job_killed_at_random_moments_loses_at_most_a_segment(render: Render, store: Path) -> None:
+    await render(request())
+    expected = digest(store)
+    assert segments(store) == []
+    (store / "out/whole.mp4").unlink()
+    chosen = random.Random(SEED)
+    moments = sorted(chosen.randrange(1, FRAMES - SEGMENT_FRAMES) for _ in range(3))
+    for at in moments:
+        done = await killed(render, at)
+        stored = len([path for path in segments(store) if path.suffix == ".json"])
+        assert done - stored * SEGMENT_FRAMES <= SEGMENT_FRAMES
+    job = await render.submit(request())
+    counts = [event.done async for event in job.events() if event.phase == "render" and event.done]
+    assert counts[0] >= done - SEGMENT_FRAMES
+    assert (await job.result()).frames == FRAMES
+    assert digest(store) == expected
+    assert segments(store) == []
+
+
+async def test_second_submission_with_another_output_finds_segments(render: Render, store: Path) -> None:
+    await killed(render, 2 * SEGMENT_FRAMES + 10)
+    job = await render.submit(request("other"))
+    counts = [event.done async for event in job.events() if event.phase == "render" and event.done]
+    assert counts[0] >= SEGMENT_FRAMES
+    assert (await job.result()).frames == FRAMES
+    assert segments(store) == []
