@@ -6,8 +6,9 @@ The same code runs on a Modal GPU and on this machine; it uses only its request 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from typing import Final
@@ -20,15 +21,17 @@ from reel_modal._support.prefetch import Prefetcher
 from reel_modal._upscaling.manifest import ModelManifest, Network
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.session import UpscaleSession
-from reel_modal.ffmpeg_pipe import FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult, Writable
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
 from reel_modal.functions.outputs import output_pipe, publish_video, result_of, verified, with_extras
 from reel_modal.functions.rendered_format import as_rendered
 from reel_modal.functions.rendered_rate import PictureTimes, rendered_rate
+from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
 from reel_modal.media import MediaInfo, probe, rated
+from reel_modal.media.frames import Frame
 from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
 ]
 
 NAME: Final = "apply_upscale"
+_SEGMENT_SECONDS: Final = Fraction(4)
+"""Duration of a segment; half the usual one, because a frame takes ten times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ def upscale(
     reader = FrameReader(
         media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
     )
+    frames = media.frame_count if fps is None else media.frames_at(fps)
     pipe = output_pipe(
         request,
         context,
@@ -137,23 +143,46 @@ def upscale(
         sample_aspect_ratio=plan.sample_aspect_ratio,
         pixel_format=plan.pixel_format,
     )
-    times = None if fps is not None else PictureTimes(media, context.settings)
-    decoding = Prefetcher(_frames(reader, plan, times), depth=2 * plan.at_once, name="decode")
-    inferring = Prefetcher(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
-    encoding = 0.0
-    with pipe, context.reporter.phase("render", frames) as advance, reader, decoding, inferring:
-        started = time.monotonic()
-        for number, (detail, frame) in enumerate(inferring, 1):
-            context.raise_if_cancelled()
-            started_at = time.monotonic()
-            shown = plan.renderer.finished(detail, frame.planes)
-            pipe.write(shown, seconds=frame.seconds, duration_seconds=frame.left_seconds)
-            encoding += time.monotonic() - started_at
-            advance(number)
-    wall = time.monotonic() - started
     notes = rate_notes(media, fps, requested=fps == request.output_rate)
+    stages, started = _Stages(plan), time.monotonic()
+    if fps is not None:
+        written = _in_segments(plan, request, context, pipe, stages)
+        if written is not None:
+            notes += degradation_notes(media, DecodingReport())
+            return written, notes, stages.seconds(time.monotonic() - started)
+    reader = FrameReader(
+        media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
+    )
+    times = None if fps is not None else PictureTimes(media, context.settings)
+    enlarged = stages.enlarged(reader, times)
+    with pipe, context.reporter.phase("render", frames) as advance, reader, closing(enlarged):
+        for number, frame in enumerate(enlarged, 1):
+            context.raise_if_cancelled()
+            pipe.write(frame.planes, seconds=frame.seconds, duration_seconds=frame.left_seconds)
+            advance(number)
     notes += degradation_notes(media, DecodingReport.of(reader))
-    return pipe.result, notes, StageSeconds(decoding.busy_seconds, plan.session.busy_seconds, encoding, wall)
+    return pipe.result, notes, stages.seconds(time.monotonic() - started)
+
+
+def _in_segments(
+    plan: UpscalePlan, request: UpscaleRequest, context: JobContext, pipe: FramePipe, stages: _Stages
+) -> PipeResult | None:
+    """Write a long output in segments; return None if it has to be written in one piece."""
+
+    def made(frames: Iterator[Frame]) -> Generator[Writable]:
+        for frame in stages.enlarged(frames, None):
+            yield frame.planes
+
+    segmented = SegmentedRender.plan(
+        pipe,
+        request,
+        context,
+        plan.media,
+        engine=plan.exact_engine,
+        refused="its frames are decoded on a GPU" if plan.nvdec else "",
+        segment_seconds=max(_SEGMENT_SECONDS, plan.at_once / pipe.fps),
+    )
+    return None if segmented is None else segmented.render_each(made)
 
 
 def _last_stands(media: MediaInfo) -> bool:
@@ -171,9 +200,33 @@ class _Timed:
     left_seconds: Fraction | None = None
 
 
-def _frames(reader: FrameReader, plan: UpscalePlan, times: PictureTimes | None) -> Iterator[_Timed]:
+class _Stages:
+    """Decoding, inference and encoding in parallel threads, and their busy times."""
+
+    def __init__(self, plan: UpscalePlan) -> None:
+        self._plan = plan
+        self._decode = self._encode = 0.0
+
+    def enlarged(self, frames: Iterable[Frame], times: PictureTimes | None) -> Generator[_Timed]:
+        """Yield the frames in the target size; with `times`, each has its time."""
+        plan = self._plan
+        decoding = Prefetcher(_frames(frames, plan, times), depth=2 * plan.at_once, name="decode")
+        inferring = Prefetcher(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
+        with decoding, inferring:
+            for detail, frame in inferring:
+                started_at = time.monotonic()
+                yield replace(frame, planes=plan.renderer.finished(detail, frame.planes))
+                self._encode += time.monotonic() - started_at
+        self._decode += decoding.busy_seconds
+
+    def seconds(self, wall: float) -> StageSeconds:
+        """Return the busy times so far."""
+        return StageSeconds(self._decode, self._plan.session.busy_seconds, self._encode, wall)
+
+
+def _frames(frames: Iterable[Frame], plan: UpscalePlan, times: PictureTimes | None) -> Iterator[_Timed]:
     """Yield a copy of each frame."""
-    for frame in reader:
+    for frame in frames:
         copy = frame.copy()
         y, u, v = copy.planes if plan.bits == 8 else copy.deep_planes
         if times is None:

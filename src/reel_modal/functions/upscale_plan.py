@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Final, Literal, Self
 
 from reel_modal._ffmpeg.binary import FFmpeg
 from reel_modal._ffmpeg.hardware_decoding import nvdec_ffmpeg
 from reel_modal._ffmpeg.reader import Decoder
+from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.upscale import UpscaleRenderer
 from reel_modal._upscaling.model import UpscaleModel, check_registered
 from reel_modal._upscaling.session import Provider, UpscaleSession
@@ -116,6 +118,15 @@ class UpscalePlan:
         return self.session.engine + (" nvdec" if self.nvdec else "")
 
     @property
+    def exact_engine(self) -> str:
+        """Everything besides the request on which the network's output depends: device and versions."""
+        import onnxruntime
+
+        on_gpu = self.session.provider == "cuda"
+        device = _gpu_models() if on_gpu else load_cv2().getCPUFeaturesLine()
+        return f"{self.engine} {self.at_once} {onnxruntime.__version__} {device}"
+
+    @property
     def decoder(self) -> Decoder:
         """Decoder of the clip."""
         return "nvdec" if self.nvdec else "in_process"
@@ -130,6 +141,12 @@ class UpscalePlan:
         """Sample aspect ratio of the output; it keeps the display aspect ratio of the clip."""
         (width, height), (wide, high) = self.media.size, self.target
         return self.media.sample_aspect_ratio * Fraction(width * high, height * wide)
+
+
+def _gpu_models() -> str:
+    """Return the models of the GPUs of this machine; empty if the driver does not state them."""
+    described = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return " ".join(path.read_text(encoding="utf-8").partition("\n")[0] for path in described)
 
 
 def _output_color(media: MediaInfo, target: tuple[int, int]) -> ColorTags:
