@@ -36,10 +36,18 @@ class Schedule:
         slow_motion: How output frames between two source frames of a slowed segment are made.
         most_late_frames: If two source frames are nearest to one output frame, the second moves to the next output
             frame if that delays it by at most this many output frames. 0 always shows the nearest source frame.
+        first_index: Index of the output frame at which to begin. The first source frame is then the one that a
+            schedule from the beginning has before this output frame.
     """
 
     def __init__(
-        self, timeline: Timeline, fps: Fraction, slow_motion: SlowMotion, *, most_late_frames: float = 0
+        self,
+        timeline: Timeline,
+        fps: Fraction,
+        slow_motion: SlowMotion,
+        *,
+        most_late_frames: float = 0,
+        first_index: int = 0,
     ) -> None:
         self._timeline = timeline
         self._fps = fps
@@ -47,7 +55,7 @@ class Schedule:
         self._most_late_frames = most_late_frames
         self._older: Fraction | None = None
         self.count: int = timeline.frame_count(fps)
-        self.next_index: int = 0
+        self.next_index: int = first_index
         self.dropped: int = 0
 
     @property

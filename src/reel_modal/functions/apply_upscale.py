@@ -126,10 +126,6 @@ def upscale(
     if request.output_rate == "source" and _last_stands(media):
         fps = None
     frames = media.frame_count if fps is None else media.frames_at(fps)
-    reader = FrameReader(
-        media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
-    )
-    frames = media.frame_count if fps is None else media.frames_at(fps)
     pipe = output_pipe(
         request,
         context,

@@ -5,29 +5,33 @@ The same code runs on Modal and on this machine; it uses only its request and it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from reel_modal._ffmpeg.audio import Sound
 from reel_modal._ffmpeg.audio_retime import sound_for
 from reel_modal._ffmpeg.extra_streams import Extras
-from reel_modal._ffmpeg.filtergraph import LEEWAY_SECONDS, ROUNDED_FRAMES, GraphEdit, encode_graph
-from reel_modal._rendering.frame_schedule import Schedule, Shown
-from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout, mix
+from reel_modal._ffmpeg.filtergraph import LEEWAY_SECONDS, GraphEdit, encode_graph
+from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout
 from reel_modal._rendering.opencv import load_cv2
-from reel_modal._rendering.region_track import STANDING_SECONDS
-from reel_modal._rendering.resampling import Rect
 from reel_modal._smart_render import RenderPlan
-from reel_modal.errors import FrameError, InvalidMediaError
+from reel_modal.errors import InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
+from reel_modal.functions.framing_pictures import (
+    FramedOutput,
+    PlannedFrames,
+    SourcePicture,
+    framing_of,
+    source_seconds,
+)
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.inputs import SeekStrategy, fetch_range, probe_object, seek_strategy
 from reel_modal.functions.outputs import (
@@ -40,11 +44,10 @@ from reel_modal.functions.outputs import (
     verified,
     with_extras,
 )
-from reel_modal.functions.rendered_format import as_rendered, planes_of
+from reel_modal.functions.rendered_format import as_rendered
+from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo
-from reel_modal.media.frame_buffers import FrameBufferPool
-from reel_modal.media.frames import Frame, U8Array, frame_bytes
 from reel_modal.media.picture_end import picture_end
 from reel_modal.media.picture_sizes import changes_size
 from reel_modal.media.probing import picture_shown_at
@@ -121,10 +124,9 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     """Fetch the part of the source that the request shows, which may be small; return the plan."""
     source = context.open(request.input_key)
     media = as_rendered(probe_object(source, context.settings), request.encode)
-    trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
-    strategy: SeekStrategy = (
-        "whole" if source.whole or not trimmed else seek_strategy(media, request.trim_end_seconds)
-    )
+    strategy: SeekStrategy = "whole"
+    if _is_trimmed(request) and not source.whole:
+        strategy = seek_strategy(media, request.trim_end_seconds)
 
     def on_clock(moment: Fraction | None) -> Fraction | None:
         return None if moment is None else media.start_seconds + moment
@@ -143,6 +145,10 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     if strategy != "stream":
         fetch_range(source, media, strategy, plan.first_seconds, on_clock(plan.timeline.source_end))
     return plan
+
+
+def _is_trimmed(request: FramingRequest) -> bool:
+    return request.trim_start_seconds > 0 or request.trim_end_seconds is not None
 
 
 def _copy(
@@ -231,7 +237,6 @@ def _frame_by_frame(
 ) -> tuple[PipeResult, DecodingReport, list[Degradation]]:
     """Crop each source frame and write the output frames that show it."""
     plan = job.plan
-    reader = _reader(plan, job.context)
     pipe = output_pipe(
         job.request,
         job.context,
@@ -244,62 +249,95 @@ def _frame_by_frame(
         hdr=plan.media.hdr,
         pixel_format=plan.pixel_format,
     )
-    framing = FramingRenderer(
-        plan.track,
-        plan.layout,
-        job.request.background,
-        plan.color,
-        plan.media.chroma_origin,
-        pixel_format=plan.pixel_format,
-    )
-    pictures = [_Picture(framing, plan) for _ in range(2)]
+    if not plan.keeps_times and (segmented := _in_segments(job, pipe, advance)) is not None:
+        return segmented
+    reader = _reader(plan, job.context)
     with reader, pipe:
         write = _write_pictures if plan.keeps_times else _write_frames
-        notes = write(job, reader, pipe, pictures, advance)
+        notes = write(job, reader, pipe, advance)
         if reader.frames_read == 0:
             raise InvalidMediaError(f"{plan.media.path.name!r} has no frame in the kept part")
     return pipe.result, DecodingReport.of(reader), notes
 
 
+def _in_segments(
+    job: _Job, pipe: FramePipe, advance: Callable[[int], None]
+) -> tuple[PipeResult, DecodingReport, list[Degradation]] | None:
+    """Write a long output in segments; return None if it has to be written in one piece."""
+    plan, line = job.plan, job.plan.timeline
+    segmented = SegmentedRender.plan(
+        pipe,
+        job.request,
+        job.context,
+        plan.media,
+        engine=plan.engine,
+        frames=plan.frame_count,
+        kept=None if line.source_end is None else (line.source_start, line.source_end),
+        refused=_refuses_segments(job),
+    )
+    if segmented is None:
+        return None
+    start, end = _bounds(plan)
+    ticks, tick_seconds = segmented.source.ticks, plan.media.time_base
+    first = 0 if start is None else bisect_left(ticks, start / tick_seconds)
+    stop = len(ticks) if end is None else bisect_left(ticks, end / tick_seconds)
+    if first == stop:
+        return None  # a pass over the file raises the error
+    planned = PlannedFrames.of(plan, job.request, segmented.source, range(first, stop))
+    written = segmented.render(partial(planned.opened, settings=job.context.settings), advance)
+    if written is None:
+        return None
+    last = source_seconds(plan.media, ticks[planned.last] * tick_seconds)
+    read = planned.last + 1 - first
+    return written, DecodingReport(), _notes(job, planned.dropped, read, last, planned.filled)
+
+
+def _refuses_segments(job: _Job) -> str:
+    """Return why the output is written in one piece, in every store; empty if that is not known yet."""
+    if not _is_trimmed(job.request):
+        return ""
+    partly = seek_strategy(job.plan.media, job.request.trim_end_seconds) in {"cues", "stream"}
+    return "only the kept part of such a file is fetched" if partly else ""
+
+
 def _write_frames(
-    job: _Job, reader: FrameReader, pipe: FramePipe, pictures: list[_Picture], advance: Callable[[int], None]
+    job: _Job, reader: FrameReader, pipe: FramePipe, advance: Callable[[int], None]
 ) -> list[Degradation]:
     """Write frames at a constant rate; return notes on the changes that this makes."""
-    plan, (older, newer) = job.plan, pictures
-    schedule = Schedule(plan.timeline, plan.fps, job.request.slow_motion, most_late_frames=plan.most_late_frames)
-
-    def write(shown: Iterable[Shown]) -> None:
-        for frame in shown:
-            job.context.raise_if_cancelled()
-            pipe.write(older.mixed(newer, frame.share, plan.timeline.to_source(frame.index / plan.fps)))
-            advance(frame.index + 1)
-
-    for frame in reader:
-        newer.take(frame)
-        write(schedule.picture(newer.seconds))
-        older, newer = newer, older
-        if schedule.complete:
-            break
+    output = FramedOutput(job.plan, job.request)
+    for number, frame in enumerate(output.frames(reader), 1):
+        job.context.raise_if_cancelled()
+        pipe.write(frame)
+        advance(number)
     if reader.frames_read == 0:
         return []
-    last, filled = older.seconds, schedule.next_index
-    write(schedule.rest())
+    return _notes(job, output.schedule.dropped, reader.frames_read, output.last_seconds, output.filled)
+
+
+def _notes(job: _Job, dropped: int, read: int, last_seconds: Fraction, filled: int) -> list[Degradation]:
+    """Return notes on an output at a constant rate.
+
+    Args:
+        job: The job.
+        dropped: Number of source frames that are not shown.
+        read: Number of source frames that were read.
+        last_seconds: Time of the last of them.
+        filled: Number of output frames that were filled before the source ended.
+    """
+    plan = job.plan
     faster = any(piece.speed > 1 for piece in plan.timeline.pieces)
     notes = rate_notes(
-        plan.media,
-        plan.fps,
-        requested=plan.fps_requested,
-        dropped=0 if faster else schedule.dropped,
-        pictures=reader.frames_read,
+        plan.media, plan.fps, requested=plan.fps_requested, dropped=0 if faster else dropped, pictures=read
     )
-    return [*notes, *_ends_early(plan, last, filled, job.context.settings.limits)]
+    return [*notes, *_ends_early(plan, last_seconds, filled, job.context.settings.limits)]
 
 
 def _write_pictures(
-    job: _Job, reader: FrameReader, pipe: FramePipe, pictures: list[_Picture], advance: Callable[[int], None]
+    job: _Job, reader: FrameReader, pipe: FramePipe, advance: Callable[[int], None]
 ) -> list[Degradation]:
     """Write each source frame once, at its own time in the output; return no notes."""
-    line, (older, newer) = job.plan.timeline, pictures
+    line, framing = job.plan.timeline, framing_of(job.plan, job.request)
+    older, newer = (SourcePicture(framing, job.plan) for _ in range(2))
     length = line.duration_seconds
     written, latest = 0, Fraction(-1)
 
@@ -327,12 +365,10 @@ def _write_pictures(
 
 def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     """Return the reader of the kept frames and of the adjacent frames that may be visible."""
-    media, line = plan.media, plan.timeline
-    start = plan.first_seconds - LEEWAY_SECONDS if line.source_start > 0 else None
-    end = None if line.source_end is None else media.start_seconds + line.source_end + _LATER_FRAMES / media.fps
+    start, end = _bounds(plan)
     # A render function has a separate process, so a crash of the in-process decoder ends only this job.
     return FrameReader(
-        media,
+        plan.media,
         pixel_format=plan.pixel_format,
         start=start,
         end=end,
@@ -340,6 +376,14 @@ def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
         retain_frames=2,
         settings=context.settings,
     )
+
+
+def _bounds(plan: FramingPlan) -> tuple[Fraction | None, Fraction | None]:
+    """Return the timestamps at which reading begins and ends; None is the beginning and the end of the file."""
+    media, line = plan.media, plan.timeline
+    start = plan.first_seconds - LEEWAY_SECONDS if line.source_start > 0 else None
+    end = None if line.source_end is None else media.start_seconds + line.source_end + _LATER_FRAMES / media.fps
+    return start, end
 
 
 def _ends_early(plan: FramingPlan, last: Fraction, filled: int, limits: MediaLimits) -> list[Degradation]:
@@ -360,58 +404,3 @@ def _stands(media: MediaInfo, last: Fraction, end: Fraction, limits: MediaLimits
     if shown is None or shown - media.start_seconds > last + 1 / (2 * media.fps):
         return False
     return picture_end(media, limits) - media.start_seconds >= end
-
-
-class _Picture:
-    """One source frame, which is cropped to the output only if it is shown."""
-
-    def __init__(self, framing: FramingRenderer, plan: FramingPlan) -> None:
-        self.seconds = Fraction(0)
-        self._framing = framing
-        self._plan = plan
-        self._media = plan.media
-        self._crop: Rect | None = None
-        self._size = plan.layout.size
-        self._frame: Frame | None = None
-        self._rendered: Frame | None = None
-        self._format = plan.pixel_format
-        bytes_each = frame_bytes(self._format, self._size)
-        self._memory = FrameBufferPool(bytes_each) if FrameBufferPool.usable() else None
-        self._output: U8Array = np.empty(bytes_each if self._memory is None else 0, np.uint8)
-        self._mixture: U8Array = np.empty(bytes_each, np.uint8)
-
-    def take(self, frame: Frame) -> None:
-        """Set the source frame; its memory is valid until the reader has read two more frames."""
-        self._frame, self._rendered = frame, None
-        self.seconds = frame.pts_seconds - self._media.start_seconds
-        if self._media.constant_rate:
-            # Undo the container's rounding of timestamps: evenly spaced frames have exact times.
-            number = round(self.seconds * self._media.fps)
-            if abs(self.seconds * self._media.fps - number) < ROUNDED_FRAMES:
-                self.seconds = number / self._media.fps
-
-    def mixed(self, newer: _Picture, share: float, moment: Fraction) -> Frame:
-        """Return this frame in the output's size, blended with `share` of the newer one.
-
-        Args:
-            newer: The frame after this one.
-            share: Weight of the newer frame, 0..1.
-            moment: Source time of the output frame; the crop keeps moving while a frame is shown for long.
-        """
-        stands = moment - self.seconds > STANDING_SECONDS
-        if share <= 0:
-            return self._shown(moment if stands else self.seconds)
-        mix(self._shown(self.seconds).data, newer._shown(newer.seconds).data, share, self._mixture, self._format)
-        return Frame(self._mixture, self._size, self._format, self.seconds, 0)
-
-    def _shown(self, moment: Fraction) -> Frame:
-        if self._frame is None:
-            raise FrameError("no source frame has been read yet")
-        crop = self._plan.track.at(moment)
-        if self._rendered is None or crop != self._crop:
-            self._crop = crop
-            shared = None if self._memory is None else self._memory.take()
-            data = self._output if shared is None else shared.data
-            self._framing.render(planes_of(self._frame), moment, data)
-            self._rendered = Frame(data, self._size, self._format, self.seconds, self._frame.index, shared)
-        return self._rendered
