@@ -122,7 +122,8 @@ class PictureDecoder:
         """
         from av.error import FFmpegError
 
-        with self._opened(self._settings.decoder_threads) as (container, stream, guard):
+        # One thread: several of them miss an error in some runs, and the output must not depend on that.
+        with self._opened(1) as (container, stream, guard):
             stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
             try:
                 for packet in packets_from(container, stream, pts):

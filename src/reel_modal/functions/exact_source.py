@@ -89,7 +89,7 @@ class ExactSource:
         Args:
             shown: Timestamps of the frames in ticks, increasing; a repeated one repeats the frame.
             pixel_format: Layout of the frames.
-            settings: Limits of the decoder, and the number of its threads.
+            settings: Limits of the decoder.
             first_seconds: Time of the first frame.
             interval_seconds: From each frame to the next; None keeps the times of the source.
             retain_frames: See `FrameReader`.
