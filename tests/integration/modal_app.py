@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.integration.loopback.interpreters import only_packages
+from tests.jobs import GLOBAL
 from tests.run_function import SPECS
 
+from reel_modal.schema import OverlayRequest
 from reel_modal.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +69,38 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         deploy(plane)
         yield Deployed(plane, store)
     assert not plane.processes()
+
+
+@pytest.fixture
+def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    """The deployed app, without the faults and records of other tests."""
+    from tests.integration.loopback.fixtures import fresh
+
+    with fresh(app_plane.plane, monkeypatch):
+        yield app_plane
+
+
+def request(job_id: str, *, source: str = "in.mp4", output: str = "") -> OverlayRequest:
+    """Return a request with a highlight that moves for 1.5 seconds."""
+    region = {
+        "id": "player",
+        "startTime": 0,
+        "endTime": 1.5,
+        "keyframes": [
+            {"time": 0, "x": 80, "y": 90, "radiusX": 40, "radiusY": 30},
+            {"time": 1.5, "x": 200, "y": 90, "radiusX": 40, "radiusY": 30},
+        ],
+    }
+    return OverlayRequest.parse(
+        {
+            "jobId": job_id,
+            "userId": "u",
+            "inputKey": source,
+            "outputKey": output or f"out/{job_id}.mp4",
+            "highlightRegions": [region],
+            "store": GLOBAL.to_dict(),
+        }
+    )
 
 
 def image_python(folder: Path) -> Path:

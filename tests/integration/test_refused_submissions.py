@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed, app, app_plane
 from tests.jobs import GLOBAL, overlay
 
 from reel_modal import FunctionRegistry, UpscaleRequest
@@ -15,15 +14,7 @@ from reel_modal.errors import ConfigError, RequestError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
-__all__ = ["app_plane"]
-
-
-@pytest.fixture
-def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    from tests.integration.loopback.fixtures import fresh
-
-    with fresh(app_plane.plane, monkeypatch):
-        yield app_plane
+__all__ = ["app", "app_plane"]
 
 
 @pytest.mark.parametrize(

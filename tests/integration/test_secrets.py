@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.clips import Clips
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed, app, app_plane
 from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
 
 from reel_modal import FunctionRegistry, Settings, Storage
@@ -18,7 +17,7 @@ from reel_modal.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
-__all__ = ["app_plane"]
+__all__ = ["app", "app_plane"]
 
 PLANTED = "wJalrXUtnFEMI/K7MDENG+planted"
 """It looks like a secret key of AWS, slash and all."""
@@ -52,14 +51,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    from tests.integration.loopback.fixtures import fresh
-
-    with fresh(app_plane.plane, monkeypatch):
-        yield app_plane
 
 
 def run_python(*arguments: str, cwd: Path, **variables: str) -> str:
