@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from tests.ffmpegs import renamed
-from tests.integration.modal_app import Deployed, deploy, image_python
-from tests.processes import await_end, command, family
+from tests.integration.deploy_command import APP, L4, NAME, QUICK, Deploys, deploys, first, shared
+from tests.integration.modal_app import deploy
 from tests.run_function import SPECS
-from tests.watchdog import with_variable
 
 import reel_modal
 from reel_modal._ffmpeg.binary import find_ffmpeg
-from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
 from reel_modal.settings import Settings
 
@@ -35,122 +27,9 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-APP = "deploys-test"
-NAME = ("--app", "deploys", "--environment", "test")
-QUICK = (*NAME, "--no-preflight")
-L4 = {"REEL_MODAL_RENDER_OVERLAY_GPU": "L4"}
+__all__ = ["deploys", "first", "shared"]
+
 FFMPEG = f"ffmpeg: {find_ffmpeg(Settings(ffmpeg=None))}"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployed, Path]]:
-    """A plane without deployments, and a Python with the packages of the image for its containers."""
-    from tests.integration.loopback.plane import LoopbackPlane
-
-    folder = tmp_path_factory.mktemp("deploys")
-    python = image_python(folder / "python")
-    with LoopbackPlane(folder / "plane", container_python=python) as plane:
-        plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": folder.as_uri()})
-        yield Deployed(plane, folder), python
-    assert not plane.processes()
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Deploys:
-    """The deploy command, its plane, and its environment."""
-
-    def __init__(self, plane_of: Deployed, python: Path, folder: Path) -> None:
-        self.plane, self.python, self.folder = plane_of.plane, python, folder
-        self.log = folder / "deploy.log"
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "reel_modal.deploy", "--log-file", str(self.log), *arguments]
-
-    def environment(self, **variables: str) -> dict[str, str]:
-        return {**os.environ, **self.plane.environment(), **variables}
-
-    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment(**variables),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding=variables.get("PYTHONIOENCODING", "utf-8"),
-            timeout=240,
-            check=False,
-        )
-
-    def run_in_process(self, *arguments: str, **variables: str) -> Done:
-        """Run the command in this process, in which modal is already loaded."""
-        from tests.integration.loopback.fixtures import forget_client
-
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            forget_client()
-            try:
-                status = main(["--log-file", str(self.log), *arguments])
-            except SystemExit as exit_error:  # argparse ends a process with it
-                status = int(str(exit_error.code))
-        return Done(status, out.getvalue(), err.getvalue())
-
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def scratch(self) -> Path:
-        """Return an empty temporary directory."""
-        folder = self.folder / f"scratch-{len(list(self.folder.iterdir()))}"
-        folder.mkdir()
-        return folder
-
-    def publishes(self) -> int:
-        """Return how often the app was published in this test."""
-        return self.plane.count("AppPublish")
-
-    def gpu(self) -> tuple[str, ...]:
-        return self.plane.functions(APP)["render_overlay"].gpus
-
-
-@pytest.fixture
-def deploys(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
-    """The command, without a deployment of the app."""
-    from tests.integration.loopback.fixtures import fresh
-
-    deployed, python = shared
-    if deployed.plane.functions(APP):
-        deployed.plane.stop_app(APP)
-    with fresh(deployed.plane, monkeypatch):
-        yield Deploys(deployed, python, tmp_path)
-
-
-@pytest.fixture
-def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploys]:
-    """The command, with a first version deployed."""
-    from tests.integration.loopback.fixtures import fresh
-
-    deployed, python = shared
-    deployed_functions = deployed.plane.functions(APP)
-    if set(deployed_functions) != {*SPECS, local_contract({}).name} or deployed_functions["render_overlay"].gpus != (
-        "T4",
-    ):
-        deploy(deployed.plane, REEL_MODAL_APP="deploys")
-    with fresh(deployed.plane, monkeypatch):
-        yield Deploys(deployed, python, tmp_path)
 
 
 def test_deploy_runs_trial_publishes_and_verifies(deploys: Deploys) -> None:
@@ -205,99 +84,6 @@ def test_deploy_any_output_encoding_succeeds(deploys: Deploys, encoding: str, in
     assert "✓ App deployed" in deploys.log.read_text(encoding="utf-8")
 
 
-def test_deploy_killed_midway_keeps_previous_version(first: Deploys) -> None:
-    first.plane.faults.hang("FunctionCreate")
-    process = first.start(*QUICK, **L4)
-    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
-    sender = family(process.pid)
-    process.kill()
-    process.communicate(timeout=120)
-    await_end(sender, 60)
-    first.plane.faults.clear()
-    assert (first.publishes(), first.gpu()) == (0, ("T4",))
-    after = first.run_in_process(*NAME, "--verify-only", **L4)
-    assert after.returncode == 1
-    assert "render_overlay: gpu: T4 is deployed, L4 is local" in after.stdout
-
-
-def test_deploy_ctrl_c_exits_130_and_keeps_previous_version(first: Deploys) -> None:
-    first.plane.faults.hang("FunctionCreate")
-    process = first.start(*QUICK, **L4)
-    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
-    assert process.stderr is not None
-    # Its messages are displayed while it runs.
-    assert any("deploying deploys-test (test)" in line for line in process.stderr)
-    sender = family(process.pid)
-    # A terminal sends the signal to the whole process group.
-    os.killpg(process.pid, signal.SIGINT)
-    _, words = process.communicate(timeout=120)
-    assert (process.returncode, "Traceback" in words) == (130, False)
-    assert "interrupted; use --verify-only" in words
-    await_end(sender, 60)
-    assert (first.publishes(), first.gpu()) == (0, ("T4",))
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
-def test_deploy_signal_during_upload_leaves_nothing(first: Deploys, number: int, status: int) -> None:
-    first.plane.faults.hang("FunctionCreate")
-    scratch = first.scratch()
-    process = first.start(*QUICK, **L4, TMPDIR=str(scratch))
-    first.plane.wait_for(lambda: first.plane.count("FunctionCreate"))
-    sender = family(process.pid)
-    os.kill(process.pid, number)
-    _, words = process.communicate(timeout=120)
-    assert (process.returncode, "Traceback" in words) == (status, False), words
-    await_end(sender, 60)
-    assert list(scratch.iterdir()) == []
-    assert (first.publishes(), first.gpu()) == (0, ("T4",))
-
-
-@pytest.mark.parametrize("step", ["deploy.trial app", ".part.mp4", "-m venv", "-m pip install"])
-def test_deploy_signal_during_trial_leaves_nothing(first: Deploys, step: str) -> None:
-    scratch, cache = first.scratch(), first.scratch()
-    trial = () if "-m " in step else ("--preflight-python", str(first.python))
-    process = first.start(*NAME, *trial, **L4, TMPDIR=str(scratch), XDG_CACHE_HOME=str(cache))
-    deadline = time.monotonic() + 100
-    while not any(step in command(pid) for pid in family(process.pid)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    children = family(process.pid)
-    os.kill(process.pid, signal.SIGTERM)
-    _, words = process.communicate(timeout=120)
-    assert (process.returncode, "Traceback" in words) == (143, False), words
-    await_end(children, 60)
-    assert with_variable("XDG_CACHE_HOME", str(cache)) == set()
-    assert list(scratch.iterdir()) == []
-    assert [path for path in cache.rglob("*") if path.is_file()] == []
-    assert first.publishes() == 0
-
-
-def test_deploy_unanswered_times_out_and_names_live_version(first: Deploys) -> None:
-    first.plane.faults.hang("AppPublish")
-    late = first.run_in_process(*QUICK, "--timeout", "8", **L4)
-    assert late.returncode == 1
-    assert "the deployment was not finished after 8 s, and was ended" in late.stderr
-    assert (
-        "a deployment is published by its last request, so the previous version should still be active" in late.stderr
-    )
-    first.plane.faults.hang("*")
-    silent = first.run_in_process(*QUICK, "--timeout", "2")
-    assert silent.returncode == 1
-    assert "Modal is unreachable: no response within 2 s" in silent.stderr
-    assert "next: check the network" in silent.stderr
-
-
-def test_deploy_brief_outage_is_retried(first: Deploys) -> None:
-    from grpclib import Status
-
-    for rpc in ("AppGetOrCreate", "FunctionCreate", "AppPublish"):
-        first.plane.faults.fail(rpc, Status.UNAVAILABLE, times=2)
-    completed = first.run_in_process(*QUICK, **L4)
-    assert completed.returncode == 0, completed.stderr
-    assert (first.plane.count("AppPublish"), first.gpu()) == (3, ("L4",))
-
-
 def test_deploy_removing_function_needs_confirmation(first: Deploys) -> None:
     refused = first.run_in_process(*QUICK, "--only", "render_overlay")
     assert refused.returncode == 2
@@ -318,44 +104,6 @@ def test_deploy_removing_function_needs_confirmation(first: Deploys) -> None:
     report = json.loads(nothing.stdout)
     assert (nothing.returncode, report["ok"], report["version"]) == (1, False, None)
     assert report["functions"]["render_overlay"] == {"ok": False, "deployed": False, "differences": []}
-
-
-def test_deploy_missing_setup_found_before_upload(deploys: Deploys) -> None:
-    wrong = deploys.run_in_process(*QUICK, MODAL_TOKEN_SECRET="as-wrong-secret")  # noqa: S106
-    assert (wrong.returncode, "next: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET" in wrong.stderr) == (3, True)
-    none = deploys.run(*QUICK, "--json", MODAL_TOKEN_ID="", MODAL_TOKEN_SECRET="")
-    assert (none.returncode, json.loads(none.stdout)["error"]["kind"]) == (3, "auth")
-    absent = deploys.run_in_process(*QUICK, REEL_MODAL_SECRETS="reel-modal-storage,my-bucket")
-    assert (absent.returncode, "secret my-bucket not found on Modal" in absent.stderr) == (3, True)
-    assert "modal secret create" in absent.stderr
-    deploys.plane.create_secret("other", {"ANOTHER_KEY": "x"})
-    keyless = deploys.run_in_process(*QUICK, REEL_MODAL_SECRETS="other")
-    assert "none of the secrets other has the key REEL_MODAL_STORE_URL" in keyless.stderr
-    nowhere = deploys.run_in_process(*QUICK, MODAL_ENVIRONMENT="nowhere")
-    assert (nowhere.returncode, "environment 'nowhere' not found on Modal" in nowhere.stderr) == (3, True)
-    assert deploys.plane.count("FunctionPrecreate") == 0
-    assert not any("Traceback" in each.stderr for each in (wrong, none, absent, keyless, nowhere))
-
-
-def test_deploy_secret_not_in_output_log_or_error(deploys: Deploys) -> None:
-    planted = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+planted", "STORE_PASSWORD": "correct horse battery"}
-    token = deploys.plane.environment()
-    words = [*planted.values(), token["MODAL_TOKEN_ID"], token["MODAL_TOKEN_SECRET"], "ak-Zz09Zz09Zz09"]
-    echoed = tuple(f"+ export X={word} https://user:{word}@bucket\n" for word in words)
-    deploys.plane.faults.fail_image_build(f"exit status 1 with {words[0]}", log=(*echoed, "ERROR: no such package\n"))
-    failed = deploys.run(*QUICK, **planted)
-    log = deploys.log.read_text(encoding="utf-8")
-    assert failed.returncode == 1
-    assert "last lines of the build:" in failed.stderr
-    assert "ERROR: no such package" in failed.stderr
-    assert "next: nothing was published" in failed.stderr
-    for word in words:
-        assert all(word not in shown for shown in (failed.stdout, failed.stderr, log)), word
-    assert "[hidden]" in log
-    machine = deploys.run_in_process(*QUICK, "--json", **planted)
-    assert json.loads(machine.stdout)["error"]["kind"] == "image"
-    assert not any(word in machine.stdout + machine.stderr for word in words)
-    assert deploys.plane.functions(APP) == {}
 
 
 @pytest.fixture
