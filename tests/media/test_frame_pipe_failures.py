@@ -18,6 +18,7 @@ from tests.media.pipes import BLACK, SIZE, check_leftovers, shades
 from tests.processes import ffmpegs
 
 from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._ffmpeg.process import FFmpegProcess
 from reel_modal.errors import ConfigError, FFmpegError, FFmpegNotFoundError, FFmpegStalledError, StorageError
 from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.settings import Settings
@@ -174,6 +175,24 @@ def test_pipe_exception_in_block_propagates_and_cleans_up(tmp_path: Path, error:
     assert (tmp_path / "out.mp4").read_bytes() == b"the former file"
     with pytest.raises(ConfigError, match="after its `with` block"):
         _ = pipe.result
+
+
+def test_pipe_second_ctrl_c_at_exit_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = FFmpegProcess.kill
+
+    def interrupted(process: FFmpegProcess) -> None:
+        kill(process)
+        raise KeyboardInterrupt("second")
+
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt, match="second"),
+        FramePipe(tmp_path / "out.mp4", size=SIZE, fps=25, encoder="libx264") as pipe,
+    ):
+        while not list(tmp_path.iterdir()):  # until ffmpeg has made its temporary file
+            pipe.write(BLACK)
+        monkeypatch.setattr(FFmpegProcess, "kill", interrupted)
+        raise KeyboardInterrupt("first")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pipe_partly_written_frame_closes_pipe(tmp_path: Path) -> None:
