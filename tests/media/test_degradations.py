@@ -3,119 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.clips import ffmpeg
-from tests.local_files import key_of, root_storage
-from tests.run_function import run_function
+from tests.media.stream_layouts import CHAPTERS, LINES, MODES, Mode, codes, make, render
 
-from reel_modal import FramePipe, FrameReader
+from reel_modal import FrameReader
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._ffmpeg.reader import Decoder
-from reel_modal.errors import InvalidMediaError
-from reel_modal.functions.context import JobContext
 from reel_modal.media import probe
-from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 from reel_modal.settings import Settings
-
-Mode = Literal["smart", "full", "copy", "graph", "moving", "faster", "upscale"]
-MODES: tuple[Mode, ...] = ("smart", "full", "copy", "graph", "moving", "faster", "upscale")
-SECONDS = 3
-LINES = ((0.2, 0.9, "Hello"), (1.0, 1.8, "<i>Bye</i>"), (2.2, 2.6, "Late"))
-CHAPTERS = ((0.0, 1.0, "One"), (1.0, 2.5, "Two é"), (2.5, 3.0, "Three"))
-FAST = EncodeOptions(encoder="libx264", preset="ultrafast")
-
-
-def make(
-    path: Path,
-    *,
-    sounds: tuple[str, ...] = ("aac",),
-    subtitles: tuple[str, ...] = (),
-    chapters: bool = False,
-    tags: dict[str, str] | None = None,
-    arguments: tuple[str | Path, ...] = (),
-) -> Path:
-    """Make a clip of three seconds with the given streams."""
-    words, lines = path.with_suffix(".txt"), path.with_suffix(".srt")
-    written = "".join(
-        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={a * 1000:.0f}\nEND={b * 1000:.0f}\ntitle={t}\n" for a, b, t in CHAPTERS
-    )
-    words.write_text(";FFMETADATA1\n" + (written if chapters else ""), encoding="utf-8")
-    lines.write_text(
-        "".join(f"{n}\n{clock(a)} --> {clock(b)}\n{text}\n\n" for n, (a, b, text) in enumerate(LINES, 1))
-    )
-    inputs = ("-f", "lavfi", "-i", f"testsrc2=size=64x48:rate=25:duration={SECONDS}", "-i", words)
-    inputs += tuple(
-        word for n in range(len(sounds)) for word in ("-f", "lavfi", "-i", f"sine={300 + n}:duration={SECONDS}")
-    )
-    inputs += tuple(word for _ in subtitles for word in ("-i", lines))
-    maps = tuple(word for n in range(2 + len(sounds) + len(subtitles)) if n != 1 for word in ("-map", str(n)))
-    codecs = tuple(word for n, codec in enumerate(sounds) for word in (f"-c:a:{n}", codec))
-    codecs += tuple(word for n, codec in enumerate(subtitles) for word in (f"-c:s:{n}", codec))
-    codecs += tuple(
-        word for n in range(len(subtitles)) for word in (f"-metadata:s:s:{n}", f"language={('deu', 'fra')[n]}")
-    )
-    tag_arguments = tuple(word for key, value in (tags or {}).items() for word in ("-metadata", f"{key}={value}"))
-    flags = ("-movflags", "use_metadata_tags") if tags and path.suffix in {".mp4", ".mov"} else ()
-    video = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p")
-    ffmpeg(
-        *inputs,
-        *maps,
-        "-map_metadata",
-        "1",
-        "-map_chapters",
-        "1",
-        *video,
-        *codecs,
-        *tag_arguments,
-        *flags,
-        *arguments,
-        path,
-    )
-    return path
-
-
-def clock(seconds: float) -> str:
-    return f"00:00:{seconds:06.3f}".replace(".", ",")
-
-
-def render(source: Path, mode: Mode, output: Path, **encode: object) -> RenderResult:
-    """Make `output` from `source` in the given mode."""
-    keys: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": key_of(source), "output_key": key_of(output)}
-    keys["encode"] = EncodeOptions.parse({**FAST.to_dict(), "smart": mode in {"smart", "copy"}, **encode})
-    work = output.parent / "work"
-    work.mkdir(exist_ok=True)
-    context = JobContext(storage=root_storage(), workdir=work)
-    if mode in {"smart", "full"}:
-        keyframe = {"time": 1.1, "x": 30, "y": 20, "radiusX": 9, "radiusY": 9}
-        region = {"id": "r", "start_time": 1.1, "end_time": 1.4, "keyframes": [keyframe]}
-        result = run_function(OverlayRequest(**keys, regions=[region]), context)
-    elif mode == "upscale":
-        result = run_function(UpscaleRequest(**keys, scale=2), context)
-    else:
-        crop = {"y": 0, "width": 32, "height": 48}
-        moving = [{"time": 0, "x": 0, **crop}, {"time": 3, "x": 20, **crop}]
-        edits: dict[Mode, dict[str, Any]] = {
-            "copy": {"trim_start_seconds": 1, "output_size": probe(source).size},
-            "graph": {"crop": [{"time": 0, "x": 20, **crop}], "output_size": (32, 48)},
-            "moving": {"crop": moving, "output_size": (32, 48)},
-            "faster": {"segments": [{"start": 0, "end": 3, "speed": 2}], "output_size": (64, 48)},
-        }
-        result = run_function(FramingRequest.parse({**keys, **edits[mode]}), context)
-    assert list(work.iterdir()) == []
-    return result
-
-
-def codes(result: RenderResult) -> set[str]:
-    return {note.code for note in result.degraded}
 
 
 def subtitle_lines(path: Path, number: int = 0) -> list[tuple[float, float, str]]:
@@ -254,20 +156,6 @@ def test_timecode_kept_only_if_start_unchanged(tmp_path: Path, mode: Mode) -> No
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_only_audio_with_unknown_codec_is_noted(tmp_path: Path, mode: Mode) -> None:
-    source = make(tmp_path / "in.mov")
-    data = bytearray(source.read_bytes())
-    at = data.rfind(b"mp4a\0\0\0\0\0\0\0\1")
-    data[at : at + 4] = b"apac"
-    box = data.find(b"esds", at)
-    data[box : box + 4] = b"dapa"
-    source.write_bytes(data)
-    result = render(source, mode, tmp_path / "out.mp4")
-    assert codes(result) == {"sound_dropped"}
-    assert "audio" in str(result.degraded[0])
-
-
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("policy", ["strip", "keep"])
 def test_data_stream_kept_if_policy_keeps_all(tmp_path: Path, mode: Mode, policy: str) -> None:
     """The positions recorded by an action camera are a data stream with a name."""
@@ -287,47 +175,6 @@ def test_second_video_track_is_noted(tmp_path: Path, mode: Mode) -> None:
     assert [str(note) for note in result.degraded] == [
         "stream 2 of the source (another video track, h264) is not in the output"
     ]
-
-
-@pytest.mark.parametrize("mode", ["smart", "full"])
-def test_output_starts_with_first_picture(tmp_path: Path, mode: Mode) -> None:
-    clip = make(tmp_path / "clip.mp4")
-    source = tmp_path / "in.mp4"
-    ffmpeg("-itsoffset", "0.8", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
-    result = render(source, mode, tmp_path / "out.mp4")
-    output = probe(tmp_path / "out.mp4")
-    assert (result.plan, codes(result)) == (mode, {"sound_trimmed"})
-    assert output.start_seconds == 0
-    (sound,) = output.audio
-    assert float(sound.start_seconds) == pytest.approx(0, abs=0.025)
-    assert float(sound.duration_seconds or 0) == pytest.approx(SECONDS - 0.8, abs=0.05)
-
-
-@pytest.mark.parametrize("mode", ["smart", "full", "copy", "graph", "moving", "faster"])
-def test_audio_after_last_picture_kept_or_noted(tmp_path: Path, mode: Mode) -> None:
-    clip, source = make(tmp_path / "clip.mp4"), tmp_path / "in.mp4"
-    ffmpeg("-i", clip, "-itsoffset", "0.8", "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
-    result = render(source, mode, tmp_path / "out.mp4")
-    assert codes(result) == (set() if mode == "smart" else {"sound_trimmed"})
-
-
-@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts"])
-def test_audio_after_last_picture_noted_for_any_container(tmp_path: Path, suffix: str) -> None:
-    clip, source = make(tmp_path / "clip.mp4"), tmp_path / f"in{suffix}"
-    later = ("-itsoffset", "0.8", "-i", clip)
-    ffmpeg("-i", clip, *later, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
-    assert "sound_trimmed" in codes(render(source, "full", tmp_path / "out.mp4"))
-
-
-def test_complete_audio_is_not_noted(tmp_path: Path) -> None:
-    source = tmp_path / "in.mp4"
-    slides = "testsrc2=size=64x48:rate=30:duration=6,select='not(mod(n,150))'"
-    inputs = ("-f", "lavfi", "-i", slides, "-f", "lavfi", "-i", "sine=duration=10")
-    lasting = ("-bsf:v", "setts=duration=5/TB")  # without it, the last slide ends after one frame
-    ffmpeg(*inputs, "-fps_mode", "vfr", "-c:v", "libx264", *lasting, "-c:a", "aac", source)
-    result, output = render(source, "full", tmp_path / "out.mp4"), probe(tmp_path / "out.mp4")
-    assert "sound_trimmed" not in codes(result)
-    assert float(output.audio[0].duration_seconds or 0) == pytest.approx(10, abs=0.05)
 
 
 def captioned(source: Path, target: Path) -> Path:
@@ -407,58 +254,6 @@ def test_opaque_alpha_is_not_noted(
     picture = GREEN.format(begins, alpha)
     ffmpeg("-f", "lavfi", "-i", picture, "-c:v", codec, "-pix_fmt", "yuva420p", *options, source)
     assert ("alpha_dropped" in codes(render(source, mode, tmp_path / "out.mp4"))) == named
-
-
-@pytest.mark.parametrize("codec", ["pcm_s16be", "pcm_s24be", "pcm_f32le", "pcm_mulaw", "adpcm_ima_qt", "mp2"])
-@pytest.mark.parametrize("mode", ["smart", "full"])
-def test_mov_copies_streams_its_muxer_supports(tmp_path: Path, codec: str, mode: Mode) -> None:
-    source = make(tmp_path / "in.mov", sounds=(codec,))
-    result = render(source, mode, tmp_path / "out.mov")
-    assert (result.plan, codes(result)) == (mode, set())
-    assert [sound.codec for sound in probe(tmp_path / "out.mov").audio] == [codec]
-    assert payload(tmp_path / "out.mov") == payload(source)
-
-
-def payload(path: Path) -> bytes:
-    with av.open(str(path)) as container:
-        return b"".join(bytes(packet) for packet in container.demux(audio=0))
-
-
-def test_audio_refused_by_muxer_is_encoded(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mkv", sounds=("flac",))
-    result = render(source, "full", tmp_path / "out.mov")
-    assert codes(result) == {"sound_reencoded"}
-    assert [sound.codec for sound in probe(tmp_path / "out.mov").audio] == ["aac"]
-
-
-@pytest.mark.parametrize("suffix", [".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aiff"])
-def test_external_audio_file_is_added(tmp_path: Path, suffix: str) -> None:
-    music = tmp_path / f"music{suffix}"
-    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", music)
-    with black(tmp_path / "out.mp4", music) as pipe:
-        pass
-    (sound,) = probe(tmp_path / "out.mp4").audio
-    assert float(sound.start_seconds) == pytest.approx(0, abs=0.001)
-    assert float(sound.duration_seconds or 0) == pytest.approx(1, abs=0.06)
-    assert pipe.result.frames == 50
-
-
-@pytest.mark.parametrize(("content", "problem"), [(None, "not found"), (b"junk" * 99, "cannot be read as audio")])
-def test_unreadable_audio_file_raises(tmp_path: Path, content: bytes | None, problem: str) -> None:
-    if content is not None:
-        (tmp_path / "music.m4a").write_bytes(content)
-    with pytest.raises(InvalidMediaError, match=problem), black(tmp_path / "out.mp4", tmp_path / "music.m4a"):
-        pass
-    assert not (tmp_path / "out.mp4").exists()
-
-
-@contextmanager
-def black(path: Path, sound: Path) -> Iterator[FramePipe]:
-    """Write two seconds of black video with audio."""
-    with FramePipe(path, size=(64, 48), fps=25, encoder="libx264", preset="ultrafast", audio_from=sound) as pipe:
-        for _ in range(50):
-            pipe.write(np.zeros((48, 64, 3), np.uint8))
-        yield pipe
 
 
 @settings(max_examples=10)
