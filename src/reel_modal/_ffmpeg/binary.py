@@ -205,6 +205,7 @@ def _missing_for_tone_mapping(ffmpeg: FFmpeg) -> str:
     return ", ".join(sorted({"zscale", "tonemap"} - _listed(Binary(ffmpeg.path, ffmpeg.origin), "-filters")))
 
 
+@lru_cache(maxsize=32)
 def takes_ten_bits(ffmpeg: FFmpeg, encoder: str) -> bool:
     """Return whether `encoder` of `ffmpeg` accepts 10-bit samples; True if it lists no pixel formats."""
     help_text = _run(Binary(ffmpeg.path, ffmpeg.origin), ("-hide_banner", "-h", f"encoder={encoder}")).stdout
