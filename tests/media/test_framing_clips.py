@@ -35,26 +35,26 @@ F = Fraction
 
 
 def variant(clips: Clips, name: str, kind: str) -> Path:
-    """Make a variant of the first 1.2 s of a real clip, as another camera would have written it."""
+    """Make a variant of the first 1.2 s of a real clip, at most 640 pixels wide, as another camera would write it."""
     path = clips.folder / f"{kind}_{name}"
     if path.exists():
         return path
     source = clips.get(name)
     x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-c:a", "copy")
-    short = ("-t", "1.2", "-i", source)
+    short, narrow = ("-t", "1.2", "-i", source), r"scale=min(iw\,640):-2"
     if kind in {"rotated", "mirrored"}:
         turned(variant(clips, name, "plain"), path, 90 if kind == "rotated" else 0, mirrored=kind == "mirrored")
     elif kind == "no_audio":
         ffmpeg("-i", variant(clips, name, "plain"), "-an", "-c", "copy", path)
     elif kind == "uneven":
-        ffmpeg(*short, "-vf", r"select=lt(t\,0.5)+mod(n\,3)", "-fps_mode", "passthrough", *x264, path)
+        ffmpeg(*short, "-vf", rf"select=lt(t\,0.5)+mod(n\,3),{narrow}", "-fps_mode", "passthrough", *x264, path)
     elif kind == "10bit":
-        ffmpeg(*short, "-pix_fmt", "yuv420p10le", *x264, path)
+        ffmpeg(*short, "-vf", narrow, "-pix_fmt", "yuv420p10le", *x264, path)
     elif kind == "odd":
         lossless = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-pix_fmt", "yuv444p", "-c:a", "copy")
         ffmpeg(*short, "-vf", "scale=161:121", *lossless, path)
     else:
-        ffmpeg(*short, *x264, path)
+        ffmpeg(*short, "-vf", narrow, *x264, path)
     return path
 
 
