@@ -15,8 +15,7 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.myst import CodeBlockParser
 from tests import watchdog
-
-from reel_modal.testing import make_clip
+from tests.clips import made_clip
 
 pytest_plugins = ["reel_modal.testing.contract"]
 
@@ -91,7 +90,7 @@ def _folder(namespace: dict[str, object]) -> None:
     namespace["_scratch"], namespace["_home"] = scratch, Path.cwd()
     os.chdir(scratch.name)
     sys.path.insert(0, scratch.name)
-    make_clip("clip.mp4", size=(1280, 720), seconds=1, audio_seconds=1)
+    made_clip(Path("clip.mp4"), size=(1280, 720), seconds=1, audio_seconds=1)
 
 
 def _back(namespace: dict[str, object]) -> None:
