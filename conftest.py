@@ -15,7 +15,6 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.myst import CodeBlockParser
 from tests import watchdog
-from tests.clips import made_clip
 
 pytest_plugins = ["reel_modal.testing.contract"]
 
@@ -26,6 +25,8 @@ os.environ |= {"REEL_MODAL_TIMINGS": "off", "XDG_DATA_HOME": _DATA.name}
 # Tests that import onnxruntime themselves send nothing either. Those of the telemetry remove the variable.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 watchdog.start()
+# The idle threads of numpy's OpenBLAS wait actively, and take the cores from the other workers and from ffmpeg.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Many images of Python forbid bytecode. The hundreds of interpreters of a run would each compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -86,6 +87,8 @@ def _sample(example: Example) -> None:
 
 
 def _folder(namespace: dict[str, object]) -> None:
+    from tests.clips import made_clip  # not before the environment is set, because it imports numpy
+
     scratch = TemporaryDirectory()
     namespace["_scratch"], namespace["_home"] = scratch, Path.cwd()
     os.chdir(scratch.name)
