@@ -23,8 +23,8 @@ from reel_modal._smart_render import render as windows
 from reel_modal._smart_render import splice, verify
 from reel_modal._smart_render.h264.parameter_sets import ParameterSets
 from reel_modal._smart_render.plan import RenderPlan, RenderSpan
-from reel_modal._smart_render.render import X264Settings
 from reel_modal._smart_render.source import read_picture
+from reel_modal._smart_render.x264_settings import X264Settings
 from reel_modal.errors import JobCancelledError
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.functions import outputs, try_smart

@@ -147,6 +147,8 @@ def encoder_arguments(
 ) -> tuple[str, ...]:
     """Return the command-line options of the encoder `name`.
 
+    A smart render passes the preset, quality and options of `X264Settings` instead of those of the request.
+
     Args:
         name: ffmpeg's name of the encoder.
         quality: Constant quality, 0 (best) to 51: x264's and x265's `crf`, NVENC's `cq`; for VP9 and AV1 it is scaled

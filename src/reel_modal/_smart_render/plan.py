@@ -294,7 +294,7 @@ def estimate_rendered_frames(media: MediaInfo, changed: Iterable[Interval]) -> i
 
     Args:
         media: The clip.
-        changed: See `plan_render`.
+        changed: See `_smart_render.plan_render`.
 
     Raises:
         SpliceError: The clip's headers show that it cannot be spliced, or too few frames would be copied.
