@@ -273,7 +273,8 @@ class FramePipe:
             joined = self._stage()
             options = muxer_options(self.path, self._metadata)
             join_videos(parts, joined, frames=frames, fps=self.fps, options=options, metadata=self._metadata)
-            return self._complete(joined, has_sound=False, command=())
+            command = (self.choice().ffmpeg.path, *self.encoding_arguments())
+            return self._complete(joined, has_sound=False, command=command)
         finally:
             self._discard_staged()
 

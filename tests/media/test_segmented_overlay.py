@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from tests.media.segmented_jobs import ENCODE, Jobs
 from tests.processes import children
 
 from reel_modal.errors import JobCancelledError
+from reel_modal.ffmpeg_pipe import FrameReader
+from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, OverlayRequest
 
@@ -49,6 +52,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory, beats: Path) -> str:
     """The SHA-256 of the output of one uninterrupted run without a store."""
     folder = tmp_path_factory.mktemp("expected")
     return Jobs(folder, beats, OverlayRequest, regions=spotlight()).run(stored=False)[0]
+
+
+def digests(path: Path) -> list[tuple[Fraction, str]]:
+    """Return the time and a hash of each frame."""
+    with FrameReader(path, pixel_format="yuv420p") as reader:
+        return [(frame.pts_seconds, hashlib.md5(frame.data, usedforsecurity=False).hexdigest()) for frame in reader]
 
 
 def remove(path: Path) -> None:
@@ -139,6 +148,24 @@ def test_segments_differ_from_one_piece_only_at_joints(jobs: Jobs) -> None:
         assert tick is not None
         keys = {packet.pts * tick * FPS for packet in container.demux(stream) if packet.is_keyframe and packet.pts}
     assert {80, 160, 240, 320, 400, 480} <= keys
+
+
+@pytest.mark.parametrize("gaps", ["", "select='mod(n,7)*mod(n,5)',"])
+@pytest.mark.parametrize("rate", ["constant", Fraction(24), Fraction(5)])
+def test_segments_have_the_frames_of_one_pass(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gaps: str, rate: object
+) -> None:
+    jobs.clip = tmp_path / "in.mp4"
+    source = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=25", "-vf", f"{gaps}format=yuv420p")
+    ffmpeg(*source, "-fps_mode", "passthrough", "-c:v", "libx264", "-g", "30", jobs.clip)
+    lossless = EncodeOptions(encoder="libx264", preset="ultrafast", quality=0, smart=False)
+    _, result = jobs.run(rate=rate, encode=lossless)
+    assert len(jobs.rendered) > 1
+    made = digests(jobs.output)
+    monkeypatch.setattr(SegmentedRender, "plan", lambda *_, **__: None)
+    _, in_one_piece = jobs.run(rate=rate, encode=lossless)
+    assert (result.frames, result.degraded) == (in_one_piece.frames, in_one_piece.degraded)
+    assert made == digests(jobs.output)
 
 
 def test_job_that_was_cancelled_finds_its_segments(jobs: Jobs, expected: str) -> None:

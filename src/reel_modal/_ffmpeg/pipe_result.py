@@ -26,7 +26,7 @@ class PipeResult:
         encoder: ffmpeg's name of the encoder that was used.
         ffmpeg: Version, build and origin of the ffmpeg that ran the encoder; a hardware encoder may use a different
             ffmpeg. Empty if nothing was encoded.
-        command: The encoding command line.
+        command: The encoding command line; of a file that was joined from parts, without the paths of the parts.
         degraded: Deviations from the request; empty if there are none.
         constant_rate: Whether frames are evenly spaced; false if they were written with their own timestamps.
     """
