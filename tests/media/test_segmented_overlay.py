@@ -139,6 +139,24 @@ def test_segmented_output_has_exact_times_and_sound_in_sync(jobs: Jobs, beats: P
     assert data.index(b"moov") < data.index(b"mdat")
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov"])
+@pytest.mark.parametrize("sound", [True, False])
+def test_segmented_output_in_each_container(jobs: Jobs, tmp_path: Path, suffix: str, sound: bool) -> None:
+    if not sound:
+        jobs.clip = tmp_path / "in.mp4"
+        source = "testsrc2=size=64x48:rate=30000/1001:duration=20"
+        ffmpeg("-f", "lavfi", "-i", source, "-c:v", "libx264", "-pix_fmt", "yuv420p", jobs.clip)
+    _, result = jobs.run(output_key=f"out{suffix}", stored=False)
+    media = probe(jobs.output.with_suffix(suffix), scan=True)
+    assert media.scan is not None
+    assert (media.scan.frame_count, media.scan.constant_rate) == (result.frames, True)
+    assert (media.fps, media.start_seconds) == (result.fps, 0)
+    assert media.duration_seconds == result.duration_seconds == result.frames / result.fps
+    assert len(media.audio) == sound
+    with av.open(str(media.path)) as container:
+        assert container.streams.video[0].average_rate == result.fps
+
+
 def test_segments_differ_from_one_piece_only_at_joints(jobs: Jobs) -> None:
     """Every segment begins with a keyframe, and shows the frames that a render in one piece shows."""
     jobs.run()
