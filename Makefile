@@ -18,8 +18,8 @@ demo: $(READY)
 example: $(READY)
 	$(BIN)/python -m examples.fastapi_app --folder demo/app
 
-# Three workers, also on two cores: many tests wait for processes. A file stays on one worker; conftest.py has the order.
-WORKERS ?= 3
+# Four workers, also on two cores: many tests wait for processes. A file stays on one worker; conftest.py has the order.
+WORKERS ?= 4
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Tracing makes plain Python about twice as slow, so a run measures the coverage only in CI.
