@@ -265,7 +265,8 @@ class Job(Generic[R]):
 
         The last update is `complete` or `error`; errors of the job are not raised. Any number of listeners is
         allowed, and a late listener starts at the current state. While the backend is unreachable, the updates
-        continue without a limit; after 15 s they have no estimate of the rest and report that no events arrive.
+        continue without a limit. After 15 s without events, or 15 s more than the planned startup before the first
+        one, they have no estimate of the rest and report the silence.
 
         Args:
             plan: Expected phases; default the estimate of this job from its submission, else the plan of the

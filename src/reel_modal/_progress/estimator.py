@@ -80,7 +80,10 @@ class ProgressBlender:
         self._started_at = latest if self._started_at is None else min(self._started_at, latest)
 
     def no_more_events(self) -> None:
-        """Record that no more events will come: the function sends none, or their stream broke off."""
+        """Record that no more events will come: the function sends none, or reading them failed.
+
+        An outage of the backend is not such a failure: `EventFanout` opens the events again.
+        """
         self._no_more_events = True
 
     def update(self, now: float) -> ProgressUpdate:

@@ -153,6 +153,6 @@ async def _feed_events(events: AsyncIterable[ProgressEvent], blender: ProgressBl
         async for event in events:
             blender.feed(event, clock.monotonic())
     except Exception:  # noqa: BLE001 - no error of a backend may end the job here
-        # A lost connection is not a failure of the job; its end reports the outcome.
-        _log.exception("reading the events of a job failed; its progress continues without them")
+        # Lost events are not a failure of the job. `EventFanout` retries outages, so that they do not get here.
+        _log.exception("the events of a job cannot be read; its progress follows the plan from here on")
     blender.no_more_events()

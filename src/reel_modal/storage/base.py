@@ -203,8 +203,8 @@ class Storage(ABC):
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
         """Move the finished file `source` to `key` atomically and return its size in bytes.
 
-        A reader sees either the previous object or the whole new one, never a part. A store other than a folder
-        verifies the stored bytes against the file.
+        A reader sees either the previous object or the whole new one, never a part. A store other than a folder then
+        verifies the stored bytes against the file, and deletes the object if they differ.
 
         Args:
             source: The file; it is removed afterwards.

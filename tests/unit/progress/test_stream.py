@@ -180,7 +180,7 @@ async def test_listener_lost_events_connection_continues_simulated(caplog: pytes
     source.send(ConnectionResetError("the queue is gone"))
     with caplog.at_level(logging.ERROR, "reel_modal"):
         await clock.advance(40)
-    assert "continues without them" in caplog.text
+    assert "the events of a job cannot be read" in caplog.text
     assert watch.seen[-1].status == "processing"
     assert "(no update for 40 s)" in watch.seen[-1].message
     job.set_result("reel.mp4")
