@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from reel_modal.media import MediaInfo
-from reel_modal.media.constant_rate import MOST_LATE_FRAMES, TIE_FRAMES
+from reel_modal.media.constant_rate import MOST_LATE_FRAMES, NEAREST, TIE_FRAMES, slots_of
 from reel_modal.media.picture_end import picture_end
 from reel_modal.settings import MediaLimits
 
@@ -101,17 +101,17 @@ def shown_ticks(ticks: Sequence[int], media: MediaInfo, fps: Fraction, count: in
 
 
 def _slots(ticks: Sequence[int], media: MediaInfo, fps: Fraction) -> Iterator[int]:
-    """Yield the slot of each source frame; see `FrameGrid`."""
+    """Yield the slot of each source frame."""
     last, late = -1, allows_late_frames(media, fps)
     slots_per_tick = float(media.time_base * fps)
     origin = media.start_seconds / media.time_base
-    for tick in ticks:
-        due = float(tick - origin) * slots_per_tick
-        slot = math.floor(due + HALF_A_SLOT)
-        certain = _is_certain(due + float(HALF_A_SLOT))
-        if late and slot <= last:
+    dues = [float(tick - origin) * slots_per_tick for tick in ticks]
+    slots = slots_of(dues, MOST_LATE_FRAMES if late else NEAREST)
+    for tick, due, slot in zip(ticks, dues, slots, strict=True):
+        nearest = due + float(HALF_A_SLOT)
+        certain = _is_certain(nearest)
+        if late and math.floor(nearest) <= last:
             certain = certain and abs(last + 1 - due - MOST_LATE_FRAMES) > _UNCERTAIN
-            slot = last + 1 if last + 1 - due <= MOST_LATE_FRAMES else last
         if not certain:
             raise SpanError(f"its frame at {float(tick * media.time_base):g} s is between two output frames")
         yield slot

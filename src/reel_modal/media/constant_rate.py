@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean, median_low
@@ -11,12 +11,15 @@ from typing import Final, Self
 
 from reel_modal.media.timestamps import PacketTimes, choose_rate
 
-__all__ = ["MOST_LATE_FRAMES", "TIE_FRAMES", "FrameGrid", "constant_rate_for"]
+__all__ = ["MOST_LATE_FRAMES", "NEAREST", "TIE_FRAMES", "FrameGrid", "constant_rate_for", "slots_of"]
 
 MOST_LATE_FRAMES: Final = 1.25
 """Maximum delay of a source frame, in output frames, if its own slot is taken by the previous frame. Timestamps of
 phones jitter by up to a third of an interval: with a limit of 0.5, one frame in ten would be dropped at its own rate.
 """
+
+NEAREST: Final = 0.5
+"""The same limit for slots that always show the nearest source frame."""
 
 TIE_FRAMES: Final = 1e-4
 """A source frame that is due halfway between two output frames goes to the later one, regardless of rounding."""
@@ -77,6 +80,21 @@ class FrameGrid:
         return cls(rate, count, len(times.ticks) - len(taken) if times.ticks else 0, count - len(taken))
 
 
+def slots_of(dues: Iterable[float], most_late_frames: float) -> Iterator[int]:
+    """Yield the slot of each source frame of a `FrameGrid`; a dropped one has the slot of the frame after it.
+
+    Args:
+        dues: When each frame is due, in slots from the first one, increasing.
+        most_late_frames: See `FrameGrid.of`.
+    """
+    last = -1
+    for due in dues:
+        nearest = math.floor(due + 0.5 + TIE_FRAMES)
+        if nearest > last or last + 1 - due <= most_late_frames:
+            last = max(nearest, last + 1)
+        yield last
+
+
 def constant_rate_for(times: PacketTimes, claims: Sequence[Fraction | None]) -> Fraction:
     """Return the output frame rate for a video whose frames are not evenly spaced.
 
@@ -103,13 +121,8 @@ def _frames(times: PacketTimes, rate: Fraction, most_late_frames: float) -> Iter
     """Yield the slot of each source frame; a dropped one has the slot of the frame after it."""
     if not times.ticks:
         return
-    first, frames_per_tick, last = times.ticks[0], float(times.tick_seconds * rate), -1
-    for tick in times.ticks:
-        due = (tick - first) * frames_per_tick
-        nearest = math.floor(due + 0.5 + TIE_FRAMES)
-        if nearest > last or last + 1 - due <= most_late_frames:
-            last = max(nearest, last + 1)
-        yield last
+    first, frames_per_tick = times.ticks[0], float(times.tick_seconds * rate)
+    yield from slots_of(((tick - first) * frames_per_tick for tick in times.ticks), most_late_frames)
 
 
 def _matching_rate(pair: tuple[Fraction, ...], intervals: Sequence[float]) -> Fraction:
