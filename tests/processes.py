@@ -52,14 +52,19 @@ def await_end(pids: Iterable[int], seconds: float) -> None:
     """Wait until all processes have exited; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     for pid in pids:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            poll = select.poll()
-            poll.register(handle, select.POLLIN)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                pytest.fail(f"process {pid} has not ended: {command(pid)}")
-        finally:
-            os.close(handle)
+        if not ends_until(pid, deadline):
+            pytest.fail(f"process {pid} has not ended: {command(pid)}")
+
+
+def ends_until(pid: int, deadline: float) -> bool:
+    """Wait for the end of a process, and return whether it has ended; `deadline` is a reading of `time.monotonic`."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    finally:
+        os.close(handle)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+from tests.processes import children
 from tests.run_function import run_function
 
 from reel_modal._segments import SegmentStore
@@ -16,6 +19,15 @@ from reel_modal.settings import Settings
 from reel_modal.storage import FolderStorage
 
 ENCODE: Final = EncodeOptions(encoder="libx264", preset="veryfast", smart=False)
+
+
+@pytest.fixture(autouse=True)
+def check_leftovers(tmp_path: Path) -> Iterator[None]:
+    """No process and no file is left."""
+    before = children()
+    yield
+    assert children() == before
+    assert not list(tmp_path.glob("work/*"))
 
 
 class Jobs:

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from tests.clips import ffmpeg
 from tests.media.beats import beeps, flashes, make_beats
-from tests.media.segmented_jobs import ENCODE, Jobs
-from tests.processes import children
+from tests.media.segmented_jobs import ENCODE, Jobs, check_leftovers
 
 from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.functions import process_framing
 from reel_modal.media import probe
 from reel_modal.schema import CropKeyframe, EncodeOptions, FramingRequest, SpeedSegment
 
+__all__ = ["check_leftovers"]
+
 LOSSLESS = EncodeOptions(encoder="libx264", preset="ultrafast", quality=0, smart=False)
-
-
-@pytest.fixture(autouse=True)
-def check_leftovers(tmp_path: Path) -> Iterator[None]:
-    before = children()
-    yield
-    assert children() == before
-    assert not list(tmp_path.glob("work/*"))
 
 
 def moving(seconds: int) -> tuple[CropKeyframe, ...]:

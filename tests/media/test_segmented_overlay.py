@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +14,7 @@ import pytest
 from tests.clips import Clips, ffmpeg
 from tests.media.beats import beat_times, beeps, flashes, make_beats
 from tests.media.overlaid import spotlight
-from tests.media.segmented_jobs import ENCODE, Jobs
-from tests.processes import children
+from tests.media.segmented_jobs import ENCODE, Jobs, check_leftovers
 
 from reel_modal.errors import JobCancelledError
 from reel_modal.ffmpeg_pipe import FrameReader
@@ -23,18 +22,12 @@ from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.media import probe
 from reel_modal.schema import EncodeOptions, OverlayRequest
 
+__all__ = ["check_leftovers"]
+
 FPS, SECONDS = Fraction(10), 50
 FRAMES = 500
 SEGMENTS = 7
 """Six of 80 frames, and one of 20."""
-
-
-@pytest.fixture(autouse=True)
-def check_leftovers(tmp_path: Path) -> Iterator[None]:
-    before = children()
-    yield
-    assert children() == before
-    assert not list(tmp_path.glob("work/*"))
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from modal_proto import api_pb2
+from tests.processes import ends_until
 from tests.watchdog import MARK
 
 from .wire import TASK_HEADER
@@ -76,20 +76,7 @@ def end_all(task_id: str) -> None:
     while (pids := processes_of(task_id)) and time.monotonic() < deadline:
         kill_all(task_id)
         for pid in pids:
-            _await_end(pid, deadline)
-
-
-def _await_end(pid: int, deadline: float) -> None:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    finally:
-        os.close(handle)
+            ends_until(pid, deadline)
 
 
 def kill_all(task_id: str) -> None:
