@@ -53,6 +53,9 @@ _LEAST_SLICE_SECONDS: Final = 1.0
 _OVERDUE_SECONDS: Final = 0.5
 """How long after the end of a slice the backend counts as silent; then the store is checked as well."""
 
+_STATE_UNKNOWN: Final = (UnavailableError, AuthError, NotDeployedError)
+"""Errors of a backend that say nothing about the state of a job."""
+
 _STATUS_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 5.0
@@ -169,7 +172,7 @@ class Job(Generic[R]):
         """
         try:
             return await self._known_status()
-        except (UnavailableError, AuthError, NotDeployedError):
+        except _STATE_UNKNOWN:
             return "unknown"
 
     async def _can_be_replaced(self) -> bool:
@@ -178,7 +181,7 @@ class Job(Generic[R]):
             return await self._known_status() in {"failed", "cancelled"}
         except JobNotFoundError:
             return True
-        except (UnavailableError, AuthError, NotDeployedError):
+        except _STATE_UNKNOWN:
             return False
 
     async def _known_status(self) -> JobStatus:
@@ -190,7 +193,7 @@ class Job(Generic[R]):
             events = await self._within(_STATUS_SECONDS, self._backend.event_count(self._call_id))
         except JobCancelledError:
             return "cancelled"
-        except (UnavailableError, AuthError, NotDeployedError):
+        except _STATE_UNKNOWN:
             raise
         except RemoteError:
             return "failed"

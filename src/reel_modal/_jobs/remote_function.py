@@ -198,8 +198,8 @@ class RemoteFunction(Generic[P, R]):
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start one job and return it; the job continues whether or not a task waits for it.
 
-        The same `job_id` with the same request returns the same job, unless that has failed, was cancelled, or is no
-        longer known, was forgotten, or is not one of the last 10,000. Other processes do not know the id; a job of
+        The same `job_id` with the same request returns the same job, unless that has failed, was cancelled or
+        forgotten, is no longer known, or is not one of the last 10,000. Other processes do not know the id; a job of
         theirs is reused once it has published its output.
 
         Raises:

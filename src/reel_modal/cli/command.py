@@ -22,6 +22,7 @@ from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
 from reel_modal.cli.requests import command_of, file_help, request_from
 from reel_modal.cli.segments import add_arguments as add_segments_arguments
+from reel_modal.cli.segments import run as run_segments
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
     segments = commands.add_parser("segments", help="list or remove the stored segments of long jobs")
     add_segments_arguments(segments)
-    segments.set_defaults(command=_segments)
+    segments.set_defaults(command=run_segments)
 
     deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and verify the deployment")
     add_deploy_arguments(deploy)
@@ -353,12 +354,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 
     print(typescript() if arguments.typescript else json.dumps(json_schema(), indent=2))
     return 0
-
-
-def _segments(arguments: argparse.Namespace) -> int:
-    from reel_modal.cli.segments import run
-
-    return run(arguments)
 
 
 def _deploy(arguments: argparse.Namespace) -> int:

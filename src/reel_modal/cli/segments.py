@@ -11,9 +11,9 @@ from typing import Final
 
 from reel_modal._segments import KEPT, folders_with_segments, list_segments, remove_old
 from reel_modal._support.tables import text_table
-from reel_modal.errors import ConfigError
 from reel_modal.settings import Settings
 from reel_modal.storage import ListedObject, Storage
+from reel_modal.storage.urls import required_store
 
 __all__ = ["add_arguments", "run"]
 
@@ -39,12 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: No store is set.
         StorageError: The store could not be read or changed.
     """
-    url = Settings.from_env().store_url
-    if url is None:
-        raise ConfigError(
-            "no store is set: REEL_MODAL_STORE_URL must be the URL of the media, such as file:///srv/media"
-        )
-    storage = Storage.from_url(url)
+    storage = Storage.from_url(required_store(Settings.from_env().store_url))
     found = [each for folder in folders_with_segments(storage) for each in list_segments(storage, folder)]
     if arguments.action == "list":
         _show(found, as_json=arguments.json)

@@ -132,15 +132,10 @@ def _draw(overlay: OverlayRenderer, frame_seconds: Fraction, planes: AnyPlanes, 
 
 def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
     """Draw on every frame that a region changes; the other frames are encoded unchanged."""
-    # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
-    # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
     rate = rendered_rate(request, media)
     frames = media.frame_count if rate is None else media.frames_at(rate)
     layout = rendered_format(media, request.encode)
     overlay = OverlayRenderer(request, media.size, media.color, layout)
-    reader = FrameReader(
-        media, pixel_format=layout, fps=rate, decoder="in_process", zero_copy=True, settings=context.settings
-    )
     pipe = output_pipe(
         request,
         context,
@@ -165,6 +160,11 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
         segmented = SegmentedRender.plan(pipe, request, context, media, engine=f"opencv-{layout}")
         if segmented is not None and (written := segmented.render_each(drawn)) is not None:
             return written, [*notes, *degradation_notes(media, DecodingReport())]
+    # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
+    # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
+    reader = FrameReader(
+        media, pixel_format=layout, fps=rate, decoder="in_process", zero_copy=True, settings=context.settings
+    )
     times = PictureTimes(media, context.settings) if rate is None else None
     with reader, pipe, context.reporter.phase("render", frames) as advance:
         for frame in drawn(reader) if times is None else reader:

@@ -10,7 +10,7 @@ from typing import Any
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._segments import SegmentStore
 from reel_modal._support.scratch import scratch_dir
-from reel_modal.errors import ConfigError, ObjectExistsError
+from reel_modal.errors import ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.functions.metering import Meter
@@ -19,6 +19,7 @@ from reel_modal.schema.requests import Request, VideoRequest
 from reel_modal.schema.results import Result
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
+from reel_modal.storage.urls import required_store
 
 __all__ = ["run_in_context", "run_job"]
 
@@ -56,13 +57,10 @@ def run_job(
         ReelModalError: The function failed.
     """
     meter = meter or Meter()
-    if settings.store_url is None:
-        raise ConfigError(
-            "no store is set: REEL_MODAL_STORE_URL must be the URL of the media, such as file:///srv/media"
-        )
+    store_url = required_store(settings.store_url)
     request = function.parse_request(payload)
     source_key, output_key = request.stored_keys()
-    storage = Storage.from_url(settings.store_url)
+    storage = Storage.from_url(store_url)
     receipt = Receipt(storage, output_key, request.request_hash(), function)
     source_version = _version_of_inputs(function, request, storage.stat(source_key).version, settings)
     existing = _made_before(request, receipt, source_version)

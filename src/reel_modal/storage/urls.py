@@ -50,6 +50,19 @@ def storage_at(url: str, *, env: Mapping[str, str] | None = None, patience: Retr
     return _s3(parts, os.environ if env is None else env, patience or RetryPolicy())
 
 
+def required_store(url: str | None) -> str:
+    """Return the URL of the store of this process.
+
+    Raises:
+        ConfigError: No store is set.
+    """
+    if url is None:
+        raise ConfigError(
+            "no store is set: REEL_MODAL_STORE_URL must be the URL of the media, such as file:///srv/media"
+        )
+    return url
+
+
 def check_store(url: str | None, *, credentials: bool) -> None:
     """Check that jobs in other processes can use the store, as far as possible without a request.
 
