@@ -117,6 +117,9 @@ async def test_plane_cancelled_body_ends_and_container_survives(app: LoopbackPla
     await asyncio.to_thread(app.end_containers)  # an idle one of another test could take the last call
     spawned = await function("work").spawn.aio("cancelled", 60.0)
     task = await started("cancelled")
+    # A cancellation that arrives while the body still waits for modal's client may be lost there.
+    (container,) = app.containers("work")
+    await asyncio.to_thread(app.wait_for, (container.folder / "tmp" / "working").exists)
     begin = time.monotonic()
     await spawned.cancel.aio()
     with pytest.raises(modal.exception.RemoteError):
