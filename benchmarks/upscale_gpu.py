@@ -226,8 +226,9 @@ def body(clip: Path, model: str, provider: Provider) -> tuple[float, float, str]
     with tempfile.TemporaryDirectory() as scratch:
         context = JobContext(storage=PathStorage(), workdir=Path(scratch))
         plan = UpscalePlan.of(request, probe(clip), context.settings)
-        made, _, took = apply_upscale.upscale(plan, request, context)
-    return made.frames / took.wall, took.infer / took.wall, made.encoder
+        made = apply_upscale.upscale(plan, request, context)
+    took = made.stages
+    return made.file.frames / took.wall, took.infer / took.wall, made.file.encoder
 
 
 def measure(model: str, size: tuple[int, int], clip: Path, provider: Provider, peak: tuple[float, float]) -> Row:

@@ -59,9 +59,9 @@ def upscale(source: Path, model: str) -> Figures:
 
         def work() -> int:
             plan = UpscalePlan.of(request, probe(source), context.settings)
-            made, _, seconds = apply_upscale.upscale(plan, request, context)
-            stages.append(seconds)
-            return made.frames
+            made = apply_upscale.upscale(plan, request, context)
+            stages.append(made.stages)
+            return made.file.frames
 
         sample = measured(work)
     took, frames = stages[0], sample.frames

@@ -132,7 +132,8 @@ def test_upscale_clip_keeps_frame_times_and_audio(name: str, clips: Clips, tmp_p
 def test_upscale_small_frames_are_batched(size: tuple[int, int], together: int, clip: Path, tmp_path: Path) -> None:
     media = dataclasses.replace(probe(clip), size=size)
     plan = UpscalePlan.of(request_for(clip, tmp_path / "out.mp4"), media, Settings.from_env())
-    assert plan.at_once == together
+    assert plan.network is not None
+    assert plan.network.at_once == together
 
 
 def test_upscale_picture_closer_to_original_than_bicubic(tmp_path: Path) -> None:
@@ -408,10 +409,13 @@ def test_upscale_measures_time_of_each_stage(clip: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(apply_upscale, "degradation_notes", notes)
     request = request_for(clip, tmp_path / "large.mp4")
     plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
-    network = Mock(wraps=plan.session._runner)
-    network.run.side_effect = clock.passes(10, plan.session._runner.run)
-    monkeypatch.setattr(plan.session, "_runner", network)
-    output, _, stages = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
+    assert plan.network is not None
+    session = plan.network.session
+    network = Mock(wraps=session._runner)
+    network.run.side_effect = clock.passes(10, session._runner.run)
+    monkeypatch.setattr(session, "_runner", network)
+    made = apply_upscale.upscale(plan, request, JobContext(storage=root_storage(), workdir=tmp_path))
+    output, stages = made.file, made.stages
     runs = network.run.call_count
     assert (output.frames, runs > 0) == (10, True)
     assert stages == apply_upscale.StageSeconds(decode=10, infer=10 * runs, encode=11_000, wall=21_000)

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -29,9 +29,11 @@ KEPT: Final = timedelta(days=1)
 
 _FOLDER: Final = "segments"
 _USERS: Final = "users"
-_DATA, _SEAL = ".mp4", ".json"
+_DATA, _SEAL, _CALL = ".mp4", ".json", ".call"
 # Other objects in the folder belong to the user, and are neither listed nor removed.
-_NAME: Final = re.compile(r"(?P<rendering>[0-9a-f]{64})-(?P<first>\d{1,12})-(?P<end>\d{1,12})(?P<kind>\.mp4|\.json)")
+_NAME: Final = re.compile(
+    r"(?P<owner>[0-9a-f]{64})-(?P<first>\d{1,12})-(?P<end>\d{1,12})(?P<kind>\.mp4|\.json|\.call)"
+)
 _FORMAT: Final = "1"
 _READ_BYTES: Final = 1 << 20
 
@@ -54,17 +56,20 @@ class _Seal(Record):
 
 
 class SegmentStore:
-    """The finished segments of one job. An error of the store is logged, and ends the use of the store by this job.
+    """The finished segments of one job, and the calls of the workers that render them.
 
     Args:
         storage: The store of the job's outputs.
         user_id: User id of the request; segments are in the scope of this user.
         source: Key and version of the input, and versions of all other inputs.
+        required: Whether an error of the store ends the job, because several processes share the segments. Otherwise
+            it is logged, and ends only the use of the store by this job.
     """
 
-    def __init__(self, storage: Storage, *, user_id: str, source: str) -> None:
+    def __init__(self, storage: Storage, *, user_id: str, source: str, required: bool = False) -> None:
         self.source: str = source
         self._storage = storage
+        self._required = required
         self._folder = store_key(_FOLDER, "user", user_id)
         self._used: set[str] = set()
         self._usable = True
@@ -81,12 +86,7 @@ class SegmentStore:
         except StorageError as error:
             self._give_up(error)
             return frozenset()
-        names = (_name_of(each) for each in listed if each.key not in old)
-        return frozenset(
-            Segment(int(name["first"]), int(name["end"]))
-            for name in names
-            if name is not None and (name["rendering"], name["kind"]) == (rendering, _SEAL)
-        )
+        return frozenset(_named(rendering, _SEAL, (each for each in listed if each.key not in old)))
 
     def fetch(self, rendering: str, segment: Segment, target: Path) -> bool:
         """Copy a stored segment to `target`; return False if it is missing, incomplete or damaged."""
@@ -130,8 +130,26 @@ class SegmentStore:
         finally:
             copy.unlink(missing_ok=True)
 
+    def calls(self, job_id: str) -> dict[Segment, str]:
+        """Return the ids of the calls that an earlier attempt of a job has noted, by the frames that they render.
+
+        Raises:
+            StorageError: The store could not be read.
+        """
+        job = _hash_of(job_id)
+        runs = _named(job, _CALL, list_segments(self._storage, self._folder))
+        return {run: self._storage.read_bytes(self._call_key(job, run)).decode() for run in runs}
+
+    def note_call(self, job_id: str, run: Segment, call_id: str) -> None:
+        """Note the call that renders the frames `run` of a job, so that a further attempt finds it.
+
+        Raises:
+            StorageError: The note could not be written.
+        """
+        self._storage.write_bytes(self._call_key(_hash_of(job_id), run), call_id.encode())
+
     def discard(self) -> None:
-        """Remove the segments that this job found or stored; call it after the output was published."""
+        """Remove what this job found or stored; call it after the output was published."""
         if not self._usable:
             return  # a later job removes them
         try:
@@ -147,7 +165,14 @@ class SegmentStore:
         self._used.update(keys)
         return keys
 
-    def _give_up(self, error: Exception) -> None:
+    def _call_key(self, job: str, run: Segment) -> str:
+        key = f"{self._folder}/{job}-{run.first}-{run.end}{_CALL}"
+        self._used.add(key)
+        return key
+
+    def _give_up(self, error: StorageError | OSError) -> None:
+        if self._required:
+            raise error
         self._usable = False
         _log.warning("finished segments are neither stored nor found from here on: %s", error)
 
@@ -181,6 +206,17 @@ def remove_old(storage: Storage, listed: Iterable[ListedObject], older_than: tim
     for each in old:
         storage.delete(each.key)
     return old
+
+
+def _named(owner: str, kind: str, listed: Iterable[ListedObject]) -> Iterator[Segment]:
+    """Yield the frames in the names of the listed objects of one kind that belong to `owner`."""
+    for name in map(_name_of, listed):
+        if name is not None and (name["owner"], name["kind"]) == (owner, kind):
+            yield Segment(int(name["first"]), int(name["end"]))
+
+
+def _hash_of(job_id: str) -> str:
+    return hashlib.sha256(job_id.encode()).hexdigest()
 
 
 def _name_of(listed: ListedObject) -> re.Match[str] | None:

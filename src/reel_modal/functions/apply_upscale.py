@@ -17,10 +17,12 @@ from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.tiles import Samples
 from reel_modal._rendering.upscale import SamplePlanes, UpscaleRenderer
+from reel_modal._segments import Engine
 from reel_modal._support.prefetch import Prefetcher
 from reel_modal._upscaling.manifest import ModelManifest, Network
 from reel_modal._upscaling.model import UpscaleModel
 from reel_modal._upscaling.session import UpscaleSession
+from reel_modal.errors import FunctionError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult, Writable
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
@@ -29,7 +31,7 @@ from reel_modal.functions.outputs import output_pipe, publish_video, result_of, 
 from reel_modal.functions.rendered_format import as_rendered
 from reel_modal.functions.rendered_rate import PictureTimes, rendered_rate
 from reel_modal.functions.segmented import SegmentedRender
-from reel_modal.functions.upscale_plan import UpscalePlan, registered_model
+from reel_modal.functions.upscale_plan import MOST_AT_ONCE, UpscaleNetwork, UpscalePlan, registered_model
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media.frames import Frame
 from reel_modal.schema import Degradation, RenderResult, UpscaleRequest
@@ -42,6 +44,7 @@ __all__ = [
     "UpscaleModel",
     "UpscaleRenderer",
     "UpscaleSession",
+    "Upscaled",
     "run",
     "upscale",
 ]
@@ -66,6 +69,23 @@ class StageSeconds:
     infer: float
     encode: float
     wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upscaled:
+    """An output in the working folder.
+
+    Attributes:
+        file: The file.
+        engine: What made its frames.
+        notes: Differences from the source.
+        stages: Busy times of the stages in this process.
+    """
+
+    file: PipeResult
+    engine: Engine
+    notes: list[Degradation]
+    stages: StageSeconds
 
 
 def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
@@ -98,27 +118,27 @@ def run(request: UpscaleRequest, context: JobContext) -> RenderResult:
         registered = registered_model(request, settings)  # fail before the input, which may be large, is fetched
         source = context.fetch(request.input_key)
         media = as_rendered(rated(probe(source, settings=settings), settings.limits), request.encode)
-        plan = UpscalePlan.of(request, media, settings, registered)
-    written, notes, _ = upscale(plan, request, context)
+        plan = UpscalePlan.of(
+            request,
+            media,
+            settings,
+            registered,
+            load=context.workers is None,
+            hardware_decoding=not context.only_segments,
+        )
+    made = upscale(plan, request, context)
+    written, engine = made.file, made.engine
     extras = Extras.of(plan.media, written.path, request.encode.metadata)
     file = verified(with_extras(written, extras, request, context), context)
     finished = FinishedFile(file.media, extras, request.encode.metadata)
-    degraded = (*plan.notes, *notes, *losses(plan.media, finished, context))
-    result = result_of(file.written, request, function=NAME, engine=plan.engine, degraded=degraded)
-    decoder = "" if plan.nvdec is None else str(plan.nvdec)
-    return publish_video(
-        result, file, request, context, model=plan.session.model.manifest.name, decoder_ffmpeg=decoder
-    )
+    degraded = (*engine.degraded, *made.notes, *losses(plan.media, finished, context))
+    result = result_of(file.written, request, function=NAME, engine=engine.name, degraded=degraded)
+    decoder = "" if plan.network is None or plan.network.nvdec is None else str(plan.network.nvdec)
+    return publish_video(result, file, request, context, model=engine.model, decoder_ffmpeg=decoder)
 
 
-def upscale(
-    plan: UpscalePlan, request: UpscaleRequest, context: JobContext
-) -> tuple[PipeResult, list[Degradation], StageSeconds]:
-    """Write the output in the working folder; decoding, inference and encoding run in parallel threads.
-
-    Returns:
-        The file, notes on differences from the source, and the stage times.
-    """
+def upscale(plan: UpscalePlan, request: UpscaleRequest, context: JobContext) -> Upscaled:
+    """Write the output in the working folder; decoding, inference and encoding run in parallel threads."""
     media = plan.media
     # At a constant rate, frames are read on the grid of that rate, which fills gaps of undecodable packets. Otherwise
     # each frame is upscaled once and keeps its time.
@@ -141,13 +161,14 @@ def upscale(
     )
     notes = rate_notes(media, fps, requested=fps == request.output_rate)
     stages, started = _Stages(plan), time.monotonic()
-    if fps is not None:
-        written = _in_segments(plan, request, context, pipe, stages)
-        if written is not None:
-            notes += degradation_notes(media, DecodingReport())
-            return written, notes, stages.seconds(time.monotonic() - started)
+    if fps is not None and (written := _in_segments(plan, request, context, pipe, stages)) is not None:
+        file, engine = written
+        notes += degradation_notes(media, DecodingReport())
+        return Upscaled(file, engine, notes, stages.seconds(time.monotonic() - started))
+    context.begin_one_piece()
+    network = stages.network
     reader = FrameReader(
-        media, pixel_format=plan.pixel_format, fps=fps, decoder=plan.decoder, settings=context.settings
+        media, pixel_format=plan.pixel_format, fps=fps, decoder=network.decoder, settings=context.settings
     )
     times = None if fps is not None else PictureTimes(media, context.settings)
     enlarged = stages.enlarged(reader, times)
@@ -157,13 +178,14 @@ def upscale(
             pipe.write(frame.planes, seconds=frame.seconds, duration_seconds=frame.left_seconds)
             advance(number)
     notes += degradation_notes(media, DecodingReport.of(reader))
-    return pipe.result, notes, stages.seconds(time.monotonic() - started)
+    return Upscaled(pipe.result, network.engine, notes, stages.seconds(time.monotonic() - started))
 
 
 def _in_segments(
     plan: UpscalePlan, request: UpscaleRequest, context: JobContext, pipe: FramePipe, stages: _Stages
-) -> PipeResult | None:
+) -> tuple[PipeResult, Engine] | None:
     """Write a long output in segments; return None if it has to be written in one piece."""
+    network = plan.network
 
     def made(frames: Iterator[Frame]) -> Generator[Writable]:
         for frame in stages.enlarged(frames, None):
@@ -174,11 +196,13 @@ def _in_segments(
         request,
         context,
         plan.media,
-        engine=plan.exact_engine,
-        refused="its frames are decoded on a GPU" if plan.nvdec else "",
-        segment_seconds=max(_SEGMENT_SECONDS, plan.at_once / pipe.fps),
+        engine=None if network is None else network.engine,
+        refused="its frames are decoded on a GPU" if network is not None and network.nvdec else "",
+        segment_seconds=max(_SEGMENT_SECONDS, MOST_AT_ONCE / pipe.fps),
     )
-    return None if segmented is None else segmented.render_each(made)
+    if segmented is None or (file := segmented.render_each(made)) is None:
+        return None
+    return file, segmented.known_engine()
 
 
 def _last_stands(media: MediaInfo) -> bool:
@@ -203,28 +227,38 @@ class _Stages:
         self._plan = plan
         self._decode = self._encode = 0.0
 
+    @property
+    def network(self) -> UpscaleNetwork:
+        """The network; it is loaded wherever frames are made."""
+        if self._plan.network is None:
+            raise FunctionError("its network is not loaded, since other processes render the frames", function=NAME)
+        return self._plan.network
+
     def enlarged(self, frames: Iterable[Frame], times: PictureTimes | None) -> Generator[_Timed]:
         """Yield the frames in the target size; with `times`, each has its time."""
-        plan = self._plan
-        decoding = Prefetcher(_frames(frames, plan, times), depth=2 * plan.at_once, name="decode")
-        inferring = Prefetcher(_enlarged(decoding, plan), depth=2 * plan.at_once, name="infer")
+        network, bits = self.network, self._plan.bits
+        decoding = Prefetcher(_frames(frames, bits, times), depth=2 * network.at_once, name="decode")
+        inferring = Prefetcher(_enlarged(decoding, network), depth=2 * network.at_once, name="infer")
         with decoding, inferring:
             for detail, frame in inferring:
                 started_at = time.monotonic()
-                yield replace(frame, planes=plan.renderer.finished(detail, frame.planes))
+                yield replace(frame, planes=network.renderer.finished(detail, frame.planes))
                 self._encode += time.monotonic() - started_at
         self._decode += decoding.busy_seconds
 
     def seconds(self, wall: float) -> StageSeconds:
         """Return the busy times so far."""
-        return StageSeconds(self._decode, self._plan.session.busy_seconds, self._encode, wall)
+        network = self._plan.network
+        return StageSeconds(
+            self._decode, 0.0 if network is None else network.session.busy_seconds, self._encode, wall
+        )
 
 
-def _frames(frames: Iterable[Frame], plan: UpscalePlan, times: PictureTimes | None) -> Iterator[_Timed]:
+def _frames(frames: Iterable[Frame], bits: int, times: PictureTimes | None) -> Iterator[_Timed]:
     """Yield a copy of each frame."""
     for frame in frames:
         copy = frame.copy()
-        y, u, v = copy.planes if plan.bits == 8 else copy.deep_planes
+        y, u, v = copy.planes if bits == 8 else copy.deep_planes
         if times is None:
             yield _Timed((y, u, v))
         else:
@@ -232,9 +266,9 @@ def _frames(frames: Iterable[Frame], plan: UpscalePlan, times: PictureTimes | No
             yield _Timed((y, u, v), seconds, left)
 
 
-def _enlarged(frames: Iterable[_Timed], plan: UpscalePlan) -> Iterator[tuple[Samples, _Timed]]:
+def _enlarged(frames: Iterable[_Timed], network: UpscaleNetwork) -> Iterator[tuple[Samples, _Timed]]:
     """Yield the network's output for each frame, together with the frame."""
     source = iter(frames)
-    while batch := list(islice(source, plan.at_once)):
-        detail = plan.renderer.detail([frame.planes for frame in batch])
+    while batch := list(islice(source, network.at_once)):
+        detail = network.renderer.detail([frame.planes for frame in batch])
         yield from zip(detail, batch, strict=True)

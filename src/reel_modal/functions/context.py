@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from reel_modal._segments import SegmentStore
-from reel_modal.errors import JobCancelledError, OutputMismatchError
+from reel_modal._segments import Segment, SegmentReport, SegmentStore
+from reel_modal.errors import FunctionError, JobCancelledError, OutputMismatchError
 from reel_modal.functions.metering import Meter
 from reel_modal.progress import ProgressEvent
 from reel_modal.schema import Usage
@@ -22,7 +22,7 @@ from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.base import StoredObject
 
-__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter", "SegmentStore"]
+__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter", "SegmentStore", "SegmentWorkers"]
 
 BETWEEN_FRAMES_SECONDS: Final = 2.0
 """Time for a cancelled job to reach its next frame, before it is stopped in the middle of a step."""
@@ -123,6 +123,30 @@ class Reporter:
             )
 
 
+class SegmentWorkers(Protocol):
+    """Machines or processes that render the segments of one output at the same time."""
+
+    def render(self, grid: Sequence[Segment], context: JobContext, advance: Callable[[int], None]) -> SegmentReport:
+        """Have all segments rendered and stored, and return the report about all of them.
+
+        Args:
+            grid: The segments of the output, in order.
+            context: Context of the job.
+            advance: Called with the number of finished frames.
+
+        Raises:
+            ReelModalError: A segment could not be rendered; no worker runs any more.
+
+        Cancellation:
+            Raises JobCancelledError; no worker runs any more.
+        """
+        ...
+
+    def render_in_one_piece(self) -> None:
+        """Return if the caller may render the output in one piece; else raise an exception that ends its body."""
+        ...
+
+
 def _ignore(event: ProgressEvent) -> None:
     """Discard an event."""
 
@@ -151,6 +175,8 @@ class JobContext:
         output_place: Returns the key in the store of an output.
         outputs: Files to publish after the end of the body, by their key in the store; see `publish`.
         segments: Finished parts of the output, from this and from earlier attempts; None stores none.
+        part: Frames of the output that this process renders and stores for another one; None renders all.
+        workers: Render the segments of the output; None renders them in this process.
     """
 
     storage: Storage
@@ -165,6 +191,22 @@ class JobContext:
     output_place: Callable[[str], str] = _same
     outputs: dict[str, Path] = field(default_factory=dict)
     segments: SegmentStore | None = None
+    part: Segment | None = None
+    workers: SegmentWorkers | None = None
+
+    @property
+    def only_segments(self) -> bool:
+        """Whether the output is shared between processes, so that its parts must be decoded and encoded exactly."""
+        return self.part is not None or self.workers is not None
+
+    def begin_one_piece(self) -> None:
+        """Prepare to render the output in one piece; raise if that is not the task of this process."""
+        if self.part is not None:
+            raise FunctionError(
+                f"frames {self.part.first} to {self.part.end} cannot be rendered alone", function=self.function
+            )
+        if self.workers is not None:
+            self.workers.render_in_one_piece()
 
     def fetch(self, key: str) -> Path:
         """Return a local file with the whole object `key`; a file of a local store is not copied.

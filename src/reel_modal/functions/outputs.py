@@ -88,12 +88,13 @@ def output_pipe(
         sample_aspect_ratio: Width / height of one pixel.
         pixel_format: Pixel format of the frames.
     """
+    encoder = request.encode.encoder
     pipe = FramePipe(
         output_path(request, context),
         size=size,
         fps=fps,
         pixel_format=pixel_format,
-        encoder=request.encode.encoder,
+        encoder="libx264" if encoder == "auto" and context.only_segments else encoder,
         quality=request.encode.quality,
         preset=request.encode.preset,
         threads=request.encode.threads,

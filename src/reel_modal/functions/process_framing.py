@@ -19,6 +19,7 @@ from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._ffmpeg.filtergraph import LEEWAY_SECONDS, GraphEdit, encode_graph
 from reel_modal._rendering.framing import CropTrack, FramingRenderer, Layout
 from reel_modal._rendering.opencv import load_cv2
+from reel_modal._segments import Engine
 from reel_modal._smart_render import RenderPlan
 from reel_modal.errors import InvalidMediaError
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
@@ -174,7 +175,7 @@ def _render(
     """Render the file `output`; return it with notes on differences from the source."""
     with context.reporter.phase("render", plan.frame_count) as advance:
         sound = None
-        if request.audio:
+        if request.audio and context.part is None:
             sound = sound_for(
                 plan.media,
                 plan.timeline,
@@ -205,6 +206,7 @@ class _Job:
 
 def _in_one_graph(job: _Job, advance: Callable[[int], None]) -> tuple[PipeResult, DecodingReport, list[Degradation]]:
     """Render with one ffmpeg process from the source to the output."""
+    job.context.begin_one_piece()
 
     def report(frames: int) -> None:
         job.context.raise_if_cancelled()
@@ -251,6 +253,7 @@ def _frame_by_frame(
     )
     if not plan.keeps_times and (segmented := _in_segments(job, pipe, advance)) is not None:
         return segmented
+    job.context.begin_one_piece()
     reader = _reader(plan, job.context)
     with reader, pipe:
         write = _write_pictures if plan.keeps_times else _write_frames
@@ -270,7 +273,7 @@ def _in_segments(
         job.request,
         job.context,
         plan.media,
-        engine=plan.engine,
+        engine=Engine.of_name(plan.engine),
         frames=plan.frame_count,
         kept=None if line.source_end is None else (line.source_start, line.source_end),
         refused=_refuses_segments(job),

@@ -13,6 +13,7 @@ from reel_modal import _smart_render
 from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.overlay import OverlayRenderer
+from reel_modal._segments import Engine
 from reel_modal._smart_render import Draw, RenderPlan, RenderSpan, SplicePlan, Trim
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
@@ -157,9 +158,10 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
             yield frame
 
     if rate is not None:
-        segmented = SegmentedRender.plan(pipe, request, context, media, engine=f"opencv-{layout}")
+        segmented = SegmentedRender.plan(pipe, request, context, media, engine=Engine.of_name(f"opencv-{layout}"))
         if segmented is not None and (written := segmented.render_each(drawn)) is not None:
             return written, [*notes, *degradation_notes(media, DecodingReport())]
+    context.begin_one_piece()
     # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
     # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
     reader = FrameReader(

@@ -17,11 +17,11 @@ from typing import Any, Final, Self, TypeAlias
 
 from reel_modal._ffmpeg.frame_slots import SpanError, count_slots, shown_ticks
 from reel_modal._ffmpeg.muxing import is_mp4_like
-from reel_modal._segments import Rendering, Segment, segment_grid
-from reel_modal._segments.grid import SEGMENT_SECONDS
+from reel_modal._segments import SEGMENT_SECONDS, Engine, Rendering, Segment, SegmentsFinished, segment_grid
 from reel_modal._support.scratch import scratch_dir
+from reel_modal.errors import FunctionError, StorageError
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult, Writable
-from reel_modal.functions.context import JobContext
+from reel_modal.functions.context import JobContext, SegmentWorkers
 from reel_modal.functions.contract import source_hash
 from reel_modal.functions.exact_source import ExactSource
 from reel_modal.media import MediaInfo
@@ -45,7 +45,7 @@ _EXACT: Final = frozenset({"libx264"})
 _ONE_KEYFRAME: Final = {"sc_threshold": "0", "g": "1000000"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SegmentedRender:
     """A render at a constant rate, of which each segment can be made alone.
 
@@ -54,16 +54,16 @@ class SegmentedRender:
         request: The request.
         context: Context of the job.
         source: The source.
-        engine: What makes the frames, as far as the request does not determine it.
         grid: The segments, in order.
+        engine: What makes the frames; None if other processes render them and have not reported it yet.
     """
 
     pipe: FramePipe
     request: Request[Any]
     context: JobContext
     source: ExactSource
-    engine: str
     grid: tuple[Segment, ...]
+    engine: Engine | None
 
     @classmethod
     def plan(
@@ -73,7 +73,7 @@ class SegmentedRender:
         context: JobContext,
         media: MediaInfo,
         *,
-        engine: str,
+        engine: Engine | None,
         frames: int | None = None,
         kept: tuple[Fraction, Fraction] | None = None,
         segment_seconds: Fraction = SEGMENT_SECONDS,
@@ -109,7 +109,7 @@ class SegmentedRender:
             return None
         if frames is None:
             frames = count_slots(media, pipe.fps, media.start_seconds, context.settings.limits)
-        return cls(pipe, request, context, source, engine, segment_grid(frames, pipe.fps, segment_seconds))
+        return cls(pipe, request, context, source, segment_grid(frames, pipe.fps, segment_seconds), engine)
 
     def render_each(self, make: Make) -> PipeResult | None:
         """Write the output, with a frame for each source frame at its rate, as a phase of the job; see `render`."""
@@ -158,13 +158,47 @@ class SegmentedRender:
             return None
 
     def _parts(self, folder: Path, open_frames: OpenFrames, advance: Callable[[int], None]) -> list[Path]:
-        """Return a file for each segment: of the store, or rendered here."""
+        """Return a file for each segment: of the store, or rendered here.
+
+        Raises:
+            SegmentsFinished: This process renders only a part of the output, and its segments are stored.
+        """
         paths = {segment: folder / f"{segment.first}-{segment.end}.mp4" for segment in self.grid}
+        if self.context.workers is not None:
+            return self._parts_of_workers(self.context.workers, paths, advance)
         rendering = "" if self.context.segments is None else self._rendering(self.context.segments.source).hash()
+        if self.context.part is None:
+            self._render_missing(rendering, paths, open_frames, advance)
+            return list(paths.values())
+        part = self.context.part
+        mine = {
+            segment: path
+            for segment, path in paths.items()
+            if part.first <= segment.first and segment.end <= part.end
+        }
+        self._render_missing(rendering, mine, open_frames, advance)
+        raise SegmentsFinished(rendering, self.known_engine())
+
+    def _parts_of_workers(
+        self, workers: SegmentWorkers, paths: dict[Segment, Path], advance: Callable[[int], None]
+    ) -> list[Path]:
+        report = workers.render(self.grid, self.context, advance)
+        self.engine = report.engine
+        if missing := paths.keys() - self._fetch(report.rendering, paths):
+            first = min(missing, key=lambda segment: segment.first)
+            raise StorageError(
+                f"{len(missing)} segments were stored and have disappeared, from frame {first.first} on"
+            )
+        return list(paths.values())
+
+    def _render_missing(
+        self, rendering: str, paths: dict[Segment, Path], open_frames: OpenFrames, advance: Callable[[int], None]
+    ) -> None:
+        """Fetch the stored ones of some segments, and render and store the others."""
         found = self._fetch(rendering, paths)
         count = _FrameCount(sum(segment.frames for segment in found), advance)
         advance(count.done)
-        for run in _runs(self.grid, found):
+        for run in _runs(list(paths), found):
             with open_frames(run[0].first, run[-1].end) as frames:
                 for segment in run:
                     self._write(segment, frames, paths[segment], {}, count.add)
@@ -174,7 +208,16 @@ class SegmentedRender:
                             self._write(segment, same, paths[segment], _ONE_KEYFRAME, lambda: None)
                     if self.context.segments is not None:
                         self.context.segments.write(rendering, segment, paths[segment])
-        return list(paths.values())
+
+    def known_engine(self) -> Engine:
+        """Return what makes, or has made, the frames.
+
+        Raises:
+            FunctionError: Other processes render them, and have not reported it yet.
+        """
+        if self.engine is None:
+            raise FunctionError("what makes the frames is not known", function=self.context.function)
+        return self.engine
 
     def _rendering(self, source: str) -> Rendering:
         ffmpeg = self.pipe.choice().ffmpeg
@@ -182,7 +225,7 @@ class SegmentedRender:
             source=source,
             request=self.request,
             function=self.context.function,
-            engine=self.engine,
+            engine=self.known_engine().exact,
             encoding=self.pipe.encoding_arguments(),
             ffmpeg=f"{ffmpeg.version_text} {ffmpeg.build}",
             code=source_hash(),

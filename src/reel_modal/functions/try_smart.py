@@ -75,6 +75,8 @@ def render_smart(
     if plan.kind == "full":
         return plan, None
 
+    context.begin_one_piece()
+
     def report(frames: int) -> None:
         context.raise_if_cancelled()
         advance(frames)

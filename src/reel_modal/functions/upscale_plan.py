@@ -12,6 +12,7 @@ from reel_modal._ffmpeg.hardware_decoding import nvdec_ffmpeg
 from reel_modal._ffmpeg.reader import Decoder
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.upscale import UpscaleRenderer
+from reel_modal._segments import Engine
 from reel_modal._upscaling.model import UpscaleModel, check_registered
 from reel_modal._upscaling.session import Provider, UpscaleSession
 from reel_modal.errors import ProviderUnavailableError
@@ -20,16 +21,53 @@ from reel_modal.media.frames import ColorTags, matrix_or_assumed
 from reel_modal.schema import Degradation, UpscaleRequest
 from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 
-__all__ = ["UpscalePlan", "registered_model"]
+__all__ = ["MOST_AT_ONCE", "UpscaleNetwork", "UpscalePlan", "registered_model"]
 
 # Memory limit of a network's feature maps, in bytes; larger batches use a GPU better. On a CPU, longer calls hide the
 # wait between calls for the interpreter lock, which other stages hold.
 _WORKING_BYTES: Final[dict[Provider, int]] = {"cpu": 100_000_000, "cuda": 2_000_000_000}
 _MOST_AT_ONCE: Final[dict[Provider, int]] = {"cpu": 4, "cuda": 8}
+MOST_AT_ONCE: Final = max(_MOST_AT_ONCE.values())
+"""Maximum number of frames per call of the renderer, on any device."""
+
 # Feature maps in memory at once: one layer's input, its output, and a sum of two that some networks keep.
 _MAPS_ALIVE: Final = 3
 _DEFAULT_FAMILY: Final[dict[Provider, str]] = {"cpu": "small", "cuda": "large"}
 _DEEP_BITS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleNetwork:
+    """The network of an upscaling job, loaded on its device.
+
+    Attributes:
+        session: The network on its device.
+        renderer: Scales frames of the clip to the target size.
+        nvdec: The ffmpeg that decodes the clip on the GPU of the network; None decodes it in this process.
+        at_once: Number of frames per call of the renderer.
+        notes: Deviations from the request.
+    """
+
+    session: UpscaleSession
+    renderer: UpscaleRenderer
+    nvdec: FFmpeg | None
+    at_once: int
+    notes: tuple[Degradation, ...]
+
+    @property
+    def engine(self) -> Engine:
+        """What makes the frames: its exact description has the device and the versions."""
+        import onnxruntime
+
+        name = self.session.engine + (" nvdec" if self.nvdec else "")
+        device = _gpu_models() if self.session.provider == "cuda" else load_cv2().getCPUFeaturesLine()
+        exact = f"{name} {self.at_once} {onnxruntime.__version__} {device}"
+        return Engine(name=name, exact=exact, model=self.session.model.manifest.name, degraded=self.notes)
+
+    @property
+    def decoder(self) -> Decoder:
+        """Decoder of the clip."""
+        return "nvdec" if self.nvdec else "in_process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +76,39 @@ class UpscalePlan:
 
     Attributes:
         media: The clip.
-        session: The network on its device.
-        renderer: Scales frames of the clip to the target size.
         target: (width, height) of the output in pixels.
         bits: 8, or 10 for deeper clips that are not converted to SDR.
-        nvdec: The ffmpeg that decodes the clip on the GPU of the network; None decodes it in this process.
         color: Colour tags of the output: those of the clip. Players choose the matrix of untagged video by its
             height; if the new height would change that choice, the output gets a matrix tag.
-        at_once: Number of frames per call of the renderer.
-        notes: Deviations from the request.
+        network: The network; None if other processes render the frames.
     """
 
     media: MediaInfo
-    session: UpscaleSession
-    renderer: UpscaleRenderer
     target: tuple[int, int]
     bits: int
-    nvdec: FFmpeg | None
     color: ColorTags
-    at_once: int
-    notes: tuple[Degradation, ...]
+    network: UpscaleNetwork | None
 
     @classmethod
     def of(
-        cls, request: UpscaleRequest, media: MediaInfo, settings: Settings, registered: UpscaleModel | None = None
+        cls,
+        request: UpscaleRequest,
+        media: MediaInfo,
+        settings: Settings,
+        registered: UpscaleModel | None = None,
+        *,
+        load: bool = True,
+        hardware_decoding: bool = True,
     ) -> Self:
-        """Return the plan, with the network loaded and its device started.
+        """Return the plan.
 
         Args:
             request: Size, network and device.
             media: The clip.
             settings: Number of cores, and the device if the request does not name one.
             registered: Result of `registered_model` for the request.
+            load: Whether to load the network and start its device.
+            hardware_decoding: Whether a GPU may decode the clip.
 
         Raises:
             RequestError: The clip would not become larger, or too large.
@@ -77,59 +116,11 @@ class UpscalePlan:
             ProviderUnavailableError: The device cannot be used, and the request does not allow the CPU instead.
         """
         target = request.target_size(media.size)
-        provider = request.provider or settings.upscale_provider
         deep = (media.bit_depth > 8 or media.color.is_hdr) and media.hdr_color is None
-        bits = _DEEP_BITS if deep else 8
-        notes: tuple[Degradation, ...] = ()
-        try:
-            model = registered or _bundled(request, media, provider)
-            session = UpscaleSession(model, provider=provider, bits=bits, threads=settings.cores)
-        except ProviderUnavailableError as error:
-            if not request.allow_cpu:
-                raise
-            notes = (Degradation("gpu_unavailable", f"the CPU was used instead of the GPU: {error}"),)
-            model = registered or _bundled(request, media, "cpu")
-            session = UpscaleSession(model, provider="cpu", bits=bits, threads=settings.cores)
-        manifest = session.model.manifest
-        budget = _budget(session)
-        pixels = (media.size[0] + 2 * manifest.halo) * (media.size[1] + 2 * manifest.halo)
-        at_once = max(1, min(_MOST_AT_ONCE[session.provider], budget // pixels))
-        renderer = UpscaleRenderer(
-            session.run,
-            kind=manifest.kind,
-            scale=manifest.scale,
-            halo=manifest.halo,
-            size=media.size,
-            target=target,
-            color=media.color,
-            origin=media.chroma_origin,
-            bits=bits,
-            budget_pixels=budget,
-            batch=at_once,
-        )
-        on_gpu = session.provider == "cuda" and media.hdr_color is None
-        decoding = nvdec_ffmpeg(media, settings) if on_gpu else None
-        color = _output_color(media, target)
-        return cls(media, session, renderer, target, bits, decoding, color, at_once, notes)
-
-    @property
-    def engine(self) -> str:
-        """Name of the engine, for the result of the job."""
-        return self.session.engine + (" nvdec" if self.nvdec else "")
-
-    @property
-    def exact_engine(self) -> str:
-        """Everything besides the request on which the network's output depends: device and versions."""
-        import onnxruntime
-
-        on_gpu = self.session.provider == "cuda"
-        device = _gpu_models() if on_gpu else load_cv2().getCPUFeaturesLine()
-        return f"{self.engine} {self.at_once} {onnxruntime.__version__} {device}"
-
-    @property
-    def decoder(self) -> Decoder:
-        """Decoder of the clip."""
-        return "nvdec" if self.nvdec else "in_process"
+        plan = cls(media, target, _DEEP_BITS if deep else 8, _output_color(media, target), None)
+        if not load:
+            return plan
+        return replace(plan, network=_loaded(plan, request, settings, registered, hardware_decoding))
 
     @property
     def pixel_format(self) -> Literal["yuv420p", "yuv420p10le"]:
@@ -141,6 +132,47 @@ class UpscalePlan:
         """Sample aspect ratio of the output; it keeps the display aspect ratio of the clip."""
         (width, height), (wide, high) = self.media.size, self.target
         return self.media.sample_aspect_ratio * Fraction(width * high, height * wide)
+
+
+def _loaded(
+    plan: UpscalePlan,
+    request: UpscaleRequest,
+    settings: Settings,
+    registered: UpscaleModel | None,
+    hardware_decoding: bool,
+) -> UpscaleNetwork:
+    """Return the network of the request, on its device."""
+    media, bits = plan.media, plan.bits
+    provider = request.provider or settings.upscale_provider
+    notes: tuple[Degradation, ...] = ()
+    try:
+        model = registered or _bundled(request, media, provider)
+        session = UpscaleSession(model, provider=provider, bits=bits, threads=settings.cores)
+    except ProviderUnavailableError as error:
+        if not request.allow_cpu:
+            raise
+        notes = (Degradation("gpu_unavailable", f"the CPU was used instead of the GPU: {error}"),)
+        model = registered or _bundled(request, media, "cpu")
+        session = UpscaleSession(model, provider="cpu", bits=bits, threads=settings.cores)
+    manifest = session.model.manifest
+    budget = _budget(session)
+    pixels = (media.size[0] + 2 * manifest.halo) * (media.size[1] + 2 * manifest.halo)
+    at_once = max(1, min(_MOST_AT_ONCE[session.provider], budget // pixels))
+    renderer = UpscaleRenderer(
+        session.run,
+        kind=manifest.kind,
+        scale=manifest.scale,
+        halo=manifest.halo,
+        size=media.size,
+        target=plan.target,
+        color=media.color,
+        origin=media.chroma_origin,
+        bits=bits,
+        budget_pixels=budget,
+        batch=at_once,
+    )
+    on_gpu = hardware_decoding and session.provider == "cuda" and media.hdr_color is None
+    return UpscaleNetwork(session, renderer, nvdec_ffmpeg(media, settings) if on_gpu else None, at_once, notes)
 
 
 def _gpu_models() -> str:
