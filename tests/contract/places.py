@@ -86,10 +86,12 @@ class _Scripted(InMemoryBackend):
         super().__init__()
         self._published = published
 
-    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    async def submit(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+    ) -> str:
         if function == "render_overlay" and isinstance(args[0], Mapping):
             self.script(function, self._scripts_by_input()[str(args[0]["input_key"])])
-        return await super().submit(function, args, kwargs)
+        return await super().submit(function, args, kwargs, workers=workers)
 
     def _scripts_by_input(self) -> dict[str, Script]:
         every = [event(2 * index + half, phase) for index, phase in enumerate(PHASES) for half in (1, 2)]

@@ -71,6 +71,15 @@ async def test_job_succeeds_returns_result(place: Place) -> None:
     assert await place.leftovers() == []
 
 
+async def test_submit_on_several_workers_makes_the_output(place: Place) -> None:
+    request = place.request()
+    call_id = await place.backend.submit("render_overlay", (request.to_dict(),), {}, workers=3)
+    outcome = await place.backend.wait(call_id, 60)
+    assert outcome is not None
+    assert RenderResult.parse(outcome.value).output_key == request.output_key  # type: ignore[arg-type]
+    assert place.has_output(request)
+
+
 @pytest.mark.parametrize(
     ("source", "cause", "said"),
     [

@@ -31,12 +31,14 @@ async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypat
     started, released = asyncio.Event(), asyncio.Event()
 
     class FirstFails(InMemoryBackend):
-        async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        async def submit(
+            self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        ) -> str:
             if not started.is_set():
                 started.set()
                 await released.wait()
                 raise UnavailableError("down", function=function)
-            return await super().submit(function, args, kwargs)
+            return await super().submit(function, args, kwargs, workers=workers)
 
     backend = FirstFails()
     render = overlays(backend)

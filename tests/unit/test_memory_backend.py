@@ -48,6 +48,15 @@ async def test_in_memory_result_may_depend_on_arguments() -> None:
     assert (submitted.function, submitted.args, submitted.kwargs) == ("f", (1,), {"y": 2})
 
 
+async def test_in_memory_submitted_has_number_of_workers() -> None:
+    backend = InMemoryBackend()
+    backend.script("f", Script())
+    for workers in (1, 4):
+        await backend.submit("f", (), {}, workers=workers)
+    await backend.submit("f", (), {})
+    assert [submitted.workers for submitted in backend.submitted] == [1, 4, 1]
+
+
 @pytest.mark.parametrize(
     ("raised", "ours"),
     [

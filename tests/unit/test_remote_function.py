@@ -75,11 +75,13 @@ class Gated(InMemoryBackend):
         self.live = 0
         self.function: RemoteFunction[[int], int] = RemoteFunction("f", self)
 
-    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    async def submit(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+    ) -> str:
         self.script(function, Script(args[0], seconds=NEVER))
         self.live += 1
         self.most = max(self.most, self.live)
-        return await super().submit(function, args, kwargs)
+        return await super().submit(function, args, kwargs, workers=workers)
 
     def end(self, number: int, error: Exception | None = None) -> None:
         """End the job whose argument is `number`."""

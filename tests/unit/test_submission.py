@@ -89,8 +89,10 @@ class SlowToStart(InMemoryBackend):
         self.taken = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-        call_id = await super().submit(function, args, kwargs)
+    async def submit(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+    ) -> str:
+        call_id = await super().submit(function, args, kwargs, workers=workers)
         self.taken.set()
         await self.answer.wait()
         return call_id

@@ -154,8 +154,17 @@ class Backend(Protocol):
         """
         ...
 
-    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    async def submit(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+    ) -> str:
         """Start one call and return its id; the caller limits the wait.
+
+        Args:
+            function: Name of the function.
+            args: Positional arguments in their wire form.
+            kwargs: Keyword arguments in their wire form.
+            workers: Number of machines that render segments of the output at once, 1 or more; 1 renders all of it on
+                one machine. The output has the same bytes for every number.
 
         Raises:
             RemoteError: The call was not started, as far as the backend can know.

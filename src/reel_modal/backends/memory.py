@@ -60,12 +60,14 @@ class Submitted:
         args: Positional arguments in their wire form: for render functions, one `request.to_dict()`.
         kwargs: Keyword arguments in their wire form.
         call_id: Last part of the job's id.
+        workers: Number of machines that would render the output at once.
     """
 
     function: str
     args: Arguments
     kwargs: Mapping[str, object]
     call_id: str
+    workers: int = 1
 
 
 @dataclass(slots=True)
@@ -135,11 +137,11 @@ class InMemoryBackend:
         if function not in self._scripts and function not in self._functions:
             raise NotDeployedError("function not found: no script is set for it", function=function)
 
-    async def submit(self, function: str, args: Arguments, kwargs: Mapping[str, object]) -> str:
-        """See `Backend.submit`."""
+    async def submit(self, function: str, args: Arguments, kwargs: Mapping[str, object], *, workers: int = 1) -> str:
+        """See `Backend.submit`; `submitted` has the number of workers."""
         await self.hydrate(function)
         call_id = f"call-{next(self._numbers)}"
-        self.submitted.append(Submitted(function, args, dict(kwargs), call_id))
+        self.submitted.append(Submitted(function, args, dict(kwargs), call_id, workers))
         scripts = self._scripts.get(function) or [Script()]
         script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
         call = self._calls[call_id] = _Call(function)

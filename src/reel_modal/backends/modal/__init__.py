@@ -138,6 +138,7 @@ class ModalBackend:
 
     async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """See `Backend.submit`."""
+        del workers
         handle = await self._handle(function)
         if function in self._functions and len(args) == 1 and isinstance(args[0], Mapping):
             # A declared function: its receipt contains how long the job was queued.
