@@ -1,18 +1,25 @@
-"""Spliced clips in a browser: seeking around every joint, and playing across it."""
+"""Spliced and joined clips in a browser: seeking around every joint, and playing across it."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from playwright.async_api import Page
-from tests.clips import Clips
-from tests.media.splices import Rendering, render
+from tests.clips import Clips, made_clip
+from tests.jobs import overlay
+from tests.media.segmented_jobs import Jobs
+from tests.media.splices import render
 
+from reel_modal._segments import segment_grid
+from reel_modal.media import probe
 from reel_modal.media.frames import U8Array
+from reel_modal.schema import OverlayRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -80,8 +87,8 @@ SCRIPT = """async ([clip, block]) => {
 }"""
 
 
-async def load(page: Page, clip: bytes) -> tuple[int, int, float]:
-    data = base64.b64encode(clip).decode()
+async def load(page: Page, path: Path) -> tuple[int, int, float]:
+    data = base64.b64encode(await asyncio.to_thread(path.read_bytes)).decode()
     width, height, seconds = await page.evaluate(SCRIPT, [data, BLOCK])
     return width, height, seconds
 
@@ -93,25 +100,19 @@ def blocks(picture: U8Array) -> U8Array:
     return light[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3)).ravel()
 
 
-def expected(rendering: Rendering) -> list[tuple[float, U8Array]]:
+def expected(path: Path, rotation_degrees: int) -> list[tuple[float, U8Array]]:
     """Return the time and the blocks of every picture of the output, decoded by libav."""
-    turn = rendering.media.orientation.rotation_degrees // 90
-    with av.open(str(rendering.path)) as container:
+    with av.open(str(path)) as container:
         return [
-            (float(frame.time or 0), blocks(np.rot90(frame.to_ndarray(format="rgb24"), -turn)))
+            (float(frame.time or 0), blocks(np.rot90(frame.to_ndarray(format="rgb24"), -(rotation_degrees // 90))))
             for frame in container.decode(video=0)
         ]
 
 
-@pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv", "high10.mp4", "high422_10.mp4", "top_first.mp4"])
-async def test_browser_seeks_to_joints_and_plays_across_them(
-    page: Page, clips: Clips, tmp_path: Path, name: str
-) -> None:
-    rendering = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
-    assert rendering.result.plan == "smart"
-    pictures = expected(rendering)
-    clip = rendering.path.read_bytes()
-    joints = [edge for window in rendering.plan.windows for edge in window.kept]
+async def check_joints(page: Page, path: Path, joints: Sequence[int]) -> None:
+    """Seek to both sides of each joint, a number of a frame, and play across it; the frames must be the right ones."""
+    media = probe(path)
+    pictures = expected(path, media.orientation.rotation_degrees)
 
     def check(time: float, shown: list[float]) -> int:
         rank = min(range(len(pictures)), key=lambda rank: abs(pictures[rank][0] - time))
@@ -122,10 +123,11 @@ async def test_browser_seeks_to_joints_and_plays_across_them(
         assert off.mean() <= min(neighbors)
         return rank
 
-    width, height, seconds = await load(page, clip)
-    assert (width, height) == rendering.media.size
-    assert seconds == pytest.approx(4, abs=0.05)
-    step = float(1 / rendering.media.fps)
+    width, height, seconds = await load(page, path)
+    assert (width, height) == media.size
+    assert media.duration_seconds is not None
+    assert seconds == pytest.approx(float(media.duration_seconds), abs=0.05)
+    step = float(1 / media.fps)
     for joint in joints:
         for rank in (joint - 1, joint):
             time, shown = await page.evaluate("seconds => seek(seconds)", (rank + 0.5) * step)
@@ -135,3 +137,21 @@ async def test_browser_seeks_to_joints_and_plays_across_them(
         ranks = [check(time, shown) for time, shown in played]
         assert ranks == sorted(ranks)
         assert ranks[0] < joint <= ranks[-1]
+
+
+@pytest.mark.parametrize("name", ["rotated_90.mp4", "ntsc.mkv", "high10.mp4", "high422_10.mp4", "top_first.mp4"])
+async def test_browser_seeks_to_joints_of_a_splice_and_plays_across_them(
+    page: Page, clips: Clips, tmp_path: Path, name: str
+) -> None:
+    rendering = render(clips.get(name), tmp_path, (1.3, 1.5), (2.5, 2.6))
+    assert rendering.result.plan == "smart"
+    await check_joints(page, rendering.path, [edge for window in rendering.plan.windows for edge in window.kept])
+
+
+async def test_browser_seeks_to_joints_of_segments_and_plays_across_them(page: Page, tmp_path: Path) -> None:
+    clip = made_clip(tmp_path / "clip.mp4", fps=12, seconds=26, audio_seconds=26)
+    jobs = Jobs(tmp_path, clip, OverlayRequest, regions=overlay().regions)
+    _, result = jobs.run()
+    joints = [segment.first for segment in segment_grid(result.frames, result.fps)][1:]
+    assert joints == [96, 192, 288]
+    await check_joints(page, jobs.output, joints)
