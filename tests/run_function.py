@@ -27,3 +27,8 @@ def load_specs(env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
 
 SPECS: Final = load_specs({})
 """Default resources by the name of the function."""
+
+DEPLOYED: Final = {
+    name: spec for function in all_functions(env={}).values() for name, spec in function.deployed_specs({}).items()
+}
+"""Default resources by the name of the function on Modal."""

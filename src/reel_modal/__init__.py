@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.functions.context import JobContext
     from reel_modal.functions.declaration import Command, RenderFunction, Work, render_function
-    from reel_modal.functions.specs import ImageSpec
+    from reel_modal.functions.specs import ImageSpec, SegmentSpec
     from reel_modal.media import MediaInfo, probe
     from reel_modal.media.frames import ColorTags, Frame
     from reel_modal.progress import (
@@ -93,6 +93,7 @@ __all__ = [
     "Request",
     "RequestError",
     "Result",
+    "SegmentSpec",
     "Settings",
     "SpeedSegment",
     "Storage",
@@ -148,6 +149,7 @@ _HOME = {
     "Request": "schema.requests",
     "RequestError": "errors",
     "Result": "schema.results",
+    "SegmentSpec": "functions.specs",
     "Settings": "settings",
     "SpeedSegment": "schema",
     "Storage": "storage",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.integration.modal_app import Deployed, deploy, image_python
-from tests.run_function import SPECS
+from tests.run_function import DEPLOYED
 
 from reel_modal.deploy.command import main
 from reel_modal.functions.contract import local_contract
@@ -127,9 +127,9 @@ def first(shared: tuple[Deployed, Path], tmp_path: Path, monkeypatch: pytest.Mon
 
     deployed, python = shared
     deployed_functions = deployed.plane.functions(APP)
-    if set(deployed_functions) != {*SPECS, local_contract({}).name} or deployed_functions["render_overlay"].gpus != (
-        "T4",
-    ):
+    if set(deployed_functions) != {*DEPLOYED, local_contract({}).name} or deployed_functions[
+        "render_overlay"
+    ].gpus != ("T4",):
         deploy(deployed.plane, REEL_MODAL_APP="deploys")
     with fresh(deployed.plane, monkeypatch):
         yield Deploys(deployed, python, tmp_path)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from tests.clips import Clips
 from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy, request
-from tests.run_function import SPECS
+from tests.run_function import DEPLOYED
 
 from reel_modal.client import FunctionRegistry
 from reel_modal.errors import AuthError, DeploymentDriftError, NotDeployedError
@@ -23,8 +23,8 @@ __all__ = ["app", "app_plane"]
 
 def test_modal_deployment_matches_specs(app: Deployed) -> None:
     deployed = app.plane.functions(APP)
-    assert set(deployed) == {*SPECS, local_contract({}).name}
-    for name, spec in SPECS.items():
+    assert set(deployed) == {*DEPLOYED, local_contract({}).name}
+    for name, spec in DEPLOYED.items():
         function = deployed[name]
         assert (function.gpus, function.cpu, function.memory_mib) == (spec.gpu, spec.cpu, spec.memory_mb)
         assert (function.timeout_seconds, function.retries) == (spec.timeout_seconds, spec.retries)
@@ -37,7 +37,7 @@ def test_modal_deployment_matches_specs(app: Deployed) -> None:
         assert all(package in image for package in spec.image.pip)
         assert ("apt-get install -y --no-install-recommends ffmpeg" in image) == bool(spec.gpu)
         assert ("NVIDIA_DRIVER_CAPABILITIES" in image) == bool(spec.gpu)
-        assert function.variables["REEL_MODAL_CPU"] == "4"
+        assert function.variables["REEL_MODAL_CPU"] == f"{spec.cpu:g}"
         assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in function.mounted_files)
 
 
@@ -60,7 +60,7 @@ def test_modal_deploy_environment_changes_resources(app: Deployed) -> None:
         deployed["render_overlay"].image_commands
     )
     # Receipts are written in containers.
-    assert all(deployed[name].variables["REEL_MODAL_RATES"] == "T4=0.0001" for name in SPECS)
+    assert all(deployed[name].variables["REEL_MODAL_RATES"] == "T4=0.0001" for name in DEPLOYED)
     app.plane.stop_app("another-test")
 
 

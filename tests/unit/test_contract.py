@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.run_function import SPECS
+from tests.run_function import DEPLOYED, SPECS
 
 import reel_modal
 from reel_modal.errors import ConfigError
@@ -20,7 +20,7 @@ def test_contract_same_package_and_environment_is_equal() -> None:
     one, other = local_contract({}), local_contract({})
     assert one == other
     assert one.name == f"contract-{reel_modal.__version__.replace('.', '-')}-{one.hash}"
-    assert set(one.functions) == set(SPECS)
+    assert set(one.functions) == set(DEPLOYED)
     assert Contract.from_json(one.to_json()) == one
 
 

@@ -80,27 +80,7 @@ class ChainReceipt:
     @property
     def usage(self) -> Usage:
         """The usage of all steps: sums, the highest peak of memory, and the GPUs and models that were used."""
-        used = [step.usage for step in self.steps if step.usage is not None]
-
-        def names(attribute: str) -> str:
-            return ", ".join(dict.fromkeys(filter(None, (getattr(usage, attribute) for usage in used))))
-
-        return Usage(
-            queue_seconds=sum(each.queue_seconds or 0.0 for each in used),
-            startup_seconds=sum(each.startup_seconds for each in used),
-            seconds=sum(each.seconds for each in used),
-            bytes_in=sum(each.bytes_in for each in used),
-            bytes_out=sum(each.bytes_out for each in used),
-            peak_memory_bytes=max((each.peak_memory_bytes for each in used), default=0),
-            gpu=names("gpu") or None,
-            gpu_seconds=sum(each.gpu_seconds for each in used),
-            dollars=sum(each.dollars for each in used),
-            rates_dated=names("rates_dated"),
-            model=names("model") or None,
-            package_version=names("package_version"),
-            ffmpeg=names("ffmpeg"),
-            decoder_ffmpeg=names("decoder_ffmpeg"),
-        )
+        return Usage.sum(step.usage for step in self.steps if step.usage is not None)
 
     @property
     def degraded(self) -> tuple[Degradation, ...]:

@@ -26,6 +26,7 @@ from typing import Final, cast
 from weakref import WeakSet
 
 from reel_modal._progress.events import ProgressEvent
+from reel_modal._segments import Segment
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock
 from reel_modal._support.threads import ThreadPool, wait_across_loops
 from reel_modal.backends.base import (
@@ -37,8 +38,7 @@ from reel_modal.backends.base import (
     verify_by_hydration,
 )
 from reel_modal.backends.events import EventLog
-from reel_modal.backends.messages import Failed, Returned, Task
-from reel_modal.backends.worker import END_SECONDS
+from reel_modal.backends.messages import END_SECONDS, Failed, Returned, Task
 from reel_modal.errors import (
     ConfigError,
     FunctionError,
@@ -49,6 +49,7 @@ from reel_modal.errors import (
     WorkerCrashedError,
 )
 from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import Settings
 
 __all__ = ["LocalBackend"]
@@ -129,13 +130,22 @@ class LocalBackend:
     async def submit(
         self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
     ) -> str:
-        """See `Backend.submit`; one process renders the output, whatever `workers` is."""
-        del workers  # the output has the same bytes
+        """See `Backend.submit`; there are at most as many workers as the cores can serve with encoder threads."""
         await self.hydrate(function)
         (payload,) = args
         if kwargs or not isinstance(payload, Mapping):
             raise TypeError(f"{function} takes one request")
-        call = _LocalCall(self._functions[function], cast("Mapping[str, object]", payload), self._settings)
+        payload = cast("Mapping[str, object]", payload)
+        call = _LocalCall(self._functions[function], payload, self._settings)
+        if self._functions[function].segments is not None:
+            call.workers = min(workers, max(1, self._settings.cores // _encoder_threads(payload)))
+        return self._start(call)
+
+    def start_part(self, function: AnyFunction, payload: Mapping[str, object], part: Segment) -> str:
+        """Start a call that renders and stores the segments within the frames `part`, and return its id."""
+        return self._start(_LocalCall(function, payload, self._settings, part=part))
+
+    def _start(self, call: _LocalCall) -> str:
         with self._lock:
             self._forget_old()
             self._calls[call.id] = call
@@ -203,7 +213,11 @@ if hasattr(os, "register_at_fork"):
 class _LocalCall:
     """One job: queued, then run by a worker process, then ended with an outcome."""
 
-    def __init__(self, function: AnyFunction, payload: Mapping[str, object], settings: Settings) -> None:
+    def __init__(
+        self, function: AnyFunction, payload: Mapping[str, object], settings: Settings, *, part: Segment | None = None
+    ) -> None:
+        self.workers = 1
+        self._part = part
         self.id = uuid.uuid4().hex
         self.events = EventLog()
         self.outcome: Future[dict[str, object]] = Future()
@@ -309,10 +323,17 @@ class _LocalCall:
         drain = threading.Thread(target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True)
         drain.start()
         try:
-            answer = self._converse(
-                process,
-                Task(self._module, self._function, self._payload, self._settings, self._submitted_unix, folder),
+            task = Task(
+                self._module,
+                self._function,
+                self._payload,
+                self._settings,
+                self._submitted_unix,
+                folder,
+                self.workers,
+                self._part,
             )
+            answer = self._converse(process, task)
         finally:
             with self._lock:
                 self._signal()
@@ -363,6 +384,13 @@ class _LocalCall:
                 raise unknown
             raise to_remote_error(error, function=self._function, call_id=self.id) from error
         raise WorkerCrashedError(_describe_exit(status, tail), function=self._function, call_id=self.id)
+
+
+def _encoder_threads(payload: Mapping[str, object]) -> int:
+    match payload.get("encode"):
+        case {"threads": int(threads)}:
+            return threads
+    return ENCODER_THREADS
 
 
 def _start_worker() -> subprocess.Popen[bytes]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from reel_modal._segments import Segment
+from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS
 from reel_modal.settings import Settings
 
-__all__ = ["Failed", "Returned", "Task"]
+__all__ = ["CLEANING_SECONDS", "END_SECONDS", "Failed", "Returned", "Task"]
+
+CLEANING_SECONDS: Final = 6.0
+"""Longest time in which a worker removes its files and processes after an interrupt."""
+
+END_SECONDS: Final = BETWEEN_FRAMES_SECONDS + CLEANING_SECONDS
+"""Longest time in which a worker ends itself after its stdin was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,8 @@ class Task:
         settings: Settings of the host.
         submitted_at: Unix time of the submission.
         folder: Temporary folder of this job only. The worker creates it; it is removed with its contents.
+        workers: Number of further workers that this one may start, to render segments at the same time.
+        part: Frames of the output whose segments are rendered and stored; None renders all of the output.
     """
 
     module: str
@@ -30,6 +41,8 @@ class Task:
     settings: Settings
     submitted_at: float
     folder: Path
+    workers: int = 1
+    part: Segment | None = None
 
 
 @dataclass(frozen=True, slots=True)

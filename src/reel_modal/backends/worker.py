@@ -16,20 +16,20 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.interruption import TERMINATING
 from reel_modal.backends.base import is_retryable
-from reel_modal.backends.messages import Failed, Returned, Task
+from reel_modal.backends.messages import CLEANING_SECONDS, Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 
-__all__ = ["END_SECONDS", "main"]
+if TYPE_CHECKING:
+    from reel_modal.functions.catalog import AnyFunction
+    from reel_modal.functions.fan_out import FanOut
 
-_CLEANING_SECONDS: Final = 6.0
-END_SECONDS: Final = BETWEEN_FRAMES_SECONDS + _CLEANING_SECONDS
-"""Longest time in which a worker ends itself after its stdin was closed."""
+__all__ = ["main"]
 
 
 def main() -> None:
@@ -84,21 +84,34 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
     from reel_modal.functions.runner import run_job
 
     try:
+        function = find_function(task.module, task.function)
         return Returned(
             run_job(
-                find_function(task.module, task.function),
+                function,
                 task.payload,
                 settings=task.settings,
                 send=lambda event: _send(channel, event),
                 cancellation=cancellation,
                 folder=task.folder,
                 meter=Meter(submitted_at=task.submitted_at, startup_seconds=seconds_since_process_start()),
+                workers=_workers(task, function),
+                part=task.part,
             )
         )
     except KeyboardInterrupt:
         return _failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
     except Exception as error:  # noqa: BLE001 - it is passed to the host, which raises it
         return _failed(error)
+
+
+def _workers(task: Task, function: AnyFunction) -> FanOut | None:
+    if task.workers == 1:
+        return None
+    from reel_modal.backends.local_calls import LocalCalls
+    from reel_modal.functions.fan_out import FanOut
+
+    calls = LocalCalls(function, task.payload, task.settings, workers=task.workers)
+    return FanOut(calls, str(task.payload["job_id"]), task.workers)
 
 
 def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None:
@@ -134,7 +147,7 @@ def _end_job(
     if ended.wait(BETWEEN_FRAMES_SECONDS):
         return
     _interrupt()
-    if ended.wait(_CLEANING_SECONDS):
+    if ended.wait(CLEANING_SECONDS):
         return
     shutil.rmtree(folder, ignore_errors=True)
     if sys.platform != "win32" and os.getsid(0) == os.getpid():

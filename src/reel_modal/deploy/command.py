@@ -31,7 +31,7 @@ from reel_modal.deploy.publish import Deployment, publish
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.catalog import MODULES_VARIABLE, AnyFunction, all_functions
 from reel_modal.functions.contract import local_contract
-from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions, spec_from_env
+from reel_modal.functions.specs import ImageSpec, app_name, chosen_functions
 from reel_modal.settings import Settings
 
 __all__ = ["main", "run"]
@@ -96,7 +96,8 @@ class _Command:
         self._modules = _modules(arguments.functions)
         self._declared = all_functions(env={**os.environ, MODULES_VARIABLE: self._modules})
         self._names = _chosen(arguments.only, self._declared)
-        self._specs = [spec_from_env(self._declared[name].spec) for name in self._names]
+        chosen = [self._declared[name] for name in self._names]
+        self._specs = {name: spec for each in chosen for name, spec in each.deployed_specs().items()}
         self._answer_seconds = min(_ANSWER_SECONDS, arguments.timeout)
 
     def run(self) -> int:
@@ -134,7 +135,7 @@ class _Command:
         self._console.out(json.dumps(plan.to_dict()) if self._arguments.json else plan.to_text())
 
     def _plan(self, verification: Verification | None) -> Plan:
-        return make_plan(self._app, self._environment, self._specs, load_rates(), verification)
+        return make_plan(self._app, self._environment, self._specs.values(), load_rates(), verification)
 
     def _confirmed(self, plan: Plan) -> bool:
         reasons = [f"{self._app} is in production"] if self._environment == "production" else []
@@ -151,8 +152,8 @@ class _Command:
         from reel_modal.deploy.preflight import Interpreter, run_preflight
 
         by_image: dict[ImageSpec, list[AnyFunction]] = {}
-        for spec in self._specs:
-            by_image.setdefault(spec.image, []).append(self._declared[spec.name])
+        for name in self._names:
+            by_image.setdefault(self._specs[name].image, []).append(self._declared[name])
         for image, functions in by_image.items():
             chosen = self._arguments.preflight_python
             # Do not resolve symbolic links: Python finds its virtual environment by the path it was started with.
@@ -190,7 +191,7 @@ class _Command:
         return await verify_deployment(
             ModalBackend(self._app, answer_seconds=self._answer_seconds),
             local_contract(functions=self._declared),
-            self._names,
+            self._specs,
             ask_container=ask_container,
             container_seconds=min(_CONTAINER_SECONDS, self._arguments.timeout),
         )
@@ -201,7 +202,7 @@ class _Command:
         await check_account(self._answer_seconds)
 
     async def _check_secrets(self) -> None:
-        await check_secrets((name for spec in self._specs for name in spec.secrets), self._answer_seconds)
+        await check_secrets((name for spec in self._specs.values() for name in spec.secrets), self._answer_seconds)
 
 
 def _modules(named: Sequence[str]) -> str:

@@ -23,7 +23,6 @@ from reel_modal.functions.specs import (
     ImageSpec,
     app_name,
     chosen_functions,
-    spec_from_env,
 )
 from reel_modal.settings import JOB_VARIABLES, Settings
 
@@ -54,9 +53,8 @@ def _environment(contract: Contract) -> dict[str, str | None]:
     return {**same, "REEL_MODAL_CONTRACT": contract.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
 
 
-def _options(function: AnyFunction, contract: Contract) -> dict[str, Any]:
+def _options(function: AnyFunction, spec: FunctionSpec, contract: Contract) -> dict[str, Any]:
     """Return the resources of a function as arguments of `modal.App.function`."""
-    spec = spec_from_env(function.spec)
     # A container sees all cores of its host, but has reserved only some of them.
     env: dict[str, str | None] = {**_environment(contract), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
     if spec.gpu:
@@ -97,12 +95,12 @@ def _container_options(row: Mapping[str, str]) -> dict[str, Any]:
 
 def _register(name: str, options: Mapping[str, Any], contract: Contract) -> None:
     """Register the wrapper of one function on Modal."""
-    module = contract.functions[name]["module"]
+    row = contract.functions[name]
 
-    def wrapper(request: dict[str, object]) -> dict[str, object]:
+    def wrapper(request: dict[str, object], *how: dict[str, object]) -> dict[str, object]:
         from reel_modal.functions.container import run_in_container
 
-        return run_in_container(module, name, request)
+        return run_in_container(row["module"], row["declared"], request, *how)
 
     # A container finds the wrapper by its name in this module.
     wrapper.__name__ = wrapper.__qualname__ = f"run_{name}"
@@ -125,8 +123,9 @@ def _register_contract(contract: Contract, options: Mapping[str, Any]) -> None:
 def _define_deployment() -> None:
     functions = all_functions()
     contract = local_contract(functions=functions)
-    for name in chosen_functions(functions):
-        _register(name, _options(functions[name], contract), contract)
+    for function in (functions[name] for name in chosen_functions(functions)):
+        for name, spec in function.deployed_specs().items():
+            _register(name, _options(function, spec, contract), contract)
     packages = tuple(dict.fromkeys((PACKAGE_NAME, *(each.package for each in functions.values()))))
     options = {
         "image": _image(ImageSpec(), packages),

@@ -17,7 +17,7 @@ from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.tiles import Samples
 from reel_modal._rendering.upscale import SamplePlanes, UpscaleRenderer
-from reel_modal._segments import Engine
+from reel_modal._segments import SLOW_SEGMENT_SECONDS, Engine
 from reel_modal._support.prefetch import Prefetcher
 from reel_modal._upscaling.manifest import ModelManifest, Network
 from reel_modal._upscaling.model import UpscaleModel
@@ -50,8 +50,6 @@ __all__ = [
 ]
 
 NAME: Final = "apply_upscale"
-_SEGMENT_SECONDS: Final = Fraction(4)
-"""Duration of a segment; half the usual one, because a frame takes ten times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,7 @@ def _in_segments(
         plan.media,
         engine=None if network is None else network.engine,
         refused="its frames are decoded on a GPU" if network is not None and network.nvdec else "",
-        segment_seconds=max(_SEGMENT_SECONDS, MOST_AT_ONCE / pipe.fps),
+        segment_seconds=max(SLOW_SEGMENT_SECONDS, MOST_AT_ONCE / pipe.fps),
     )
     if segmented is None or (file := segmented.render_each(made)) is None:
         return None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reel_modal._progress.timing_model import Line, PublishedTimings
+from reel_modal._segments import SEGMENT_SECONDS, SLOW_SEGMENT_SECONDS
 from reel_modal.errors import InvalidMediaError
 from reel_modal.functions.declaration import Command, Work, render_function
-from reel_modal.functions.specs import ImageSpec
+from reel_modal.functions.specs import ImageSpec, SegmentSpec
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
 from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
@@ -81,6 +82,8 @@ def _overlay_fields(arguments: argparse.Namespace, settings: Settings) -> tuple[
         add_arguments=_add_overlay_options,
         fields=_overlay_fields,
     ),
+    # Segments are encoded by x264, so that they can be joined; a GPU would be idle.
+    segments=SegmentSpec(seconds=SEGMENT_SECONDS, gpu=()),
 )
 def render_overlay(request: OverlayRequest, context: JobContext) -> RenderResult:
     """Draw highlights on a clip."""
@@ -130,6 +133,7 @@ def _framing_trial(keys: Mapping[str, str]) -> FramingRequest:
     # 180 frames of 810 x 1440 took 16.6 s on a T4 and 10.9 s on a CPU container.
     published=PublishedTimings(Line(0.0, 0.079), Line(0.0, 0.052), (810, 1440), 180),
     command=Command(help="crop along keyframes, trim, change speeds", file_list="crop"),
+    segments=SegmentSpec(seconds=SEGMENT_SECONDS),
 )
 def process_framing(request: FramingRequest, context: JobContext) -> RenderResult:
     """Crop, trim and retime a clip."""
@@ -223,6 +227,7 @@ def _upscale_fields(arguments: argparse.Namespace, settings: Settings) -> tuple[
         add_arguments=_add_upscale_options,
         fields=_upscale_fields,
     ),
+    segments=SegmentSpec(seconds=SLOW_SEGMENT_SECONDS),
 )
 def apply_upscale(request: UpscaleRequest, context: JobContext) -> RenderResult:
     """Upscale a clip with a neural network."""

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import modal
@@ -22,15 +23,18 @@ from modal.exception import InputCancellation
 
 from reel_modal._costs.rates import load_rates
 from reel_modal._ffmpeg.binary import find_ffmpeg
+from reel_modal._segments import Segment
 from reel_modal.errors import FFmpegError, JobCancelledError
 from reel_modal.functions.catalog import AnyFunction, find_function
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.contract import Contract, ffmpeg_text, package_text, source_hash, spec_row
+from reel_modal.functions.fan_out import FanOut
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
+from reel_modal.functions.modal_calls import ModalCalls, ending_with
 from reel_modal.functions.reporting import EventSender
 from reel_modal.functions.runner import run_job
 from reel_modal.functions.shipped_models import with_shipped_models
-from reel_modal.functions.specs import SUBMITTED_AT, spec_from_env
+from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, SUBMITTED_AT, app_name
 from reel_modal.settings import Settings
 
 __all__ = ["container_facts", "heeding_cancellation", "run_in_container"]
@@ -41,13 +45,18 @@ _jobs = itertools.count()
 """Counter of the jobs of this container; Modal started the container for the first one."""
 
 
-def run_in_container(module: str, name: str, payload: Mapping[str, object]) -> dict[str, object]:
-    """Run the function `name` for `payload`; return its result as a JSON-compatible dict.
+def run_in_container(
+    module: str, name: str, payload: Mapping[str, object], how: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Run the function `name` for `payload`; return its result, or the report about its segments, as a dict.
 
     Args:
         module: Module that declares the function.
         name: Name of the function.
         payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
+        how: Part of the job that this call has; default all of it. `{"workers": …, "version": …}` has other calls
+            render its segments, `{"parent": …, "first": …, "end": …}` renders some of them, and `{"parent": …}` is
+            all of the job, but of a coordinator that could not have it rendered in segments.
 
     Raises:
         InputCancellation: Modal cancelled the call; Modal's runtime handles this exception.
@@ -55,19 +64,88 @@ def run_in_container(module: str, name: str, payload: Mapping[str, object]) -> d
     """
     function = find_function(module, name)
     cold = next(_jobs) == 0
-    request = {key: value for key, value in payload.items() if key != SUBMITTED_AT}
-    submitted_at = payload.get(SUBMITTED_AT)
-    meter = Meter(
-        _machine(function),
-        submitted_at=submitted_at if isinstance(submitted_at, float) else None,
-        startup_seconds=seconds_since_process_start() if cold else 0.0,
-    )
-    with heeding_cancellation() as cancellation, EventSender(modal.current_function_call_id()) as sender:
-        settings = with_shipped_models(Settings.from_env())
-        result = run_job(
-            function, request, settings=settings, send=sender.send, cancellation=cancellation, meter=meter
+    with heeding_cancellation() as cancellation:
+        call = _Call(
+            function=function,
+            payload=payload,
+            settings=with_shipped_models(Settings.from_env()),
+            cancellation=cancellation,
+            call_id=modal.current_function_call_id(),
+            startup_seconds=seconds_since_process_start() if cold else 0.0,
         )
+        match dict(how or {}):
+            case {"parent": str(parent), "first": int(first), "end": int(end)}:
+                return call.render_part(Segment(first, end), parent)
+            case {"parent": str(parent)}:
+                with ending_with(parent, cancellation):
+                    result = call.run(report_to=parent)
+            case {"workers": int(workers), "version": int(version)}:
+                result = call.coordinate(workers, version)
+            case _:
+                result = call.run(report_to=call.call_id)
     return result | {"cold_start": cold}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a function in this container.
+
+    Attributes:
+        function: The function.
+        payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
+        settings: Settings of this container.
+        cancellation: Set when Modal cancels the call.
+        call_id: Id of the call; None if it runs outside of Modal.
+        startup_seconds: Startup time of the container, if it was started for this call.
+    """
+
+    function: AnyFunction
+    payload: Mapping[str, object]
+    settings: Settings
+    cancellation: CancellationToken
+    call_id: str | None
+    startup_seconds: float
+
+    def run(self, report_to: str | None) -> dict[str, object]:
+        """Run all of the job here; its events are those of the call `report_to`."""
+        return self._run_job(report_to, self._meter())
+
+    def coordinate(self, workers: int, version: int) -> dict[str, object]:
+        """Run the job, but have its segments rendered by up to `workers` calls of the deployed `version`."""
+        calls = ModalCalls(
+            app_name(self.settings), self.function.name, version, self.payload, parent=str(self.call_id)
+        )
+        fan_out = FanOut(calls, str(self.payload["job_id"]), workers)
+        return self._run_job(self.call_id, self._meter(COORDINATOR_SUFFIX), workers=fan_out)
+
+    def render_part(self, part: Segment, parent: str) -> dict[str, object]:
+        """Render and store some segments of the job of the call `parent`; end if that call ends."""
+        with ending_with(parent, self.cancellation):
+            return self._run_job(self.call_id, self._meter(SEGMENTS_SUFFIX), part=part)
+
+    def _run_job(
+        self, report_to: str | None, meter: Meter, *, workers: FanOut | None = None, part: Segment | None = None
+    ) -> dict[str, object]:
+        request = {key: value for key, value in self.payload.items() if key != SUBMITTED_AT}
+        with EventSender(report_to) as sender:
+            return run_job(
+                self.function,
+                request,
+                settings=self.settings,
+                send=sender.send,
+                cancellation=self.cancellation,
+                meter=meter,
+                workers=workers,
+                part=part,
+            )
+
+    def _meter(self, suffix: str = "") -> Meter:
+        submitted_at = self.payload.get(SUBMITTED_AT)
+        return Meter(
+            _machine(self.function, suffix),
+            submitted_at=submitted_at if isinstance(submitted_at, float) else None,
+            startup_seconds=self.startup_seconds,
+        )
 
 
 def container_facts(contract: Contract) -> dict[str, str]:
@@ -133,11 +211,11 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
             signals.put(None)
 
 
-def _machine(function: AnyFunction) -> Machine:
-    """Return the GPU and the price with which the function was deployed."""
-    deployed = os.environ.get("REEL_MODAL_CONTRACT")
-    row = Contract.from_json(deployed).functions.get(function.name) if deployed else None
-    row = row or spec_row(spec_from_env(function.spec))
+def _machine(function: AnyFunction, suffix: str) -> Machine:
+    """Return the GPU and the price with which the function on Modal, `function.name + suffix`, was deployed."""
+    deployed, name = os.environ.get("REEL_MODAL_CONTRACT"), function.name + suffix
+    row = Contract.from_json(deployed).functions.get(name) if deployed else None
+    row = row or spec_row(function.deployed_specs()[name])
     # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
     named = row["gpu"].partition(",")[0]
     gpu = None if named == "none" else named

@@ -22,7 +22,15 @@ from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.base import StoredObject
 
-__all__ = ["BETWEEN_FRAMES_SECONDS", "CancellationToken", "JobContext", "Reporter", "SegmentStore", "SegmentWorkers"]
+__all__ = [
+    "BETWEEN_FRAMES_SECONDS",
+    "CancellationToken",
+    "JobContext",
+    "Reporter",
+    "Segment",
+    "SegmentStore",
+    "SegmentWorkers",
+]
 
 BETWEEN_FRAMES_SECONDS: Final = 2.0
 """Time for a cancelled job to reach its next frame, before it is stopped in the middle of a step."""

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from reel_modal._version import VERSION
 from reel_modal.errors import ConfigError
 from reel_modal.functions.catalog import AnyFunction, all_functions
-from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec, spec_from_env
+from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec
 
 __all__ = [
     "PACKAGE_NAME",
@@ -127,14 +127,16 @@ def local_contract(
         ConfigError: A variable is not valid, or a package cannot be found; the message names it.
     """
     functions = all_functions(env=env) if functions is None else functions
-    return Contract(VERSION, source_hash(package), {name: _row(each, env) for name, each in functions.items()})
+    rows = {name: row for each in functions.values() for name, row in _rows(each, env).items()}
+    return Contract(VERSION, source_hash(package), rows)
 
 
-def _row(function: AnyFunction, env: Mapping[str, str] | None) -> dict[str, str]:
-    row = spec_row(spec_from_env(function.spec, env)) | {"signature": _signature(function), "module": function.module}
+def _rows(function: AnyFunction, env: Mapping[str, str] | None) -> dict[str, dict[str, str]]:
+    """Return the rows of the functions on Modal that a declared function needs."""
+    shared = {"declared": function.name, "signature": _signature(function), "module": function.module}
     if function.package != PACKAGE_NAME:
-        row["package"] = package_text(function.package)
-    return row
+        shared["package"] = package_text(function.package)
+    return {name: spec_row(spec) | shared for name, spec in function.deployed_specs(env).items()}
 
 
 def package_text(name: str) -> str:

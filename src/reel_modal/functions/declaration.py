@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from reel_modal._progress.timing_model import PublishedTimings
 from reel_modal.errors import ConfigError, RequestError
 from reel_modal.functions.adapters import PlainRequest, PlainResult, adapter_of
-from reel_modal.functions.specs import FunctionSpec, ImageSpec
+from reel_modal.functions.specs import FunctionSpec, ImageSpec, SegmentSpec, specs_from_env
 from reel_modal.schema.requests import Request
 from reel_modal.schema.results import Result
 from reel_modal.settings import Settings
@@ -96,6 +96,7 @@ class RenderFunction(Generic[Q, R]):
         input_version: Returns the version of inputs that the request names besides its input, such as a network.
         files: Returns local files that the deployment sends, with their paths in the container.
         command: Command line; None takes the fields of the request from a JSON file.
+        segments: How several containers render the segments of one output; None if it renders in one piece.
     """
 
     name: str
@@ -111,6 +112,7 @@ class RenderFunction(Generic[Q, R]):
     input_version: Callable[[Q, Settings], str] | None = field(default=None, repr=False)
     files: Callable[[Settings], Mapping[str, str]] | None = field(default=None, repr=False)
     command: Command | None = field(default=None, repr=False)
+    segments: SegmentSpec | None = field(default=None, repr=False)
 
     def __call__(self, request: Q, context: JobContext) -> R:
         """Run the body in this process, and return its result; nothing is published."""
@@ -120,6 +122,10 @@ class RenderFunction(Generic[Q, R]):
     def package(self) -> str:
         """Name of the top-level package that contains the declaration; a deployment sends its files."""
         return self.module.partition(".")[0]
+
+    def deployed_specs(self, env: Mapping[str, str] | None = None) -> dict[str, FunctionSpec]:
+        """Return the resources of its functions on Modal by name; see `specs_from_env`."""
+        return specs_from_env(self.spec, self.segments, env)
 
     def to_request(self, request: Q) -> Request[Any]:
         """Return the request in the form in which it is submitted.
@@ -208,6 +214,7 @@ def render_function(
     input_version: Callable[[Q, Settings], str] | None = None,
     files: Callable[[Settings], Mapping[str, str]] | None = None,
     command: Command | None = None,
+    segments: SegmentSpec | None = None,
 ) -> Callable[[Callable[[Q, JobContext], R]], RenderFunction[Q, R]]:
     """Return a decorator that declares its body as a function.
 
@@ -236,6 +243,7 @@ def render_function(
         input_version: See `RenderFunction`.
         files: See `RenderFunction`.
         command: See `RenderFunction`.
+        segments: See `RenderFunction`.
 
     Raises:
         ConfigError: The name or a resource is not valid, or a type cannot be used; the message says which.
@@ -280,6 +288,7 @@ def render_function(
             input_version=input_version,
             files=files,
             command=command,
+            segments=segments,
         )
 
     return declare

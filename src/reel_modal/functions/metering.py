@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -58,12 +58,21 @@ class Meter:
         self._startup_seconds = startup_seconds
         self._clock = clock
         self._started_at = clock()
+        self._others: list[Usage] = []
         self._queue_seconds = (
             None if submitted_at is None else max(0.0, wall_clock() - submitted_at - startup_seconds)
         )
 
+    def add(self, usage: Usage) -> None:
+        """Add what another process has used for this job."""
+        self._others.append(usage)
+
     def usage(self, traffic: Traffic) -> Usage:
-        """Return the usage so far."""
+        """Return the usage so far, with that of other processes."""
+        own = self._own_usage(traffic)
+        return replace(Usage.sum([own, *self._others]), queue_seconds=own.queue_seconds)
+
+    def _own_usage(self, traffic: Traffic) -> Usage:
         seconds = self._clock() - self._started_at
         held = self._startup_seconds + seconds
         return Usage(

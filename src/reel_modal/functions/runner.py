@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from reel_modal._progress.events import ProgressEvent
-from reel_modal._segments import SegmentStore
+from reel_modal._segments import Segment, SegmentReport, SegmentsFinished, SegmentStore
 from reel_modal._support.scratch import scratch_dir
-from reel_modal.errors import ObjectExistsError
+from reel_modal.errors import FunctionError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
+from reel_modal.functions.fan_out import FanOut, OnePieceNeeded
 from reel_modal.functions.metering import Meter
 from reel_modal.functions.receipts import Receipt, as_requested
 from reel_modal.schema.requests import Request, VideoRequest
-from reel_modal.schema.results import Result
+from reel_modal.schema.results import Result, Usage
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
 from reel_modal.storage.urls import required_store
@@ -34,6 +35,8 @@ def run_job(
     cancellation: CancellationToken | None = None,
     folder: Path | None = None,
     meter: Meter | None = None,
+    workers: FanOut | None = None,
+    part: Segment | None = None,
 ) -> dict[str, object]:
     """Run one job in this process, which is reserved for it; return its result as a JSON-compatible dict.
 
@@ -49,6 +52,9 @@ def run_job(
         cancellation: Checked between frames.
         folder: Parent of the job's working directory; None is the system's temporary directory.
         meter: Measures the usage; default: a machine without cost.
+        workers: Processes that render the segments of the output; None renders them here.
+        part: Frames of the output whose segments are rendered and stored for another process, which gets the
+            `SegmentReport` as a dict; None runs all of the job.
 
     Raises:
         ConfigError: No store is configured.
@@ -56,44 +62,98 @@ def run_job(
         JobCancelledError: `cancellation` was set.
         ReelModalError: The function failed.
     """
+    job = _Job.of(function, payload, settings)
     meter = meter or Meter()
-    store_url = required_store(settings.store_url)
-    request = function.parse_request(payload)
-    source_key, output_key = request.stored_keys()
-    storage = Storage.from_url(store_url)
-    receipt = Receipt(storage, output_key, request.request_hash(), function)
-    source_version = _version_of_inputs(function, request, storage.stat(source_key).version, settings)
-    existing = _made_before(request, receipt, source_version)
+    receipt = Receipt(job.storage, job.request.stored_keys()[1], job.request.request_hash(), function)
+    existing = _made_before(job.request, receipt, job.source_version) if part is None else None
     if existing is not None:
-        usage = existing.usage if existing.reused_from is None else meter.usage(storage.traffic)
-        return replace(as_requested(existing, request), usage=usage).to_dict()
+        usage = existing.usage if existing.reused_from is None else meter.usage(job.storage.traffic)
+        return replace(as_requested(existing, job.request), usage=usage).to_dict()
     with scratch_dir(folder) as workdir:
-        reporter = Reporter(send, attempt=attempt)
-        # A transfer counts no frames, and a job without events would be considered stalled.
-        storage.on_transfer = reporter.pulse
-        segments = SegmentStore(storage, user_id=request.user_id, source=f"{source_key} {source_version}")
-        context = JobContext(
-            storage=storage,
-            workdir=workdir,
-            settings=settings,
-            reporter=reporter,
+        context = job.context(
+            workdir,
+            reporter=Reporter(send, attempt=attempt),
             cancellation=cancellation or CancellationToken(),
             meter=meter,
-            function=function.name,
-            output_tags=receipt.tags(source_version),
-            input_place=request.stored_input,
-            output_place=request.stored_output,
-            segments=segments,
+            output_tags=receipt.tags(job.source_version),
+            segments=job.segments(required=workers is not None or part is not None),
+            workers=workers,
+            part=part,
+        )
+        if part is not None:
+            return _render_part(job, context).to_dict()
+        try:
+            result = run_in_context(
+                function,
+                job.request,
+                context,
+                announce=lambda result, output: receipt.write(result, output, job.source_version),
+            )
+        except OnePieceNeeded:
+            if workers is None:
+                raise
+            result = function.parse_result(workers.render_elsewhere(context))
+            context.meter.add(result.usage or Usage())
+            result = replace(result, usage=context.usage())
+        if context.segments is not None:
+            context.segments.discard()
+        return result.to_dict()
+
+
+def _render_part(job: _Job, context: JobContext) -> SegmentReport:
+    """Render and store the segments within the part of an output that the context has.
+
+    Raises:
+        FunctionError: The output cannot be rendered in segments.
+    """
+    try:
+        job.function.body(job.function.from_request(job.request), context)
+    except SegmentsFinished as finished:
+        return SegmentReport(rendering=finished.rendering, engine=finished.engine, usage=context.usage())
+    raise FunctionError("its output was not rendered in segments", function=job.function.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A request with its store, and the version of its inputs."""
+
+    function: AnyFunction
+    request: Request[Any]
+    settings: Settings
+    storage: Storage
+    source_version: str
+
+    @classmethod
+    def of(cls, function: AnyFunction, payload: Mapping[str, object], settings: Settings) -> Self:
+        store_url = required_store(settings.store_url)
+        request = function.parse_request(payload)
+        storage = Storage.from_url(store_url)
+        clip_version = storage.stat(request.stored_keys()[0]).version
+        return cls(
+            function, request, settings, storage, _version_of_inputs(function, request, clip_version, settings)
+        )
+
+    def segments(self, *, required: bool) -> SegmentStore:
+        """Return the store of the job's segments; see `SegmentStore`."""
+        source = f"{self.request.stored_keys()[0]} {self.source_version}"
+        return SegmentStore(self.storage, user_id=self.request.user_id, source=source, required=required)
+
+    def context(self, workdir: Path, *, reporter: Reporter, **fields: Any) -> JobContext:
+        """Return the context of the body."""
+        # A transfer counts no frames, and a job without events would be considered stalled.
+        self.storage.on_transfer = reporter.pulse
+        context = JobContext(
+            storage=self.storage,
+            workdir=workdir,
+            settings=self.settings,
+            reporter=reporter,
+            function=self.function.name,
+            input_place=self.request.stored_input,
+            output_place=self.request.stored_output,
+            **fields,
         )
         context.raise_if_cancelled()
-        result = run_in_context(
-            function,
-            request,
-            context,
-            announce=lambda result, output: receipt.write(result, output, source_version),
-        )
-        segments.discard()
-        return result.to_dict()
+        return context
 
 
 def run_in_context(

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -16,14 +17,18 @@ from reel_modal.errors import ConfigError
 from reel_modal.settings import Settings
 
 __all__ = [
+    "COORDINATOR_SUFFIX",
     "EVENTS_QUEUE",
+    "SEGMENTS_SUFFIX",
     "SHIPPED_SUFFIXES",
     "SUBMITTED_AT",
     "FunctionSpec",
     "ImageSpec",
+    "SegmentSpec",
     "app_name",
     "chosen_functions",
     "spec_from_env",
+    "specs_from_env",
 ]
 
 T = TypeVar("T")
@@ -153,17 +158,85 @@ class FunctionSpec:
         return replace(self, image=replace(self.image, apt=tuple(dict.fromkeys(apt))))
 
 
+_LONGEST_SECONDS: Final = 86_400
+# It probes, waits, encodes the sound and copies packets: one core and little memory.
+_COORDINATOR_CORES: Final = 1.0
+_COORDINATOR_MEMORY_MB: Final = 2048
+
 _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
         "cpu": (0.125, 64),
         "memory_mb": (128, 344_064),
-        "timeout_seconds": (1, 86_400),
+        "timeout_seconds": (1, _LONGEST_SECONDS),
         "startup_timeout_seconds": (1, 3_600),
         "retries": (0, 10),
         "max_containers": (1, 1_000),
         "scaledown_window_seconds": (2, 3_600),
     }
 )
+
+
+SEGMENTS_SUFFIX: Final = "_segments"
+COORDINATOR_SUFFIX: Final = "_coordinator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSpec:
+    """How the segments of one output are rendered by several containers at the same time.
+
+    Attributes:
+        seconds: Duration of a segment in seconds. Four to ten; each segment begins with a keyframe.
+        gpu: GPU types; empty for none, None for those of the function.
+        max_containers: Maximum number of these containers at the same time; 1 to 1,000.
+        scaledown_window_seconds: Time that an idle container waits for the next segments, 2 to 3,600.
+    """
+
+    seconds: Fraction
+    gpu: tuple[str, ...] | None = None
+    max_containers: int = 64
+    scaledown_window_seconds: int = 2
+
+
+def specs_from_env(
+    spec: FunctionSpec, segments: SegmentSpec | None, env: Mapping[str, str] | None = None
+) -> dict[str, FunctionSpec]:
+    """Return the resources of all functions on Modal that one declared function needs, by their name.
+
+    Besides the function itself, these are one that renders some segments of an output, and one that coordinates
+    these and joins what they have made. Their variables are those of `spec_from_env`, such as
+    REEL_MODAL_RENDER_OVERLAY_SEGMENTS_GPU.
+
+    Args:
+        spec: The declared resources.
+        segments: How its segments are rendered; None if it renders an output in one piece.
+        env: Default: this process's environment.
+
+    Raises:
+        ConfigError: See `spec_from_env`.
+    """
+    whole = spec_from_env(spec, env)
+    if segments is None:
+        return {whole.name: whole}
+    image = spec.image
+    part = replace(
+        whole,
+        name=whole.name + SEGMENTS_SUFFIX,
+        gpu=whole.gpu if segments.gpu is None else segments.gpu,
+        image=image,
+        max_containers=segments.max_containers,
+        scaledown_window_seconds=segments.scaledown_window_seconds,
+    )
+    coordinator = replace(
+        whole,
+        name=whole.name + COORDINATOR_SUFFIX,
+        gpu=(),
+        cpu=_COORDINATOR_CORES,
+        memory_mb=_COORDINATOR_MEMORY_MB,
+        timeout_seconds=_LONGEST_SECONDS,
+        image=image,
+        scaledown_window_seconds=segments.scaledown_window_seconds,
+    )
+    return {each.name: spec_from_env(each, env) for each in (whole, part, coordinator)}
 
 
 def spec_from_env(spec: FunctionSpec, env: Mapping[str, str] | None = None) -> FunctionSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from fractions import Fraction
 from types import MappingProxyType
@@ -71,6 +71,31 @@ class Usage(Record):
     package_version: str = declared(converter=string(empty=True), default="")
     ffmpeg: str = declared(converter=string(empty=True), default="")
     decoder_ffmpeg: str = declared(converter=string(empty=True), default="")
+
+    @classmethod
+    def sum(cls, parts: Iterable[Usage]) -> Usage:
+        """Return the usage of several processes: sums, the highest peak of memory, and all GPUs and models."""
+        used = list(parts)
+
+        def names(attribute: str) -> str:
+            return ", ".join(dict.fromkeys(filter(None, (getattr(usage, attribute) for usage in used))))
+
+        return cls(
+            queue_seconds=sum(each.queue_seconds or 0.0 for each in used),
+            startup_seconds=sum(each.startup_seconds for each in used),
+            seconds=sum(each.seconds for each in used),
+            bytes_in=sum(each.bytes_in for each in used),
+            bytes_out=sum(each.bytes_out for each in used),
+            peak_memory_bytes=max((each.peak_memory_bytes for each in used), default=0),
+            gpu=names("gpu") or None,
+            gpu_seconds=sum(each.gpu_seconds for each in used),
+            dollars=sum(each.dollars for each in used),
+            rates_dated=names("rates_dated"),
+            model=names("model") or None,
+            package_version=names("package_version"),
+            ffmpeg=names("ffmpeg"),
+            decoder_ffmpeg=names("decoder_ffmpeg"),
+        )
 
 
 RenderPlanKind: TypeAlias = Literal["smart", "full"]

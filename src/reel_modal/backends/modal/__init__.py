@@ -34,7 +34,7 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Contract, Difference, local_contract
-from reel_modal.functions.specs import EVENTS_QUEUE, SUBMITTED_AT
+from reel_modal.functions.specs import COORDINATOR_SUFFIX, EVENTS_QUEUE, SUBMITTED_AT
 from reel_modal.settings import OnDrift
 
 if TYPE_CHECKING:
@@ -136,13 +136,15 @@ class ModalBackend:
         """See `Backend.hydrate`; sends a request the first time, and again after a failure."""
         await self._handle(function)
 
-    async def submit(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    async def submit(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+    ) -> str:
         """See `Backend.submit`."""
-        del workers
         handle = await self._handle(function)
-        if function in self._functions and len(args) == 1 and isinstance(args[0], Mapping):
-            # A declared function: its receipt contains how long the job was queued.
-            args = ({**args[0], SUBMITTED_AT: time.time()},)
+        if workers > 1:
+            return await self._submit_coordinated(function, args, workers)
+        if function in self._functions:
+            args = _with_time(args)
         try:
             call = await self._spawn(handle, function, args, kwargs)
         except NotDeployedError:
@@ -150,6 +152,21 @@ class ModalBackend:
             self._flight(function).forget(handle)
             self._deployed = SingleFlight()
             call = await self._spawn(await self._handle(function), function, args, kwargs)
+        return self._remembered(call)
+
+    async def _submit_coordinated(self, function: str, args: tuple[object, ...], workers: int) -> str:
+        """Start a job whose segments are rendered by up to `workers` containers.
+
+        All its calls are those of one version of the deployment: segments of different versions differ.
+        """
+        name = function + COORDINATOR_SUFFIX
+        version = (await self.deployed_app()).version
+        handle = await self._find(name, version=version)
+        how = {"workers": workers, "version": version}
+        return self._remembered(await self._spawn(handle, name, (*_with_time(args), how), {}))
+
+    def _remembered(self, call: modal.FunctionCall[Any]) -> str:
+        """Keep the handle of a call, and return its id."""
         with self._lock:
             self._calls[call.object_id] = call
             if len(self._calls) > _MOST_KEPT:
@@ -310,11 +327,13 @@ class ModalBackend:
     async def _row(self, handle: modal.Function[..., Any, Any], function: str) -> dict[str, str]:
         return await self._answer(lambda: deployed_resources(handle), function=f"{self.app}/{function}")
 
-    async def _find(self, function: str) -> modal.Function[..., Any, Any]:
+    async def _find(self, function: str, *, version: int | None = None) -> modal.Function[..., Any, Any]:
         await load_modal()
         import modal
 
-        handle = modal.Function.from_name(self.app, function, environment_name=self._environment, client=self._client)
+        handle = modal.Function.from_name(
+            self.app, function, version=version, environment_name=self._environment, client=self._client
+        )
         await self._answer(handle.hydrate.aio, function=f"{self.app}/{function}")
         return handle
 
@@ -380,6 +399,13 @@ class ModalBackend:
         from reel_modal.backends.modal._errors import remote_error
 
         return remote_error(error, function=function or self.app, call_id=call_id)
+
+
+def _with_time(args: tuple[object, ...]) -> tuple[object, ...]:
+    """Add the time of submission to the request of a declared function, for the queue time in its receipt."""
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        return ({**args[0], SUBMITTED_AT: time.time()},)
+    return args
 
 
 def _is_outage(error: Exception) -> bool:

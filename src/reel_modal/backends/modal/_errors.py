@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 import modal.exception as modal_errors
-from grpclib.exceptions import StreamTerminatedError
 
+from reel_modal._support.modal_outages import OUTAGES
 from reel_modal.backends.base import to_remote_error
 from reel_modal.errors import (
     AuthError,
@@ -46,18 +46,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[RemoteError], str], ..
         "function not found on Modal; deploy it with `python -m reel_modal.deploy`",
     ),
     ((modal_errors.InternalFailure,), JobPreemptedError, "the machine was preempted or failed"),
-    (
-        (
-            modal_errors.ServiceError,
-            modal_errors.InternalError,
-            modal_errors.ConnectionError,
-            modal_errors.ResourceExhaustedError,
-            modal_errors.ClientClosed,
-            StreamTerminatedError,
-        ),
-        UnavailableError,
-        "Modal is unreachable",
-    ),
+    (OUTAGES, UnavailableError, "Modal is unreachable"),
 )
 # A result that Modal itself creates, such as that of a crashed container, is a bare RemoteError with a text. The
 # text of a cancelled call is empty.

@@ -1,0 +1,239 @@
+"""Several containers on the loopback plane render the segments of one output, and some of them are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clips import made_clip
+from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy
+from tests.jobs import GLOBAL, overlay
+
+from reel_modal.backends.modal import ModalBackend
+from reel_modal.errors import JobCancelledError, JobPreemptedError
+from reel_modal.functions.builtin import apply_upscale, render_overlay
+from reel_modal.functions.catalog import AnyFunction
+from reel_modal.functions.runner import run_job
+from reel_modal.schema import EncodeOptions, RenderResult, UpscaleRequest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
+]
+
+__all__ = ["app", "app_plane"]
+
+SEGMENTS = 5
+FRAMES = 400
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Started:
+    """A job on Modal."""
+
+    app: Deployed
+    backend: ModalBackend
+    call_id: str
+
+    async def until(self, frames: int) -> None:
+        """Wait until the job has reported `frames` finished frames."""
+        async for event in self.backend.events(self.call_id):
+            if event.phase == "render" and event.done >= frames:
+                return
+        raise AssertionError(f"the job ended before frame {frames}")
+
+    async def result(self) -> RenderResult:
+        while (outcome := await self.backend.wait(self.call_id, 60)) is None:
+            pass
+        return RenderResult.parse(outcome.value)  # type: ignore[arg-type]
+
+    def spawned(self) -> int:
+        """Return the number of calls that containers have made."""
+        return self.app.plane.count("FunctionMap", side="container")
+
+    def running(self, function: str = "render_overlay_segments") -> list[str]:
+        """Return the ids of the calls that containers of a function run."""
+        return [call for container in self.app.plane.containers(function) for call in container.call_ids]
+
+
+@pytest.fixture
+def clip(app: Deployed) -> Path:
+    """The clip of 40 s in the store, without outputs of other tests."""
+    source = app.store / "in.mp4"
+    if not source.exists():
+        made_clip(source, fps=10, seconds=40, audio_seconds=40)
+    for folder in ("out", "users"):
+        shutil.rmtree(app.store / folder, ignore_errors=True)
+    return source
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(app: Deployed, clip: Path) -> Start:
+    async def start(workers: int, *, preset: str = "slow", **fields: object) -> Started:
+        request = replace(overlay(f"job-{next(_numbers)}", preset=preset, output="out/whole.mp4"), **fields)
+        backend = ModalBackend(APP)
+        call_id = await backend.submit("render_overlay", (request.to_dict(),), {}, workers=workers)
+        return Started(app, backend, call_id)
+
+    return start
+
+
+def digest(app: Deployed) -> str:
+    return hashlib.sha256((app.store / "out/whole.mp4").read_bytes()).hexdigest()
+
+
+def rendered_here(app: Deployed, function: AnyFunction, request: Any) -> str:
+    """Return the SHA-256 of the output that one process makes; it is removed."""
+    run_job(function, request.to_dict(), settings=app.settings, send=lambda _: None)
+    made = digest(app)
+    (app.store / "out/whole.mp4").unlink()
+    return made
+
+
+def stored(app: Deployed) -> list[str]:
+    """Return the kinds of the objects that are stored for segments."""
+    return sorted(path.suffix for path in (app.store / "users/user/segments").glob("*"))
+
+
+@pytest.fixture
+def expected(app: Deployed, clip: Path) -> str:
+    return rendered_here(app, render_overlay, overlay("here", preset="slow", output="out/whole.mp4"))
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+async def test_workers_make_the_same_bytes(app: Deployed, start: Start, expected: str, workers: int) -> None:
+    job = await start(workers)
+    counts = [event.done async for event in job.backend.events(job.call_id) if event.phase == "render"]
+    assert (counts, counts[-1]) == (sorted(counts), FRAMES)
+    result = await job.result()
+    assert digest(app) == expected
+    assert stored(app) == []
+    assert job.spawned() == SEGMENTS
+    assert (result.frames, result.engine, result.plan) == (FRAMES, "opencv-yuv420p", "full")
+    assert result.usage is not None
+    # The receipt has the time and the price of all containers, none of which has a GPU.
+    assert result.usage.gpu is None
+    assert result.usage.seconds > sum(result.seconds_by_phase.values())
+    assert result.usage.dollars > 0
+    assert result.usage.bytes_in > SEGMENTS * (app.store / "in.mp4").stat().st_size
+
+
+async def test_lost_worker_is_replaced(app: Deployed, start: Start, expected: str) -> None:
+    job = await start(2)
+    await job.until(20)
+    lost = job.running()[0]
+    await asyncio.to_thread(app.plane.kill_container, lost)
+    await job.result()
+    assert digest(app) == expected
+    assert job.spawned() == SEGMENTS + 1
+
+
+async def test_preempted_coordinator_finds_its_workers(app: Deployed, start: Start, expected: str) -> None:
+    job = await start(2)
+    await job.until(30)
+    await asyncio.to_thread(app.plane.preempt, job.call_id)
+    await job.result()
+    assert digest(app) == expected
+    assert job.spawned() == SEGMENTS
+
+
+async def test_cancelled_job_ends_its_workers(app: Deployed, start: Start) -> None:
+    job = await start(2, preset="veryslow")
+    await job.until(10)
+    assert len(job.running()) == 2
+    await job.backend.cancel(job.call_id)
+    with pytest.raises(JobCancelledError):
+        await job.result()
+    await asyncio.to_thread(app.plane.wait_for, lambda: not job.running())
+    spawned = job.spawned()
+    assert spawned <= 3
+    assert not (app.store / "out/whole.mp4").exists()
+
+
+async def test_killed_coordinator_takes_its_workers_along(app: Deployed, start: Start) -> None:
+    job = await start(2, preset="veryslow")
+    await job.until(10)
+    await asyncio.to_thread(app.plane.kill_container, job.call_id)
+    with pytest.raises(JobPreemptedError):
+        await job.result()
+    await asyncio.to_thread(app.plane.wait_for, lambda: not job.running())
+    assert not (app.store / "out/whole.mp4").exists()
+
+
+async def test_next_job_finds_the_segments_of_a_cancelled_one(app: Deployed, start: Start, expected: str) -> None:
+    job = await start(2)
+    await job.until(200)
+    await job.backend.cancel(job.call_id)
+    with pytest.raises(JobCancelledError):
+        await job.result()
+    assert ".json" in stored(app)
+    other = await start(2)
+    counts = [event.done async for event in other.backend.events(other.call_id) if event.phase == "render"]
+    await other.result()
+    assert digest(app) == expected
+    assert counts[-1] == FRAMES
+    assert set(stored(app)) == {".call"}  # notes of the cancelled job
+
+
+async def test_failed_worker_ends_the_job_and_the_others(app: Deployed, start: Start) -> None:
+    """A worker that reads a damaged clip fails in each attempt."""
+    job = await start(2, input_key="absent.mp4")
+    with pytest.raises(Exception, match="absent"):
+        await job.result()
+    assert job.spawned() == 0
+
+
+async def test_short_job_runs_in_one_container(app: Deployed, start: Start) -> None:
+    made_clip(app.store / "short.mp4", fps=10, seconds=3)
+    job = await start(4, input_key="short.mp4", preset="ultrafast")
+    phases = [event.phase async for event in job.backend.events(job.call_id)]
+    result = await job.result()
+    assert result.frames == 30
+    assert job.spawned() == 1
+    assert "render" in phases
+    assert phases[-1] == "publish"
+    assert result.usage is not None
+    assert result.usage.gpu == "T4"  # that of the function itself
+    assert stored(app) == []
+
+
+async def test_deploy_during_the_job_changes_no_worker(app: Deployed, start: Start, expected: str) -> None:
+    job = await start(2)
+    await job.until(10)
+    version = app.plane.containers("render_overlay_segments")[0].pinned_version
+    await asyncio.to_thread(deploy, app.plane, REEL_MODAL_RENDER_OVERLAY_SEGMENTS_MEMORY_MB="2048")
+    await job.result()
+    assert digest(app) == expected
+    pinned = {container.pinned_version for container in app.plane.containers("render_overlay_segments")}
+    assert pinned <= {version}
+
+
+async def test_upscale_names_the_network_of_its_workers(app: Deployed) -> None:
+    made_clip(app.store / "small.mp4", size=(64, 36), fps=4, seconds=9)
+    request = UpscaleRequest(
+        job_id="up", user_id="user", input_key="small.mp4", output_key="out/whole.mp4", scale=2, provider="cpu",
+        encode=EncodeOptions(encoder="libx264"), store=GLOBAL,
+    )  # fmt: skip
+    alone = rendered_here(app, apply_upscale, request)
+    backend = ModalBackend(APP)
+    (app.store / "out/whole.mp4").unlink(missing_ok=True)
+    call_id = await backend.submit("apply_upscale", (replace(request, job_id="many").to_dict(),), {}, workers=2)
+    result = await Started(app, backend, call_id).result()
+    assert digest(app) == alone
+    assert result.engine == "onnxruntime-cpu fp32 small-x2"
+    assert result.usage is not None
+    assert result.usage.model == "small-x2"
