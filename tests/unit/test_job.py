@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import pytest
 from tests.jobs import event, overlay, rendered
@@ -81,6 +83,21 @@ async def test_status_is_failed_only_if_the_job_failed(error: Exception, status:
     job = await start(InMemoryBackend(clock), clock, error=error)
     await clock.advance(0)
     assert await job.status() == status
+
+
+async def test_awaited_job_is_freed_without_garbage_collector() -> None:
+    backend = InMemoryBackend()
+    backend.script("double", Script(result=2))
+    double: RemoteFunction[[int], int] = RemoteFunction("double", backend)  # calls without a job_id are not kept
+    gc.disable()
+    try:
+        job = await double.submit(1)
+        assert await job.result() == 2
+        alive = ref(job)
+        del job
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 async def test_result_available_ignores_timeout_and_deadline() -> None:

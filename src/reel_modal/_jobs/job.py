@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from reel_modal._jobs.estimates import Estimate
@@ -151,7 +151,7 @@ class Job(Generic[R]):
         self._options = options
         self._clock = clock
         self._started_at = None if attached else clock.monotonic()
-        self._watch = EventFanout(self.events if reports else _no_events, self._end, clock)
+        self._reports = reports
         self._expected = expected
         self._plan = plan if expected is None else expected.plan
         self._recorder = recorder
@@ -160,6 +160,11 @@ class Job(Generic[R]):
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
+
+    @cached_property
+    def _watch(self) -> EventFanout[CallResult]:
+        # Created by the first listener: most hosts only await the result.
+        return EventFanout(self.events if self._reports else _no_events, self._end, self._clock)
 
     async def status(self) -> JobStatus:
         """Return the status of the job; `unknown` if the backend is unreachable, which is never a final status.

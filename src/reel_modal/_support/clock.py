@@ -129,8 +129,15 @@ async def _settle() -> None:
             return
 
 
-async def _wait(future: asyncio.Future[T], seconds: float) -> None:
-    """Do the same as `asyncio.wait({future}, timeout=seconds)` at half its cost: each call waits twice."""
+async def wait_for_tick(clock: Clock, seconds: float, future: asyncio.Future[T]) -> None:
+    """Return after `seconds`, or earlier if `future` is done; leaves no task running.
+
+    Cancellation: ends the wait and does not affect `future`.
+    """
+    if not isinstance(clock, SystemClock):
+        await _wait_by(clock, seconds, future)
+        return
+    # The same as `asyncio.wait({future}, timeout=seconds)` at half its cost: each call waits twice.
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
@@ -147,14 +154,7 @@ async def _wait(future: asyncio.Future[T], seconds: float) -> None:
         future.remove_done_callback(wake)
 
 
-async def wait_for_tick(clock: Clock, seconds: float, future: asyncio.Future[T]) -> None:
-    """Return after `seconds`, or earlier if `future` is done; leaves no task running.
-
-    Cancellation: ends the wait and does not affect `future`.
-    """
-    if isinstance(clock, SystemClock):
-        await _wait(future, seconds)
-        return
+async def _wait_by(clock: Clock, seconds: float, future: asyncio.Future[T]) -> None:
     sleeper = asyncio.ensure_future(clock.sleep(seconds))
     try:
         both: tuple[asyncio.Future[T] | asyncio.Future[None], ...] = (future, sleeper)

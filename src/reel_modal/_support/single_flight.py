@@ -27,6 +27,7 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
+        self._value: T | None = None
 
     async def get(self, make: Callable[[], Awaitable[T]]) -> T:
         """Return the value; the first caller awaits `make()`.
@@ -37,6 +38,8 @@ class SingleFlight(Generic[T]):
         Cancellation: if the caller that runs `make` is cancelled, another waiting caller takes over the attempt. If
             another caller is cancelled, only its wait ends.
         """
+        if (value := self._value) is not None:
+            return value
         while True:
             with self._lock:
                 future, leads = self._future, self._future is None
@@ -61,8 +64,7 @@ class SingleFlight(Generic[T]):
     @property
     def value(self) -> T | None:
         """The value; None if it has not been created."""
-        future = self._future
-        return future.result() if future is not None and future.done() and not future.cancelled() else None
+        return self._value
 
     def forget(self, value: T) -> None:
         """Discard the value, so that the next call creates a new one, unless another value has replaced `value`.
@@ -70,8 +72,8 @@ class SingleFlight(Generic[T]):
         If many callers find the same value stale, the first one creates a new value and the others get it.
         """
         with self._lock:
-            if self.value is value:
-                self._future = None
+            if self._value is value:
+                self._future = self._value = None
 
     async def _lead(self, future: Future[T], make: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -84,5 +86,6 @@ class SingleFlight(Generic[T]):
             else:
                 future.cancel()
             raise
+        self._value = value
         future.set_result(value)
         return value

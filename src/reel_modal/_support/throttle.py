@@ -33,7 +33,8 @@ class LoopThrottle:
         gate = self._gates.get(loop)
         if gate is None:
             gate = self._gates[loop] = _Gate(self._each_turn)
-        await gate.acquire(loop)
+        if not gate.passes(loop):
+            await gate.queue(loop)
 
 
 class _Gate:
@@ -44,12 +45,17 @@ class _Gate:
         self._passed = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._passed < self._each_turn:
-            self._passed += 1
-            if self._passed == self._each_turn:  # only then, since each callback makes the loop poll once more
-                loop.call_soon(self._turn, loop)
-            return
+    def passes(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether this iteration has a free slot, and take it."""
+        if self._passed == self._each_turn:
+            return False
+        self._passed += 1
+        if self._passed == self._each_turn:  # only then, since each callback makes the loop poll once more
+            loop.call_soon(self._turn, loop)
+        return True
+
+    async def queue(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Return when a later iteration has a slot for this task."""
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiting.append(waiter)
         await waiter

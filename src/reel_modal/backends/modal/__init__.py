@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -39,6 +40,8 @@ from reel_modal.settings import OnDrift
 
 if TYPE_CHECKING:
     import modal
+
+    _Spawn = Callable[..., Awaitable[modal.FunctionCall[Any]]]
 
 __all__ = ["ModalBackend", "call_api", "load_modal"]
 
@@ -96,7 +99,7 @@ class ModalBackend:
         self._client = client
         self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
-        self._handles: dict[str, SingleFlight[modal.Function[..., Any, Any]]] = {}
+        self._spawns: defaultdict[str, SingleFlight[_Spawn]] = defaultdict(SingleFlight)
         self._calls: dict[str, modal.FunctionCall[Any]] = {}
         self._queue: SingleFlight[modal.Queue] = SingleFlight()
         self._on_drift = on_drift
@@ -134,24 +137,25 @@ class ModalBackend:
 
     async def hydrate(self, function: str) -> None:
         """See `Backend.hydrate`; sends a request the first time, and again after a failure."""
-        await self._handle(function)
+        await self._spawn(function)
 
     async def submit(
         self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
     ) -> str:
         """See `Backend.submit`."""
-        handle = await self._handle(function)
+        spawn = await self._spawn(function)
         if workers > 1:
             return await self._submit_coordinated(function, args, workers)
         if function in self._functions:
             args = _with_time(args)
         try:
-            call = await self._spawn(handle, function, args, kwargs)
+            call = await ask_api(partial(spawn, *args, **kwargs), function=function)
         except NotDeployedError:
             # An app that was stopped and deployed again has new ids. Nothing was started under the old ones.
-            self._flight(function).forget(handle)
+            self._flight(function).forget(spawn)
             self._deployed = SingleFlight()
-            call = await self._spawn(await self._handle(function), function, args, kwargs)
+            spawn = await self._spawn(function)
+            call = await ask_api(partial(spawn, *args, **kwargs), function=function)
         return self._remembered(call)
 
     async def _submit_coordinated(self, function: str, args: tuple[object, ...], workers: int) -> str:
@@ -163,7 +167,7 @@ class ModalBackend:
         version = (await self.deployed_app()).version
         handle = await self._find(name, version=version)
         how = {"workers": workers, "version": version}
-        return self._remembered(await self._spawn(handle, name, (*_with_time(args), how), {}))
+        return self._remembered(await ask_api(partial(handle.spawn.aio, *_with_time(args), how), function=name))
 
     def _remembered(self, call: modal.FunctionCall[Any]) -> str:
         """Keep the handle of a call, and return its id."""
@@ -177,7 +181,15 @@ class ModalBackend:
         """See `Backend.wait`."""
         call = await self._call(call_id)
         await THROTTLE.acquire()
-        return await self._outcome(call, call_id, timeout_seconds)
+        try:
+            return CallResult(await call.get.aio(timeout=timeout_seconds))
+        except TimeoutError as error:
+            if not _raised_in_function(error):
+                return None
+            raise self._error(error, call_id) from error
+        except (Exception, SystemExit) as error:
+            # The function may have called sys.exit. modal re-raises that here, and it must not end the host.
+            raise self._error(error, call_id) from error
 
     async def cancel(self, call_id: str) -> None:
         """See `Backend.cancel`."""
@@ -277,27 +289,18 @@ class ModalBackend:
         while await within(2 * slice_seconds, wait, function=self.app, call_id=call_id) is None:
             pass
 
-    async def _spawn(
-        self,
-        handle: modal.Function[..., Any, Any],
-        function: str,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-    ) -> modal.FunctionCall[Any]:
-        return await ask_api(lambda: handle.spawn.aio(*args, **kwargs), function=function)
+    async def _spawn(self, function: str) -> _Spawn:
+        return await self._flight(function).get(partial(self._look_up, function))
 
-    async def _handle(self, function: str) -> modal.Function[..., Any, Any]:
-        return await self._flight(function).get(lambda: self._look_up(function))
-
-    def _flight(self, function: str) -> SingleFlight[modal.Function[..., Any, Any]]:
+    def _flight(self, function: str) -> SingleFlight[_Spawn]:
         with self._lock:
-            return self._handles.setdefault(function, SingleFlight())
+            return self._spawns[function]
 
-    async def _look_up(self, function: str) -> modal.Function[..., Any, Any]:
+    async def _look_up(self, function: str) -> _Spawn:
         handle = await self._find(function)
         if self._on_drift != "off":
             await self._check_drift(handle, function)
-        return handle
+        return handle.spawn.aio  # once: modal binds such a method by copying its metadata, each time it is read
 
     async def _check_drift(self, handle: modal.Function[..., Any, Any], function: str) -> None:
         try:
@@ -360,17 +363,6 @@ class ModalBackend:
 
         with self._lock:
             return self._calls.setdefault(call_id, modal.FunctionCall.from_id(call_id, client=self._client))
-
-    async def _outcome(self, call: modal.FunctionCall[Any], call_id: str, wait_seconds: float) -> CallResult | None:
-        try:
-            return CallResult(await call.get.aio(timeout=wait_seconds))
-        except TimeoutError as error:
-            if not _raised_in_function(error):
-                return None
-            raise self._error(error, call_id) from error
-        except (Exception, SystemExit) as error:
-            # The function may have called sys.exit. modal re-raises that here, and it must not end the host.
-            raise self._error(error, call_id) from error
 
     async def _next(self, items: AsyncGenerator[object], call_id: str, until: asyncio.Future[float] | None) -> object:
         """Return the next item, or None if none arrives for a while or `until` is done."""
