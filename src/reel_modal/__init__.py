@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reel_modal.backends.base import JobStatus
     from reel_modal.backends.local import LocalBackend
     from reel_modal.backends.modal import ModalBackend
-    from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, RemoteFunction, estimate
+    from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, Parallel, RemoteFunction, estimate
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.functions.context import JobContext
@@ -81,6 +81,7 @@ __all__ = [
     "ModelSource",
     "OverlayRequest",
     "OverlayStyle",
+    "Parallel",
     "ProgressEvent",
     "ProgressPlan",
     "ProgressSimulator",
@@ -137,6 +138,7 @@ _HOME = {
     "ModelSource": "settings",
     "OverlayRequest": "schema",
     "OverlayStyle": "schema",
+    "Parallel": "client",
     "ProgressEvent": "progress",
     "ProgressPlan": "progress",
     "ProgressSimulator": "progress",

@@ -14,9 +14,12 @@ from typing import Any, Final, Self, TypeVar, cast, overload
 
 from reel_modal._jobs.chain import Chain, ChainReceipt, ChainStep, chain_seconds, check_chain, discard_output
 from reel_modal._jobs.estimates import Contributor, Estimate, estimate
-from reel_modal._jobs.job import Job, JobOptions
+from reel_modal._jobs.job import Job
+from reel_modal._jobs.options import JobOptions
+from reel_modal._jobs.parallel import Parallel
 from reel_modal._jobs.remote_function import RemoteFunction, map_bounded, shortened
 from reel_modal._jobs.submission import adapt_declared, search_for_output
+from reel_modal._jobs.worker_rows import WorkerRow
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.clock import Clock
 from reel_modal._support.threads import run_in_thread
@@ -42,7 +45,9 @@ __all__ = [
     "FunctionRegistry",
     "Job",
     "JobOptions",
+    "Parallel",
     "RemoteFunction",
+    "WorkerRow",
     "estimate",
 ]
 
@@ -149,11 +154,13 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
     def __len__(self) -> int:
         return len(self._functions)
 
-    async def submit(self, request: Request[R]) -> Job[R]:
+    async def submit(self, request: Request[R], *, parallel: Parallel | None = None) -> Job[R]:
         """Start the job of `request` and return it; the request's type determines the function.
 
         Args:
             request: The request. One that is no subclass of `Request` is submitted by `registry[function].submit`.
+            parallel: Limits within which the job may use several machines; None keeps the registry's options, by
+                default one machine.
 
         Raises:
             RequestError: No function takes a request of this type, or its model is not registered.
@@ -164,17 +171,26 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         Example:
             >>> job = await registry.submit(request)
         """
-        return cast("Job[R]", await self._function_of(request).submit(request))
+        return cast("Job[R]", await self._function_of(request, parallel).submit(request))
 
-    async def run(self, request: Request[R]) -> R:
+    async def run(self, request: Request[R], *, parallel: Parallel | None = None) -> R:
         """Run the job of `request` and return its result; see `submit` and `Job.result` for the errors.
+
+        Args:
+            request: The request.
+            parallel: See `submit`.
 
         Cancellation: also cancels the job, unless the options say `detach`.
         """
-        return cast("R", await self._function_of(request)(request))
+        return cast("R", await self._function_of(request, parallel)(request))
 
     async def map(
-        self, requests: Iterable[Request[R]], *, concurrency: int = 8, ordered: bool = True
+        self,
+        requests: Iterable[Request[R]],
+        *,
+        concurrency: int = 8,
+        ordered: bool = True,
+        parallel: Parallel | None = None,
     ) -> AsyncGenerator[R]:
         """Yield the results of many requests, which may be of different types.
 
@@ -182,6 +198,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             requests: Taken when they are needed.
             concurrency: Highest number of jobs that are submitted and not yet yielded, 1 or more.
             ordered: Whether the results have the order of the requests, or that of their completion.
+            parallel: See `submit`; the limits of each job.
 
         Raises:
             ConfigError: `concurrency` is below 1.
@@ -193,7 +210,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             >>> async for result in registry.map(requests, ordered=False):
             ...     print(result.output_key)
         """
-        async with aclosing(map_bounded(self.run, requests, concurrency=concurrency, ordered=ordered)) as results:
+        run = partial(self.run, parallel=parallel)
+        async with aclosing(map_bounded(run, requests, concurrency=concurrency, ordered=ordered)) as results:
             async for result in results:
                 yield result
 
@@ -289,13 +307,20 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         seconds = await run_in_thread(estimating, _CHAIN_ESTIMATE_SECONDS, purpose="the estimate of a chain")
         return seconds or [1.0] * len(requests)
 
-    def run_sync(self, request: Request[R], *, on_progress: Callable[[ProgressUpdate], object] | None = None) -> R:
+    def run_sync(
+        self,
+        request: Request[R],
+        *,
+        on_progress: Callable[[ProgressUpdate], object] | None = None,
+        parallel: Parallel | None = None,
+    ) -> R:
         """Run the job of `request` from code without an event loop; Ctrl-C cancels the job.
 
         Args:
             request: The request.
             on_progress: Called with each update of `Job.progress`, in this thread. If it raises, the job is cancelled
                 and the exception passes on.
+            parallel: See `submit`.
 
         Raises:
             BlockingCallError: An event loop runs in this thread; await `run` instead.
@@ -304,7 +329,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         Example:
             >>> registry.run_sync(request, on_progress=lambda update: print(describe(update)))
         """
-        function = self._function_of(request)
+        function = self._function_of(request, parallel)
         if on_progress is None:
             return cast("R", function.call(request))
         return cast("R", function.call_with_progress(on_progress, request))
@@ -353,8 +378,8 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         """
         return estimate(request, media, settings=self.settings, history=self.history, functions=self.declared)
 
-    def _function_of(self, request: object) -> RemoteFunction[..., Any]:
-        return self._functions[function_of(request, self.declared).name]
+    def _function_of(self, request: object, parallel: Parallel | None) -> RemoteFunction[..., Any]:
+        return self._functions[function_of(request, self.declared).name].with_options(parallel=parallel)
 
     async def verify(self) -> list[Check]:
         """Look up every function again; check that it is deployed, and by this version of the package.

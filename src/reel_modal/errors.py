@@ -306,11 +306,11 @@ class JobRefusedError(ReelModalError):
 
 
 class JobTooLongError(JobRefusedError):
-    """A job is expected to need more than 80 % of its function's timeout."""
+    """A job is expected to need more than 80 % of its function's timeout, or not to meet its deadline."""
 
 
 class OverBudgetError(JobRefusedError):
-    """A job is expected to cost more than the budget."""
+    """A job is expected to cost more than the budget, or than its `Parallel` allows."""
 
 
 class BlockingCallError(ReelModalError, RuntimeError):

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final
 
 from reel_modal._costs.rates import Rates, load_rates
+from reel_modal._jobs.parallel import MOST_OF_TIMEOUT, Parallel, WorkerChoice, fits_timeout
+from reel_modal._jobs.worker_rows import SegmentedJob, WorkerRow, longest_read_seconds, place_of, price_of, rows_of
 from reel_modal._progress.history import TimingHistory
+from reel_modal._progress.plan import WorkPhase
 from reel_modal._progress.timing_model import LOCAL
+from reel_modal._segments import segment_grid
 from reel_modal.errors import (
     JobTooLongError,
     OverBudgetError,
@@ -22,7 +25,7 @@ from reel_modal.errors import (
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
 from reel_modal.functions.rendered_format import as_rendered
-from reel_modal.functions.specs import spec_from_env
+from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, spec_from_env
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.requests import VideoRequest
@@ -31,9 +34,6 @@ from reel_modal.settings import Settings
 __all__ = ["Contributor", "Estimate", "estimate", "estimate_of", "work_of"]
 
 _log = logging.getLogger(__name__)
-
-_MOST_OF_TIMEOUT: Final = 0.8
-"""A job that is expected to need a larger share of its function's timeout is refused: estimates are uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,13 @@ class Estimate:
 
     Attributes:
         function: Name of the function.
-        gpu: For example, `T4`; `cpu` for a container without a GPU, `local` for this machine.
+        gpu: GPU of one machine, for example `T4`; `cpu` for a container without a GPU, `local` for this machine.
         seconds: Time from the submission to the end.
         spread: Relative uncertainty of `seconds`: two jobs of three take `low_seconds` to `high_seconds`.
-        work_seconds: Time of the function itself, which counts towards its timeout.
+        work_seconds: Time of the function itself, which counts towards its timeout; on several machines, of its
+            longest call.
         dollars: Expected cost in US dollars; 0 on this machine.
-        timeout_seconds: Timeout of the function; None on this machine, which has no timeout.
+        timeout_seconds: Timeout of the function, or of a worker's calls; None on this machine, which has no timeout.
         frames: Number of frames of the output.
         frames_rendered: Number of frames that are rendered; the others are copied from the source.
         size: (width, height) of the output in pixels.
@@ -70,6 +71,10 @@ class Estimate:
         contributors: Parts of `seconds`, the longest first.
         source: Basis of the estimate, as text.
         plan: The same estimate as a plan for `Job.progress`.
+        workers: Number of machines that render at once; see `parallel`.
+        rows: Time and cost on each number of machines, from one to the largest that is useful and that the function
+            may use. There is only one if the output is a single segment or is rendered in one piece, or on this
+            machine.
     """
 
     function: str
@@ -86,6 +91,8 @@ class Estimate:
     contributors: tuple[Contributor, ...]
     source: str
     plan: ProgressPlan = field(repr=False)
+    workers: int = 1
+    rows: tuple[WorkerRow, ...] = field(default=(), repr=False)
 
     @property
     def low_seconds(self) -> float:
@@ -96,6 +103,54 @@ class Estimate:
     def high_seconds(self) -> float:
         """Upper bound: one job in six takes more."""
         return self.seconds * (1 + self.spread)
+
+    def parallel(self, parallel: Parallel, budget_usd: float | None = None) -> Estimate:
+        """Return the estimate for the number of machines to use within limits.
+
+        On this machine one process renders the output, and no limit applies.
+
+        Args:
+            parallel: The limits.
+            budget_usd: Largest allowed cost in US dollars of any job; None sets no limit.
+
+        Raises:
+            JobTooLongError: No number of machines meets the deadline, or keeps each call within 80 % of its timeout;
+                the message says what would be possible.
+            OverBudgetError: Those that do cost too much; the message says what they cost.
+
+        Example:
+            >>> fast = estimate(request, probe("clip.mp4")).parallel(Parallel(deadline_seconds=120))
+            >>> fast.workers, fast.dollars
+        """
+        if self.timeout_seconds is None:
+            return self
+        row = WorkerChoice(self.function, self.rows, parallel, budget_usd).row()
+        return self if row.workers == 1 else self._on(row)
+
+    def _on(self, row: WorkerRow) -> Estimate:
+        """Return the estimate for the number of machines of `row`."""
+        startup, work = self.plan.phases[-2:]
+        why = f"{self.frames} frames of {self.size[0]} x {self.size[1]} on {row.workers} machines"
+        plan = ProgressPlan.weighted(
+            startup_seconds=row.phases["startup"],
+            work=[WorkPhase(name, seconds) for name, seconds in row.phases.items() if name != "startup"],
+            startup_spread=startup.spread,
+            work_spread=work.spread,
+            source=row.source,
+        )
+        return replace(
+            self,
+            gpu=row.gpu,
+            seconds=row.seconds,
+            spread=_spread_of(plan),
+            work_seconds=row.call_seconds,
+            dollars=row.dollars,
+            timeout_seconds=row.timeout_seconds,
+            contributors=_contributors(row.phases, why),
+            source=row.source,
+            plan=plan,
+            workers=row.workers,
+        )
 
     @property
     def headroom_seconds(self) -> float | None:
@@ -112,14 +167,15 @@ class Estimate:
             JobTooLongError: The job needs more than 80 % of its function's timeout; the message says how much fits.
             OverBudgetError: The job costs more than the budget; the message says how much fits.
         """
-        if self.timeout_seconds is not None and self.work_seconds > _MOST_OF_TIMEOUT * self.timeout_seconds:
-            allowed = _MOST_OF_TIMEOUT * self.timeout_seconds
+        if self.timeout_seconds is not None and self.work_seconds > MOST_OF_TIMEOUT * self.timeout_seconds:
+            allowed = MOST_OF_TIMEOUT * self.timeout_seconds
             variable = f"REEL_MODAL_{self.function.upper()}_TIMEOUT_SECONDS"
             raise JobTooLongError(
                 f"{self.function} would need about {self.work_seconds:.0f} s of its timeout of"
                 f" {self.timeout_seconds:.0f} s, and {allowed:.0f} s (80 %) are allowed: {self._longest()}."
                 f" {self._fitting_part(allowed / self.work_seconds)}, or set"
-                f" {variable}={math.ceil(self.work_seconds / _MOST_OF_TIMEOUT)} and deploy again"
+                f" {variable}={math.ceil(self.work_seconds / MOST_OF_TIMEOUT)} and deploy again"
+                f"{self._fitting_workers()}"
             )
         if budget_usd is not None and self.dollars > budget_usd:
             raise OverBudgetError(
@@ -142,6 +198,8 @@ class Estimate:
             "headroom_seconds": self.headroom_seconds,
             "frames": self.frames,
             "frames_rendered": self.frames_rendered,
+            "workers": self.workers,
+            "rows": [{"workers": row.workers, "seconds": row.seconds, "dollars": row.dollars} for row in self.rows],
             "width": self.size[0],
             "height": self.size[1],
             "contributors": [
@@ -159,7 +217,20 @@ class Estimate:
         ]
         if self.timeout_seconds is not None:
             lines.append(f"  of a timeout of {self.timeout_seconds:.0f} s, {self.headroom_seconds:.0f} s are left")
-        return "\n".join([*lines, f"  based on {self.source}"])
+        return "\n".join([*lines, f"  based on {self.source}", *self._table()])
+
+    def _table(self) -> list[str]:
+        """Return the lines of the rows: one, two, four, … machines, the largest number and that of this estimate."""
+        if len(self.rows) == 1:
+            return []
+        shown = {self.workers, self.rows[-1].workers, *(2**power for power in range(len(self.rows).bit_length()))}
+        lines = ["  machines      time      cost"]
+        for row in self.rows:
+            if row.workers in shown:
+                marks = "  this estimate" if row.workers == self.workers else ""
+                marks += "" if fits_timeout(row) else "  above 80 % of a timeout"
+                lines.append(f"  {row.workers:8} {row.seconds:7.0f} s  ${row.dollars:.4f}{marks}")
+        return lines
 
     @property
     def _all_rendered(self) -> bool:
@@ -168,6 +239,10 @@ class Estimate:
     def _longest(self) -> str:
         part = next(part for part in self.contributors if part.name != "startup")
         return f"{part.seconds:.0f} s are for {part.name} ({part.why})" if part.why else f"most is for {part.name}"
+
+    def _fitting_workers(self) -> str:
+        row = next((row for row in self.rows if fits_timeout(row)), None)
+        return "" if row is None else f", or use several machines: parallel=Parallel(max_workers={row.workers})"
 
     def _fitting_part(self, share: float) -> str:
         frames = max(1, int(self.frames_rendered * share))
@@ -221,7 +296,7 @@ def estimate_of(
     submitted = function.to_request(request)
     if isinstance(submitted, VideoRequest):
         media = as_rendered(media, submitted.encode)
-    gpu = (",".join(spec.gpu) or "cpu") if settings.modal_enabled else LOCAL
+    gpu = place_of(spec) if settings.modal_enabled else LOCAL
     work = work_of(function, request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
     size, frames = work.size, work.frames
     rendered = frames if work.frames_rendered is None else min(work.frames_rendered, frames)
@@ -229,30 +304,66 @@ def estimate_of(
     plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold, published=function.published)
     startup, work_seconds = plan.startup_seconds, plan.processing_seconds
     why = f"{frames if rendered == frames else f'{rendered} of {frames}'} frames of {size[0]} x {size[1]}"
-    parts = [Contributor(phase.name, phase.seconds, why if phase.name == "render" else "") for phase in plan.work]
-    parts.append(Contributor("startup", startup, ""))
-    dollars = 0.0
+    phases = {"startup": startup} | {phase.name: phase.seconds for phase in plan.work}
+    dollars, timeout, segmented = 0.0, None, None
     if settings.modal_enabled:
-        first_gpu = next(iter(spec.gpu), None)
-        rate = (rates or load_rates()).usd_per_second(gpu=first_gpu, cpu=spec.cpu, memory_mb=spec.memory_mb)
-        dollars = rate * (startup + work_seconds)
-    std_seconds = math.hypot(*(phase.seconds * phase.spread for phase in plan.phases))
+        rates, timeout = rates or load_rates(), spec.timeout_seconds
+        dollars = price_of(spec, rates) * (startup + work_seconds)
+        segmented = _segmented(function, work, history=history, rates=rates)
     return Estimate(
         function=name,
         gpu=gpu,
         seconds=startup + work_seconds,
-        spread=std_seconds / (startup + work_seconds),
+        spread=_spread_of(plan),
         work_seconds=work_seconds,
         dollars=dollars,
-        timeout_seconds=spec.timeout_seconds if settings.modal_enabled else None,
+        timeout_seconds=timeout,
         frames=frames,
         frames_rendered=rendered,
         size=size,
         fps=work.fps,
-        contributors=tuple(sorted(parts, key=lambda part: -part.seconds)),
+        contributors=_contributors(phases, why),
         source=plan.source,
         plan=plan,
+        rows=rows_of(WorkerRow(1, dollars, work_seconds, timeout, gpu, phases, plan.source), segmented),
     )
+
+
+def _segmented(function: AnyFunction, work: Work, *, history: TimingHistory, rates: Rates) -> SegmentedJob | None:
+    """Return the figures of a job on several machines; None if its output is rendered in one piece."""
+    if function.segments is None or not work.in_segments or work.frames < 2:
+        return None
+    name, specs = function.name, function.deployed_specs()
+    worker, coordinator = specs[name + SEGMENTS_SUFFIX], specs[name + COORDINATOR_SUFFIX]
+    gpu = place_of(worker)
+
+    def plan(frames: int) -> ProgressPlan:
+        published = function.published
+        return history.plan(name, gpu=gpu, size=work.size, frames=frames, cold=True, published=published)
+
+    return SegmentedJob.of(
+        segment_grid(work.frames, work.fps, function.segments.seconds),
+        plan(work.frames),
+        plan(1),
+        longest_read_seconds=math.inf
+        if history.has_jobs(name, gpu)
+        else longest_read_seconds(work.size, work.frames),
+        worker=worker,
+        worker_usd=price_of(worker, rates),
+        coordinator_usd=price_of(coordinator, rates),
+    )
+
+
+def _spread_of(plan: ProgressPlan) -> float:
+    """Return the relative uncertainty of the whole time of a plan."""
+    std_seconds = math.hypot(*(phase.seconds * phase.spread for phase in plan.phases))
+    return std_seconds / (plan.startup_seconds + plan.processing_seconds)
+
+
+def _contributors(phases: Mapping[str, float], why: str) -> tuple[Contributor, ...]:
+    """Return the phases, the longest first; `why` explains the rendering."""
+    parts = [Contributor(name, seconds, why if name == "render" else "") for name, seconds in phases.items()]
+    return tuple(sorted(parts, key=lambda part: -part.seconds))
 
 
 def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> Work:

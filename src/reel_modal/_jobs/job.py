@@ -7,12 +7,12 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Final, Generic, TypeVar
 
 from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.event_fanout import EventFanout
+from reel_modal._jobs.options import JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._support.background import LET_GO_SECONDS, finish
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
@@ -35,14 +35,11 @@ from reel_modal.errors import (
 )
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
 from reel_modal.schema.results import Result
-from reel_modal.settings import limit_problem
 
-__all__ = ["Job", "JobOptions"]
+__all__ = ["Job"]
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-OnCancel: TypeAlias = Literal["cancel", "detach"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,56 +62,6 @@ _BACKOFF_SECONDS: Final = 1.0
 _STORE_SECONDS: Final = 10.0
 _PROMPT_SECONDS: Final = 1.0
 """If the first look comes this soon after the submission, the job's duration is known even if it has ended."""
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class JobOptions:
-    """Limits of a host's waits, and the effect of a cancelled wait on the job.
-
-    An argument that is None, or left out, keeps the default; `RemoteFunction.with_options` keeps the current value.
-    `math.inf` disables a limit.
-
-    Attributes:
-        on_cancel: Effect on the job if the task that awaits it is cancelled: `cancel` also ends the job and its
-            costs, `detach` lets it continue. Default `cancel`.
-        stall_seconds: A job that reports no events for this long is cancelled. It counts from the first event on, so
-            that a job may wait for its machine. Default 180.
-        deadline_seconds: A job that has not ended this long after its submission is cancelled. Default `math.inf`.
-        unavailable_seconds: How long the backend may be silent before `UnavailableError`; the job continues. A
-            submission without an answer for this long is cancelled. Default 120.
-
-    Raises:
-        ConfigError: A value is not of its type or out of range; the message names the field.
-
-    Example:
-        >>> JobOptions(stall_seconds=math.inf, deadline_seconds=None)
-        JobOptions(on_cancel='cancel', stall_seconds=inf, deadline_seconds=inf, unavailable_seconds=120.0)
-    """
-
-    on_cancel: OnCancel
-    stall_seconds: float
-    deadline_seconds: float
-    unavailable_seconds: float
-
-    def __init__(
-        self,
-        on_cancel: OnCancel | None = None,
-        stall_seconds: float | None = None,
-        deadline_seconds: float | None = None,
-        unavailable_seconds: float | None = None,
-    ) -> None:
-        if on_cancel not in (None, *get_args(OnCancel)):
-            raise ConfigError(f"on_cancel={on_cancel!r} is unknown; use one of {', '.join(get_args(OnCancel))}")
-        object.__setattr__(self, "on_cancel", on_cancel or "cancel")
-        limits = {
-            "stall_seconds": 180.0 if stall_seconds is None else stall_seconds,
-            "deadline_seconds": math.inf if deadline_seconds is None else deadline_seconds,
-            "unavailable_seconds": 120.0 if unavailable_seconds is None else unavailable_seconds,
-        }
-        for name, seconds in limits.items():
-            if (problem := limit_problem(seconds)) is not None:
-                raise ConfigError(f"{name}={seconds!r} {problem}, and None keeps the default")
-            object.__setattr__(self, name, seconds)
 
 
 class Job(Generic[R]):

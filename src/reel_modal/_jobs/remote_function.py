@@ -13,12 +13,15 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from reel_modal._jobs.estimates import Estimate
-from reel_modal._jobs.job import Job, JobOptions
+from reel_modal._jobs.job import Job
+from reel_modal._jobs.options import JobOptions
+from reel_modal._jobs.parallel import Parallel
 from reel_modal._jobs.submission import CallAdapter, PreparedCall
 from reel_modal._support.background import finish, keep
 from reel_modal._support.clock import Clock, wait_for_tick
@@ -131,22 +134,23 @@ class RemoteFunction(Generic[P, R]):
         stall_seconds: float | None = None,
         deadline_seconds: float | None = None,
         unavailable_seconds: float | None = None,
+        parallel: Parallel | None = None,
     ) -> RemoteFunction[P, R]:
         """Return the function with other options; None keeps the current value, `math.inf` disables the limit.
 
         Raises:
             ConfigError: A value is not of its type or out of range; the message names it.
         """
-        other = copy(self)
-        other._submitted = WeakValueDictionary()  # noqa: SLF001 - jobs keep the options that they began with
-        other._options = JobOptions(  # noqa: SLF001 - a copy of this very object
-            on_cancel=self._options.on_cancel if on_cancel is None else on_cancel,
-            stall_seconds=self._options.stall_seconds if stall_seconds is None else stall_seconds,
-            deadline_seconds=self._options.deadline_seconds if deadline_seconds is None else deadline_seconds,
-            unavailable_seconds=(
-                self._options.unavailable_seconds if unavailable_seconds is None else unavailable_seconds
-            ),
+        other, old = copy(self), self._options
+        other._options = options = JobOptions(  # noqa: SLF001 - a copy of this very object
+            on_cancel=old.on_cancel if on_cancel is None else on_cancel,
+            stall_seconds=old.stall_seconds if stall_seconds is None else stall_seconds,
+            deadline_seconds=old.deadline_seconds if deadline_seconds is None else deadline_seconds,
+            unavailable_seconds=(old.unavailable_seconds if unavailable_seconds is None else unavailable_seconds),
+            parallel=old.parallel if parallel is None else parallel,
         )
+        if replace(options, parallel=old.parallel) != old:
+            other._submitted = WeakValueDictionary()  # noqa: SLF001 - jobs keep the wait limits that they began with
         return other
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -206,8 +210,8 @@ class RemoteFunction(Generic[P, R]):
             ConfigError: No store is set, its folder is not found, or the registry is closed; the message says which.
             RequestError: The request names a network that is not registered.
             JobConflictError: The `job_id` was submitted with another request, even if that job failed; see `forget`.
-            JobRefusedError: On Modal, the job is expected to need more than 80 % of the function's timeout, or to
-                cost more than the budget. Nothing was submitted.
+            JobRefusedError: On Modal, the job is expected to need more than 80 % of the function's timeout, to cost
+                more than the budget, or to exceed the limits of `parallel`. Nothing was submitted.
             NotDeployedError: The function does not exist.
             AuthError: The token is missing, or Modal refuses it.
             UnavailableError: The backend is unreachable; the job may or may not have been started. Or it was silent
@@ -295,20 +299,23 @@ class RemoteFunction(Generic[P, R]):
         return await self._deduplicator.submit_once(call.job_id, call.content, partial(self._submit, call))
 
     async def _submit(self, call: PreparedCall) -> Job[R]:
-        expected = None
+        expected, parallel = None, self._options.parallel
         if call.check is not None:
-            expected = await run_in_thread(call.check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
+            check = partial(call.check, parallel)
+            expected = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
+        elif parallel is not None:
+            raise ConfigError(f"{self.name} is not declared with render_function, so its jobs use one machine each")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
-        call_id = await self._start(call)
+        call_id = await self._start(call, 1 if expected is None else expected.workers)
         # A later `job(call_id)` in this process gets this object, which knows, for example, its submission time.
         job = self._job(call_id, attached=False, expected=expected, published=call.find_published)
         self._submitted[call_id] = job
         return job
 
-    async def _start(self, call: PreparedCall) -> str:
+    async def _start(self, call: PreparedCall, workers: int) -> str:
         """Start a call and return its id; if the caller does not get the id, the call is cancelled."""
         limit_seconds = self._options.unavailable_seconds
-        starting = asyncio.ensure_future(self._backend.submit(self.name, call.args, call.kwargs))
+        starting = asyncio.ensure_future(self._backend.submit(self.name, call.args, call.kwargs, workers=workers))
         try:
             await wait_for_tick(self._clock, limit_seconds, starting)
             if not starting.done():

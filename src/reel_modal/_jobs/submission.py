@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from reel_modal._jobs.estimates import Estimate, estimate_of
+from reel_modal._jobs.parallel import Parallel
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.scratch import scratch_dir
@@ -42,7 +43,8 @@ class PreparedCall:
         kwargs: Keyword arguments, as they are sent.
         job_id: Id of the job, under which it is submitted only once; None if every call is a new job.
         content: Hash of the request without `job_id` and `store.existing`.
-        check: Refuses a job that must not be submitted, and returns the estimate of the others. It runs in a thread.
+        check: Refuses a job that must not be submitted, and returns the estimate of the others, for the number of
+            machines that it chooses within the limits that it is given. It runs in a thread.
         find_published: Returns the result of the job if its output is already published; None if no store is set.
     """
 
@@ -50,7 +52,7 @@ class PreparedCall:
     kwargs: Mapping[str, object] = field(default_factory=dict)
     job_id: str | None = None
     content: str = ""
-    check: Callable[[], Estimate | None] | None = None
+    check: Callable[[Parallel | None], Estimate | None] | None = None
     find_published: Callable[[], object | None] | None = None
 
 
@@ -94,10 +96,10 @@ def adapt_declared(
         if function.check is not None:
             function.check(request, job_settings)
 
-        def check() -> Estimate | None:
+        def check(parallel: Parallel | None) -> Estimate | None:
             if traits.needs_store:
                 check_store(job_settings.store_url, credentials=traits.uses_host_credentials)
-            return _estimate(function, submitted, settings, history)
+            return _estimate(function, submitted, settings, history, parallel)
 
         return PreparedCall(
             args=(submitted.to_dict(),),
@@ -135,7 +137,11 @@ def search_for_output(
 
 
 def _estimate(
-    function: AnyFunction, request: Request[Any], settings: Settings, history: TimingHistory
+    function: AnyFunction,
+    request: Request[Any],
+    settings: Settings,
+    history: TimingHistory,
+    parallel: Parallel | None,
 ) -> Estimate | None:
     """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
 
@@ -146,14 +152,15 @@ def _estimate(
         request: The request, in the form in which it is submitted.
         settings: Settings of the processes that run the function.
         history: Timings of finished jobs.
+        parallel: Limits within which several machines may be used; None uses one.
 
     Returns:
         The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
         function itself reports the error.
 
     Raises:
-        JobTooLongError: The job needs more than 80 % of its function's timeout.
-        OverBudgetError: The job costs more than the budget.
+        JobTooLongError: The job needs more than 80 % of its function's timeout, or cannot meet its deadline.
+        OverBudgetError: The job costs more than the budget, or than its limits allow.
     """
     if settings.store_url is None:
         return None
@@ -165,8 +172,10 @@ def _estimate(
                 function, function.from_request(request), media, settings=settings, history=history
             )
     except (MediaError, StorageError, RequestError, ConfigError) as error:
-        _log.warning("no estimate for job %s: %s", request.job_id, error)
+        _log.warning("no estimate for job %s, which therefore uses one machine: %s", request.job_id, error)
         return None
+    if parallel is not None:
+        return expected.parallel(parallel, settings.budget_usd)
     expected.check(settings.budget_usd)
     return expected
 

@@ -55,6 +55,8 @@ class TimingRecorder:
     async def record(self, result: Result, seconds: float, expected: Estimate | None) -> None:
         """Record a job that has just finished, `seconds` after it could have started.
 
+        A job on several machines is not recorded: its times are not those of a job on one machine.
+
         Args:
             result: Result of the job.
             seconds: Its duration, without the time in the queue.
@@ -62,6 +64,8 @@ class TimingRecorder:
 
         Cancellation: ends only the wait; the job is still recorded.
         """
+        if expected is not None and expected.workers > 1:
+            return
         startup = max(seconds - sum(result.seconds_by_phase.values()), 0.0)
         cold = True if self._gpu == LOCAL else result.cold_start
         if isinstance(result, RenderResult):

@@ -253,6 +253,13 @@ class TimingHistory:
             source=_describe_source(function, gpu, work, startup, cold=cold, measured=work_size is not None),
         )
 
+    def has_jobs(self, function: str, gpu: str) -> bool:
+        """Return whether a job of `function` on `gpu` is recorded, so that the phases of its plan are measured."""
+        try:
+            return bool(self._read(function, gpu, 1)[0])
+        except _UNUSABLE:  # `plan` logs it
+            return False
+
     def summary(self) -> list[TimingSummary]:
         """Return one summary for each function and GPU.
 

@@ -27,6 +27,7 @@ from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
     FFmpegNotFoundError,
+    JobRefusedError,
     MissingDependencyError,
     ProviderUnavailableError,
     ReelModalError,
@@ -37,6 +38,7 @@ from reel_modal.schema import RenderResult
 from reel_modal.schema.requests import VideoRequest
 
 if TYPE_CHECKING:
+    from reel_modal._jobs.parallel import Parallel
     from reel_modal.schema.results import Result
 
 __all__ = ["main"]
@@ -177,6 +179,9 @@ def _add_estimate(
     parser.add_argument("--function", required=True, choices=tuple(functions), help="with its own options")
     parser.add_argument("--spec", type=Path, help="JSON: a whole request, or its list, such as regions or crop")
     parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
+    parser.add_argument("--max-workers", type=int, metavar="N", help="use at most N machines")
+    parser.add_argument("--deadline-seconds", type=float, metavar="S", help="end within S seconds")
+    parser.add_argument("--max-usd", type=float, metavar="USD", help="cost at most USD dollars")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_estimate)
 
@@ -246,9 +251,26 @@ def _estimate(arguments: argparse.Namespace, options: Sequence[str] = ()) -> int
     settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
     request, settings = request_from(function, arguments, settings)
     expected = estimate(request, probe(arguments.input, settings=settings), settings=settings, functions=functions)
-    print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
-    expected.check(settings.budget_usd)
+    parallel = _parallel(arguments)
+    try:
+        chosen = expected if parallel is None else expected.parallel(parallel, settings.budget_usd)
+    except JobRefusedError:
+        print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
+        raise
+    print(json.dumps(chosen.to_dict()) if arguments.json else chosen.to_text())
+    chosen.check(settings.budget_usd)
     return 0
+
+
+def _parallel(arguments: argparse.Namespace) -> Parallel | None:
+    """Return the limits for several machines; None if no option sets one."""
+    from reel_modal._jobs.parallel import Parallel
+
+    limits = {name: getattr(arguments, name) for name in ("max_workers", "deadline_seconds", "max_usd")}
+    try:
+        return None if all(limit is None for limit in limits.values()) else Parallel(**limits)
+    except ConfigError as error:
+        raise RequestError("", str(error)) from error
 
 
 def _encode(arguments: argparse.Namespace, request: VideoRequest) -> Any:

@@ -9,12 +9,13 @@ import argparse
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reel_modal._progress.timing_model import Line, PublishedTimings
 from reel_modal._segments import SEGMENT_SECONDS, SLOW_SEGMENT_SECONDS
-from reel_modal.errors import InvalidMediaError
+from reel_modal.errors import InvalidMediaError, SpliceError
 from reel_modal.functions.declaration import Command, Work, render_function
 from reel_modal.functions.specs import ImageSpec, SegmentSpec
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
@@ -41,11 +42,13 @@ def _overlay_work(request: OverlayRequest, media: MediaInfo, /, *, settings: Set
     from reel_modal.functions.try_smart import frames_expected
 
     frames, fps = _frames_at(request, media)
-    rendered = None
+    rendered = copied = None
     if not refuses_copying(request, media):
         changed = OverlayRenderer(request, media.size, media.color).changed_intervals
-        rendered = frames_expected(media, changed, Path(request.output_key), request.encode, on_gpu=on_gpu)
-    return Work(media.size, frames, fps, rendered)
+        expected = partial(frames_expected, media, changed, Path(request.output_key), request.encode)
+        rendered = expected(on_gpu=on_gpu)
+        copied = rendered if rendered is not None or not on_gpu else expected(on_gpu=False)
+    return Work(media.size, frames, fps, rendered, copied is None and _joins_segments(request, media))
 
 
 def _overlay_trial(keys: Mapping[str, str]) -> OverlayRequest:
@@ -111,7 +114,11 @@ def _framing_work(request: FramingRequest, media: MediaInfo, /, *, settings: Set
     if not plan.remakes:
         output = Path(request.output_key)
         rendered = frames_expected(plan.media, (), output, request.encode, on_gpu=on_gpu, trim=plan.trim)
-    return Work(size, frames, fps, rendered)
+    trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
+    in_one_piece = (
+        plan.engine == "ffmpeg-graph" or rendered is not None or (trimmed and not media.keeps_decoding_times)
+    )
+    return Work(size, frames, fps, rendered, not in_one_piece and _joins_segments(request, media))
 
 
 def _framing_trial(keys: Mapping[str, str]) -> FramingRequest:
@@ -149,7 +156,7 @@ def _upscale_work(request: UpscaleRequest, media: MediaInfo, /, *, settings: Set
     frames, fps = _frames_at(request, media)
     if request.output_rate == "source" and not media.constant_rate:
         frames = media.frame_count or frames
-    return Work(request.target_size(media.size), frames, fps)
+    return Work(request.target_size(media.size), frames, fps, in_segments=_joins_segments(request, media))
 
 
 def _check_upscale(request: UpscaleRequest, settings: Settings) -> None:
@@ -242,3 +249,23 @@ def _frames_at(request: OverlayRequest | FramingRequest | UpscaleRequest, media:
     """Return the number of frames of the whole clip at the output's rate, and that rate."""
     fps = request.output_rate if isinstance(request.output_rate, Fraction) else media.fps
     return media.frames_at(fps) or 1, fps
+
+
+def _joins_segments(request: OverlayRequest | FramingRequest | UpscaleRequest, media: MediaInfo) -> bool:
+    """Return whether rendered segments can be joined to the output, as far as the request and the headers show."""
+    from reel_modal._ffmpeg.frame_slots import SpanError
+    from reel_modal._ffmpeg.muxing import is_mp4_like
+    from reel_modal._smart_render.source import refuse_by_headers
+    from reel_modal.functions.exact_source import refuse_inexact_headers
+    from reel_modal.functions.rendered_rate import rendered_rate
+
+    # With `auto`, segments are encoded by x264.
+    joined = is_mp4_like(Path(request.output_key)) and request.encode.encoder in {"auto", "libx264"}
+    if not joined or rendered_rate(request, media) is None:
+        return False
+    try:
+        refuse_by_headers(media)
+        refuse_inexact_headers(media)
+    except (SpanError, SpliceError):
+        return False
+    return True

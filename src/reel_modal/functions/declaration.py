@@ -42,12 +42,15 @@ class Work:
         frames: Number of frames of the output.
         fps: Frames per second of the output.
         frames_rendered: Number of frames that are rendered; the others are copied. None is all.
+        in_segments: Whether several machines can render segments of the output at once, as far as the request and the
+            headers show.
     """
 
     size: tuple[int, int]
     frames: int
     fps: Fraction
     frames_rendered: int | None = None
+    in_segments: bool = False
 
 
 class Estimating(Protocol):

@@ -18,7 +18,7 @@ from reel_modal.media import MediaInfo
 from reel_modal.media.frames import PixelFormat
 from reel_modal.settings import Settings
 
-__all__ = ["ExactSource"]
+__all__ = ["ExactSource", "refuse_inexact_headers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,7 @@ class ExactSource:
             SpanError: Frames may differ if decoding begins in the middle; the message says why.
             InvalidMediaError: The file cannot be read.
         """
-        _refuse({
-            "it is interlaced": media.interlaced or media.deinterlace is not None,
-            "its HDR is converted to SDR": media.hdr_color is not None,
-            "it has transparency": media.contents.alpha,
-            "it is truncated": media.breaks_off,
-            "its container has no index of all frames": not media.has_index,
-        })  # fmt: skip
+        refuse_inexact_headers(media)
         try:
             picture = read_picture(media, kept)
         except SpliceError as error:
@@ -105,6 +99,17 @@ class ExactSource:
         )
         reader.read_span(FrameSpan(keyframe, shown, first_seconds, interval_seconds))
         return reader
+
+
+def refuse_inexact_headers(media: MediaInfo) -> None:
+    """Raise SpanError, with the reason, if the headers of `media` show that decoding cannot begin in the middle."""
+    _refuse({
+        "it is interlaced": media.interlaced or media.deinterlace is not None,
+        "its HDR is converted to SDR": media.hdr_color is not None,
+        "it has transparency": media.contents.alpha,
+        "it is truncated": media.breaks_off,
+        "its container has no index of all frames": not media.has_index,
+    })  # fmt: skip
 
 
 def _refuse(reasons: dict[str, bool]) -> None:

@@ -73,6 +73,8 @@ def test_history_functions_and_gpus_are_separate(history: TimingHistory) -> None
     assert plan(history).processing_seconds == pytest.approx(300)
     assert plan(history, gpu="A10G").processing_seconds == pytest.approx(7)
     assert plan(history, gpu="L4").source.startswith("published figures")
+    assert [history.has_jobs("render_overlay", gpu) for gpu in ("T4", "A10G", "L4")] == [True, True, False]
+    assert not history.has_jobs("process_framing", "T4")
     assert history.plan("process_framing", gpu="T4", size=HD, frames=9).source.startswith("published figures")
 
 
@@ -208,6 +210,7 @@ def test_history_unusable_file_does_not_stop_a_job(
     with caplog.at_level(logging.WARNING, "reel_modal"):
         assert plan(history).source.startswith("published figures")
         assert str(path) in caplog.text
+        assert not history.has_jobs("render_overlay", "T4")
         history.record(timing(30.0))
     with pytest.raises(ReelModalError, match="REEL_MODAL_TIMINGS"):
         history.summary()

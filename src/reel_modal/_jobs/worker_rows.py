@@ -1,0 +1,202 @@
+"""Predict the time and cost of a segmented job for each number of machines. Pure arithmetic.
+
+A coordinator on a small container starts, fetches the source, gives runs of segments to workers, and joins, checks
+and publishes the output. A worker starts, and renders one run after another; for each, it fetches the source first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from reel_modal._costs.rates import Rates
+from reel_modal._progress.plan import ProgressPlan
+from reel_modal._segments import Segment, segment_runs
+from reel_modal.functions.specs import FunctionSpec
+
+__all__ = ["SegmentedJob", "WorkerRow", "longest_read_seconds", "place_of", "price_of", "rows_of"]
+
+_REQUEST_SECONDS: Final = 1.0
+_READ_BYTES_PER_SECOND: Final = 50e6
+_BYTES_PER_PIXEL: Final = 8e6 / 8 / (30 * 1920 * 1080)
+"""The 8 Mbit/s that video platforms recommend for 1080p30."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """Expected time and cost of a job on a number of machines.
+
+    Attributes:
+        workers: Number of machines that render at once; 1 renders the whole job in one call, without a coordinator.
+        dollars: Cost in US dollars.
+        call_seconds: Time of the longest call of a machine, which counts towards its timeout.
+        timeout_seconds: That timeout; None on this machine, which has none.
+        gpu: GPU of each machine, for example `T4`; `cpu` if it has none, `local` for this machine.
+        phases: Seconds of each phase from the submission to the end, in order; the first one is `startup`.
+        source: Basis of the figures, as text.
+    """
+
+    workers: int
+    dollars: float
+    call_seconds: float
+    timeout_seconds: float | None
+    gpu: str
+    phases: Mapping[str, float] = field(repr=False)
+    source: str = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Time from the submission to the end."""
+        return sum(self.phases.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedJob:
+    """Figures of a job, from which its time and cost on two or more machines follow.
+
+    Attributes:
+        grid: The segments of its output.
+        start_seconds: Start of a container that is cold, as each of them is.
+        fetch_seconds: Fetch of the source, by the coordinator and for each run of segments.
+        fixed_seconds: Time before the first frame of a run, for example to load a network.
+        frame_seconds: Time of one frame on a worker.
+        verify_seconds: Join and check of the output.
+        publish_seconds: Publication of the output.
+        worker: Resources of a worker.
+        worker_usd: Price of a worker in US dollars per second.
+        coordinator_usd: Price of the coordinator in US dollars per second.
+        source: Basis of the figures, as text.
+    """
+
+    grid: Sequence[Segment]
+    start_seconds: float
+    fetch_seconds: float
+    fixed_seconds: float
+    frame_seconds: float
+    verify_seconds: float
+    publish_seconds: float
+    worker: FunctionSpec
+    worker_usd: float
+    coordinator_usd: float
+    source: str
+
+    @classmethod
+    def of(
+        cls,
+        grid: Sequence[Segment],
+        plan: ProgressPlan,
+        shortest: ProgressPlan,
+        *,
+        longest_read_seconds: float,
+        worker: FunctionSpec,
+        worker_usd: float,
+        coordinator_usd: float,
+    ) -> Self:
+        """Return the figures that follow from the plans of two jobs on one machine like a worker.
+
+        Args:
+            grid: The segments of the output, of at least two frames.
+            plan: Plan of the job, with a cold start.
+            shortest: Plan of a job with one frame; the difference is the time of the other frames.
+            longest_read_seconds: Longest time of a fetch, a check or a publication; the rest counts as rendering.
+            worker: See `SegmentedJob`.
+            worker_usd: See `SegmentedJob`.
+            coordinator_usd: See `SegmentedJob`.
+        """
+        frames = sum(segment.frames for segment in grid)
+        phases = {phase.name: phase.seconds for phase in plan.work}
+        fetch, verify, publish = (
+            min(phases.get(name, 0.0), longest_read_seconds) for name in ("fetch", "verify", "publish")
+        )
+        rendering = max(0.0, plan.processing_seconds - fetch - verify - publish)
+        # All phases have the same share of the time that every job takes, and of the time of each frame.
+        share = rendering / plan.processing_seconds
+        frame_seconds = share * max(0.0, plan.processing_seconds - shortest.processing_seconds) / (frames - 1)
+        return cls(
+            grid=grid,
+            start_seconds=plan.startup_seconds,
+            fetch_seconds=fetch,
+            fixed_seconds=max(0.0, rendering - frame_seconds * frames),
+            frame_seconds=frame_seconds,
+            verify_seconds=verify,
+            publish_seconds=publish,
+            worker=worker,
+            worker_usd=worker_usd,
+            coordinator_usd=coordinator_usd,
+            source=plan.source,
+        )
+
+    def calls(self, workers: int) -> list[float]:
+        """Return the seconds of the call of each run of segments, longest first."""
+        before_first_frame = self.fetch_seconds + self.fixed_seconds
+        runs = segment_runs(self.grid, workers)
+        return [before_first_frame + run.frames * self.frame_seconds for run in runs]
+
+    def row(self, workers: int) -> WorkerRow:
+        """Return the row of `workers` machines, 2 or more."""
+        calls, idle_seconds = self.calls(workers), self.worker.scaledown_window_seconds
+        phases = {
+            "startup": self.start_seconds,
+            "fetch": self.fetch_seconds,
+            "render": self.start_seconds + _longest_load(calls, workers),
+            "verify": self.verify_seconds,
+            "publish": self.publish_seconds,
+        }
+        # Each container starts once, and waits for another call before it ends; Modal bills both.
+        worker_seconds = workers * (self.start_seconds + idle_seconds) + sum(calls)
+        coordinator_seconds = sum(phases.values()) + idle_seconds
+        return WorkerRow(
+            workers=workers,
+            dollars=self.worker_usd * worker_seconds + self.coordinator_usd * coordinator_seconds,
+            call_seconds=calls[0],
+            timeout_seconds=self.worker.timeout_seconds,
+            gpu=place_of(self.worker),
+            phases=phases,
+            source=f"{self.source}; predicted for {workers} machines",
+        )
+
+
+def longest_read_seconds(size: tuple[int, int], frames: int) -> float:
+    """Return the assumed time to read a video once from a store, for a function without recorded jobs.
+
+    Its published time does not separate the phases, and their assumed shares are too long for a long video.
+    """
+    return _REQUEST_SECONDS + frames * size[0] * size[1] * _BYTES_PER_PIXEL / _READ_BYTES_PER_SECOND
+
+
+def place_of(spec: FunctionSpec) -> str:
+    """Return the name under which the timings of a function on Modal are recorded: its GPU types, or `cpu`."""
+    return ",".join(spec.gpu) or "cpu"
+
+
+def price_of(spec: FunctionSpec, rates: Rates) -> float:
+    """Return the price of a function's container in US dollars per second, with the first of its GPU types."""
+    return rates.usd_per_second(gpu=next(iter(spec.gpu), None), cpu=spec.cpu, memory_mb=spec.memory_mb)
+
+
+def rows_of(one: WorkerRow, job: SegmentedJob | None) -> tuple[WorkerRow, ...]:
+    """Return the rows of a job: for one machine, up to one for each segment or the most containers of its workers.
+
+    Args:
+        one: The row of one machine.
+        job: Its figures on several machines; None if its output is rendered in one piece.
+    """
+    if job is None:
+        return (one,)
+    most = min(len(job.grid), job.worker.max_containers)
+    return (one, *(job.row(workers) for workers in range(2, most + 1)))
+
+
+def _longest_load(calls: Sequence[float], workers: int) -> float:
+    """Return the most seconds that one worker is busy if each takes the longest call that is left.
+
+    Args:
+        calls: Seconds of each call, longest first.
+        workers: Number of workers.
+    """
+    loads = [0.0] * workers
+    for seconds in calls:
+        heapq.heapreplace(loads, loads[0] + seconds)
+    return max(loads)
