@@ -16,7 +16,9 @@ import pytest
 from tests.clips import made_clip
 from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy
 from tests.jobs import GLOBAL, overlay
+from tests.unit.long_jobs import record_jobs
 
+from reel_modal import FunctionRegistry, Parallel, TimingHistory
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import JobCancelledError, JobPreemptedError
 from reel_modal.functions.builtin import apply_upscale, render_overlay
@@ -130,6 +132,25 @@ async def test_workers_make_the_same_bytes(app: Deployed, start: Start, expected
     assert result.usage.seconds > sum(result.seconds_by_phase.values())
     assert result.usage.dollars > 0
     assert result.usage.bytes_in > SEGMENTS * (app.store / "in.mp4").stat().st_size
+
+
+async def test_registry_chooses_the_number_of_workers(
+    app: Deployed, clip: Path, expected: str, tmp_path: Path
+) -> None:
+    history = TimingHistory(tmp_path / "timings.db")
+    for gpu in ("T4", "cpu"):
+        record_jobs(history, gpu, seconds_per_frame=0.3)
+    registry = FunctionRegistry(app.settings, backend=ModalBackend(APP), history=history)
+    request = overlay(f"job-{next(_numbers)}", preset="slow", output="out/whole.mp4")
+    job = await registry.submit(request, parallel=Parallel(max_workers=4))
+    percents = [update.percent async for update in job.progress()]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    result = await job.result()
+    assert digest(app) == expected
+    assert result.usage is not None
+    assert result.usage.gpu is None
+    assert app.plane.count("FunctionMap", side="container") == SEGMENTS
 
 
 async def test_lost_worker_is_replaced(app: Deployed, start: Start, expected: str) -> None:

@@ -259,10 +259,11 @@ async def test_submit_uses_the_limits_of_the_registry(store: Path, history: Timi
     assert workers_of(backend) == [4, 1]
 
 
-async def test_submit_locally_uses_one_process(store: Path, history: TimingHistory) -> None:
+async def test_submit_locally_has_no_limit_but_max_workers(store: Path, history: TimingHistory) -> None:
     registry, backend = host(store, history, modal=False)
-    await registry.submit(overlay(), parallel=Parallel(max_workers=4, deadline_seconds=1, max_usd=1e-6))
-    assert workers_of(backend) == [1]
+    await registry.submit(overlay("a"), parallel=Parallel(max_workers=4, deadline_seconds=1, max_usd=1e-6))
+    await registry.submit(overlay("b"), parallel=Parallel(deadline_seconds=1))
+    assert workers_of(backend) == [4, 1]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ class Estimate:
     def parallel(self, parallel: Parallel, budget_usd: float | None = None) -> Estimate:
         """Return the estimate for the number of machines to use within limits.
 
-        On this machine one process renders the output, and no limit applies.
+        On this machine, up to `max_workers` processes render the output, and no other limit applies: the backend
+        starts as many as there are cores for, and the estimate remains that of one.
 
         Args:
             parallel: The limits.
@@ -123,7 +124,7 @@ class Estimate:
             >>> fast.workers, fast.dollars
         """
         if self.timeout_seconds is None:
-            return self
+            return replace(self, workers=parallel.max_workers or 1)
         row = WorkerChoice(self.function, self.rows, parallel, budget_usd).row()
         return self if row.workers == 1 else self._on(row)
 
