@@ -230,13 +230,14 @@ class FramePipe:
         """Return the arguments that determine the encoded frames; internal to the package."""
         return (*self._raw_input(), *self._filters(), *self.choice().arguments)
 
-    def part(self, path: Path, options: Mapping[str, str]) -> FramePipe:
+    def part(self, path: Path, x264_parameters: str = "") -> FramePipe:
         """Return a pipe that encodes some of the frames in the same way, without audio; internal to the package.
 
-        Args:
-            path: The file of the part.
-            options: Further options of the encoder.
+        `x264_parameters`, such as `scenecut=0`, are added to the options of the encoder.
         """
+        options = dict(self._encoder_options)
+        if x264_parameters:
+            options["x264-params"] = ":".join(filter(None, (options.get("x264-params"), x264_parameters)))
         return FramePipe(
             path,
             size=self.size,
@@ -246,7 +247,7 @@ class FramePipe:
             quality=self._quality,
             preset=self._preset,
             threads=self._threads,
-            encoder_options={**self._encoder_options, **options},
+            encoder_options=options,
             color=self._color,
             hdr=self._hdr,
             sample_aspect_ratio=self._sample_aspect_ratio,

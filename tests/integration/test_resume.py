@@ -9,6 +9,8 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,8 @@ pytestmark = [
 
 FRAMES = 400
 SEGMENT_FRAMES = 80
+CHANGED = 250
+"""Frames from a highlight of 24 s to the next keyframe."""
 SEED = 20261130
 
 _numbers = itertools.count(1)
@@ -47,7 +51,8 @@ def store(tmp_path: Path) -> Path:
     """The store, with a clip of 40 s."""
     folder = tmp_path / "store"
     folder.mkdir()
-    made_clip(folder / "in.mp4", fps=10, seconds=40, audio_seconds=40)
+    encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "50")
+    made_clip(folder / "in.mp4", fps=10, seconds=40, audio_seconds=40, encoder=encoder)
     return folder
 
 
@@ -57,9 +62,12 @@ def render(store: Path) -> Render:
     return FunctionRegistry(settings, backend=LocalBackend(settings))["render_overlay"]
 
 
-def request(output: str = "whole") -> OverlayRequest:
-    """Return the request of another job."""
-    return overlay(f"job-{next(_numbers)}", preset="veryslow", output=f"out/{output}.mp4")
+def request(output: str = "whole", highlighted: tuple[int, int] = (0, 1000)) -> OverlayRequest:
+    """Return the request of another job, with a highlight between two times in seconds."""
+    whole = overlay(f"job-{next(_numbers)}", preset="veryslow", output=f"out/{output}.mp4")
+    (region,) = whole.regions
+    start, end = map(Fraction, highlighted)
+    return replace(whole, regions=(replace(region, start_seconds=start, end_seconds=end),))
 
 
 def segments(store: Path) -> list[Path]:
@@ -70,9 +78,9 @@ def digest(store: Path) -> str:
     return hashlib.sha256((store / "out/whole.mp4").read_bytes()).hexdigest()
 
 
-async def killed(render: Render, at: int) -> int:
+async def killed(render: Render, at: int, highlighted: tuple[int, int] = (0, 1000)) -> int:
     """Kill the worker of a job with SIGKILL after `at` frames; return the number of frames that it has reported."""
-    job = await render.submit(request())
+    job = await render.submit(request(highlighted=highlighted))
     async for event in job.events():
         if event.phase == "render" and event.done >= at:
             break
@@ -85,18 +93,22 @@ async def killed(render: Render, at: int) -> int:
     return event.done
 
 
-async def test_job_killed_at_random_moments_loses_at_most_a_segment(render: Render, store: Path) -> None:
-    await render(request())
+@pytest.mark.parametrize(("highlighted", "rendered"), [((0, 1000), FRAMES), ((5, 29), CHANGED)])
+async def test_job_killed_at_random_moments_loses_at_most_a_segment(
+    render: Render, store: Path, highlighted: tuple[int, int], rendered: int
+) -> None:
+    whole = await render(request(highlighted=highlighted))
+    assert whole.frames_copied == FRAMES - rendered
     expected = digest(store)
     assert segments(store) == []
     (store / "out/whole.mp4").unlink()
     chosen = random.Random(SEED)
-    moments = sorted(chosen.randrange(1, FRAMES - SEGMENT_FRAMES) for _ in range(3))
+    moments = sorted(chosen.randrange(1, rendered - SEGMENT_FRAMES) for _ in range(3))
     for at in moments:
-        done = await killed(render, at)
+        done = await killed(render, at, highlighted)
         stored = len([path for path in segments(store) if path.suffix == ".json"])
         assert done - stored * SEGMENT_FRAMES <= SEGMENT_FRAMES
-    job = await render.submit(request())
+    job = await render.submit(request(highlighted=highlighted))
     counts = [event.done async for event in job.events() if event.phase == "render" and event.done]
     assert counts[0] >= done - SEGMENT_FRAMES
     assert (await job.result()).frames == FRAMES

@@ -67,7 +67,7 @@ def segment_runs(grid: Sequence[Segment], workers: int) -> list[Segment]:
     """Return the runs of consecutive segments that workers render, longest first; each worker gets about three.
 
     Args:
-        grid: The segments of an output, in order.
+        grid: The segments of an output, in order; frames between them are copied.
         workers: Number of workers, at least 1.
 
     Example:
@@ -75,5 +75,9 @@ def segment_runs(grid: Sequence[Segment], workers: int) -> list[Segment]:
         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]
     """
     size = max(1, len(grid) // (_RUNS_PER_WORKER * workers))
-    runs = [Segment(grid[index].first, grid[index : index + size][-1].end) for index in range(0, len(grid), size)]
-    return sorted(runs, key=lambda run: -run.frames)
+    runs: list[list[Segment]] = []
+    for segment in grid:
+        if not runs or len(runs[-1]) == size or runs[-1][-1].end != segment.first:
+            runs.append([])
+        runs[-1].append(segment)
+    return sorted((Segment(run[0].first, run[-1].end) for run in runs), key=lambda run: -run.frames)

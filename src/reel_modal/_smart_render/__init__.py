@@ -20,7 +20,14 @@ from reel_modal._smart_render.plan import (
     plan_packets,
     refuse_most,
 )
-from reel_modal._smart_render.render import Draw, Painter, encode_windows
+from reel_modal._smart_render.render import (
+    Draw,
+    EncodedFrames,
+    Painter,
+    encode_windows,
+    opened_frames,
+    window_pipe,
+)
 from reel_modal._smart_render.source import read_picture
 from reel_modal._smart_render.splice import SUFFIXES, splice_packets
 from reel_modal._smart_render.verify import verify_splice
@@ -33,14 +40,18 @@ from reel_modal.storage import publish_file, staging_name
 
 __all__ = [
     "Draw",
+    "EncodedFrames",
     "Interval",
     "Painter",
     "RenderPlan",
     "RenderSpan",
     "SplicePlan",
     "Trim",
+    "encode_windows",
+    "opened_frames",
     "plan_render",
     "render_spliced",
+    "window_pipe",
 ]
 
 _ENCODERS = frozenset({"auto", "libx264"})
@@ -101,13 +112,11 @@ def _refuse_changing_sound(media: MediaInfo) -> None:
 
 
 def render_spliced(
-    plan: RenderPlan,
+    plan: SplicePlan,
     output: Path,
+    encoded: EncodedFrames | None,
     *,
-    encode: EncodeOptions,
-    painter: Painter | None,
     settings: Settings,
-    advance: Callable[[int], None],
     metadata: Mapping[str, str],
     extras: Extras,
     check: Callable[[], None],
@@ -115,38 +124,25 @@ def render_spliced(
     """Write `output` as planned, verify it, and publish it only if it is complete and correct.
 
     Args:
-        plan: A plan of the kind `smart`, from `plan_render`.
+        plan: The plan.
         output: The final path.
-        encode: Quality and preset of the re-encoded frames.
-        painter: Returns the function that draws on each re-encoded frame; None leaves the frames unchanged.
-        settings: The ffmpeg binary, limits, and stall timeout.
-        advance: Called after each re-encoded frame with the number of frames done; may raise to stop.
+        encoded: The re-encoded frames; None if the plan has none.
+        settings: Limits of the decoder.
         metadata: Metadata tags of the file.
         extras: Streams, chapters and timecode besides video and audio.
         check: Called while the extra streams are read; may raise to stop.
 
     Raises:
-        SpliceError: The plan is not a plan for a splice, or the result failed verification. No file is left.
-        EncoderUnavailableError: libx264 does not start on this machine.
-        FFmpegError: Encoding failed.
+        SpliceError: The packets cannot be spliced, or the result failed verification. No file is left.
     """
-    if not isinstance(plan, SplicePlan):
-        raise SpliceError(plan.reason or "the plan has no source file")
-    picture = plan.picture
-    windows, staged = None, staging_name(output)
+    picture, staged = plan.picture, staging_name(output)
     try:
-        if plan.windows:
-            windows = encode_windows(
-                plan, picture, output.parent, encode=encode, painter=painter, settings=settings, advance=advance
-            )
         with extras.tracks(settings, check) as tracks:
-            spliced = splice_packets(plan, picture, windows, staged, metadata=metadata, extras=extras, tracks=tracks)
+            spliced = splice_packets(plan, picture, encoded, staged, metadata=metadata, extras=extras, tracks=tracks)
         verify_splice(plan, picture, spliced, settings)
         size_bytes = publish_file(staged, output)
     finally:
         staged.unlink(missing_ok=True)
-        if windows is not None:
-            windows.path.unlink(missing_ok=True)
     first, end = plan.kept[0] + plan.hidden, plan.kept[1]
     times, media = picture.times, picture.media
     return PipeResult(
@@ -156,9 +152,9 @@ def render_spliced(
         fps=media.fps,
         duration_seconds=times.end_of(end, media.fps) - times.seconds[first],
         bytes=size_bytes,
-        encoder="libx264" if windows is not None else "copy",
-        ffmpeg="" if windows is None else windows.ffmpeg,
-        command=() if windows is None else windows.command,
+        encoder="libx264" if encoded is not None else "copy",
+        ffmpeg="" if encoded is None else str(encoded.pipe.choice().ffmpeg),
+        command=() if encoded is None else (encoded.pipe.choice().ffmpeg.path, *encoded.pipe.encoding_arguments()),
         constant_rate=times.constant,
     )
 

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, Self
 
 from reel_modal.errors import SpliceError
@@ -48,6 +48,17 @@ class PacketTable:
         """Largest number of packets from one IDR packet to the next."""
         starts = [place for place, idr in enumerate(self.idr) if idr]
         return max(after - before for before, after in pairwise([*starts, len(self)]))
+
+    def entry_points(self) -> list[int]:
+        """Return the indices of the IDR packets before which there are exactly the earlier frames, increasing.
+
+        Decoding may begin at each of them. The index is also the rank of the packet's frame.
+        """
+        ranks = ranks_of(sorted(range(len(self)), key=self.pts.__getitem__))
+        highest = [-1, *accumulate(ranks, max)]
+        return [
+            place for place, idr in enumerate(self.idr) if idr and highest[place] == ranks[place] - 1 == place - 1
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,20 @@ class SplicePlan(RenderPlan):
 
     picture: SpliceSource = field(kw_only=True)
 
+    def spans_of(self, parts: Iterable[tuple[int, int]]) -> list[RenderSpan]:
+        """Return a span for each part of a render span, which is decoded from the last entry point before it.
+
+        Args:
+            parts: (first, end) of the ranks of each part.
+        """
+        entries, spans = self.picture.table.entry_points(), []
+        for first, end in parts:
+            window = next(window for window in self.windows if window.kept[0] <= first < window.kept[1])
+            before = bisect_right(entries, first)
+            start = entries[before - 1] if before else window.decode_from
+            spans.append(RenderSpan(first=window.first, end=window.end, kept=(first, end), decode_from=start))
+        return spans
+
 
 def plan_packets(
     table: PacketTable,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing_extensions import Buffer
 
 from reel_modal._ffmpeg.libav_decoder import copy_planes
 from reel_modal._ffmpeg.packet_seek import packets_from
-from reel_modal._smart_render.plan import RenderPlan, RenderSpan
+from reel_modal._smart_render.plan import RenderSpan, SplicePlan
 from reel_modal._smart_render.source import SpliceSource
-from reel_modal._smart_render.x264_settings import X264Settings
+from reel_modal._smart_render.x264_settings import X264Settings, keyframe_options
 from reel_modal._support.prefetch import Prefetcher
 from reel_modal.errors import SpliceError
-from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
+from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.media.frames import AnyPlanes, PixelFormat, U8Array, frame_bytes, plane_views, sample_views
 from reel_modal.media.open import decoder_pixels, opened
 from reel_modal.schema import EncodeOptions
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
-__all__ = ["Draw", "Painter", "decoder_for", "encode_windows", "packet_of"]
+__all__ = [
+    "Draw",
+    "EncodedFrames",
+    "Painter",
+    "decoder_for",
+    "encode_windows",
+    "opened_frames",
+    "packet_of",
+    "window_pipe",
+]
 
 Draw: TypeAlias = Callable[[AnyPlanes, Fraction], None]
 """Draws in place on upright planes. Takes the planes and the frame's time in seconds from the first shown frame."""
@@ -46,21 +56,34 @@ _TURNED: Final[dict[PixelFormat, PixelFormat]] = {"yuv422p": "yuv440p", "yuv422p
 _AHEAD_FRAMES: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedFrames:
+    """The encoded frames of all render spans.
+
+    Attributes:
+        paths: The files that contain them, in order.
+        starts: Ranks at which a span or a file begins; these frames must be IDR access units.
+        pipe: The pipe that encodes them, or of which the files are parts.
+    """
+
+    paths: Sequence[Path]
+    starts: Sequence[int]
+    pipe: FramePipe
+
+
 def encode_windows(
-    plan: RenderPlan,
-    picture: SpliceSource,
+    plan: SplicePlan,
     folder: Path,
     *,
     encode: EncodeOptions,
     painter: Painter | None,
     settings: Settings,
     advance: Callable[[int], None],
-) -> PipeResult:
+) -> EncodedFrames:
     """Encode the frames of all render spans into one file; each span begins with an IDR access unit.
 
     Args:
         plan: The frames to encode.
-        picture: The source of the frames.
         folder: The folder of the new file.
         encode: Quality, preset and threads; the quality is raised to match the source.
         painter: Returns the function that draws on each frame; None encodes the frames unchanged.
@@ -72,10 +95,35 @@ def encode_windows(
         SpliceError: A frame does not decode, or has a different format.
         FFmpegError: Encoding failed.
     """
-    media = picture.media
+    pipe = window_pipe(plan, folder, encode, settings, keyframe_options(plan, plan.picture.media.fps))
+    # Decoding begins while the encoder starts.
+    with opened_frames(plan.picture, plan.windows, painter, settings) as frames, pipe:
+        for frame in frames:
+            pipe.write(frame)
+            advance(pipe.frames_written)
+    return EncodedFrames((pipe.path,), [window.kept[0] for window in plan.windows], pipe)
+
+
+def window_pipe(
+    plan: SplicePlan,
+    folder: Path,
+    encode: EncodeOptions,
+    settings: Settings,
+    more_options: Mapping[str, str] | None = None,
+) -> FramePipe:
+    """Return the pipe that encodes frames of the render spans as parts of the source's stream.
+
+    Args:
+        plan: All frames to encode; x264's settings depend on their number.
+        folder: The folder of the new file.
+        encode: Quality, preset and threads; the quality is raised to match the source.
+        settings: The ffmpeg binary, limits, and stall timeout.
+        more_options: Further options of the encoder.
+    """
+    picture, media = plan.picture, plan.picture.media
     ratio = media.sample_aspect_ratio
     match = X264Settings.of(plan, picture, encode)
-    pipe = FramePipe(
+    return FramePipe(
         folder / "windows.mp4",
         size=media.coded_size,
         fps=media.fps,
@@ -84,7 +132,7 @@ def encode_windows(
         quality=match.quality,
         preset=match.preset,
         threads=encode.threads,
-        encoder_options=match.options(plan, picture),
+        encoder_options={**match.options(plan, picture), **(more_options or {})},
         color=media.color,
         hdr=media.hdr,
         sample_aspect_ratio=1 / ratio if media.orientation.turned else ratio,
@@ -92,14 +140,33 @@ def encode_windows(
         odd_size="error",
         settings=settings,
     )
+
+
+@contextmanager
+def opened_frames(
+    picture: SpliceSource,
+    spans: Iterable[RenderSpan],
+    painter: Painter | None,
+    settings: Settings,
+    *,
+    exact: bool = False,
+) -> Iterator[Iterator[memoryview]]:
+    """Open the frames of some spans, in stored orientation and with the drawing.
+
+    Each frame is valid until the next one is read. The iterator raises SpliceError if a frame does not decode, or has
+    a different format.
+
+    Args:
+        picture: The source of the frames.
+        spans: The frames.
+        painter: Returns the function that draws on each frame; None leaves the frames unchanged.
+        settings: Limits and threads of the decoder.
+        exact: Decode in one thread and stop at any error. Several threads miss an error in some runs.
+    """
     canvas = _Canvas(picture, painter)
-    # Decoding begins while the encoder starts.
-    decoding = Prefetcher(_all_decoded(plan, picture, settings), depth=_AHEAD_FRAMES, name="windows")
-    with decoding, pipe:
-        for frame in decoding:
-            pipe.write(canvas.drawn(frame, picture.times.seconds[frame.pts or 0]))
-            advance(pipe.frames_written)
-    return pipe.result
+    decoding = Prefetcher(_all_decoded(picture, spans, settings, exact=exact), depth=_AHEAD_FRAMES, name="windows")
+    with decoding:
+        yield (canvas.drawn(frame, picture.times.seconds[frame.pts or 0]) for frame in decoding)
 
 
 def decoder_for(extradata: bytes, settings: Settings) -> VideoCodecContext:
@@ -160,21 +227,25 @@ def _copy(source: AnyPlanes, target: AnyPlanes) -> None:
         np.copyto(new, old)
 
 
-def _all_decoded(plan: RenderPlan, picture: SpliceSource, settings: Settings) -> Generator[VideoFrame]:
-    """Yield the frames of all render spans; see `_decoded`."""
-    for window in plan.windows:
-        with closing(_decoded(picture, window, settings)) as frames:
+def _all_decoded(
+    picture: SpliceSource, spans: Iterable[RenderSpan], settings: Settings, *, exact: bool
+) -> Generator[VideoFrame]:
+    """Yield the frames of all `spans`; see `_decoded`."""
+    for span in spans:
+        with closing(_decoded(picture, span, settings, exact=exact)) as frames:
             yield from frames
 
 
-def _decoded(picture: SpliceSource, window: RenderSpan, settings: Settings) -> Generator[VideoFrame]:
+def _decoded(
+    picture: SpliceSource, window: RenderSpan, settings: Settings, *, exact: bool = False
+) -> Generator[VideoFrame]:
     """Yield the kept frames of `window` in output order; `pts` is the rank.
 
     Raises:
         SpliceError: A frame is missing, or has a different format.
     """
     expected = window.kept[0]
-    with closing(_decode_from(picture, window, settings)) as frames:
+    with closing(_decode_from(picture, window, settings, exact=exact)) as frames:
         for frame in frames:
             rank = frame.pts
             if rank is None or rank < expected:
@@ -194,7 +265,9 @@ def _decoded(picture: SpliceSource, window: RenderSpan, settings: Settings) -> G
         raise SpliceError(f"its frame {expected} does not decode")
 
 
-def _decode_from(picture: SpliceSource, window: RenderSpan, settings: Settings) -> Generator[VideoFrame]:
+def _decode_from(
+    picture: SpliceSource, window: RenderSpan, settings: Settings, *, exact: bool
+) -> Generator[VideoFrame]:
     """Yield the decoded frames from `window.decode_from` to the end of `window`, hidden ones included."""
     from av.error import FFmpegError
 
@@ -202,6 +275,9 @@ def _decode_from(picture: SpliceSource, window: RenderSpan, settings: Settings) 
         stream = next(stream for stream in container.streams.video if stream.index == picture.media.stream_index)
         decoder = decoder_for(stream.codec_context.extradata or b"", settings)
         decoder.thread_type = "AUTO"
+        if exact:
+            decoder.thread_count = 1
+            decoder.options = {**decoder.options, "err_detect": "explode"}
         packets = packets_from(container, stream, picture.table.pts[window.decode_from])
         try:
             for stored in islice(packets, window.end - window.decode_from):

@@ -25,10 +25,9 @@ from reel_modal._smart_render.h264.parameter_sets import (
     x264_profile,
 )
 from reel_modal._smart_render.plan import RenderPlan
-from reel_modal._smart_render.render import packet_of
+from reel_modal._smart_render.render import EncodedFrames, packet_of
 from reel_modal._smart_render.source import SpliceSource
 from reel_modal.errors import SpliceError
-from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media.open import file_url, opened, packets_of
 from reel_modal.media.pyav import open_output, seconds_per_tick
 from reel_modal.media.streams import title_of
@@ -60,12 +59,14 @@ class Spliced:
         origin_ticks: The source time that is time 0 in the file, in ticks of the source's `PictureTimes`.
         sets: The parameter sets of the video stream.
         others: Number of packets of each other stream, in stream order.
+        starts: Ranks of the source whose packets must be re-encoded IDR access units.
     """
 
     path: Path
     origin_ticks: int
     sets: ParameterSets
     others: tuple[int, ...]
+    starts: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class NewPacket:
 def splice_packets(
     plan: RenderPlan,
     picture: SpliceSource,
-    encoded: PipeResult | None,
+    encoded: EncodedFrames | None,
     target: Path,
     *,
     metadata: Mapping[str, str],
@@ -98,7 +99,7 @@ def splice_packets(
     Args:
         plan: The plan of the splice.
         picture: The source.
-        encoded: The file of re-encoded frames; None if there are none.
+        encoded: The re-encoded frames; None if there are none.
         target: The file to write.
         metadata: Metadata tags of the file.
         extras: Chapters and timecode.
@@ -112,9 +113,9 @@ def splice_packets(
     """
     from av.error import FFmpegError
 
-    sets = picture.sets if encoded is None else _with_new_sets(picture, encoded.path)
+    sets = picture.sets if encoded is None else _with_new_sets(picture, encoded.paths)
     fresh = iter(()) if encoded is None else new_packets(encoded, picture.sets.length_size)
-    splice = _Splice(plan, picture, fresh, sets)
+    splice = _Splice(plan, picture, fresh, sets, () if encoded is None else encoded.starts)
     with opened(picture.media.path) as source:
         try:
             kind = _FORMATS[target.suffix.lower()]
@@ -126,30 +127,39 @@ def splice_packets(
             raise SpliceError(f"{target.suffix} does not support it: {error}") from error
 
 
-def new_packets(encoded: PipeResult, length_size: int) -> Iterator[NewPacket]:
+def new_packets(encoded: EncodedFrames, length_size: int) -> Iterator[NewPacket]:
     """Yield the re-encoded packets in decoding order.
 
     Raises:
         SpliceError: A packet is not exactly one coded picture, or is too long.
     """
-    with opened(encoded.path, packets_only=True) as container:
-        stream = container.streams.video[0]
-        tick_seconds = seconds_per_tick(stream)
-        for packet in packets_of(container, stream):
-            if packet.size:
-                data = set_nal_length_size(memoryview(packet), _NEW_LENGTH_SIZE, length_size)
-                unit = AccessUnit.parse(memoryview(data), length_size)
-                yield NewPacket(data, round((packet.pts or 0) * tick_seconds * encoded.fps), unit.idr)
+    number = 0
+    for path in encoded.paths:
+        with opened(path, packets_only=True) as container:
+            stream, first = container.streams.video[0], number
+            tick_seconds = seconds_per_tick(stream)
+            for packet in packets_of(container, stream):
+                if packet.size:
+                    data = set_nal_length_size(memoryview(packet), _NEW_LENGTH_SIZE, length_size)
+                    unit = AccessUnit.parse(memoryview(data), length_size)
+                    rank = round((packet.pts or 0) * tick_seconds * encoded.pipe.fps)
+                    yield NewPacket(data, first + rank, unit.idr)
+                    number += 1
 
 
-def _with_new_sets(picture: SpliceSource, windows: Path) -> ParameterSets:
+def _with_new_sets(picture: SpliceSource, encoded: Sequence[Path]) -> ParameterSets:
     """Return the source's parameter sets and those of the encoder.
 
     Raises:
         SpliceError: The encoder did not use the given id, or a decoder of the source might not decode the new frames.
     """
-    with opened(windows, packets_only=True) as container:
-        new = ParameterSets.parse(container.streams.video[0].codec_context.extradata or b"")
+    records = set()
+    for path in encoded:
+        with opened(path, packets_only=True) as container:
+            records.add(container.streams.video[0].codec_context.extradata or b"")
+    if len(records) > 1:
+        raise SpliceError("the re-encoded parts differ in their parameter sets")
+    new = ParameterSets.parse(records.pop())
     (unit,), old = new.sps, picture.sps
     sps = parse_sps(unit)
     if new.length_size != _NEW_LENGTH_SIZE or sps.id != picture.sets.free_id():
@@ -168,12 +178,18 @@ class _Splice:
     """One pass over the source that writes each packet at once and keeps none in memory."""
 
     def __init__(
-        self, plan: RenderPlan, picture: SpliceSource, fresh: Iterator[NewPacket], sets: ParameterSets
+        self,
+        plan: RenderPlan,
+        picture: SpliceSource,
+        fresh: Iterator[NewPacket],
+        sets: ParameterSets,
+        starts: Sequence[int],
     ) -> None:
         self._plan = plan
         self._picture = picture
         self._fresh = fresh
         self._sets = sets
+        self._starts = starts
         times, (first, _) = picture.times, plan.kept
         media = picture.media
         self._cuts_before = plan.trim is not None or seconds_before_picture(media) > 0
@@ -219,7 +235,7 @@ class _Splice:
         if place != len(self._picture.table) or next(self._fresh, None) is not None:
             raise SpliceError("the source and the re-encoded frames do not have the planned packets")
         counts = (*(other.count for other in others.values()), *(len(track.packets) for track in tracks))
-        return Spliced(target, self._origin, self._sets, counts)
+        return Spliced(target, self._origin, self._sets, counts, self._starts)
 
     @property
     def _bounds(self) -> tuple[Fraction, Fraction | None]:

@@ -41,7 +41,7 @@ def verify_splice(plan: RenderPlan, picture: SpliceSource, spliced: Spliced, set
         SpliceError: The file differs from the plan; the message names the difference.
     """
     with ThreadPoolExecutor(1, "reel_modal-joints") as executor:
-        decoding = executor.submit(_decode, spliced, _around_joints(plan, picture), settings)
+        decoding = executor.submit(_decode, spliced, _around_joints(plan, picture, spliced.starts), settings)
         _compare(plan, picture, spliced)
         decoding.result()
 
@@ -52,7 +52,7 @@ def _compare(plan: RenderPlan, picture: SpliceSource, spliced: Spliced) -> None:
     copied = [False] * (end - first)
     for begin, stop in plan.copied:
         copied[begin - first : stop - first] = [True] * (stop - begin)
-    idr_places = {window.kept[0] - first for window in plan.windows}
+    idr_places = {rank - first for rank in spliced.starts}
     shown: list[int] = []
     others: Counter[int] = Counter()
     hidden = 0
@@ -92,13 +92,18 @@ def _compare(plan: RenderPlan, picture: SpliceSource, spliced: Spliced) -> None:
         raise SpliceError("the frames have wrong presentation times")
 
 
-def _around_joints(plan: RenderPlan, picture: SpliceSource) -> list[tuple[int, int]]:
-    """Return (first, end) of the packets to decode: from the last IDR before each joint to well after the joint."""
+def _around_joints(plan: RenderPlan, picture: SpliceSource, starts: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (first, end) of the packets to decode: from the last IDR before each joint to well after the joint.
+
+    A joint is between copied and re-encoded packets. The `starts` of re-encoded parts are only IDR access units.
+    """
     first, end = plan.kept
     idr = bytearray(picture.table.idr[first:end])
     for window in plan.windows:
         start, stop = (edge - first for edge in window.kept)
-        idr[start:stop] = bytes([1, *bytes(stop - start - 1)])
+        idr[start:stop] = bytes(stop - start)
+    for rank in starts:
+        idr[rank - first] = 1
     joints = {edge - first for window in plan.windows for edge in window.kept} - {end - first}
     runs: list[tuple[int, int]] = []
     for joint in sorted(joints):

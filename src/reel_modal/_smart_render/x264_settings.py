@@ -13,7 +13,7 @@ from reel_modal._smart_render.plan import RenderPlan
 from reel_modal._smart_render.source import SpliceSource
 from reel_modal.schema import EncodeOptions
 
-__all__ = ["X264Settings"]
+__all__ = ["X264Settings", "keyframe_options"]
 
 # The loss must not exceed that of crf 18 (benchmarks/smart_quality.py measures it). Below 0.4 bits per pixel this
 # takes more bytes than the source. Above, bytes are available: the quantizer drops by 6 each time the bits double.
@@ -94,14 +94,23 @@ class X264Settings:
         elif not sps.frames_only:
             parameters["fake-interlaced"] = 1
         parameters |= self.more
-        starts, written = [], 0
-        for window in plan.windows:
-            # A quarter of a frame early: ffmpeg rounds these times, and the frame must be both the first one at or
-            # after the time and the nearest one.
-            starts.append(f"{float(max(written - Fraction(1, 4), Fraction(0)) / picture.media.fps):.6f}")
-            written += window.kept[1] - window.kept[0]
         return {
             "profile:v": profile,
-            "force_key_frames": ",".join(starts),
             "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
         }
+
+
+def keyframe_options(plan: RenderPlan, fps: Fraction) -> dict[str, str]:
+    """Return the encoder options that begin each span with a keyframe, if one file contains all spans.
+
+    Args:
+        plan: The spans.
+        fps: Frames per second of the file.
+    """
+    starts, written = [], 0
+    for window in plan.windows:
+        # A quarter of a frame early: ffmpeg rounds these times, and the frame must be both the first one at or
+        # after the time and the nearest one.
+        starts.append(f"{float(max(written - Fraction(1, 4), Fraction(0)) / fps):.6f}")
+        written += window.kept[1] - window.kept[0]
+    return {"force_key_frames": ",".join(starts)}

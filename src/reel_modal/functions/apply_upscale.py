@@ -200,7 +200,7 @@ def _in_segments(
     )
     if segmented is None or (file := segmented.render_each(made)) is None:
         return None
-    return file, segmented.known_engine()
+    return file, segmented.parts.known_engine()
 
 
 def _last_stands(media: MediaInfo) -> bool:

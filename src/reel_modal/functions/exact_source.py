@@ -6,11 +6,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
 from typing import Self
 
 from reel_modal._ffmpeg.frame_slots import FrameSpan, SpanError
-from reel_modal._smart_render.packet_table import ranks_of
 from reel_modal._smart_render.source import read_picture
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FrameReader
@@ -53,12 +51,7 @@ class ExactSource:
         except SpliceError as error:
             raise SpanError(str(error)) from error
         table, ticks = picture.table, picture.shown_pts
-        ranks = ranks_of(sorted(range(len(table)), key=table.pts.__getitem__))
-        # The packets before place i are exactly the frames before it if the highest rank of them is i - 1.
-        highest = [-1, *accumulate(ranks, max)]
-        starts = [
-            place for place, idr in enumerate(table.idr) if idr and highest[place] == ranks[place] - 1 == place - 1
-        ]
+        starts = table.entry_points()
         _refuse({
             "its parameter sets change": len(picture.sets.sps) > 1,
             "its frames are coded as fields": picture.field_order != "frame",

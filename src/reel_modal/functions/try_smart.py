@@ -11,11 +11,13 @@ from typing import Final
 from reel_modal import _smart_render
 from reel_modal._ffmpeg.encoders import try_encoder
 from reel_modal._ffmpeg.extra_streams import Extras
-from reel_modal._smart_render import Interval, Painter, RenderPlan, Trim
+from reel_modal._smart_render import Interval, Painter, RenderPlan, SplicePlan, Trim
 from reel_modal._smart_render.plan import estimate_rendered_frames
+from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.outputs import VerifiedFile, tags_for, verified
+from reel_modal.functions.smart_windows import encode_changed
 from reel_modal.media import MediaInfo
 from reel_modal.schema import EncodeOptions
 from reel_modal.schema.requests import VideoRequest
@@ -72,24 +74,19 @@ def render_smart(
     plan = _smart_render.plan_render(media, changed, output=output, encode=encode, trim=trim)
     if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
         plan = RenderPlan.full(reason)
-    if plan.kind == "full":
+    if not isinstance(plan, SplicePlan):
         return plan, None
-
-    context.begin_one_piece()
-
-    def report(frames: int) -> None:
-        context.raise_if_cancelled()
-        advance(frames)
-
     try:
-        with context.reporter.phase("render", plan.frames_rendered) as advance:
+        with (
+            context.reporter.phase("render", plan.frames_rendered) as advance,
+            scratch_dir(context.workdir) as folder,
+        ):
+            encoded = encode_changed(plan, folder, request, painter=painter, context=context, advance=advance)
             spliced = _smart_render.render_spliced(
                 plan,
                 output,
-                encode=encode,
-                painter=painter,
+                encoded,
                 settings=context.settings,
-                advance=report,
                 metadata=tags_for(media, request, context),
                 extras=extras,
                 check=context.raise_if_cancelled,
