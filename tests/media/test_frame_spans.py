@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+import av
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,12 +25,20 @@ SETTINGS = Settings.from_env()
 LIMITS = SETTINGS.limits
 SOURCE = ("-f", "lavfi", "-i", "testsrc2=size=128x96:rate=30:duration=4")
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
+X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+SAME = "log-level=none:pools=1:keyint=20:min-keyint=20:bframes=3"
 VARIABLE = ("-fps_mode", "passthrough", "-enc_time_base", "1:90000")
 MADE = {
     "closed.mp4": (*X264, "-g", "20", "-bf", "3"),
     "open_gop.mp4": (*X264, "-x264-params", "open-gop=1:keyint=12:bframes=3"),
     "jitter.mp4": ("-vf", "settb=1/90000,setpts='N*3000+mod(N*7919,900)'", *VARIABLE, *X264, "-g", "20"),
     "gaps.mp4": ("-vf", "select='mod(n,7)*mod(n,5)'", *VARIABLE, *X264, "-g", "20"),
+    "hevc.mp4": (*X265, "-x265-params", f"{SAME}:open-gop=0"),
+    "hevc_open_gop.mp4": (*X265, "-x265-params", f"{SAME}:open-gop=1:b-adapt=0"),
+    "hevc_leading.mp4": (*X265, "-x265-params", f"{SAME}:open-gop=0:radl=2"),
+    "hevc_pyramid.mkv": (*X265, "-x265-params", f"{SAME}:open-gop=0:b-pyramid=1:bframes=4:repeat-headers=1:slices=2"),
+    "hevc_10bit.mov": (*X265, "-pix_fmt", "yuv420p10le", "-x265-params", f"{SAME}:open-gop=0"),
+    "hevc_gaps.mp4": ("-vf", "select='mod(n,7)*mod(n,5)'", *VARIABLE, *X265, "-x265-params", f"{SAME}:open-gop=0"),
     "gaps.mkv": ("-vf", "select='mod(n,7)*mod(n,5)'", *VARIABLE, *X264, "-g", "20"),
 }
 MADE_BEFORE = ("milliseconds.mkv", "10bit.mp4", "444.mp4", "full_range.mp4", "vfr.mp4", "turned_90.mp4", "59_94.mp4")
@@ -66,7 +76,7 @@ def whole(path: Path, fps: Fraction) -> list[tuple[Fraction, str]]:
     rate=st.sampled_from(RATES),
     part=st.tuples(st.floats(0, 1), st.integers(1, 40)),
 )
-@settings(max_examples=60)
+@settings(max_examples=80)
 def test_span_has_the_frames_of_one_pass(
     files: dict[str, Path], name: str, rate: Fraction | None, part: tuple[float, int]
 ) -> None:
@@ -86,6 +96,42 @@ def test_span_has_the_frames_of_one_pass(
         interval_seconds=1 / fps,
     )
     assert digests(reader) == expected[first : first + part[1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("hevc.mp4", range(0, 120, 20)),
+        ("hevc_pyramid.mkv", range(0, 120, 20)),
+        ("hevc_open_gop.mp4", [0]),  # the others are CRA pictures, with leading pictures that refer to earlier ones
+        ("hevc_leading.mp4", [0]),  # leading pictures are shown before the IDR picture that they follow
+    ],
+)
+def test_hevc_is_decoded_from_idr_pictures_alone(files: dict[str, Path], name: str, entries: Sequence[int]) -> None:
+    exact = ExactSource.of(source(files[name]))
+    assert exact.keyframes == [exact.ticks[number] for number in entries]
+
+
+def test_hevc_trim_far_from_the_kept_part_raises(files: dict[str, Path]) -> None:
+    media = source(files["hevc.mp4"])
+    with pytest.raises(SpanError, match="far from the kept part"):
+        ExactSource.of(media, (Fraction(18), Fraction(20)))
+
+
+def test_hevc_damaged_packet_raises(files: dict[str, Path], tmp_path: Path) -> None:
+    media = source(files["hevc.mp4"])
+    data = bytearray(media.path.read_bytes())
+    with av.open(str(media.path)) as container:
+        packet = [each for each in container.demux(video=0) if each.size][41]
+    assert packet.pos is not None
+    hole = slice(packet.pos + packet.size // 4, packet.pos + packet.size)
+    data[hole] = bytes(hole.stop - hole.start)
+    damaged = tmp_path / "in.mp4"
+    damaged.write_bytes(data)
+    exact = ExactSource.of(source(damaged))
+    reader = exact.reader(exact.ticks[40:60], pixel_format="yuv420p", settings=SETTINGS)
+    with pytest.raises(SpanError, match="one of its packets is damaged"):
+        digests(reader)
 
 
 def test_span_of_a_frame_that_does_not_exist_raises(files: dict[str, Path]) -> None:

@@ -30,6 +30,14 @@ SEGMENTS = 7
 """Six of 80 frames, and one of 20."""
 
 
+X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params")
+ENCODERS = {
+    "h264": ("-c:v", "libx264", "-g", "30"),
+    "hevc": (*X265, "log-level=none:pools=1:keyint=30:open-gop=0"),
+    "hevc with an open GOP": (*X265, "log-level=none:pools=1:keyint=30:open-gop=1"),
+}
+
+
 @pytest.fixture(scope="module")
 def beats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_beats(tmp_path_factory.mktemp("beats") / "in.mp4", FPS, seconds=SECONDS)
@@ -161,17 +169,21 @@ def test_segments_differ_from_one_piece_only_at_joints(jobs: Jobs) -> None:
     assert {80, 160, 240, 320, 400, 480} <= keys
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("gaps", ["", "select='mod(n,7)*mod(n,5)',"])
 @pytest.mark.parametrize("rate", ["constant", Fraction(24), Fraction(5)])
 def test_segments_have_the_frames_of_one_pass(
-    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gaps: str, rate: object
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, gaps: str, rate: object
 ) -> None:
     jobs.clip = tmp_path / "in.mp4"
     source = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=25", "-vf", f"{gaps}format=yuv420p")
-    ffmpeg(*source, "-fps_mode", "passthrough", "-c:v", "libx264", "-g", "30", jobs.clip)
+    ffmpeg(*source, "-fps_mode", "passthrough", *ENCODERS[encoder], jobs.clip)
     lossless = EncodeOptions(encoder="libx264", preset="ultrafast", quality=0, smart=False)
-    _, result = jobs.run(rate=rate, encode=lossless)
+    expected, result = jobs.run(rate=rate, encode=lossless)
     assert len(jobs.rendered) > 1
+    jobs.segments[1].unlink()
+    assert jobs.run(rate=rate, encode=lossless)[0] == expected
+    assert jobs.rendered == [1]
     made = digests(jobs.output)
     monkeypatch.setattr(SegmentedRender, "plan", lambda *_, **__: None)
     _, in_one_piece = jobs.run(rate=rate, encode=lossless)

@@ -1,4 +1,4 @@
-"""Read the packet table of a video stream for a splice: times, IDR flags and parameter sets, without decoding."""
+"""Read what a splice needs of an H.264 stream: packet table, parameter sets and field order, without decoding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import Self
 
 from reel_modal._smart_render.h264.fields import FieldHeaders, FieldOrder, one_order
 from reel_modal._smart_render.h264.parameter_sets import (
@@ -16,25 +16,16 @@ from reel_modal._smart_render.h264.parameter_sets import (
     pixel_format_of,
     x264_profile,
 )
-from reel_modal._smart_render.packet_table import PacketTable, PictureTimes, decoding_times
+from reel_modal._smart_render.packet_reading import read_packets, refuse_container, refuse_late_start
+from reel_modal._smart_render.packet_table import PacketTable, PictureTimes
 from reel_modal.errors import SpliceError
 from reel_modal.media import MediaInfo
 from reel_modal.media.constant_rate import constant_rate_for
 from reel_modal.media.frames import PixelFormat
 from reel_modal.media.h264_headers import Sps
-from reel_modal.media.open import opened, packets_of
-from reel_modal.media.pyav import seconds_per_tick
 from reel_modal.media.timestamps import PacketTimes
 
-if TYPE_CHECKING:
-    from av.packet import Packet
-    from av.video.stream import VideoStream
-
 __all__ = ["SpliceSource", "read_picture", "refuse_by_headers"]
-
-_CONTAINERS: Final = frozenset({"mov", "mp4", "matroska"})
-_FAR_SECONDS: Final = 15
-"""At most the margin that is fetched around the shown part of a file in a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +59,7 @@ def refuse_by_headers(media: MediaInfo) -> None:
     """Raise SpliceError, with the reason, if the codec or the container of `media` cannot be spliced."""
     if media.codec != "h264":
         raise SpliceError(f"its codec is {media.codec}; only h264 can be spliced")
-    if not _CONTAINERS & set(media.format.split(",")):
-        raise SpliceError(f"its container is {media.format}; only MP4, MOV and Matroska can be spliced")
+    refuse_container(media)
 
 
 def read_picture(
@@ -79,111 +69,72 @@ def read_picture(
 
     Args:
         media: The file.
-        kept: Start and end of the kept part, in seconds from the first shown frame; None keeps all. Of packets more
-            than 15 s away from it only the times are used, so their data need not be fetched from a store.
-        in_part: Use the container's index for packets whose data is not fetched (it reads as zeros).
+        kept: See `read_packets`.
+        in_part: See `read_packets`.
 
     Raises:
         SpliceError: The stream cannot be spliced; the message names the reason.
         InvalidMediaError: The file cannot be read to its end.
     """
     refuse_by_headers(media)
-    with opened(media.path, packets_only=media.keeps_decoding_times) as container:
-        stream = next(stream for stream in container.streams.video if stream.index == media.stream_index)
-        sets = ParameterSets.parse(stream.codec_context.extradata or b"")
-        tick_seconds = seconds_per_tick(stream)
-        reading = _Reading(sets, in_part=in_part)
-        if kept is not None:
-            first, end = (media.start_seconds + seconds for seconds in kept)
-            reading.near = ((first - _FAR_SECONDS) / tick_seconds, (end + _FAR_SECONDS) / tick_seconds)
-        if media.keeps_decoding_times:
-            # Keyframe flags of the container's index, for the packets that are not parsed.
-            reading.keyframes = [entry.is_keyframe for entry in stream.index_entries]
-        for packet in packets_of(container, stream):
-            if packet.size:
-                reading.take(packet)
-    if all(reading.hidden):
-        raise SpliceError("none of its frames is shown")
-    dts = reading.dts if reading.dts_known else decoding_times(reading.pts)
-    last_ticks = reading.last_ticks if media.keeps_decoding_times else reading.latest_ticks
-    table = PacketTable(reading.pts, dts, reading.idr, reading.hidden, tick_seconds, last_ticks)
+    packets = read_packets(media, _H264Units.parse, kept, in_part=in_part)
+    table, units = packets.table, packets.units
     pixels = media.coded_size[0] * media.coded_size[1] * len(table)
-    sps, pixel_format = _common([parse_sps(unit) for unit in reading.sets.sps], media)
+    sps, pixel_format = _common([parse_sps(unit) for unit in units.sets.sps], media)
     times = PictureTimes.of(table, media.fps)
-    if min(at for at, hidden in zip(table.pts, table.hidden, strict=True) if not hidden) * tick_seconds != (
-        media.start_seconds
-    ):
-        raise SpliceError("its first frame does not decode")
+    refuse_late_start(table, media)
     shown_pts = array("q", sorted(table.pts))
     if not times.constant and not media.rate_by_all:
-        shown = PacketTimes(tuple(shown_pts), len(shown_pts), last_ticks, tick_seconds)
+        shown = PacketTimes(tuple(shown_pts), len(shown_pts), table.last_ticks, table.tick_seconds)
         media = replace(media, fps=constant_rate_for(shown, [media.fps]), constant_rate=False, rate_by_all=True)
     return SpliceSource(
         media,
         table,
         shown_pts,
         times,
-        reading.sets,
+        units.sets,
         sps,
         pixel_format,
-        "frame" if sps.frames_only or not reading.orders else one_order(reading.orders),
-        8 * reading.size_bytes / pixels,
+        "frame" if sps.frames_only or not units.orders else one_order(units.orders),
+        8 * packets.size_bytes / pixels,
     )
 
 
-class _Reading:
-    """Collects times, IDR flags, parameter sets and field orders from packets."""
+class _H264Units:
+    """The NAL units of an H.264 track: parameter sets and field orders of all packets so far.
 
-    def __init__(self, sets: ParameterSets, *, in_part: bool) -> None:
-        self.take_sets(sets)
-        self.in_part = in_part
+    Args:
+        sets: The parameter sets before the first packet.
+    """
+
+    def __init__(self, sets: ParameterSets) -> None:
+        self.length_size: int = sets.length_size
         self.orders: set[FieldOrder] = set()
-        self.near: tuple[Fraction, Fraction] | None = None
-        self.keyframes: Sequence[bool] = ()
-        self.pts = array("q")
-        self.dts = array("q")
-        self.idr = bytearray()
-        self.hidden = bytearray()
-        self.size_bytes = 0
-        self.dts_known = True
-        # Duration of the last packet in decoding order, and of the last one in output order.
-        self.last_ticks = self.latest_ticks = 0
-        self.latest: int | None = None
+        self._take_sets(sets)
 
-    def take_sets(self, sets: ParameterSets) -> None:
+    @classmethod
+    def parse(cls, record: bytes) -> Self:
+        """Parse the content of an `avcC` box."""
+        return cls(ParameterSets.parse(record))
+
+    def take(self, packet: memoryview) -> bool:
+        """Read the next packet; return whether it is an IDR access unit."""
+        unit = AccessUnit.parse(packet, self.length_size)
+        if unit.sets:
+            self._take_sets(self.sets.with_units(unit.sets))
+        if self._headers is not None:
+            self.orders.add(self._headers.order(packet, self.length_size))
+        return unit.idr
+
+    def take_flag(self, *, keyframe: bool) -> bool:
+        """Return whether a packet whose data is not read counts as an IDR access unit: if it is a keyframe."""
+        return keyframe
+
+    def _take_sets(self, sets: ParameterSets) -> None:
         """Use `sets` for the following packets."""
         self.sets = sets
         allow_fields = not all(parse_sps(unit).frames_only for unit in sets.sps)
-        self.headers = FieldHeaders.of(sets) if allow_fields else None
-
-    def take(self, packet: Packet[VideoStream]) -> None:
-        """Add the next packet."""
-        if packet.pts is None:
-            raise SpliceError("one of its packets has no timestamp")
-        if packet.has_sidedata("new_extradata"):
-            raise SpliceError("its parameter sets change within the stream")
-        if packet.is_corrupt:
-            raise SpliceError("one of its packets is damaged")
-        data = memoryview(packet)
-        near = self.near is None or self.near[0] <= packet.pts <= self.near[1]
-        missing = self.in_part and not any(data[: self.sets.length_size])
-        if (near and not missing) or len(self.pts) >= len(self.keyframes):
-            unit = AccessUnit.parse(data, self.sets.length_size)
-            if unit.sets:
-                self.take_sets(self.sets.with_units(unit.sets))
-            if self.headers is not None:
-                self.orders.add(self.headers.order(data, self.sets.length_size))
-        else:
-            unit = AccessUnit(self.keyframes[len(self.pts)], ())
-        self.last_ticks = packet.duration or 0
-        if self.latest is None or packet.pts > self.latest:
-            self.latest, self.latest_ticks = packet.pts, self.last_ticks
-        self.pts.append(packet.pts)
-        self.dts.append(packet.pts if packet.dts is None else packet.dts)
-        self.dts_known = self.dts_known and packet.dts is not None
-        self.idr.append(unit.idr)
-        self.hidden.append(packet.is_discard)
-        self.size_bytes += packet.size
+        self._headers = FieldHeaders.of(sets) if allow_fields else None
 
 
 def _common(all_sps: Sequence[Sps], media: MediaInfo) -> tuple[Sps, PixelFormat]:

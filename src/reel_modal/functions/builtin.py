@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from reel_modal._progress.timing_model import Line, PublishedTimings
 from reel_modal._segments import SEGMENT_SECONDS, SLOW_SEGMENT_SECONDS
-from reel_modal.errors import InvalidMediaError, SpliceError
+from reel_modal.errors import InvalidMediaError
 from reel_modal.functions.declaration import Command, Work, render_function
 from reel_modal.functions.specs import ImageSpec, SegmentSpec
 from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
@@ -255,7 +255,6 @@ def _joins_segments(request: OverlayRequest | FramingRequest | UpscaleRequest, m
     """Return whether rendered segments can be joined to the output, as far as the request and the headers show."""
     from reel_modal._ffmpeg.frame_slots import SpanError
     from reel_modal._ffmpeg.muxing import is_mp4_like
-    from reel_modal._smart_render.source import refuse_by_headers
     from reel_modal.functions.exact_source import refuse_inexact_headers
     from reel_modal.functions.rendered_rate import rendered_rate
 
@@ -264,8 +263,7 @@ def _joins_segments(request: OverlayRequest | FramingRequest | UpscaleRequest, m
     if not joined or rendered_rate(request, media) is None:
         return False
     try:
-        refuse_by_headers(media)
         refuse_inexact_headers(media)
-    except (SpanError, SpliceError):
+    except SpanError:
         return False
     return True

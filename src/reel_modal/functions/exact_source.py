@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Self
+from typing import Final, Self
 
 from reel_modal._ffmpeg.frame_slots import FrameSpan, SpanError
+from reel_modal._smart_render.hevc import HevcUnits
+from reel_modal._smart_render.packet_reading import read_packets, refuse_container, refuse_late_start
+from reel_modal._smart_render.packet_table import PacketTable
 from reel_modal._smart_render.source import read_picture
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import FrameReader
@@ -47,14 +51,11 @@ class ExactSource:
         """
         refuse_inexact_headers(media)
         try:
-            picture = read_picture(media, kept)
+            table = _READERS[media.codec](media, kept)
         except SpliceError as error:
             raise SpanError(str(error)) from error
-        table, ticks = picture.table, picture.shown_pts
-        starts = table.entry_points()
+        ticks, starts = array("q", sorted(table.pts)), table.entry_points()
         _refuse({
-            "its parameter sets change": len(picture.sets.sps) > 1,
-            "its frames are coded as fields": picture.field_order != "frame",
             "an edit list hides some of its frames": any(table.hidden),
             "two of its frames have the same timestamp": len(set(ticks)) < len(ticks),
             "its first frame depends on earlier ones, which are missing": not starts or starts[0] != 0,
@@ -103,6 +104,30 @@ def refuse_inexact_headers(media: MediaInfo) -> None:
         "it is truncated": media.breaks_off,
         "its container has no index of all frames": not media.has_index,
     })  # fmt: skip
+    if media.codec not in _READERS:
+        raise SpanError(f"its codec is {media.codec}, not {' or '.join(_READERS)}")
+    try:
+        refuse_container(media)
+    except SpliceError as error:
+        raise SpanError(str(error)) from error
+
+
+def _read_h264(media: MediaInfo, kept: tuple[Fraction, Fraction] | None) -> PacketTable:
+    picture = read_picture(media, kept)
+    _refuse({
+        "its parameter sets change": len(picture.sets.sps) > 1,
+        "its frames are coded as fields": picture.field_order != "frame",
+    })  # fmt: skip
+    return picture.table
+
+
+def _read_hevc(media: MediaInfo, kept: tuple[Fraction, Fraction] | None) -> PacketTable:
+    table = read_packets(media, HevcUnits.parse, kept).table
+    refuse_late_start(table, media)
+    return table
+
+
+_READERS: Final = {"h264": _read_h264, "hevc": _read_hevc}
 
 
 def _refuse(reasons: dict[str, bool]) -> None:
