@@ -217,7 +217,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def host(
-    store: Path, history: TimingHistory, *, options: JobOptions | None = None, modal: bool = True, **script: object
+    store: Path,
+    history: TimingHistory,
+    *,
+    options: JobOptions | None = None,
+    modal: bool = True,
+    budget_usd: float | None = None,
+    seconds: float = 0.0,
 ) -> tuple[FunctionRegistry, InMemoryBackend]:
     """Return a registry with jobs of about 450 s on one machine."""
     for gpu in ("T4", "cpu"):
@@ -225,8 +231,8 @@ def host(
     clock = ManualClock()
     backend = InMemoryBackend(clock)
     backend.name = "modal"
-    backend.script("render_overlay", Script(rendered, **script))  # type: ignore[arg-type]
-    settings = Settings(modal_enabled=modal, store_url=store.as_uri())
+    backend.script("render_overlay", Script(rendered, seconds=seconds))
+    settings = Settings(modal_enabled=modal, store_url=store.as_uri(), budget_usd=budget_usd)
     return FunctionRegistry(settings, backend=backend, history=history, options=options), backend
 
 
@@ -267,15 +273,19 @@ async def test_submit_locally_has_no_limit_but_max_workers(store: Path, history:
 
 
 @pytest.mark.parametrize(
-    ("limits", "kind"),
-    [({"deadline_seconds": 10}, JobTooLongError), ({"max_usd": 0.0001}, OverBudgetError)],
+    ("limits", "budget_usd", "kind"),
+    [
+        (Parallel(deadline_seconds=10), None, JobTooLongError),
+        (Parallel(max_usd=0.0001), None, OverBudgetError),
+        (Parallel(max_workers=4), 0.0001, OverBudgetError),
+    ],
 )
 async def test_submit_beyond_limits_reaches_no_backend(
-    store: Path, history: TimingHistory, limits: dict[str, float], kind: type[JobRefusedError]
+    store: Path, history: TimingHistory, limits: Parallel, budget_usd: float | None, kind: type[JobRefusedError]
 ) -> None:
-    registry, backend = host(store, history)
+    registry, backend = host(store, history, budget_usd=budget_usd)
     with pytest.raises(kind):
-        await registry.submit(overlay(), parallel=Parallel(**limits))  # type: ignore[arg-type]
+        await registry.submit(overlay(), parallel=limits)
     assert backend.submitted == []
 
 
