@@ -1,4 +1,8 @@
-"""The command line: stdout, stderr and exit status, in real processes except for refused requests."""
+"""The command line: stdout, stderr and exit status.
+
+Each command runs in a real process once. Its other options run in the process of the tests, because each start takes
+half a second.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +45,15 @@ Here = Callable[..., tuple[int, str, str]]
 def run_here(capsys: pytest.CaptureFixture[str]) -> Here:
     """Run one command in this process, which has loaded the libraries; return its status, its stdout and its stderr."""
 
-    def command(*arguments: str | Path) -> tuple[int, str, str]:
+    def command(*arguments: str | Path, **env: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        try:
-            status = main([str(each) for each in arguments])
-        except SystemExit as exit_error:  # argparse ends a process with it
-            status = int(str(exit_error.code))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                status = main([str(each) for each in arguments])
+            except SystemExit as exit_error:  # argparse ends a process with it
+                status = int(str(exit_error.code))
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
@@ -71,13 +78,16 @@ def test_render_overlay_writes_clip_and_prints_summary(clips: Clips, tmp_path: P
     assert completed.stderr.splitlines()[-1].startswith("100 %")
 
 
-def test_render_overlay_prints_each_degradation(clips: Clips, tmp_path: Path, regions: Path) -> None:
-    completed = run("render-overlay", clips.get("444.mp4"), tmp_path / "out.mp4", "--regions", regions, "--no-smart")
-    (line,) = [line for line in completed.stdout.splitlines() if line.startswith("  not as asked: ")]
+def test_render_overlay_prints_each_degradation(run_here: Here, clips: Clips, tmp_path: Path, regions: Path) -> None:
+    arguments = ("--regions", regions, "--no-smart")
+    _, stdout, _ = run_here("render-overlay", clips.get("444.mp4"), tmp_path / "out.mp4", *arguments)
+    (line,) = [line for line in stdout.splitlines() if line.startswith("  not as asked: ")]
     assert "yuv444p" in line
 
 
-def test_render_overlay_json_prints_result_as_json(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_render_overlay_json_prints_result_as_json(
+    run_here: Here, clips: Clips, tmp_path: Path, regions: Path
+) -> None:
     arguments = (
         "--regions",
         regions,
@@ -89,16 +99,17 @@ def test_render_overlay_json_prints_result_as_json(clips: Clips, tmp_path: Path,
         "libx264",
         "--json",
     )
-    completed = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    result = json.loads(completed.stdout)
+    _, stdout, _ = run_here("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    result = json.loads(stdout)
     assert (result["status"], result["frames"], result["degraded"]) == ("success", 25, [])
 
 
-def test_render_overlay_full_request_accepted(clips: Clips, tmp_path: Path) -> None:
+def test_render_overlay_full_request_accepted(run_here: Here, clips: Clips, tmp_path: Path) -> None:
     path = tmp_path / "request.json"
     path.write_text(json.dumps({"regions": REGIONS, "effect": "brightness_boost", "encode": {"encoder": "ffv1"}}))
-    completed = run("render-overlay", clips.get("25.mp4"), tmp_path / "out.mkv", "--regions", path, "--json")
-    assert json.loads(completed.stdout)["encoder"] == "ffv1"
+    arguments = ("--regions", path, "--json")
+    _, stdout, _ = run_here("render-overlay", clips.get("25.mp4"), tmp_path / "out.mkv", *arguments)
+    assert json.loads(stdout)["encoder"] == "ffv1"
 
 
 SPEC: dict[str, object] = {
@@ -131,11 +142,11 @@ def test_process_framing_writes_clip_and_prints_summary(clips: Clips, tmp_path: 
     assert "(22 of 22)" in completed.stderr
 
 
-def test_process_framing_crop_list_accepted_as_spec(clips: Clips, tmp_path: Path) -> None:
+def test_process_framing_crop_list_accepted_as_spec(run_here: Here, clips: Clips, tmp_path: Path) -> None:
     crops = [{"time": 0, "x": 100, "y": 0, "width": 90, "height": 160}]
     arguments = ("--spec", spec(tmp_path, crops), "--encoder", "libx264", "--preset", "ultrafast", "--json")
-    completed = run("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    result = json.loads(completed.stdout)
+    _, stdout, _ = run_here("process-framing", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
+    result = json.loads(stdout)
     assert (result["function"], result["engine"]) == ("process_framing", "ffmpeg-graph")
     assert (result["width"], result["height"], result["frames"]) == (810, 1440, 25)
 
@@ -199,23 +210,24 @@ def strip_codes(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-JL-Za-z]", "", screen)
 
 
-def test_timings_recorded_unless_disabled(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_timings_recorded_unless_disabled(run_here: Here, clips: Clips, tmp_path: Path, regions: Path) -> None:
     timings, arguments = tmp_path / "data" / "timings", ("--regions", regions, "--encoder", "libx264")
     render = ("render-overlay", clips.get("25.mp4"), tmp_path / "out.mp4", *arguments)
-    assert run(*render, REEL_MODAL_TIMINGS="off").returncode == 0
-    run(*render, REEL_MODAL_TIMINGS=str(timings))
-    run(*render, REEL_MODAL_TIMINGS=str(timings))
+    assert run_here(*render, REEL_MODAL_TIMINGS="off")[0] == 0
+    run_here(*render, REEL_MODAL_TIMINGS=str(timings))
+    run_here(*render, REEL_MODAL_TIMINGS=str(timings))
     report = json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)
     assert report["path"] == str(timings)
     (timing,) = report["timings"]
     assert (timing["function"], timing["gpu"], timing["jobs"]) == ("render_overlay", "local", 2)
     assert (timing["warm_startup"]["jobs"], timing["cold_startup"]) == (2, None)  # no process was started for them
-    failed = run(*render[:1], clips.get("garbage.mp4"), *render[2:], REEL_MODAL_TIMINGS=str(timings))
-    assert failed.returncode == 1
-    assert json.loads(run("timings", "--json", REEL_MODAL_TIMINGS=str(timings)).stdout)["timings"][0]["jobs"] == 2
+    status, _, _ = run_here(*render[:1], clips.get("garbage.mp4"), *render[2:], REEL_MODAL_TIMINGS=str(timings))
+    assert status == 1
+    _, stdout, _ = run_here("timings", "--json", REEL_MODAL_TIMINGS=str(timings))
+    assert json.loads(stdout)["timings"][0]["jobs"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.mp4", "regions.json"]
-    off = run("timings", REEL_MODAL_TIMINGS="off")
-    assert (off.returncode, off.stdout, "timings are off" in off.stderr) == (0, "", True)
+    status, stdout, stderr = run_here("timings", REEL_MODAL_TIMINGS="off")
+    assert (status, stdout, "timings are off" in stderr) == (0, "", True)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +254,16 @@ def test_bad_regions_is_usage_error_naming_place(
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_failures_have_documented_exit_status(clips: Clips, tmp_path: Path, regions: Path) -> None:
+def test_failures_have_documented_exit_status(run_here: Here, clips: Clips, tmp_path: Path, regions: Path) -> None:
     out = tmp_path / "out.mp4"
     missing = run("render-overlay", tmp_path / "missing.mp4", out, "--regions", regions)
     assert (missing.returncode, "not found" in missing.stderr) == (1, True)
-    refused = run("render-overlay", clips.get("garbage.mp4"), out, "--regions", regions)
-    assert (refused.returncode, "cannot be read as a video" in refused.stderr) == (1, True)
-    unset = run("render-overlay", clips.get("25.mp4"), out, "--regions", regions, REEL_MODAL_FFMPEG="/nowhere")
-    assert (unset.returncode, "correct REEL_MODAL_FFMPEG" in unset.stderr) == (3, True)
-    assert run("dance").returncode == 2
+    status, _, stderr = run_here("render-overlay", clips.get("garbage.mp4"), out, "--regions", regions)
+    assert (status, "cannot be read as a video" in stderr) == (1, True)
+    render = ("render-overlay", clips.get("25.mp4"), out, "--regions", regions)
+    status, _, stderr = run_here(*render, REEL_MODAL_FFMPEG="/nowhere")
+    assert (status, "correct REEL_MODAL_FFMPEG" in stderr) == (3, True)
+    assert run_here("dance")[0] == 2
     assert not out.exists()
 
 
@@ -275,12 +288,12 @@ def test_ctrl_c_exits_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regio
     assert list(tmp_path.glob("reel_modal-*")) == []
 
 
-def test_probe_prints_clip_properties(clips: Clips) -> None:
+def test_probe_prints_clip_properties(run_here: Here, clips: Clips) -> None:
     completed = run("probe", clips.get("29_97.mp4"))
     assert "30000/1001" in completed.stdout
-    media = json.loads(run("probe", clips.get("turned_90.mp4"), "--json", "--scan").stdout)
+    media = json.loads(run_here("probe", clips.get("turned_90.mp4"), "--json", "--scan")[1])
     assert (media["size"], media["scan"]["frame_count"]) == ([96, 160], 10)
-    assert run("probe", clips.get("garbage.mp4")).returncode == 1
+    assert run_here("probe", clips.get("garbage.mp4"))[0] == 1
 
 
 def test_stdout_closed_early_prints_no_traceback(clips: Clips) -> None:
@@ -292,12 +305,12 @@ def test_stdout_closed_early_prints_no_traceback(clips: Clips) -> None:
     assert (completed.returncode, completed.stderr) == (1, "")
 
 
-def test_doctor_lists_features_and_cures() -> None:
+def test_doctor_lists_features_and_cures(run_here: Here) -> None:
     completed = run("doctor")
     assert completed.returncode == 0
     assert "encoder libx264" in completed.stdout
     assert "imageio-ffmpeg" in completed.stdout
-    findings = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    findings = {finding["name"]: finding for finding in json.loads(run_here("doctor", "--json")[1])}
     assert findings["encoder libx264"]["ok"]
     assert findings["storage"] == {
         "name": "storage",
@@ -306,12 +319,6 @@ def test_doctor_lists_features_and_cures() -> None:
         "cure": "set REEL_MODAL_STORE_URL, such as file:///srv/media, if jobs use keys",
         "required": False,
     }
-    broken = run("doctor", REEL_MODAL_FFMPEG="/nowhere")
-    assert (broken.returncode, "cure: correct REEL_MODAL_FFMPEG, or unset it" in broken.stdout) == (3, True)
-
-
-def test_doctor_runs_network_on_each_device() -> None:
-    findings = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
     assert findings["onnxruntime"]["ok"]
     assert findings["upscale on cpu"] == {
         "name": "upscale on cpu",
@@ -323,11 +330,13 @@ def test_doctor_runs_network_on_each_device() -> None:
     assert not findings["upscale on cuda"]["required"]
     if not findings["upscale on cuda"]["ok"]:
         assert "onnxruntime-gpu[cuda,cudnn]" in findings["upscale on cuda"]["cure"]
-        cuda_required = run("doctor", REEL_MODAL_UPSCALE_PROVIDER="cuda")
-        assert (cuda_required.returncode, "MISSING  upscale on cuda" in cuda_required.stdout) == (3, True)
+        status, stdout, _ = run_here("doctor", REEL_MODAL_UPSCALE_PROVIDER="cuda")
+        assert (status, "MISSING  upscale on cuda" in stdout) == (3, True)
+    status, stdout, _ = run_here("doctor", REEL_MODAL_FFMPEG="/nowhere")
+    assert (status, "cure: correct REEL_MODAL_FFMPEG, or unset it" in stdout) == (3, True)
 
 
-def test_apply_upscale_writes_clip_and_prints_summary(tmp_path: Path) -> None:
+def test_apply_upscale_writes_clip_and_prints_summary(run_here: Here, tmp_path: Path) -> None:
     source = made_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
     out = tmp_path / "out.mp4"
     completed = run("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264")
@@ -335,22 +344,21 @@ def test_apply_upscale_writes_clip_and_prints_summary(tmp_path: Path) -> None:
     assert completed.stdout.startswith(f"{out}: 10 frames, 0.40 s of video, rendered in ")
     assert "192x128, onnxruntime-cpu fp32 small-x2, libx264" in completed.stdout
     arguments = ("--size", "240x160", "--model", "large", "--encoder", "libx264", "--json")
-    result = json.loads(run("apply-upscale", source, out, *arguments).stdout)
+    result = json.loads(run_here("apply-upscale", source, out, *arguments)[1])
     assert (result["width"], result["height"], result["engine"]) == (240, 160, "onnxruntime-cpu fp32 large-x4")
 
 
-def test_apply_upscale_network_by_path_or_name_accepted(tmp_path: Path) -> None:
+def test_apply_upscale_network_by_path_or_name_accepted(run_here: Here, tmp_path: Path) -> None:
     source = made_clip(tmp_path / "in.mp4", size=(96, 64), seconds=0.2)
     network = tmp_path / "my net.onnx"
     network.write_bytes(repeating(1, 2).SerializeToString())
-    by_path = run("apply-upscale", source, tmp_path / "1.mp4", "--scale", "2", "--model", network)
-    assert "onnxruntime-cpu fp32 given-my-net" in by_path.stdout, by_path.stderr
+    _, stdout, stderr = run_here("apply-upscale", source, tmp_path / "1.mp4", "--scale", "2", "--model", network)
+    assert "onnxruntime-cpu fp32 given-my-net" in stdout, stderr
     entry = {"source": str(network), "sha256": hashlib.sha256(network.read_bytes()).hexdigest()}
     models = json.dumps({"face": entry})
-    by_name = run(
-        "apply-upscale", source, tmp_path / "2.mp4", "--scale", "2", "--model", "face", REEL_MODAL_MODELS=models
-    )
-    assert "onnxruntime-cpu fp32 face" in by_name.stdout, by_name.stderr
+    arguments = ("--scale", "2", "--model", "face")
+    _, stdout, stderr = run_here("apply-upscale", source, tmp_path / "2.mp4", *arguments, REEL_MODAL_MODELS=models)
+    assert "onnxruntime-cpu fp32 face" in stdout, stderr
 
 
 @pytest.mark.parametrize(
