@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,17 @@ async def main():
 
 asyncio.run(main())
 """
+
+STORES = """
+import os
+from reel_modal.cli import main as command
+for url in sys.argv[1:]:
+    os.environ["REEL_MODAL_STORE_URL"] = url
+    print("store", sys.argv.index(url))
+    asyncio.run(main())
+    command(["doctor", "--json"])
+"""
+"""After `HOST`: the same with one store after the other, and each in the doctor."""
 
 
 def run_python(*arguments: str, cwd: Path, **variables: str) -> str:
@@ -104,19 +116,20 @@ def test_container_at_debug_logs_no_header(module: str, logged: bool, tmp_path: 
     assert (PLANTED in output) is logged
 
 
+def check_hidden(printed: str) -> None:
+    assert PLANTED not in printed
+    # Nor a part of it, cut at its slash.
+    assert "wJalrXUtnFEMI" not in printed
+
+
 @pytest.mark.parametrize(
     "variables",
     [
         {"MODAL_TOKEN_SECRET": PLANTED},
         {"AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_ACCESS_KEY_ID": ACCESS_KEY},
         {"AWS_SESSION_TOKEN": PLANTED},
-        {"REEL_MODAL_STORE_URL": f"s3://{ACCESS_KEY}:{PLANTED}@bucket/prefix"},
-        {"REEL_MODAL_STORE_URL": f"s3://{ACCESS_KEY}:{PLANTED}@[bucket"},
-        {"REEL_MODAL_STORE_URL": f"s3://bucket/prefix?secret={PLANTED}"},
-        {"REEL_MODAL_STORE_URL": f"s3://bucket/prefix?endpoint=http://{ACCESS_KEY}:{PLANTED}@127.0.0.1"},
-        {"REEL_MODAL_STORE_URL": f"file://{ACCESS_KEY}:{PLANTED}@host/folder"},
     ],
-    ids=lambda variables: " ".join(f"{name}={value[:8]}" for name, value in variables.items()),
+    ids=lambda variables: next(iter(variables)),
 )
 def test_errors_of_host_and_commands_show_no_secret(
     app: Deployed, s3: ObjectStore, tmp_path: Path, variables: dict[str, str]
@@ -132,9 +145,22 @@ def test_errors_of_host_and_commands_show_no_secret(
             "-m", "reel_modal.deploy", *deploy, "--dry-run", "--json", cwd=tmp_path, **variables_of_host
         )
         printed += (tmp_path / "log").read_text()
-    assert PLANTED not in printed
-    # Nor a part of it, cut at its slash.
-    assert "wJalrXUtnFEMI" not in printed
+    check_hidden(printed)
+
+
+def test_errors_of_host_and_doctor_show_no_secret_in_url(app: Deployed, tmp_path: Path) -> None:
+    urls = (
+        f"s3://{ACCESS_KEY}:{PLANTED}@bucket/prefix",
+        f"s3://{ACCESS_KEY}:{PLANTED}@[bucket",
+        f"s3://bucket/prefix?secret={PLANTED}",
+        f"s3://bucket/prefix?endpoint=http://{ACCESS_KEY}:{PLANTED}@127.0.0.1",
+        f"file://{ACCESS_KEY}:{PLANTED}@host/folder",
+    )
+    printed = run_python("-c", HOST + STORES, *urls, cwd=tmp_path, REEL_MODAL_STORE_URL=urls[0])
+    first, *answers = re.split(r"^store \d$", printed, flags=re.MULTILINE)
+    assert "Error" in first
+    assert ["Error" in answer and '"cure"' in answer for answer in answers] == [True] * len(urls), printed
+    check_hidden(printed)
 
 
 @pytest.mark.parametrize(
