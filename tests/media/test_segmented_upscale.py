@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.clips import made_clip
 from tests.media.segmented_jobs import Jobs
+from tests.networks import repeating
 from tests.processes import children
 
 from reel_modal.errors import JobCancelledError
@@ -57,7 +60,13 @@ def test_upscale_that_was_cancelled_finds_its_segments(jobs: Jobs) -> None:
     assert jobs.run(stored=False)[0] == cut
 
 
-def test_upscale_with_another_network_finds_no_segment(jobs: Jobs) -> None:
+def test_upscale_with_another_network_finds_no_segment(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = tmp_path / "repeating.onnx"
+    network.write_bytes(repeating(1).SerializeToString())
+    entry = {"source": str(network), "sha256": hashlib.sha256(network.read_bytes()).hexdigest()}
+    monkeypatch.setenv("REEL_MODAL_MODELS", json.dumps({"repeating": entry}))
     jobs.run()
-    jobs.run(model="large")
+    jobs.run(model="repeating")
     assert len(jobs.rendered) == SEGMENTS
