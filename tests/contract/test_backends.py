@@ -29,7 +29,7 @@ from reel_modal.errors import (
 
 R = TypeVar("R")
 
-POINTS = 12
+POINTS = 8
 
 
 async def until(job: Job[R], phase: str) -> None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tests.clips import made_clip
 from tests.contract import host_functions
 
 from reel_modal.functions import builtin
 from reel_modal.testing.contract import FunctionContract
 
 
-class TestRenderOverlay(FunctionContract):
+class ShortClip(FunctionContract):
+    def write_input(self, path: Path) -> None:
+        made_clip(path, seconds=1, audio_seconds=1)
+
+
+class TestRenderOverlay(ShortClip):
     function = builtin.render_overlay
 
 
-class TestProcessFraming(FunctionContract):
+class TestProcessFraming(ShortClip):
     function = builtin.process_framing
 
 
-class TestApplyUpscale(FunctionContract):
+class TestApplyUpscale(ShortClip):
     function = builtin.apply_upscale
 
 
-class TestPlainDataclass(FunctionContract):
+class TestPlainDataclass(ShortClip):
     function = host_functions.copy_clip
 
 
-class TestPydanticModel(FunctionContract):
+class TestPydanticModel(ShortClip):
     function = host_functions.count_bytes

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.clips import made_clip
 
 from reel_modal import FunctionRegistry, OverlayRequest, Settings
-from reel_modal.testing import make_clip
 
 PAGE = Path(__file__).parents[2] / "docs" / "backend.md"
 ANNA, MALLORY = "user-7", "mallory"
@@ -48,10 +48,10 @@ async def mallory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     for user in (ANNA, MALLORY):
         folder = tmp_path / "users" / user / "clips"
         folder.mkdir(parents=True)
-        make_clip(folder / "game-1.mp4", size=(96, 64), seconds=0.4)
+        made_clip(folder / "game-1.mp4", size=(96, 64), seconds=0.4)
     (tmp_path / "users" / ANNA / "exports").mkdir()
     (tmp_path / "users" / ANNA / "exports" / "mine.mp4").write_bytes(b"Anna's")
-    make_clip(tmp_path / "game-1.mp4", size=(96, 64), seconds=0.4)
+    made_clip(tmp_path / "game-1.mp4", size=(96, 64), seconds=0.4)
     page = run_printed_block()
     page["SESSIONS"] |= {"mallory": MALLORY}
     page["CLIPS"] |= {MALLORY: {"own": "clips/game-1.mp4"}}

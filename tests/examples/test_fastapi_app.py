@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from examples.fastapi_app.app import USER
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.examples.fastapi_app import app, events
 from tests.object_store import ObjectStore
 
@@ -18,11 +18,19 @@ from reel_modal import probe, store_key
 
 KEYFRAME = {"time": 0.2, "x": 430, "y": 380, "radius_x": 150, "radius_y": 200}
 REEL = {"clip": "bigbuckbunny.mp4", "keyframes": [KEYFRAME], "framing": "9:16"}
+SMALL_REEL = {"clip": "small.mp4", "keyframes": [{**KEYFRAME, "x": 215, "y": 190}], "framing": "9:16"}
+"""A reel of the clip of `upload_small`, which is rendered in a quarter of the time."""
 
 
 def stored(folder: Path, key: str) -> Path:
     """Return the path of an object of the app's only user."""
     return folder / "store" / store_key(key, "user", USER)
+
+
+def upload_small(http: httpx.Client, tmp_path: Path) -> None:
+    """Upload a clip with 132 frames of 640x360."""
+    clip = made_clip(tmp_path / "upload.mp4", size=(640, 360), seconds=5.28, audio_seconds=5.28)
+    assert http.put("/clips/small.mp4", content=clip.read_bytes()).status_code == 201
 
 
 def start(http: httpx.Client, export_request: dict[str, Any]) -> str:
@@ -33,7 +41,8 @@ def start(http: httpx.Client, export_request: dict[str, Any]) -> str:
 
 def test_app_highlight_and_reel_progress_only_rises(tmp_path: Path) -> None:
     with app(tmp_path) as running:
-        export_id = start(running.http, REEL)
+        upload_small(running.http, tmp_path)
+        export_id = start(running.http, SMALL_REEL)
         updates = list(events(running.http, export_id))
         assert [update["status"] for update in updates[:-1]] == ["processing"] * (len(updates) - 1)
         assert (updates[-1]["status"], updates[-1]["progress"]) == ("complete", 100)
@@ -41,7 +50,7 @@ def test_app_highlight_and_reel_progress_only_rises(tmp_path: Path) -> None:
         export = running.http.get(f"/exports/{export_id}").json()
         assert export["status"] == "complete"
         output = probe(stored(tmp_path, export["output"]), scan=True)
-        assert (output.size, output.scan.frame_count if output.scan else 0) == ((404, 720), 132)
+        assert (output.size, output.scan.frame_count if output.scan else 0) == ((202, 360), 132)
         part = running.http.get(f"/media/{export['output']}", headers={"range": "bytes=4-7"})
         assert (part.status_code, part.content) == (206, b"ftyp")
         # A late client gets the end immediately.
@@ -53,7 +62,8 @@ def test_app_highlight_and_reel_progress_only_rises(tmp_path: Path) -> None:
 )
 def test_app_killed_export_continues(tmp_path: Path) -> None:
     with app(tmp_path) as running:
-        export_id = start(running.http, REEL)
+        upload_small(running.http, tmp_path)
+        export_id = start(running.http, SMALL_REEL)
         for update in events(running.http, export_id):
             if update["phase"] == "render":
                 break
@@ -62,7 +72,7 @@ def test_app_killed_export_continues(tmp_path: Path) -> None:
         assert again.http.get(f"/exports/{export_id}").json()["status"] == "running"
         assert list(events(again.http, export_id))[-1]["status"] == "complete"
         export = again.http.get(f"/exports/{export_id}").json()
-        assert probe(stored(tmp_path, export["output"])).size == (404, 720)
+        assert probe(stored(tmp_path, export["output"])).size == (202, 360)
 
 
 def test_app_cancelled_export_leaves_nothing(tmp_path: Path) -> None:
