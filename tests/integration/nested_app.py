@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.sample_app import SAMPLE, deploy
+from tests.integration.sample_app import SAMPLE, deploy_here
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -15,17 +15,14 @@ APP = "loopback-nested"
 _MODULE = "loopback_nested"
 
 
-def deploy_code(plane: LoopbackPlane, folder: Path, code: int, *arguments: str) -> int:
-    """Deploy the app with a number in its source, and return the version of the deployment."""
-    import modal
-
+def deploy_code(plane: LoopbackPlane, folder: Path, code: int) -> int:
+    """Deploy the app with a number in its source, in a folder without another one; return the version."""
     source = (SAMPLE / f"{_MODULE}.py").read_text()
     folder.mkdir(exist_ok=True)
-    (folder / f"{_MODULE}.py").write_text(source.replace("CODE = 1\n", f"CODE = {code}\n"))
-    completed = deploy(plane, *arguments, folder=folder, module=_MODULE)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
-    version = modal.App.lookup(APP, client=plane.client()).info().lifecycle.version
-    assert version is not None
+    path = folder / f"{_MODULE}.py"
+    path.write_text(source.replace("CODE = 1\n", f"CODE = {code}\n"))
+    version = deploy_here(plane, path).info().lifecycle.version
+    assert isinstance(version, int)
     return version
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.loopback.interpreters import only_packages
-from tests.integration.sample_app import APP, deploy, sample
+from tests.integration.sample_app import APP, deploy, deploy_here, sample
 
 if TYPE_CHECKING:
     from tests.integration.loopback.plane import LoopbackPlane
@@ -322,7 +322,7 @@ async def test_plane_redeploy_replaces_warm_containers(app: LoopbackPlane, strat
         await asyncio.to_thread(app.wait_for, lambda: old not in app.containers("variable"))
         assert app.count("ContainerStop") == (strategy == "recreate")
     finally:
-        assert (await asyncio.to_thread(deploy, app)).returncode == 0
+        await asyncio.to_thread(deploy_here, app)
 
 
 async def test_plane_handle_with_options_calls_variant(app: LoopbackPlane) -> None:
@@ -347,7 +347,7 @@ async def test_plane_stopped_app_ends_running_calls(app: LoopbackPlane) -> None:
         with pytest.raises(modal.exception.NotFoundError):
             await function("work").hydrate.aio()
     finally:
-        assert (await asyncio.to_thread(deploy, app)).returncode == 0
+        await asyncio.to_thread(deploy_here, app)
 
 
 async def test_plane_fault_affects_only_named_requests(app: LoopbackPlane) -> None:
@@ -417,7 +417,7 @@ def narrow(tmp_path: Path) -> Iterator[LoopbackPlane]:
 def test_plane_containers_have_only_their_packages(narrow: LoopbackPlane) -> None:
     import modal
 
-    assert deploy(narrow).returncode == 0
+    deploy_here(narrow)
     has_module = modal.Function.from_name(APP, "has_module", client=narrow.client())
     assert [has_module.remote(name) for name in ("modal", "pytest", "reel_modal")] == [True, False, False]
 
@@ -428,7 +428,7 @@ def test_plane_close_ends_busy_container(tmp_path: Path) -> None:
 
     with LoopbackPlane(tmp_path) as plane:
         plane.create_secret("sample-secret", {"SAMPLE_KEY": "sesame"})
-        assert deploy(plane).returncode == 0
+        deploy_here(plane)
         modal.Function.from_name(APP, "work", client=plane.client()).spawn("closing", 60.0)
         plane.wait_for(lambda: any(container.call_ids for container in plane.containers()))
         assert plane.processes()

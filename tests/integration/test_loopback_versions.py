@@ -1,4 +1,4 @@
-"""Tests of the versions of the loopback plane with the real client, command line and container runtime."""
+"""Tests of the versions of the loopback plane with the real client and container runtime."""
 
 from __future__ import annotations
 
