@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from reel_modal._segments import Engine, Segment, SegmentReport, SegmentStore, segment_grid, segment_runs
 from reel_modal.errors import FunctionError, JobCancelledError, OutputMismatchError, WorkerCrashedError
-from reel_modal.functions.context import CancellationToken, JobContext
-from reel_modal.functions.fan_out import WHOLE, FanOut, OnePieceNeeded
+from reel_modal.functions.context import CancellationToken, JobContext, OnePieceNeeded
+from reel_modal.functions.fan_out import WHOLE, FanOut
 from reel_modal.functions.metering import Meter
 from reel_modal.schema import Usage
 from reel_modal.storage import FolderStorage, Storage

@@ -41,6 +41,19 @@ def test_import_of_testing_loads_neither_modal_nor_opencv() -> None:
     assert not {"modal", "cv2"} & set(loaded)
 
 
+def test_worker_loads_neither_event_loop_nor_host_libraries() -> None:
+    """Each local job starts such a process."""
+    modules = ("asyncio", "importlib.metadata", "platformdirs", "stamina")
+    loaded = run_fresh(
+        "import json, sys\n"
+        "import reel_modal.backends.worker, reel_modal.functions.runner, reel_modal.functions.render_overlay\n"
+        "from reel_modal.functions.catalog import find_function\n"
+        "find_function('reel_modal.functions.builtin', 'render_overlay')\n"
+        f"print(json.dumps([name for name in {modules!r} if name in sys.modules]))"
+    )
+    assert loaded == []
+
+
 def test_import_of_package_takes_less_than_100_ms() -> None:
     code = "import time; start = time.process_time(); import reel_modal; print(time.process_time() - start)"
     # The best of five, because a busy machine only makes an import slower.

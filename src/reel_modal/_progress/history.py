@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import platformdirs
-
 from reel_modal._progress.plan import ProgressPlan
 from reel_modal._progress.timing_model import (
     LOCAL,
@@ -386,7 +384,9 @@ def _version(connection: sqlite3.Connection) -> int:
 def _path(path: str | Path | None, env: Mapping[str, str]) -> Path | None:
     chosen = path or env.get("REEL_MODAL_TIMINGS")
     if chosen is None or not str(chosen):
-        return platformdirs.user_data_path("reel_modal", appauthor=False) / "timings.sqlite3"
+        from platformdirs import user_data_path
+
+        return user_data_path("reel_modal", appauthor=False) / "timings.sqlite3"
     return None if str(chosen) == _OFF else Path(chosen)
 
 

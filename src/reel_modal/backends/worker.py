@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.interruption import TERMINATING
-from reel_modal.backends.base import is_retryable
 from reel_modal.backends.messages import CLEANING_SECONDS, Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
@@ -124,6 +123,8 @@ def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None
 
 
 def _failed(error: Exception) -> Failed:
+    from reel_modal.backends.base import is_retryable  # it loads asyncio, which a job does not need
+
     message, retryable = f"{type(error).__name__}: {error}", is_retryable(error)
     try:
         return Failed(pickle.dumps(error), message, retryable)

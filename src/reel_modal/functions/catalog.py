@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Final, TypeAlias
 
 from reel_modal.errors import ConfigError, RequestError
@@ -111,4 +110,6 @@ def _add(found: dict[str, AnyFunction], function: AnyFunction) -> None:
 
 @cache
 def _installed_modules() -> tuple[str, ...]:
+    from importlib.metadata import entry_points
+
     return tuple(sorted(point.module for point in entry_points(group=_GROUP)))

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from reel_modal._progress.events import ProgressEvent
 from reel_modal._segments import Segment, SegmentReport, SegmentStore
 from reel_modal.errors import FunctionError, JobCancelledError, OutputMismatchError
 from reel_modal.functions.metering import Meter
-from reel_modal.progress import ProgressEvent
 from reel_modal.schema import Usage
 from reel_modal.settings import Settings
 from reel_modal.storage import Storage
@@ -26,6 +26,7 @@ __all__ = [
     "BETWEEN_FRAMES_SECONDS",
     "CancellationToken",
     "JobContext",
+    "OnePieceNeeded",
     "Reporter",
     "Segment",
     "SegmentStore",
@@ -151,8 +152,27 @@ class SegmentWorkers(Protocol):
         ...
 
     def render_in_one_piece(self) -> None:
-        """Return if the caller may render the output in one piece; else raise an exception that ends its body."""
+        """Return if the caller may render the output in one piece.
+
+        Raises:
+            OnePieceNeeded: Another process has to; see `render_elsewhere`.
+        """
         ...
+
+    def render_elsewhere(self, context: JobContext) -> Mapping[str, object]:
+        """Have another process run all of the job, and return its result as a dict.
+
+        Raises:
+            ReelModalError: The job failed there.
+
+        Cancellation:
+            Raises JobCancelledError; that process does not run the job any more.
+        """
+        ...
+
+
+class OnePieceNeeded(Exception):  # noqa: N818 - it ends the body of a function, and is no error
+    """Raised in a body whose output cannot be rendered in segments, if another process has to render it."""
 
 
 def _ignore(event: ProgressEvent) -> None:

@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 from reel_modal._segments import Segment, SegmentReport, SegmentStore, segment_runs
 from reel_modal._support.tasks import consume_exception
 from reel_modal.errors import FunctionError, OutputMismatchError
-from reel_modal.functions.context import JobContext
+from reel_modal.functions.context import JobContext, OnePieceNeeded
 from reel_modal.schema import Usage
 
-__all__ = ["WHOLE", "Calls", "FanOut", "OnePieceNeeded"]
+__all__ = ["WHOLE", "Calls", "FanOut"]
 
 WHOLE: Final = Segment(0, 0)
 """Stands for all of an output, rendered in one piece."""
@@ -69,10 +69,6 @@ class Calls(Protocol):
         ...
 
 
-class OnePieceNeeded(Exception):  # noqa: N818 - it ends the body of a function, and is no error
-    """Raised in a body whose output cannot be rendered in segments, if another process has to render it."""
-
-
 @dataclass(slots=True)
 class FanOut:
     """The workers of one job; a `SegmentWorkers`.
@@ -100,14 +96,7 @@ class FanOut:
             raise OnePieceNeeded
 
     def render_elsewhere(self, context: JobContext) -> Mapping[str, object]:
-        """Have another call run all of the job; return its result.
-
-        Raises:
-            Exception: That call failed.
-
-        Cancellation:
-            Raises JobCancelledError; that call does not run any more.
-        """
+        """See `SegmentWorkers.render_elsewhere`."""
         (result,) = self._run([WHOLE], context, lambda _: None)
         return result
 

@@ -12,8 +12,7 @@ from reel_modal._segments import Segment, SegmentReport, SegmentsFinished, Segme
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import FunctionError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
-from reel_modal.functions.context import CancellationToken, JobContext, Reporter
-from reel_modal.functions.fan_out import FanOut, OnePieceNeeded
+from reel_modal.functions.context import CancellationToken, JobContext, OnePieceNeeded, Reporter, SegmentWorkers
 from reel_modal.functions.metering import Meter
 from reel_modal.functions.receipts import Receipt, as_requested
 from reel_modal.schema.requests import Request, VideoRequest
@@ -35,7 +34,7 @@ def run_job(
     cancellation: CancellationToken | None = None,
     folder: Path | None = None,
     meter: Meter | None = None,
-    workers: FanOut | None = None,
+    workers: SegmentWorkers | None = None,
     part: Segment | None = None,
 ) -> dict[str, object]:
     """Run one job in this process, which is reserved for it; return its result as a JSON-compatible dict.

@@ -1,7 +1,7 @@
 """Objects in a bucket, or in memory, through obstore's synchronous functions.
 
 obstore's asynchronous functions can abort the interpreter at exit; on an event loop, use threads. obstore is
-imported when the first store is created.
+imported when the first store is created, stamina at its first request.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
-
-import stamina
 
 from reel_modal.errors import (
     ConfigError,
@@ -338,6 +336,8 @@ class ObjectStorage(Storage):
 
     def _ask(self, key: str, call: Callable[[], T]) -> T:
         """Return the result of `call`; retry if the store is unavailable."""
+        import stamina
+
         for attempt in stamina.retry_context(
             on=StorageUnavailableError,
             attempts=self._patience.attempts,
