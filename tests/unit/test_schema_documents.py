@@ -7,7 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,18 @@ def test_schema_accepts_any_framing_request(request: FramingRequest) -> None:
     assert list(validator("FramingRequest").iter_errors(json.loads(json.dumps(request.to_dict())))) == []
 
 
-def values_of_json() -> Iterator[Any]:
+@cache
+def values_of_json() -> tuple[Any, ...]:
+    values = []
     for nasty in NASTY:
         try:
-            again = json.loads(json.dumps(nasty))
+            text = json.dumps(nasty)
         except (TypeError, ValueError, RecursionError):
             continue
-        if len(json.dumps(again)) < 100_000 and not (isinstance(again, float) and not math.isfinite(again)):
-            yield again
+        value = json.loads(text)
+        if len(text) < 100_000 and not (isinstance(value, float) and not math.isfinite(value)):
+            values.append(value)
+    return tuple(values)
 
 
 @pytest.mark.parametrize("name", sorted({row["kind"] for row in GOLDEN}))
