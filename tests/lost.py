@@ -6,7 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from av.container import InputContainer
@@ -19,6 +19,8 @@ from reel_modal.schema import FramingRequest, RenderResult
 from reel_modal.schema.requests import Request
 from reel_modal.storage import FolderStorage
 
+T = TypeVar("T")
+
 BODIES = (render_overlay, process_framing, apply_upscale)
 TECHNICAL = {"major_brand", "minor_version", "compatible_brands", "encoder", "timecode", "reel_modal_request"}
 BESIDE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -28,6 +30,21 @@ def opened(path: Path) -> InputContainer:
     return open_input(str(path), options={}, container_options={})
 
 
+def of_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Call `read` once for each content of a file, because many tests render the same clips."""
+
+    @functools.lru_cache
+    def read_once(path: Path, _changed_ns: int, _bytes: int) -> T:
+        return read(path)
+
+    @functools.wraps(read)
+    def read_file(path: Path) -> T:
+        return read_once(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+    return read_file
+
+
+@of_file
 def streams(path: Path) -> Counter[str]:
     """Return the number of streams of each kind, by the codes of their loss."""
     with opened(path) as container:
@@ -45,6 +62,7 @@ def streams(path: Path) -> Counter[str]:
         return found
 
 
+@of_file
 def chapters_and_tags(path: Path) -> tuple[list[tuple[float, float]], set[str]]:
     """Return the times of the chapters and the names of the tags."""
     with opened(path) as container:
@@ -55,6 +73,7 @@ def chapters_and_tags(path: Path) -> tuple[list[tuple[float, float]], set[str]]:
         return chapters, {key.lower() for key, value in container.metadata.items() if value} - TECHNICAL
 
 
+@of_file
 def picture(path: Path) -> tuple[int, bool, bool]:
     """Return bits per sample, whether there is alpha and whether there are captions, from the first picture."""
     with opened(path) as container:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ import av
 import numpy as np
 from tests.clips import RECIPES, Clips, ffmpeg, made_clip, turned_clip
 from tests.local_files import key_of, root_storage
+from tests.lost import of_file
 from tests.media.boxes import check_boxes, sample_durations
 from tests.run_function import run_function
 
@@ -23,7 +24,7 @@ from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._smart_render.h264.parameter_sets import ParameterSets
 from reel_modal._smart_render.plan import RenderPlan, plan_packets
-from reel_modal._smart_render.source import read_picture
+from reel_modal._smart_render.source import SpliceSource, read_picture
 from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions.context import CancellationToken, JobContext, Reporter
 from reel_modal.media import MediaInfo, probe
@@ -178,15 +179,18 @@ class Rendering:
     drawn: list[bytes]
     events: list[ProgressEvent]
 
-    @property
+    @cached_property
     def media(self) -> MediaInfo:
         return probe(self.source)
 
-    @property
+    @cached_property
+    def picture(self) -> SpliceSource:
+        return read_picture(self.media)
+
+    @cached_property
     def plan(self) -> RenderPlan:
-        picture = read_picture(self.media)
         changed = OverlayRenderer(self.request, self.media.size, self.media.color).changed_intervals
-        return plan_packets(picture.table, picture.times, changed)
+        return plan_packets(self.picture.table, self.picture.times, changed)
 
 
 def regions(*spans: tuple[float, float]) -> tuple[HighlightRegion, ...]:
@@ -249,7 +253,7 @@ def render(
 
 def check(rendering: Rendering) -> None:
     """Assert everything that must be true of a spliced clip."""
-    plan, media = rendering.plan, rendering.media
+    plan = rendering.plan
     assert (rendering.result.plan, rendering.result.reason) == ("smart", "")
     assert rendering.result.frames_copied == plan.frames_copied
     old, new = packets(rendering.source), packets(rendering.path)
@@ -263,7 +267,7 @@ def check(rendering: Rendering) -> None:
     assert not copied & set(changed)
     assert quiet(rendering.path) == ""
     assert fields(rendering.path) == fields(rendering.source)
-    check_times(rendering.source, rendering.path, media)
+    check_times(rendering)
     assert rendering.drawn == list(frame_count(rendering, plan))
     check_sets(rendering)
     # An output begins with its first picture, and keeps only the earlier audio that a decoder needs.
@@ -273,14 +277,15 @@ def check(rendering: Rendering) -> None:
     check_boxes(rendering.path)
 
 
-def check_times(source: Path, path: Path, media: MediaInfo) -> None:
+def check_times(rendering: Rendering) -> None:
     """Assert that display times are unchanged, and that a constant rate is constant in the sample table too."""
+    source, path = rendering.source, rendering.path
     with av.open(str(source)) as before, av.open(str(path)) as after:
         old, new = before.streams.video[0], after.streams.video[0]
         assert (new.codec_tag, new.codec_context.profile) == ("avc1", old.codec_context.profile)
-        if read_picture(media).times.constant:
+        if rendering.picture.times.constant:
             assert len(sample_durations(path)) == 1
-            assert new.average_rate == media.fps
+            assert new.average_rate == rendering.media.fps
         times = [[p.pts * s.time_base for p in c.demux(s) if p.size] for c, s in ((before, old), (after, new))]  # type: ignore[operator]
     first = [min(values) for values in times]
     # Matroska stores milliseconds.
@@ -296,6 +301,7 @@ def check_sets(rendering: Rendering) -> None:
     assert new.length_size == old.length_size
 
 
+@of_file
 def packets(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [hashlib.md5(bytes(p)).digest() for p in container.demux(video=0) if p.size]  # noqa: S324
@@ -306,6 +312,7 @@ def sound(path: Path) -> list[bytes]:
         return [bytes(p) for p in container.demux(audio=0) if p.size] if container.streams.audio else []
 
 
+@of_file
 def shown(path: Path) -> list[bytes]:
     """Return a hash of the samples of each displayed picture."""
     with av.open(str(path)) as container:
@@ -341,7 +348,7 @@ def _log_of_decoding(path: Path, _changed_ns: int) -> str:
 
 def frame_count(rendering: Rendering, plan: RenderPlan) -> Iterator[bytes]:
     """Yield the stored pictures that the full renderer draws in the windows of the plan."""
-    media, picture = rendering.media, read_picture(rendering.media)
+    media, picture = rendering.media, rendering.picture
     layout, seconds = picture.pixel_format, picture.times.seconds
     window_ranks = {rank for window in plan.windows for rank in range(*window.kept)}
     upright = layout.replace("422", "440") if media.orientation.turned else layout
