@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +47,21 @@ def beats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def jobs(tmp_path: Path, beats: Path) -> Jobs:
     return Jobs(tmp_path, beats, OverlayRequest, regions=spotlight())
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, beats: Path) -> Path:
+    """The store after an uninterrupted run."""
+    jobs = Jobs(tmp_path_factory.mktemp("stored"), beats, OverlayRequest, regions=spotlight())
+    jobs.run()
+    return jobs.store.root
+
+
+@pytest.fixture
+def finished(jobs: Jobs, stored: Path) -> Jobs:
+    """The jobs, with the segments and the output of a run."""
+    shutil.copytree(stored, jobs.store.root, dirs_exist_ok=True)
+    return jobs
 
 
 @pytest.fixture(scope="module")
@@ -95,29 +111,26 @@ def test_segments_of_an_uninterrupted_job_are_complete(jobs: Jobs, expected: str
 @pytest.mark.parametrize("harm", [remove, remove_seal, tear, flip, exchange])
 @pytest.mark.parametrize("number", [0, 3, SEGMENTS - 1])
 def test_segment_that_is_lost_or_damaged_is_rendered_again(
-    jobs: Jobs, expected: str, harm: Callable[[Path], None], number: int
+    finished: Jobs, expected: str, harm: Callable[[Path], None], number: int
 ) -> None:
-    jobs.run()
-    harm(jobs.segments[number])
-    assert jobs.run()[0] == expected
-    assert jobs.rendered == [number]
+    harm(finished.segments[number])
+    assert finished.run()[0] == expected
+    assert finished.rendered == [number]
 
 
-def test_segments_finished_in_any_order_give_the_same_bytes(jobs: Jobs, expected: str) -> None:
-    jobs.run()
+def test_segments_finished_in_any_order_give_the_same_bytes(finished: Jobs, expected: str) -> None:
     chosen = random.Random(7)
     for _ in range(4):
-        for path in chosen.sample(jobs.segments, 3):
+        for path in chosen.sample(finished.segments, 3):
             path.unlink()
-        assert jobs.run()[0] == expected
+        assert finished.run()[0] == expected
 
 
-def test_segments_progress_only_moves_forward(jobs: Jobs) -> None:
-    jobs.run()
+def test_segments_progress_only_moves_forward(finished: Jobs) -> None:
     for number in (1, 4):
-        jobs.segments[number].unlink()
-    jobs.run()
-    done = [event.done for event in jobs.events if event.phase == "render"]
+        finished.segments[number].unlink()
+    finished.run()
+    done = [event.done for event in finished.events if event.phase == "render"]
     assert done == sorted(done)
     assert done[-1] == FRAMES
     assert not any(0 < each < FRAMES - 160 for each in done)
@@ -199,10 +212,9 @@ def test_job_that_was_cancelled_finds_its_segments(jobs: Jobs, expected: str) ->
     assert jobs.rendered == list(range(2, SEGMENTS))
 
 
-def test_another_request_finds_no_segment(jobs: Jobs) -> None:
-    jobs.run()
-    jobs.run(regions=spotlight("0", "30"))
-    assert len(jobs.rendered) == SEGMENTS
+def test_another_request_finds_no_segment(finished: Jobs) -> None:
+    finished.run(regions=spotlight("0", "30"))
+    assert len(finished.rendered) == SEGMENTS
 
 
 def test_short_output_uses_no_store(jobs: Jobs, tmp_path: Path, clips: Clips) -> None:
