@@ -28,7 +28,10 @@ __all__ = ["ModalCalls", "ending_with"]
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 30.0
-"""Duration of one request that waits for an event or for the end of a call."""
+"""Duration of one request that waits for an event."""
+
+_WATCH_SECONDS: Final = 1.0
+"""Time between two looks at the coordinator."""
 
 _OUTAGES: Final[tuple[type[Exception], ...]] = (*OUTAGES, OSError)
 
@@ -111,20 +114,19 @@ def ending_with(parent: str, cancellation: CancellationToken) -> Iterator[None]:
 
     def watch() -> None:
         call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(parent)
-        while not ended.is_set():
+        # Many short requests instead of a long one, which would still wait when the container ends.
+        while not ended.wait(_WATCH_SECONDS):
             try:
-                call.get(timeout=_POLL_SECONDS)
+                call.get(timeout=0)
             except TimeoutError as error:
                 if not error.args:
                     continue  # it still runs
             except _OUTAGES as error:
                 _log.warning("cannot see whether the coordinator %s runs: %s", parent, error)
-                ended.wait(_POLL_SECONDS)
                 continue
             except Exception as error:  # noqa: BLE001 - whatever ended the coordinator, this call ends as well
                 _log.info("the coordinator %s has ended: %s", parent, error)
-            if not ended.is_set():
-                cancellation.cancel()
+            cancellation.cancel()
             return
 
     threading.Thread(target=watch, name="reel_modal-coordinator", daemon=True).start()
