@@ -62,12 +62,16 @@ class SegmentStore:
         storage: The store of the job's outputs.
         user_id: User id of the request; segments are in the scope of this user.
         source: Key and version of the input, and versions of all other inputs.
+        package: Top-level package that declares the function; empty for the functions of this package.
         required: Whether an error of the store ends the job, because several processes share the segments. Otherwise
             it is logged, and ends only the use of the store by this job.
     """
 
-    def __init__(self, storage: Storage, *, user_id: str, source: str, required: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, *, user_id: str, source: str, package: str = "", required: bool = False
+    ) -> None:
         self.source: str = source
+        self.package: str = package
         self._storage = storage
         self._required = required
         self._folder = store_key(_FOLDER, "user", user_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -13,16 +12,14 @@ from reel_modal import _smart_render
 from reel_modal._ffmpeg.extra_streams import Extras
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._rendering.overlay import OverlayRenderer
-from reel_modal._segments import Engine
 from reel_modal._smart_render import Draw, RenderPlan, RenderSpan, SplicePlan, Trim
-from reel_modal.ffmpeg_pipe import FramePipe, FrameReader, PipeResult
+from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes, rate_notes
-from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified, with_extras
+from reel_modal.functions.each_frame import render_each_frame
+from reel_modal.functions.outputs import output_path, publish_video, result_of, verified, with_extras
 from reel_modal.functions.rendered_format import as_rendered, planes_of, rendered_format
 from reel_modal.functions.rendered_rate import PictureTimes, refuses_copying, rendered_rate
-from reel_modal.functions.segmented import SegmentedRender
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
 from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
@@ -133,53 +130,19 @@ def _draw(overlay: OverlayRenderer, frame_seconds: Fraction, planes: AnyPlanes, 
 
 def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
     """Draw on every frame that a region changes; the other frames are encoded unchanged."""
-    rate = rendered_rate(request, media)
-    frames = media.frame_count if rate is None else media.frames_at(rate)
     layout = rendered_format(media, request.encode)
     overlay = OverlayRenderer(request, media.size, media.color, layout)
-    pipe = output_pipe(
-        request,
-        context,
-        size=media.size,
-        fps=rate or media.fps,
-        source=media,
-        sound=media,
-        expected_frames=None if rate is None else frames,
-        color=media.color,
-        hdr=media.hdr,
-        sample_aspect_ratio=media.sample_aspect_ratio,
-        pixel_format=layout,
+    frame_seconds = 1 / (rendered_rate(request, media) or media.fps)
+
+    def draw(frame: Frame, seconds: Fraction) -> None:
+        _draw(overlay, frame_seconds, planes_of(frame), seconds)
+
+    return render_each_frame(
+        request, context, media, draw, write_timed=partial(_write_picture, overlay), engine=f"opencv-{layout}"
     )
-    notes = rate_notes(media, rate, requested=rate == request.output_rate)
-
-    def drawn(pictures: Iterable[Frame]) -> Generator[Frame]:
-        for frame in pictures:
-            _draw(overlay, 1 / pipe.fps, planes_of(frame), frame.pts_seconds - media.start_seconds)
-            yield frame
-
-    if rate is not None:
-        segmented = SegmentedRender.plan(pipe, request, context, media, engine=Engine.of_name(f"opencv-{layout}"))
-        if segmented is not None and (written := segmented.render_each(drawn)) is not None:
-            return written, [*notes, *degradation_notes(media, DecodingReport())]
-    context.begin_one_piece()
-    # At a constant rate, repeated and dropped frames keep video and audio in sync if frames are unevenly spaced or
-    # undecodable. A render function has a separate process, so a crash of the in-process decoder ends only this job.
-    reader = FrameReader(
-        media, pixel_format=layout, fps=rate, decoder="in_process", zero_copy=True, settings=context.settings
-    )
-    times = PictureTimes(media, context.settings) if rate is None else None
-    with reader, pipe, context.reporter.phase("render", frames) as advance:
-        for frame in drawn(reader) if times is None else reader:
-            context.raise_if_cancelled()
-            if times is None:
-                pipe.write(frame)
-            else:
-                _write_picture(pipe, frame, overlay, times)
-            advance(frame.index + 1)
-    return pipe.result, [*notes, *degradation_notes(media, DecodingReport.of(reader))]
 
 
-def _write_picture(pipe: FramePipe, frame: Frame, overlay: OverlayRenderer, times: PictureTimes) -> None:
+def _write_picture(overlay: OverlayRenderer, pipe: FramePipe, frame: Frame, times: PictureTimes) -> None:
     """Write a frame at its own time; if highlights change while it is shown, write it as several frames."""
     start, end, left = times.of(frame)
     moments = list(overlay.moments(start, end, 1 / pipe.fps))

@@ -13,6 +13,7 @@ from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import FunctionError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import CancellationToken, JobContext, OnePieceNeeded, Reporter, SegmentWorkers
+from reel_modal.functions.contract import PACKAGE_NAME
 from reel_modal.functions.metering import Meter
 from reel_modal.functions.receipts import Receipt, as_requested
 from reel_modal.schema.requests import Request, VideoRequest
@@ -135,7 +136,10 @@ class _Job:
     def segments(self, *, required: bool) -> SegmentStore:
         """Return the store of the job's segments; see `SegmentStore`."""
         source = f"{self.request.stored_keys()[0]} {self.source_version}"
-        return SegmentStore(self.storage, user_id=self.request.user_id, source=source, required=required)
+        package = "" if self.function.package == PACKAGE_NAME else self.function.package
+        return SegmentStore(
+            self.storage, user_id=self.request.user_id, source=source, package=package, required=required
+        )
 
     def context(self, workdir: Path, *, reporter: Reporter, **fields: Any) -> JobContext:
         """Return the context of the body."""

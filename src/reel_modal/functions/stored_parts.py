@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from reel_modal._segments import Engine, Rendering, Segment, SegmentsFinished
+from reel_modal._segments import Engine, Rendering, Segment, SegmentsFinished, SegmentStore
 from reel_modal.errors import FunctionError, StorageError
 from reel_modal.ffmpeg_pipe import FramePipe, Writable
 from reel_modal.functions.context import JobContext, SegmentWorkers
-from reel_modal.functions.contract import source_hash
+from reel_modal.functions.contract import package_text, source_hash
 from reel_modal.media import MediaInfo
 from reel_modal.media.open import opened, packets_of
 from reel_modal.schema.requests import Request
@@ -69,7 +69,7 @@ class StoredParts:
             self._have_made(workers, paths, advance)
             return list(paths.values())
         store = self.context.segments
-        rendering = "" if store is None else self._rendering(store.source).hash()
+        rendering = "" if store is None else self._rendering(store).hash()
         if whole is None:
             self._make_missing(rendering, paths, open_frames, advance)
             return list(paths.values())
@@ -119,16 +119,16 @@ class StoredParts:
             raise FunctionError("what makes the frames is not known", function=self.context.function)
         return self.engine
 
-    def _rendering(self, source: str) -> Rendering:
+    def _rendering(self, segments: SegmentStore) -> Rendering:
         ffmpeg = self.pipe.choice().ffmpeg
         return Rendering(
-            source=source,
+            source=segments.source,
             request=self.request,
             function=self.context.function,
             engine=self.known_engine().exact,
             encoding=self.pipe.encoding_arguments(),
             ffmpeg=f"{ffmpeg.version_text} {ffmpeg.build}",
-            code=source_hash(),
+            code=f"{source_hash()} {package_text(segments.package)}" if segments.package else source_hash(),
         )
 
     def _fetch(self, rendering: str, paths: Mapping[Segment, Path]) -> set[Segment]:
