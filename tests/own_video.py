@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from reel_modal._segments import SEGMENT_SECONDS
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.declaration import render_function
 from reel_modal.functions.frame_function import render_frames
+from reel_modal.functions.specs import SegmentSpec
 from reel_modal.media.frames import Frame
 from reel_modal.schema import RenderResult
 from reel_modal.schema._fields import declared, record
@@ -31,7 +33,15 @@ def drawn(request: TintRequest, frame: Frame, seconds: Fraction) -> None:
     frame.planes[1][:] += request.level
 
 
-@render_function(name="tint", request=TintRequest, result=RenderResult, cpu=1, memory_mb=512, timeout_seconds=60)
+@render_function(
+    name="tint",
+    request=TintRequest,
+    result=RenderResult,
+    cpu=1,
+    memory_mb=512,
+    timeout_seconds=60,
+    segments=SegmentSpec(seconds=SEGMENT_SECONDS),
+)
 def tint(request: TintRequest, context: JobContext) -> RenderResult:
     """Tint each frame."""
 

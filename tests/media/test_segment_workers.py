@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.clips import made_clip
 from tests.jobs import GLOBAL, overlay
 from tests.media.framed import crops, speeds
+from tests.own_video import TintRequest, tint
 
 from reel_modal._segments import Segment
 from reel_modal.errors import JobCancelledError
@@ -107,10 +108,20 @@ FRAMING = FramingRequest(
     store=GLOBAL,
     encode=EncodeOptions(encoder="libx264", preset="ultrafast"),
 )
+TINT = TintRequest(
+    job_id="j",
+    user_id="user",
+    input_key="in.mp4",
+    output_key="out/whole.mp4",
+    store=GLOBAL,
+    encode=EncodeOptions(encoder="libx264", preset="ultrafast"),
+)
 
 
 @pytest.mark.parametrize(
-    ("function", "request_"), [(render_overlay, OVERLAY), (process_framing, FRAMING)], ids=["overlay", "framing"]
+    ("function", "request_"),
+    [(render_overlay, OVERLAY), (process_framing, FRAMING), (tint, TINT)],
+    ids=["overlay", "framing", "a host's function"],
 )
 def test_any_number_of_workers_makes_the_same_bytes(store: Path, function: AnyFunction, request_: Any) -> None:
     alone = made(store, function, request_)

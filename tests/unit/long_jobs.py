@@ -21,13 +21,15 @@ def with_length(media: MediaInfo, seconds: int) -> MediaInfo:
     return replace(media, size=(320, 180), duration_seconds=Fraction(seconds), frame_count_header=None, scan=None)
 
 
-def record_jobs(history: TimingHistory, gpu: str, *, seconds_per_frame: float) -> None:
+def record_jobs(
+    history: TimingHistory, gpu: str, *, seconds_per_frame: float, function: str = "render_overlay"
+) -> None:
     """Record three jobs, whose fetch, check and publication each take a twentieth of the time."""
     for frames in (100, 200, 300):
         seconds = frames * seconds_per_frame
         phases = {"fetch": 0.05, "render": 0.85, "verify": 0.05, "publish": 0.05}
         timing = JobTiming(
-            function="render_overlay",
+            function=function,
             gpu=gpu,
             size=(320, 180),
             frames=frames,

@@ -269,3 +269,21 @@ def test_segments_command_without_store_is_not_configured(
     monkeypatch.delenv("REEL_MODAL_STORE_URL", raising=False)
     status, _, err = run_command(capsys, "list")
     assert (status, "REEL_MODAL_STORE_URL" in err) == (3, True)
+
+
+def test_call_is_claimed_by_one_of_two(tmp_path: Path) -> None:
+    storage, run = FolderStorage(tmp_path), Segment(0, 80)
+    coordinator, first, second = (store_of(storage) for _ in range(3))
+    assert first.claim("job", run, "call-1")
+    assert first.claim("job", run, "call-1")
+    assert not second.claim("job", run, "call-2")
+    assert second.claim("other job", run, "call-2")
+    assert coordinator.calls("job") == {run: "call-1"}
+    coordinator.forget_call("job", run)
+    assert coordinator.calls("job") == {}
+    coordinator.note_call("job", run, "call-3")
+    assert not first.claim("job", run, "call-1")
+    assert first.claim("job", run, "call-3")
+    for store in (coordinator, second):
+        store.discard()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

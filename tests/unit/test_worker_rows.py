@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.clips import Clips
 from tests.jobs import GLOBAL, overlay
 from tests.media import splices
+from tests.own_video import TintRequest, tint
 from tests.unit.long_jobs import MODAL, expected_overlay, record_jobs, row, with_length
 
 from reel_modal import CropKeyframe, FramingRequest, MediaInfo, Parallel, Settings, UpscaleRequest, probe
@@ -139,6 +140,13 @@ def test_estimate_loads_the_network_in_each_call(media: MediaInfo, history: Timi
     assert rows[-1].phases["render"] == pytest.approx(26 + rows[-1].call_seconds)
 
 
+def test_estimate_of_a_host_function_has_a_row_for_each_segment(media: MediaInfo, history: TimingHistory) -> None:
+    record_jobs(history, "cpu", seconds_per_frame=0.3, function="tint")
+    request = TintRequest(job_id="j", user_id="u", input_key="in.mp4", output_key="out.mp4")
+    expected = estimate(request, media, settings=MODAL, history=history, functions={"tint": tint})
+    assert [row.workers for row in expected.rows] == list(range(1, 9))
+
+
 def test_estimate_reads_a_long_video_at_an_assumed_speed(media: MediaInfo, history: TimingHistory) -> None:
     """The published time of an overlay does not separate the phases; recorded jobs do."""
 
@@ -157,7 +165,7 @@ def test_estimate_reads_a_long_video_at_an_assumed_speed(media: MediaInfo, histo
     ("seconds", "change"),
     [
         (8, {}),
-        (60, {"codec": "hevc"}),
+        (60, {"codec": "vp9"}),
         (60, {"interlaced": True}),
         (60, {"breaks_off": True}),
         (60, {"format": "mpegts"}),

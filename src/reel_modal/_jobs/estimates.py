@@ -370,11 +370,13 @@ def _contributors(phases: Mapping[str, float], why: str) -> tuple[Contributor, .
 def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> Work:
     """Return the amount of work of a job, as far as this host can determine it.
 
-    A function that does not estimate its work is expected to make one frame of each frame of its input.
+    A function that does not estimate its work is expected to make one frame of each frame of its input, in segments
+    if its declaration has a `SegmentSpec`.
 
     Raises:
         RequestError: The request does not fit the clip.
     """
     if function.estimate is not None:
         return function.estimate(request, media, settings=settings, on_gpu=on_gpu)
-    return Work(media.size, media.frames_at(media.fps) or 1, media.fps)
+    frames = media.frames_at(media.fps) or 1
+    return Work(media.size, frames, media.fps, in_segments=function.segments is not None)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from reel_modal._segments.grid import Segment
-from reel_modal.errors import RequestError, StorageError
+from reel_modal.errors import ObjectNotFoundError, RequestError, StorageError
 from reel_modal.schema._fields import Record, declared, record
 from reel_modal.schema._kinds import integer, string
 from reel_modal.schema.keys import store_key
@@ -151,6 +151,29 @@ class SegmentStore:
             StorageError: The note could not be written.
         """
         self._storage.write_bytes(self._call_key(_hash_of(job_id), run), call_id.encode())
+
+    def claim(self, job_id: str, run: Segment, call_id: str) -> bool:
+        """Note a call that has started; return False if another one is noted, which then renders the frames.
+
+        The coordinator notes a call after it has started it. If it is lost in between, this note is found.
+
+        Raises:
+            StorageError: The store could not be used.
+        """
+        try:
+            noted = self._storage.read_bytes(self._call_key(_hash_of(job_id), run)).decode()
+        except ObjectNotFoundError:
+            self.note_call(job_id, run, call_id)
+            return True
+        return noted == call_id
+
+    def forget_call(self, job_id: str, run: Segment) -> None:
+        """Remove the note of a call that has ended without a result.
+
+        Raises:
+            StorageError: The note could not be removed.
+        """
+        self._storage.delete(self._call_key(_hash_of(job_id), run))
 
     def discard(self) -> None:
         """Remove what this job found or stored; call it after the output was published."""

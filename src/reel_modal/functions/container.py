@@ -137,6 +137,7 @@ class _Call:
                 meter=meter,
                 workers=workers,
                 part=part,
+                call_id=self.call_id,
             )
 
     def _meter(self, suffix: str = "") -> Meter:

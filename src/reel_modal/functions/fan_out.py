@@ -158,6 +158,8 @@ class _Coordination:
                 if attempt == _ATTEMPTS or not self.fan_out.calls.worth_another_attempt(error):
                     raise
                 _log.warning("%s: frames %d to %d are rendered again: %s", call_id, run.first, run.end, error)
+            if self.fan_out.calls.remote:
+                await asyncio.to_thread(self.store.forget_call, self.fan_out.job_id, run)
             attempt, call_id = attempt + 1, None
 
     async def _start(self, run: Segment) -> str:

@@ -37,6 +37,7 @@ def run_job(
     meter: Meter | None = None,
     workers: SegmentWorkers | None = None,
     part: Segment | None = None,
+    call_id: str | None = None,
 ) -> dict[str, object]:
     """Run one job in this process, which is reserved for it; return its result as a JSON-compatible dict.
 
@@ -55,6 +56,8 @@ def run_job(
         workers: Processes that render the segments of the output; None renders them here.
         part: Frames of the output whose segments are rendered and stored for another process, which gets the
             `SegmentReport` as a dict; None runs all of the job.
+        call_id: Id of the call that renders `part`, by which a coordinator that is started again finds it; None for
+            a process that ends with its coordinator.
 
     Raises:
         ConfigError: No store is configured.
@@ -81,7 +84,7 @@ def run_job(
             part=part,
         )
         if part is not None:
-            return _render_part(job, context).to_dict()
+            return _render_part(job, context, part, call_id).to_dict()
         try:
             result = run_in_context(
                 function,
@@ -100,12 +103,15 @@ def run_job(
         return result.to_dict()
 
 
-def _render_part(job: _Job, context: JobContext) -> SegmentReport:
-    """Render and store the segments within the part of an output that the context has.
+def _render_part(job: _Job, context: JobContext, part: Segment, call_id: str | None) -> SegmentReport:
+    """Render and store the segments within a part of an output.
 
     Raises:
-        FunctionError: The output cannot be rendered in segments.
+        FunctionError: The output cannot be rendered in segments, or another call renders this part.
     """
+    store = context.segments
+    if store is not None and call_id is not None and not store.claim(job.request.job_id, part, call_id):
+        raise FunctionError("another call renders these segments", function=job.function.name)
     try:
         job.function.body(job.function.from_request(job.request), context)
     except SegmentsFinished as finished:

@@ -185,7 +185,8 @@ class SegmentSpec:
     """How the segments of one output are rendered by several containers at the same time.
 
     Attributes:
-        seconds: Duration of a segment in seconds. Four to ten; each segment begins with a keyframe.
+        seconds: Duration of a segment in seconds, from which the number of segments is estimated: 8 for
+            `render_frames`.
         gpu: GPU types; empty for none, None for those of the function.
         max_containers: Maximum number of these containers at the same time; 1 to 1,000.
         scaledown_window_seconds: Time that an idle container waits for the next segments, 2 to 3,600.
