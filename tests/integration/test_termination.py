@@ -180,7 +180,7 @@ def test_sigterm_works_with_ctrl_c_ignored(start: Command, clips: Clips, tmp_pat
 
 
 def test_sighup_under_nohup_is_ignored(start: Command, tmp_path: Path) -> None:
-    source = made_clip(tmp_path / "in.mp4", seconds=2)
+    source = made_clip(tmp_path / "in.mp4", size=(160, 90), seconds=3)
     out = tmp_path / "out.mp4"
     process = start("apply-upscale", source, out, "--scale", "2", "--encoder", "libx264", ignored=[signal.SIGHUP])
     until_it_encodes(process)
