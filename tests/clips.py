@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import struct
 import subprocess
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import av
 
-from reel_modal import testing
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.settings import Settings
 from reel_modal.testing import make_clip
 from tests.clip_cache import cached, key_of_command
+
+_RECIPE = hashlib.sha256(Path(inspect.getfile(make_clip)).read_bytes()).hexdigest()
 
 REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 
@@ -51,9 +53,8 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 def made_clip(path: Path, **settings: object) -> Path:
     """Return a clip like that of `make_clip`, or a copy if an earlier test has made it."""
-    source = Path(testing.__file__).read_bytes()
-    key = f"{find_ffmpeg()}\0{os.cpu_count()}\0{path.suffix}\0{sorted(settings.items())}"
-    cached(f"{hashlib.sha256(source).hexdigest()}\0{key}", path, lambda path: make_clip(path, **settings))  # type: ignore[arg-type]
+    key = f"{_RECIPE}\0{find_ffmpeg()}\0{os.cpu_count()}\0{path.suffix}\0{sorted(settings.items())}"
+    cached(key, path, lambda path: make_clip(path, **settings))  # type: ignore[arg-type]
     return path
 
 

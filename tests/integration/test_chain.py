@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clips import made_clip
 from tests.jobs import GLOBAL
 
 from reel_modal import FramingRequest, FunctionRegistry, Job, OverlayRequest, Settings, UpscaleRequest, probe
 from reel_modal.errors import BadInputError, RemoteError
-from reel_modal.testing import make_clip
 
 KEYS = {"user_id": "7", "store": GLOBAL}
 MARKED = OverlayRequest(job_id="j-1", input_key="in.mp4", output_key="marked.mp4", regions=[], **KEYS)
@@ -22,7 +22,7 @@ LARGE = UpscaleRequest(job_id="j-3", input_key="reel.mp4", output_key="large.mp4
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A folder with a clip of one second."""
-    make_clip(tmp_path / "in.mp4", size=(96, 64), seconds=1, audio_seconds=1)
+    made_clip(tmp_path / "in.mp4", size=(96, 64), seconds=1, audio_seconds=1)
     return tmp_path
 
 

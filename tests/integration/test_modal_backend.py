@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.integration.modal_app import Deployed, app, app_plane, request
 from tests.jobs import GLOBAL
 from tests.object_store import ObjectStore, free_ports
@@ -39,7 +39,6 @@ from reel_modal.errors import (
 )
 from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest, store_key
 from reel_modal.storage import Storage
-from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -113,7 +112,7 @@ def larger(output: str, **fields: object) -> UpscaleRequest:
 
 
 async def test_modal_upscales_same_frames_as_local_backend(app: Deployed) -> None:
-    make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
+    made_clip(app.store / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
     async with FunctionRegistry(app.settings) as on_modal:
         result = await on_modal["apply_upscale"](larger("out/there.mp4", provider="cpu"))
     async with FunctionRegistry(replace(app.settings, modal_enabled=False)) as locally:
@@ -124,7 +123,7 @@ async def test_modal_upscales_same_frames_as_local_backend(app: Deployed) -> Non
 
 
 async def test_modal_gpu_container_without_gpu_fails(app: Deployed) -> None:
-    make_clip(app.store / "in.mp4", size=(96, 64), seconds=0.2)
+    made_clip(app.store / "in.mp4", size=(96, 64), seconds=0.2)
     async with FunctionRegistry(app.settings) as registry:
         with pytest.raises(RemoteError, match="the GPU was requested"):
             await registry["apply_upscale"](larger("out/gpu.mp4"))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clips import made_clip
 from tests.integration.modal_app import Deployed, app_plane
 
 from reel_modal import FunctionRegistry, RequestError, Settings
 from reel_modal.errors import BadInputError
 from reel_modal.functions.catalog import all_functions
 from reel_modal.schema import OverlayRequest
-from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -77,7 +77,7 @@ async def test_encoder_unknown_in_container_refused_before_fetch(app: Deployed) 
 
 async def test_encoder_not_starting_locally_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "users/u").mkdir(parents=True)
-    make_clip(tmp_path / "users/u/in.mp4", seconds=0.2)
+    made_clip(tmp_path / "users/u/in.mp4", seconds=0.2)
     request = OverlayRequest(**IDENTIFIERS, regions=(), encode={"encoder": "h264_v4l2m2m"})
     async with FunctionRegistry(Settings(store_url=tmp_path.as_uri())) as registry:
         with pytest.raises(BadInputError, match=r"encode\.encoder: encoder 'h264_v4l2m2m' does not start"):

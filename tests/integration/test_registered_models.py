@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.clips import made_clip
 from tests.integration.modal_app import Deployed, app_plane, deploy
 from tests.jobs import GLOBAL
 from tests.networks import repeating
 
 from reel_modal import FunctionRegistry, ModelSource, RequestError, Settings, UpscaleRequest
 from reel_modal.errors import BadInputError
-from reel_modal.testing import make_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
 
@@ -31,7 +31,7 @@ def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     from tests.integration.loopback.fixtures import fresh
 
     with fresh(app_plane.plane, monkeypatch):
-        make_clip(app_plane.store / "in.mp4", size=(96, 64), seconds=0.2)
+        made_clip(app_plane.store / "in.mp4", size=(96, 64), seconds=0.2)
         yield app_plane
 
 
@@ -97,7 +97,7 @@ async def test_registered_network_file_loaded_by_worker(tmp_path: Path) -> None:
     path.write_bytes(repeating(1).SerializeToString())
     store = tmp_path / "store"
     store.mkdir()
-    make_clip(store / "in.mp4", size=(96, 64), seconds=0.2)
+    made_clip(store / "in.mp4", size=(96, 64), seconds=0.2)
     settings = Settings(store_url=store.as_uri(), models=registered(path), timings="off")
     async with FunctionRegistry(settings) as registry:
         assert (await registry["apply_upscale"](request("face"))).engine == "onnxruntime-cpu fp32 face"

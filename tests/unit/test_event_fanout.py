@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.clips import made_clip
 from tests.jobs import overlay, rendered
 
 from reel_modal import FunctionRegistry, Job, JobOptions, ProgressUpdate, RenderResult, Settings, run_sync
@@ -20,7 +21,7 @@ from reel_modal._support.clock import SYSTEM_CLOCK, Clock
 from reel_modal.backends.base import CallResult
 from reel_modal.errors import JobNotFoundError, UnavailableError
 from reel_modal.progress import ManualClock, ProgressEvent
-from reel_modal.testing import InMemoryBackend, Script, make_clip
+from reel_modal.testing import InMemoryBackend, Script
 
 
 class Counting(InMemoryBackend):
@@ -152,7 +153,7 @@ async def test_watch_dropped_listener_leaves_no_task() -> None:
 
 
 def test_watch_listeners_in_several_event_loops_get_the_end(tmp_path: Path) -> None:
-    make_clip(tmp_path / "in.mp4", seconds=1)
+    made_clip(tmp_path / "in.mp4", seconds=1)
     registry = FunctionRegistry(Settings(store_url=tmp_path.as_uri()))
     job = run_sync(registry["render_overlay"].submit(overlay()))
     seen: list[list[ProgressUpdate]] = []
