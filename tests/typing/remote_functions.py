@@ -10,6 +10,7 @@ from reel_modal import (
     FunctionRegistry,
     Job,
     OverlayRequest,
+    Parallel,
     ProgressEvent,
     ProgressUpdate,
     RemoteFunction,
@@ -50,6 +51,9 @@ async def the_registry(request: OverlayRequest) -> None:
     assert_type(registry.attach(job.id, request), Job[RenderResult])
     assert_type(await registry.submit(request), Job[RenderResult])
     assert_type(await registry.run(request), RenderResult)
+    assert_type(await registry.submit(request, parallel=Parallel(max_workers=4)), Job[RenderResult])
+    parallel = render.with_options(parallel=Parallel(deadline_seconds=60, max_usd=1))
+    assert_type(parallel, RemoteFunction[[OverlayRequest], RenderResult])
     assert_type(registry[OverlayRequest], RemoteFunction[[Request[RenderResult]], RenderResult])
     assert_type(registry["render_overlay"], RemoteFunction[..., Result])
     assert_type(await registry.verify(), list[Check])
@@ -131,6 +135,7 @@ async def wrong(request: OverlayRequest) -> None:
     render.call(request, timeout=3)  # pyright: ignore[reportCallIssue]
     render.map([1, 2])  # pyright: ignore[reportArgumentType]
     render.with_options(on_cancel="ignore")  # pyright: ignore[reportArgumentType]
+    render.with_options(parallel=4)  # pyright: ignore[reportArgumentType]
     registry.attach(3)  # pyright: ignore[reportArgumentType]
     wanted: Job[bytes] = await render.submit(request)  # pyright: ignore[reportAssignmentType]
     del wanted

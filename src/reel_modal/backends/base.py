@@ -164,7 +164,7 @@ class Backend(Protocol):
             args: Positional arguments in their wire form.
             kwargs: Keyword arguments in their wire form.
             workers: Number of machines that render segments of the output at once, 1 or more; 1 renders all of it on
-                one machine. The output has the same bytes for every number.
+                one machine. With libx264, the output has the same bytes for every number.
 
         Raises:
             RemoteError: The call was not started, as far as the backend can know.
