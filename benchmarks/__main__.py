@@ -22,6 +22,7 @@ from benchmarks import (
     smart_render,
     upscale_quality,
     upscale_speed,
+    worker_prediction,
 )
 from benchmarks.harness import OUT
 from reel_modal._ffmpeg.binary import find_ffmpeg
@@ -36,6 +37,7 @@ CONTESTS = {
     "Encoder threads": encoder_threads,
     "Segments of long outputs": segments,
     "Several workers for one output": segment_workers,
+    "Prediction of several machines": worker_prediction,
     "Memory": memory,
     "Accuracy of progress": progress_accuracy,
     "Accuracy of estimates": estimate_accuracy,

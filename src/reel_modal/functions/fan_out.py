@@ -175,6 +175,7 @@ class _Coordination:
     async def _followed(self, run: Segment, call_id: str) -> Mapping[str, object]:
         """Wait for a call, count its frames, and cancel it if the wait ends before."""
         counting = asyncio.create_task(self._count(run, call_id))
+        counting.add_done_callback(consume_exception)  # without the count, only the progress stands still
         try:
             result = await self.fan_out.calls.result(call_id)
         except asyncio.CancelledError:
