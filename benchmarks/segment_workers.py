@@ -94,7 +94,7 @@ def plot(path: Path) -> None:
         axis.text((began + ended) / 2, worker, label, ha="center", va="center", color="white", fontsize=7)
     for left, right in ((0.0, min(span[2] for span in spans)), (max(free), total)):
         axis.barh(2, right - left, left=left, height=0.7, color="#7d6608")
-    axis.text(total, 2, "join, verify, publish ", ha="right", va="bottom", fontsize=7)
+    axis.text(max(free) - 0.3, 2, "join, verify, publish", ha="right", va="center", fontsize=7)
     axis.set(yticks=range(3), yticklabels=("worker 1", "worker 2", "coordinator"), xlabel="seconds", xlim=(0, None))
     axis.invert_yaxis()
     path.parent.mkdir(exist_ok=True)
