@@ -31,6 +31,7 @@ from reel_modal.settings import Settings
 SECONDS = 60
 KILLS = 10
 FPS = 30
+SEGMENT = 8 * FPS
 SEED = 20261130
 
 
@@ -80,12 +81,12 @@ async def losses() -> tuple[list[int], float]:
         lost: list[int] = []
         reached = 0
         for _ in range(KILLS):
-            first, last, _took = await attempt(backend, chosen.randrange(1, FPS * SECONDS // KILLS))
-            lost.append(max(0, reached - first))
+            first, last, _took = await attempt(backend, chosen.randrange(1, 2 * FPS * SECONDS // KILLS))
+            lost.append(reached - first // SEGMENT * SEGMENT)
             reached = last
             print(f"  from {first} to {last}", file=sys.stderr)
         first, last, took = await attempt(backend, None)
-        lost.append(max(0, reached - first))
+        lost.append(reached - first // SEGMENT * SEGMENT)
     return lost[1:], (last - first) / took
 
 
@@ -94,7 +95,7 @@ def main() -> list[str]:
     lost, fps = asyncio.run(losses())
     seconds = [frames / fps for frames in lost]
     return [
-        f"Frames lost by {KILLS} kills, of a segment's {8 * FPS}: {', '.join(map(str, lost))}.",
+        f"Frames lost by {KILLS} kills, of a segment's {SEGMENT}: {', '.join(map(str, lost))}.",
         f"At {fps:.0f} frames per second: {statistics.mean(seconds):.1f} s on average, {max(seconds):.1f} s at most.",
     ]
 

@@ -184,7 +184,7 @@ async def test_preempted_coordinator_finds_its_workers(app: Deployed, start: Sta
 async def test_cancelled_job_ends_its_workers(app: Deployed, start: Start) -> None:
     job = await start(2, preset="veryslow")
     await job.until(10)
-    assert len(job.running()) == 2
+    await asyncio.to_thread(app.plane.wait_for, lambda: len(job.running()) == 2)
     await job.backend.cancel(job.call_id)
     with pytest.raises(JobCancelledError):
         await job.result()

@@ -54,8 +54,12 @@ async def test_registered_network_file_reaches_container(app: Deployed, tmp_path
     models = registered(path)
     deploy(app.plane, REEL_MODAL_APP=NAME, REEL_MODAL_MODELS=variable(models), REEL_MODAL_STALL_SECONDS="30")
     deployed = app.plane.functions(f"{NAME}-test")
-    assert [name for name, each in deployed.items() if any(f.endswith(".onnx") for f in each.mounted_files
-            if "reel_modal_models" in f)] == ["apply_upscale"]  # fmt: skip
+    sent = {
+        name
+        for name, each in deployed.items()
+        if any(file.endswith(".onnx") and "reel_modal_models" in file for file in each.mounted_files)
+    }
+    assert sent == {"apply_upscale", "apply_upscale_segments", "apply_upscale_coordinator"}
     assert deployed["render_overlay"].variables["REEL_MODAL_STALL_SECONDS"] == "30"
     path.unlink()  # the containers have one that was sent
     settings = replace(app.settings, app=NAME, models=models, on_drift="off")
