@@ -72,7 +72,8 @@ def render(workers: int) -> int:
         fan_out = FanOut(calls, request.job_id, workers)
         result = run_job(render_overlay, request.to_dict(), settings=settings, send=lambda _: None, workers=fan_out)
         Path(store, "out.mp4").replace(OUT / f"segment workers {workers}.mp4")
-    TIMELINE.write_text(json.dumps([calls.spans, calls.seconds()]), encoding="utf-8")
+    if workers > 1:
+        TIMELINE.write_text(json.dumps([calls.spans, calls.seconds()]), encoding="utf-8")
     return int(str(result["frames"]))
 
 
