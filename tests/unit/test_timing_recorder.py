@@ -311,7 +311,7 @@ def test_call_with_progress_shows_simulated_and_measured(history: TimingHistory)
     registry = FunctionRegistry(Settings(), backend=InMemoryBackend(), history=history)
     registry.backend.script(  # type: ignore[attr-defined]
         "render_overlay",
-        Script(result=rendered, seconds=0.7, events=[ProgressEvent("render", 10, 25, 0.1, 1)]),
+        Script(result=rendered, seconds=1.0, events=[ProgressEvent("render", 10, 25, 0.6, 1)]),
     )
     seen: list[ProgressUpdate] = []
     result = registry["render_overlay"].call_with_progress(seen.append, overlay())
