@@ -39,9 +39,14 @@ class ScriptedCalls:
     cancelled: list[str] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
+    store: SegmentStore | None = None
+    noted: list[str | None] = field(default_factory=list)
+    """The call that is noted for a run when another one is started."""
 
     async def start(self, run: Segment) -> str:
         self.started.append(run)
+        if self.store is not None:
+            self.noted.append(self.store.calls("job").get(run))
         return f"call-{len(self.started) - 1}"
 
     async def result(self, call_id: str) -> Mapping[str, object]:
@@ -49,6 +54,8 @@ class ScriptedCalls:
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         try:
+            for _ in range(5):  # the frames are counted meanwhile
+                await asyncio.sleep(0)
             await asyncio.sleep(3600 if self.endless and number not in self.failures else 0)
         finally:
             self.at_once -= 1
@@ -59,7 +66,8 @@ class ScriptedCalls:
         return SegmentReport(rendering=rendering, engine=engine, usage=Usage(seconds=2, dollars=0.5)).to_dict()
 
     async def frames(self, call_id: str) -> AsyncGenerator[int]:
-        yield int(bool(call_id))
+        for count in (2, 1) if call_id else ():
+            yield count
 
     async def cancel(self, call_id: str) -> None:
         self.cancelled.append(call_id)
@@ -133,6 +141,14 @@ def test_run_that_is_lost_three_times_ends_the_job() -> None:
     with pytest.raises(WorkerCrashedError, match="lost"):
         render(calls, workers=1)
     assert calls.started == [segment_runs(GRID, 1)[0]] * 3
+
+
+def test_lost_call_is_not_noted_when_another_one_starts() -> None:
+    """The new call would find the note and end, since another call seems to render its frames."""
+    context, calls = context_of(), ScriptedCalls({0: LOST})
+    calls.store = context.segments
+    render(calls, workers=1, context=context)
+    assert calls.noted == [None] * (1 + len(segment_runs(GRID, 1)))
 
 
 def test_refused_run_ends_the_job_and_cancels_the_others() -> None:
