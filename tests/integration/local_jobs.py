@@ -65,6 +65,14 @@ def render(backend: LocalBackend) -> Render:
 
 
 @pytest.fixture(autouse=True)
+def check_processes() -> Iterator[None]:
+    """Fail a test that leaves a process."""
+    before = children()
+    yield
+    assert children() == before
+
+
+@pytest.fixture(autouse=True)
 def check_leftovers(scratch: Path, store: Path) -> Iterator[None]:
     """Fail a test that leaves a process, a thread, a temporary file or a partial output."""
     before = children()

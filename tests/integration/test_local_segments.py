@@ -8,12 +8,12 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.clips import made_clip
+from tests.integration.local_jobs import check_processes
 from tests.jobs import overlay
 from tests.processes import await_end, children, command, family
 
@@ -27,14 +27,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
 ]
 
+__all__ = ["check_processes"]
+
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def check_processes() -> Iterator[None]:
-    before = children()
-    yield
-    assert children() == before
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from tests.clips import made_clip
+from tests.integration.local_jobs import check_processes
 from tests.jobs import overlay
 from tests.processes import await_end, children, command, family
 
@@ -34,16 +34,11 @@ CHANGED = 250
 """Frames from a highlight of 24 s to the next keyframe."""
 SEED = 20261130
 
+__all__ = ["check_processes"]
+
 _numbers = itertools.count(1)
 
 Render = RemoteFunction[[OverlayRequest], RenderResult]
-
-
-@pytest.fixture(autouse=True)
-def check_processes() -> Iterator[None]:
-    before = children()
-    yield
-    assert children() == before
 
 
 @pytest.fixture

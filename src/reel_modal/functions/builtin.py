@@ -99,7 +99,7 @@ def render_overlay(request: OverlayRequest, context: JobContext) -> RenderResult
 
 def _framing_work(request: FramingRequest, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
     from reel_modal._rendering.framing import CropTrack, output_size
-    from reel_modal.functions.framing_plan import FramingPlan
+    from reel_modal.functions.framing_plan import FramingPlan, is_trimmed
     from reel_modal.functions.try_smart import frames_expected
 
     all_frames, fps = _frames_at(request, media)
@@ -114,10 +114,8 @@ def _framing_work(request: FramingRequest, media: MediaInfo, /, *, settings: Set
     if not plan.remakes:
         output = Path(request.output_key)
         rendered = frames_expected(plan.media, (), output, request.encode, on_gpu=on_gpu, trim=plan.trim)
-    trimmed = request.trim_start_seconds > 0 or request.trim_end_seconds is not None
-    in_one_piece = (
-        plan.engine == "ffmpeg-graph" or rendered is not None or (trimmed and not media.keeps_decoding_times)
-    )
+    fetched_in_part = is_trimmed(request) and not media.keeps_decoding_times
+    in_one_piece = plan.engine == "ffmpeg-graph" or rendered is not None or fetched_in_part
     return Work(size, frames, fps, rendered, not in_one_piece and _joins_segments(request, media))
 
 

@@ -25,7 +25,7 @@ from reel_modal.media.probing import scanned
 from reel_modal.schema import Degradation, FramingRequest, Timeline
 from reel_modal.settings import Settings
 
-__all__ = ["Engine", "FramingPlan"]
+__all__ = ["Engine", "FramingPlan", "is_trimmed"]
 
 Engine: TypeAlias = Literal["opencv-yuv420p", "opencv-yuv420p10le", "ffmpeg-graph"]
 """Engine that makes the frames: this package's resampling, or one ffmpeg process from the source to the output."""
@@ -182,6 +182,11 @@ class FramingPlan:
             ),
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def is_trimmed(request: FramingRequest) -> bool:
+    """Return whether the request asks for a part of the clip."""
+    return request.trim_start_seconds > 0 or request.trim_end_seconds is not None
 
 
 def _turned(media: MediaInfo, degrees: int) -> MediaInfo:

@@ -33,7 +33,7 @@ from reel_modal.functions.framing_pictures import (
     framing_of,
     source_seconds,
 )
-from reel_modal.functions.framing_plan import FramingPlan
+from reel_modal.functions.framing_plan import FramingPlan, is_trimmed
 from reel_modal.functions.inputs import SeekStrategy, fetch_range, probe_object, seek_strategy
 from reel_modal.functions.outputs import (
     VerifiedFile,
@@ -126,7 +126,7 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     source = context.open(request.input_key)
     media = as_rendered(probe_object(source, context.settings), request.encode)
     strategy: SeekStrategy = "whole"
-    if _is_trimmed(request) and not source.whole:
+    if is_trimmed(request) and not source.whole:
         strategy = seek_strategy(media, request.trim_end_seconds)
 
     def on_clock(moment: Fraction | None) -> Fraction | None:
@@ -146,10 +146,6 @@ def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
     if strategy != "stream":
         fetch_range(source, media, strategy, plan.first_seconds, on_clock(plan.timeline.source_end))
     return plan
-
-
-def _is_trimmed(request: FramingRequest) -> bool:
-    return request.trim_start_seconds > 0 or request.trim_end_seconds is not None
 
 
 def _copy(
@@ -297,7 +293,7 @@ def _in_segments(
 
 def _refuses_segments(job: _Job) -> str:
     """Return why the output is written in one piece, in every store; empty if that is not known yet."""
-    if not _is_trimmed(job.request):
+    if not is_trimmed(job.request):
         return ""
     partly = seek_strategy(job.plan.media, job.request.trim_end_seconds) in {"cues", "stream"}
     return "only the kept part of such a file is fetched" if partly else ""

@@ -237,7 +237,7 @@ def specs_from_env(
         image=image,
         scaledown_window_seconds=segments.scaledown_window_seconds,
     )
-    return {each.name: spec_from_env(each, env) for each in (whole, part, coordinator)}
+    return {whole.name: whole} | {each.name: spec_from_env(each, env) for each in (part, coordinator)}
 
 
 def spec_from_env(spec: FunctionSpec, env: Mapping[str, str] | None = None) -> FunctionSpec:
