@@ -59,7 +59,7 @@ async def attempt(backend: LocalBackend, kill_after: int | None) -> tuple[int, i
             first, started = event.done, time.monotonic()
         last = event.done
         if kill_after is not None and last >= first + kill_after:
-            (worker,) = (pid for pid in children() if "backends.worker" in command(pid))
+            (worker,) = (pid for pid in children() if "functions.worker" in command(pid))
             os.kill(worker, signal.SIGKILL)
             break
     took = time.monotonic() - started

@@ -18,9 +18,9 @@ from pathlib import Path
 from benchmarks import overlay_speed
 from benchmarks.harness import OUT, answer, clip_1080p, contest, fps, measured, median
 from reel_modal._segments import SEGMENT_SECONDS, Segment, segment_grid
-from reel_modal.backends.local_calls import LocalCalls
 from reel_modal.functions.builtin import render_overlay
 from reel_modal.functions.fan_out import FanOut
+from reel_modal.functions.local_calls import LocalCalls
 from reel_modal.functions.runner import run_job
 from reel_modal.schema import EncodeOptions, OverlayRequest, StoreOptions
 from reel_modal.settings import Settings

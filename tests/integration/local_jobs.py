@@ -97,7 +97,7 @@ def use_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseBody:
         lines = "".join(f"        {line}\n" for line in text.strip().splitlines())
         (folder / "sitecustomize.py").write_text(
             "import os, signal, subprocess, sys, time\n"
-            "if 'reel_modal.backends.worker' in sys.orig_argv:\n"
+            "if 'reel_modal.functions.worker' in sys.orig_argv:\n"
             "    from reel_modal.functions import render_overlay\n"
             "    class Unknown(Exception):\n"
             "        pass\n"
@@ -119,7 +119,7 @@ async def until(job: Job[RenderResult], phase: str) -> None:
 
 def worker() -> int:
     """Return the id of the only running worker."""
-    (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
+    (pid,) = (pid for pid in children() if "reel_modal.functions.worker" in command(pid))
     return pid
 
 

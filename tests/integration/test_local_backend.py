@@ -40,6 +40,7 @@ from reel_modal.errors import (
     MisconfiguredError,
     NotDeployedError,
 )
+from reel_modal.functions import worker_call
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -65,7 +66,7 @@ async def test_cancel_body_ignoring_it_is_killed(
     render: Render, use_body: UseBody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_body(STUBBORN)
-    monkeypatch.setattr(local, "_FORCE_SECONDS", 0.3)
+    monkeypatch.setattr(worker_call, "_FORCE_SECONDS", 0.3)
     job = await render.submit(overlay())
     await until(job, "render")
     remaining = family(worker())
@@ -93,7 +94,7 @@ async def test_cancel_before_worker_reads_does_not_block(
 
 def _await_child() -> None:
     deadline = time.monotonic() + 10
-    while not any("reel_modal.backends.worker" in command(pid) for pid in children()):
+    while not any("reel_modal.functions.worker" in command(pid) for pid in children()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -116,14 +117,14 @@ async def test_cancel_queued_job_starts_no_worker(store: Path) -> None:
 
 async def test_close_ends_running_jobs_and_starts_no_queued(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
-    start = local._start_worker
+    start = worker_call._start_worker
 
     def counted() -> subprocess.Popen[bytes]:
         process = start()
         started.append(process.pid)
         return process
 
-    monkeypatch.setattr(local, "_start_worker", counted)
+    monkeypatch.setattr(worker_call, "_start_worker", counted)
     backend = LocalBackend(Settings(store_url=store.as_uri()), max_workers=1)
     async with FunctionRegistry(Settings(), backend=backend) as registry:
         jobs = [await registry["render_overlay"].submit(overlay(f"job-{index}", preset=SLOW)) for index in range(4)]
@@ -235,7 +236,7 @@ async def test_submit_unusable_store_starts_no_worker(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(local, "_start_worker", lambda: pytest.fail("a worker is started"))
+    monkeypatch.setattr(worker_call, "_start_worker", lambda: pytest.fail("a worker is started"))
     settings = Settings(store_url=url)
     for registry in (
         FunctionRegistry(settings),

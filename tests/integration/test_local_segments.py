@@ -20,6 +20,8 @@ from tests.processes import await_end, children, command, family
 from reel_modal import OverlayRequest, RenderResult, Settings
 from reel_modal.backends.local import LocalBackend
 from reel_modal.errors import JobCancelledError, WorkerCrashedError
+from reel_modal.functions.builtin import render_overlay
+from reel_modal.functions.runner import run_job
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +45,18 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backend(store: Path) -> LocalBackend:
-    return LocalBackend(Settings(store_url=store.as_uri(), cpu=2))
+    """A backend that runs one job at once, for which two cores are reserved."""
+    return LocalBackend(Settings(store_url=store.as_uri(), cpu=2), max_workers=1)
+
+
+@pytest.fixture
+def expected(store: Path) -> str:
+    """The SHA-256 of the output that one process makes, without others."""
+    payload = replace(request(), job_id="alone").to_dict()
+    run_job(render_overlay, payload, settings=Settings(store_url=store.as_uri()), send=lambda _: None)
+    made = digest(store)
+    (store / "out/whole.mp4").unlink()
+    return made
 
 
 def request(threads: int = 1, preset: str = "slow") -> OverlayRequest:
@@ -79,30 +92,55 @@ async def until(backend: LocalBackend, call_id: str, frames: int) -> None:
 
 def workers_of(coordinator: int) -> list[int]:
     """Return the processes that the worker process `coordinator` has started to render segments."""
-    return [pid for pid in family(coordinator) if pid != coordinator and "backends.worker" in command(pid)]
+    return [pid for pid in family(coordinator) if pid != coordinator and "functions.worker" in command(pid)]
 
 
 def coordinator() -> int:
-    (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
+    (pid,) = (pid for pid in children() if "reel_modal.functions.worker" in command(pid))
     return pid
 
 
-async def test_worker_processes_make_the_same_bytes(backend: LocalBackend, store: Path) -> None:
-    await result(backend, await start(backend, request(), 1))
-    expected = digest(store)
-    (store / "out/whole.mp4").unlink()
-    call_id = await start(backend, request(), 5)
+async def most_at_once(backend: LocalBackend, call_id: str) -> tuple[int, list[int]]:
+    """Return the largest number of worker processes of a job at once, and the numbers of finished frames."""
     counts, seen = [], 0
     async for event in backend.events(call_id):
         if event.phase == "render":
             counts.append(event.done)
             seen = max(seen, len(workers_of(coordinator())))
+    return seen, counts
+
+
+async def test_reserved_cores_render_several_segments_at_once(
+    backend: LocalBackend, store: Path, expected: str
+) -> None:
+    call_id = await start(backend, request(), 1)
+    seen, counts = await most_at_once(backend, call_id)
     made = await result(backend, call_id)
     assert digest(store) == expected
-    assert seen == 2  # as many as cores
+    assert seen == 2  # one for each core
     assert counts == sorted(counts)
     assert made.frames == counts[-1] == 400
     assert left_over(store) == []
+    assert made.usage is not None
+    # The receipt has the time of the machine, and the bytes of all processes.
+    assert made.usage.seconds < 1.1 * sum(made.seconds_by_phase.values()) + 1
+    assert made.usage.bytes_in > 2 * (store / "in.mp4").stat().st_size
+
+
+async def test_requested_workers_are_limited_by_cores(store: Path, expected: str) -> None:
+    backend = LocalBackend(Settings(store_url=store.as_uri(), cpu=2), max_workers=2)
+    call_id = await start(backend, request(), 5)
+    assert (await most_at_once(backend, call_id))[0] == 2
+    await result(backend, call_id)
+    assert digest(store) == expected
+
+
+async def test_jobs_at_once_share_the_reserved_cores(store: Path) -> None:
+    backend = LocalBackend(Settings(store_url=store.as_uri(), cpu=2), max_workers=2)
+    call_id = await start(backend, request(preset="ultrafast"), 1)
+    await until(backend, call_id, 1)
+    assert workers_of(coordinator()) == []
+    await result(backend, call_id)
 
 
 async def test_encoder_threads_share_the_cores(backend: LocalBackend, store: Path) -> None:
@@ -112,10 +150,7 @@ async def test_encoder_threads_share_the_cores(backend: LocalBackend, store: Pat
     await result(backend, call_id)
 
 
-async def test_killed_worker_process_is_replaced(backend: LocalBackend, store: Path) -> None:
-    await result(backend, await start(backend, request(), 1))
-    expected = digest(store)
-    (store / "out/whole.mp4").unlink()
+async def test_killed_worker_process_is_replaced(backend: LocalBackend, store: Path, expected: str) -> None:
     call_id = await start(backend, request(), 2)
     await until(backend, call_id, 20)
     os.kill(workers_of(coordinator())[0], signal.SIGKILL)
@@ -143,3 +178,22 @@ async def test_killed_coordinator_takes_its_worker_processes_along(backend: Loca
         await result(backend, call_id)
     await asyncio.to_thread(await_end, processes, 20)
     assert not (store / "out/whole.mp4").exists()
+
+
+async def test_killed_job_loses_at_most_the_segments_in_flight(
+    backend: LocalBackend, store: Path, expected: str
+) -> None:
+    call_id = await start(backend, request(), 1)
+    await until(backend, call_id, 200)
+    processes = family(coordinator())
+    os.kill(coordinator(), signal.SIGKILL)
+    with pytest.raises(WorkerCrashedError, match="SIGKILL"):
+        await result(backend, call_id)
+    await asyncio.to_thread(await_end, processes, 20)
+    stored = 80 * len([path for path in left_over(store) if path.suffix == ".json"])
+    assert stored >= 200 - 2 * 80
+    call_id = await start(backend, request(), 1)
+    _, counts = await most_at_once(backend, call_id)
+    await result(backend, call_id)
+    assert next(filter(None, counts)) >= stored
+    assert digest(store) == expected

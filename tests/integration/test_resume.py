@@ -79,7 +79,7 @@ async def killed(render: Render, output: str, at: int, highlighted: tuple[int, i
     async for event in job.events():
         if event.phase == "render" and event.done >= at:
             break
-    (pid,) = (pid for pid in children() if "reel_modal.backends.worker" in command(pid))
+    (pid,) = (pid for pid in children() if "reel_modal.functions.worker" in command(pid))
     remaining = family(pid)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerCrashedError, match="SIGKILL"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from tests.jobs import GLOBAL, overlay
 from tests.media.framed import crops, speeds
 from tests.own_video import TintRequest, tint
 
-from reel_modal._segments import Segment
-from reel_modal.errors import JobCancelledError
+from reel_modal._segments import Segment, SegmentReport
+from reel_modal.errors import JobCancelledError, WorkerCrashedError
 from reel_modal.functions.builtin import process_framing, render_overlay
 from reel_modal.functions.catalog import AnyFunction
-from reel_modal.functions.context import CancellationToken
+from reel_modal.functions.context import CancellationToken, JobContext
 from reel_modal.functions.fan_out import FanOut
 from reel_modal.functions.runner import run_job
 from reel_modal.progress import ProgressEvent
@@ -81,6 +81,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class LostProcesses:
+    """Processes that are lost in the middle of their work, as if the system ended them without memory."""
+
+    function: AnyFunction
+    payload: Mapping[str, object]
+    settings: Settings
+    rendered: list[Segment] = field(default_factory=list)
+
+    def render(self, grid: Sequence[Segment], context: JobContext, advance: Callable[[int], None]) -> SegmentReport:
+        run_job(self.function, self.payload, settings=self.settings, send=lambda _: None, part=grid[0])
+        self.rendered.append(grid[0])
+        advance(grid[0].frames + 30)
+        raise WorkerCrashedError("ended by SIGKILL", function=context.function)
+
+
 def made(store: Path, function: AnyFunction, request: Any, **options: Any) -> str:
     """Run a job, and return the SHA-256 of its output, which is removed."""
     payload = replace(request, job_id=f"job-{next(_numbers)}").to_dict()
@@ -132,3 +148,21 @@ def test_any_number_of_workers_makes_the_same_bytes(store: Path, function: AnyFu
         assert made(store, function, request_, workers=workers, lost_at=lost_at) == alone
 
     check()
+
+
+def test_segments_of_lost_processes_are_rendered_one_after_the_other(store: Path) -> None:
+    alone = made(store, render_overlay, OVERLAY)
+    payload = replace(OVERLAY, job_id=f"job-{next(_numbers)}").to_dict()
+    configured, counts = Settings(store_url=store.as_uri()), []
+    processes = LostProcesses(render_overlay, payload, configured)
+
+    def send(event: ProgressEvent) -> None:
+        if event.phase == "render":
+            counts.append(event.done)
+
+    run_job(render_overlay, payload, settings=configured, send=send, processes=processes)
+    assert processes.rendered == [Segment(0, 80)]
+    output = store / "out/whole.mp4"
+    assert hashlib.sha256(output.read_bytes()).hexdigest() == alone
+    assert counts == sorted(counts)
+    output.unlink()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -194,13 +194,12 @@ def test_workers_that_differ_are_refused() -> None:
         render(ScriptedCalls(renderings={1: "b" * 64}))
 
 
-def test_output_in_one_piece_is_rendered_elsewhere_by_remote_calls_alone() -> None:
-    FanOut(ScriptedCalls(remote=False), "job", 2).render_in_one_piece()
+def test_output_in_one_piece_is_rendered_elsewhere() -> None:
     calls = ScriptedCalls()
-    fan_out = FanOut(calls, "job", 2)
+    fan_out, context = FanOut(calls, "job", 2), context_of()
     with pytest.raises(OnePieceNeeded):
-        fan_out.render_in_one_piece()
-    assert fan_out.render_elsewhere(context_of())["engine"] == Engine.of_name("opencv").to_dict()
+        replace(context, workers=fan_out).begin_one_piece()
+    assert fan_out.render_elsewhere(context)["engine"] == Engine.of_name("opencv").to_dict()
     assert calls.started == [WHOLE]
 
 

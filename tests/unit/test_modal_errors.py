@@ -10,7 +10,6 @@ import modal.exception as theirs
 import pytest
 from grpclib.exceptions import StreamTerminatedError
 
-from reel_modal.backends.base import to_remote_error
 from reel_modal.backends.modal._errors import remote_error
 from reel_modal.errors import (
     AuthError,
@@ -43,6 +42,7 @@ from reel_modal.errors import (
     UnavailableError,
     WorkerCrashedError,
 )
+from reel_modal.functions.remote_errors import to_remote_error
 
 
 @pytest.mark.parametrize(

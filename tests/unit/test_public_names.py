@@ -46,7 +46,7 @@ def test_worker_loads_neither_event_loop_nor_host_libraries() -> None:
     modules = ("asyncio", "importlib.metadata", "platformdirs", "stamina")
     loaded = run_fresh(
         "import json, sys\n"
-        "import reel_modal.backends.worker, reel_modal.functions.runner, reel_modal.functions.render_overlay\n"
+        "import reel_modal.functions.worker, reel_modal.functions.runner, reel_modal.functions.render_overlay\n"
         "from reel_modal.functions.catalog import find_function\n"
         "find_function('reel_modal.functions.builtin', 'render_overlay')\n"
         f"print(json.dumps([name for name in {modules!r} if name in sys.modules]))"

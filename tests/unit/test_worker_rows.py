@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,11 @@ from tests.unit.long_jobs import MODAL, expected_overlay, record_jobs, row, with
 
 from reel_modal import CropKeyframe, FramingRequest, MediaInfo, Parallel, Settings, UpscaleRequest, probe
 from reel_modal._jobs.estimates import estimate
-from reel_modal._jobs.worker_rows import SegmentedJob, rows_of
+from reel_modal._jobs.worker_rows import SegmentedJob, WorkerRow, rows_of
 from reel_modal._segments import segment_grid, segment_runs
 from reel_modal.functions.builtin import render_overlay
 from reel_modal.progress import TimingHistory
+from reel_modal.schema import EncodeOptions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs/long-jobs.md"
 
@@ -118,6 +120,49 @@ def test_row_example_has_the_cost_of_every_container() -> None:
     assert two.call_seconds == pytest.approx(35)
     assert two.seconds == pytest.approx(20 + 5 + (20 + 2 * 35) + 3 + 4)
     assert two.dollars == pytest.approx(0.01 * (2 * (20 + 2) + 4 * 35) + 0.001 * (122 + 2))
+
+
+def test_row_of_workers_with_several_segments_at_once() -> None:
+    job = SegmentedJob(
+        grid=segment_grid(1000, Fraction(25)),
+        start_seconds=20,
+        fetch_seconds=5,
+        fixed_seconds=10,
+        frame_seconds=0.1,
+        verify_seconds=3,
+        publish_seconds=4,
+        worker=replace(render_overlay.spec, scaledown_window_seconds=2),
+        worker_usd=0.01,
+        coordinator_usd=0.001,
+        source="a test",
+        at_once=2,
+    )
+    # Runs of two, two and one segment of 200 frames. The last one uses half of the cores, so it takes as long.
+    assert job.calls(2) == [pytest.approx(5 + 10 + 400 * 0.1)] * 3
+    assert job.row(2).call_seconds == pytest.approx(55)
+    assert job.row(2).phases["render"] == pytest.approx(20 + 2 * 55)
+    assert len(rows_of(row(1, 1.0, 1.0), job)) == 3
+
+
+def test_estimate_of_eight_cores_is_that_of_two_segments_at_once(
+    media: MediaInfo, history: TimingHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(clip: MediaInfo) -> Sequence[WorkerRow]:
+        return estimate(overlay(), clip, settings=MODAL, history=history).rows
+
+    short, long = with_length(media, 8), with_length(media, 6400)
+    before = [rows(clip)[0].call_seconds for clip in (short, long)]
+    calls = rows(long)[1].call_seconds
+    monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_CPU", "8")
+    assert rows(short)[0].call_seconds == before[0]  # one segment
+    assert rows(long)[0].call_seconds == pytest.approx(before[1] / 2)
+    assert calls / 2 < rows(long)[1].call_seconds < 0.6 * calls  # a fetch takes as long as before
+    # A GPU encodes all of it, in one piece.
+    automatic = replace(overlay(), encode=EncodeOptions())
+    assert estimate(automatic, long, settings=MODAL, history=history).work_seconds == pytest.approx(before[1])
+    # Recorded jobs have used all cores.
+    record_jobs(history, "T4", seconds_per_frame=0.3)
+    assert rows(long)[0].call_seconds == pytest.approx(160_000 * 0.3, rel=0.01)
 
 
 def test_estimate_rows_start_with_one_machine(media: MediaInfo, history: TimingHistory) -> None:

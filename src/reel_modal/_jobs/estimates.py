@@ -10,10 +10,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from reel_modal._costs.rates import Rates, load_rates
 from reel_modal._jobs.parallel import MOST_OF_TIMEOUT, Parallel, WorkerChoice, fits_timeout
-from reel_modal._jobs.worker_rows import SegmentedJob, WorkerRow, longest_read_seconds, place_of, price_of, rows_of
+from reel_modal._jobs.worker_rows import (
+    SegmentedJob,
+    WorkerRow,
+    longest_load,
+    longest_read_seconds,
+    place_of,
+    price_of,
+    rows_of,
+)
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.plan import WorkPhase
 from reel_modal._progress.timing_model import LOCAL
@@ -25,10 +34,11 @@ from reel_modal.errors import (
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
 from reel_modal.functions.rendered_format import as_rendered
-from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, spec_from_env
+from reel_modal.functions.segment_processes import segments_at_once
+from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, FunctionSpec, spec_from_env
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressPlan
-from reel_modal.schema.requests import VideoRequest
+from reel_modal.schema.requests import Request, VideoRequest
 from reel_modal.settings import Settings
 
 __all__ = ["Contributor", "Estimate", "estimate", "estimate_of", "work_of"]
@@ -302,7 +312,10 @@ def estimate_of(
     size, frames = work.size, work.frames
     rendered = frames if work.frames_rendered is None else min(work.frames_rendered, frames)
     cold = None if settings.modal_enabled else True
-    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold, published=function.published)
+    payload, published = submitted.to_dict(), function.published
+    if settings.modal_enabled and published is not None and _encodes_exactly(submitted, spec):
+        published = published.faster(_speed_up(function, work, segments_at_once(function, payload, spec.cpu)))
+    plan = history.plan(name, gpu=gpu, size=size, frames=max(1, rendered), cold=cold, published=published)
     startup, work_seconds = plan.startup_seconds, plan.processing_seconds
     why = f"{frames if rendered == frames else f'{rendered} of {frames}'} frames of {size[0]} x {size[1]}"
     phases = {"startup": startup} | {phase.name: phase.seconds for phase in plan.work}
@@ -310,7 +323,7 @@ def estimate_of(
     if settings.modal_enabled:
         rates, timeout = rates or load_rates(), spec.timeout_seconds
         dollars = price_of(spec, rates) * (startup + work_seconds)
-        segmented = _segmented(function, work, history=history, rates=rates)
+        segmented = _segmented(function, work, payload, history=history, rates=rates)
     return Estimate(
         function=name,
         gpu=gpu,
@@ -330,16 +343,32 @@ def estimate_of(
     )
 
 
-def _segmented(function: AnyFunction, work: Work, *, history: TimingHistory, rates: Rates) -> SegmentedJob | None:
+def _encodes_exactly(request: Request[Any], spec: FunctionSpec) -> bool:
+    """Return whether one machine encodes by x264, so that its segments can be joined."""
+    return not spec.gpu or (isinstance(request, VideoRequest) and request.encode.encoder == "libx264")
+
+
+def _speed_up(function: AnyFunction, work: Work, at_once: int) -> float:
+    """Return how many times as fast a machine is that renders `at_once` segments of an output at once."""
+    if function.segments is None or not work.in_segments or at_once == 1:
+        return 1.0
+    grid = segment_grid(work.frames, work.fps, function.segments.seconds)
+    return work.frames / longest_load([segment.frames for segment in grid], at_once)
+
+
+def _segmented(
+    function: AnyFunction, work: Work, payload: Mapping[str, object], *, history: TimingHistory, rates: Rates
+) -> SegmentedJob | None:
     """Return the figures of a job on several machines; None if its output is rendered in one piece."""
     if function.segments is None or not work.in_segments or work.frames < 2:
         return None
     name, specs = function.name, function.deployed_specs()
     worker, coordinator = specs[name + SEGMENTS_SUFFIX], specs[name + COORDINATOR_SUFFIX]
-    gpu = place_of(worker)
+    gpu, at_once = place_of(worker), segments_at_once(function, payload, worker.cpu)
+    # Recorded jobs were as fast as their machine is with all of its cores.
+    published = None if function.published is None else function.published.faster(at_once)
 
     def plan(frames: int) -> ProgressPlan:
-        published = function.published
         return history.plan(name, gpu=gpu, size=work.size, frames=frames, cold=True, published=published)
 
     return SegmentedJob.of(
@@ -352,6 +381,7 @@ def _segmented(function: AnyFunction, work: Work, *, history: TimingHistory, rat
         worker=worker,
         worker_usd=price_of(worker, rates),
         coordinator_usd=price_of(coordinator, rates),
+        at_once=at_once,
     )
 
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from typing import Final, Generic, TypeVar
 
+from reel_modal._progress.event_log import EventLog
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.clock import Clock
 from reel_modal._support.tasks import OwnedTask
-from reel_modal.backends.events import EventLog
 from reel_modal.errors import AuthError, JobNotFoundError, UnavailableError
 
 __all__ = ["EventFanout"]

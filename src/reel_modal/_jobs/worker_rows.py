@@ -7,6 +7,7 @@ and publishes the output. A worker starts, and renders one run after another; fo
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -16,7 +17,7 @@ from reel_modal._progress.plan import ProgressPlan
 from reel_modal._segments import Segment, segment_runs
 from reel_modal.functions.specs import FunctionSpec
 
-__all__ = ["SegmentedJob", "WorkerRow", "longest_read_seconds", "place_of", "price_of", "rows_of"]
+__all__ = ["SegmentedJob", "WorkerRow", "longest_load", "longest_read_seconds", "place_of", "price_of", "rows_of"]
 
 _REQUEST_SECONDS: Final = 1.0
 _READ_BYTES_PER_SECOND: Final = 50e6
@@ -61,7 +62,8 @@ class SegmentedJob:
         start_seconds: Start of a container that is cold, as each of them is.
         fetch_seconds: Fetch of the source, by the coordinator and for each run of segments.
         fixed_seconds: Time before the first frame of a run, for example to load a network.
-        frame_seconds: Time of one frame on a worker.
+        frame_seconds: Time of one frame on a worker, whose cores are all in use.
+        at_once: Number of segments that a worker renders at once.
         verify_seconds: Join and check of the output.
         publish_seconds: Publication of the output.
         worker: Resources of a worker.
@@ -81,6 +83,7 @@ class SegmentedJob:
     worker_usd: float
     coordinator_usd: float
     source: str
+    at_once: int = 1
 
     @classmethod
     def of(
@@ -93,6 +96,7 @@ class SegmentedJob:
         worker: FunctionSpec,
         worker_usd: float,
         coordinator_usd: float,
+        at_once: int = 1,
     ) -> Self:
         """Return the figures that follow from the plans of two jobs on one machine like a worker.
 
@@ -104,6 +108,7 @@ class SegmentedJob:
             worker: See `SegmentedJob`.
             worker_usd: See `SegmentedJob`.
             coordinator_usd: See `SegmentedJob`.
+            at_once: See `SegmentedJob`.
         """
         frames = sum(segment.frames for segment in grid)
         phases = {phase.name: phase.seconds for phase in plan.work}
@@ -126,13 +131,21 @@ class SegmentedJob:
             worker_usd=worker_usd,
             coordinator_usd=coordinator_usd,
             source=plan.source,
+            at_once=at_once,
         )
 
     def calls(self, workers: int) -> list[float]:
-        """Return the seconds of the call of each run of segments, longest first."""
+        """Return the seconds of the call of each run of segments, in the order in which they are started."""
         before_first_frame = self.fetch_seconds + self.fixed_seconds
-        runs = segment_runs(self.grid, workers)
-        return [before_first_frame + run.frames * self.frame_seconds for run in runs]
+        runs = segment_runs(self.grid, workers, self.at_once)
+        return [before_first_frame + self._frames_of(run) * self.frame_seconds for run in runs]
+
+    def _frames_of(self, run: Segment) -> float:
+        """Return the number of frames that a worker whose cores are all in use renders in the time of `run`."""
+        if self.at_once == 1:
+            return run.frames
+        first, end = (bisect_left(self.grid, edge, key=lambda one: one.first) for edge in (run.first, run.end))
+        return self.at_once * longest_load([one.frames for one in self.grid[first:end]], self.at_once)
 
     def row(self, workers: int) -> WorkerRow:
         """Return the row of `workers` machines, 2 or more."""
@@ -140,7 +153,7 @@ class SegmentedJob:
         phases = {
             "startup": self.start_seconds,
             "fetch": self.fetch_seconds,
-            "render": self.start_seconds + _longest_load(calls, workers),
+            "render": self.start_seconds + longest_load(calls, workers),
             "verify": self.verify_seconds,
             "publish": self.publish_seconds,
         }
@@ -150,7 +163,7 @@ class SegmentedJob:
         return WorkerRow(
             workers=workers,
             dollars=self.worker_usd * worker_seconds + self.coordinator_usd * coordinator_seconds,
-            call_seconds=calls[0],
+            call_seconds=max(calls),
             timeout_seconds=self.worker.timeout_seconds,
             gpu=place_of(self.worker),
             phases=phases,
@@ -177,7 +190,7 @@ def price_of(spec: FunctionSpec, rates: Rates) -> float:
 
 
 def rows_of(one: WorkerRow, job: SegmentedJob | None) -> tuple[WorkerRow, ...]:
-    """Return the rows of a job: for one machine, up to one for each segment or the most containers of its workers.
+    """Return the rows of a job: for one machine, and up to as many as its workers may be and can share segments.
 
     Args:
         one: The row of one machine.
@@ -185,15 +198,15 @@ def rows_of(one: WorkerRow, job: SegmentedJob | None) -> tuple[WorkerRow, ...]:
     """
     if job is None:
         return (one,)
-    most = min(len(job.grid), job.worker.max_containers)
+    most = min(-(-len(job.grid) // job.at_once), job.worker.max_containers)
     return (one, *(job.row(workers) for workers in range(2, most + 1)))
 
 
-def _longest_load(calls: Sequence[float], workers: int) -> float:
-    """Return the most seconds that one worker is busy if each takes the longest call that is left.
+def longest_load(calls: Sequence[float], workers: int) -> float:
+    """Return the longest time for which one worker is busy if each takes the next call that is left.
 
     Args:
-        calls: Seconds of each call, longest first.
+        calls: Time of each call, in the order in which they are started.
         workers: Number of workers.
     """
     loads = [0.0] * workers

@@ -266,6 +266,14 @@ class PublishedTimings:
         """Return the time of the work on `gpu`; None if unknown."""
         return self.on_cpu if gpu in {"cpu", LOCAL} else self.on_gpu
 
+    def faster(self, factor: float) -> PublishedTimings:
+        """Return the timings of a machine that renders `factor` times as many frames in the same time."""
+
+        def scaled(line: Line | None) -> Line | None:
+            return None if line is None else Line(line.fixed_seconds, line.seconds_per_unit / factor)
+
+        return replace(self, on_gpu=scaled(self.on_gpu), on_cpu=scaled(self.on_cpu))
+
 
 # An editor ran three functions on Modal in 2026, on T4 and CPU containers. The waits from dispatch to the first item
 # were 5.5, 21.5 and 31.8 s: the first on a warm container, the others cold.

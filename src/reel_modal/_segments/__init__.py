@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from reel_modal._segments.address import Rendering
-from reel_modal._segments.grid import SEGMENT_SECONDS, SLOW_SEGMENT_SECONDS, Segment, segment_grid, segment_runs
+from reel_modal._segments.grid import (
+    SEGMENT_SECONDS,
+    SLOW_SEGMENT_SECONDS,
+    Segment,
+    consecutive_runs,
+    segment_grid,
+    segment_runs,
+)
 from reel_modal._segments.report import Engine, SegmentReport, SegmentsFinished
 from reel_modal._segments.store import KEPT, SegmentStore, folders_with_segments, list_segments, remove_old
 
@@ -17,6 +24,7 @@ __all__ = [
     "SegmentReport",
     "SegmentStore",
     "SegmentsFinished",
+    "consecutive_runs",
     "folders_with_segments",
     "list_segments",
     "remove_old",

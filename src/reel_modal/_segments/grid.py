@@ -9,7 +9,14 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["SEGMENT_SECONDS", "SLOW_SEGMENT_SECONDS", "Segment", "segment_grid", "segment_runs"]
+__all__ = [
+    "SEGMENT_SECONDS",
+    "SLOW_SEGMENT_SECONDS",
+    "Segment",
+    "consecutive_runs",
+    "segment_grid",
+    "segment_runs",
+]
 
 SEGMENT_SECONDS: Final = Fraction(8)
 """Duration of a segment. Each begins with a keyframe: at 8 s, that costs less than 1 % of the bytes at 1080p."""
@@ -63,21 +70,35 @@ def segment_grid(frames: int, fps: Fraction, seconds: Fraction = SEGMENT_SECONDS
     return tuple(Segment(first, end) for first, end in pairwise(edges))
 
 
-def segment_runs(grid: Sequence[Segment], workers: int) -> list[Segment]:
+def segment_runs(grid: Sequence[Segment], workers: int, at_once: int = 1) -> list[Segment]:
     """Return the runs of consecutive segments that workers render, longest first; each worker gets about three.
 
     Args:
         grid: The segments of an output, in order; frames between them are copied.
         workers: Number of workers, at least 1.
+        at_once: Number of segments that each worker renders at once; a run has at least as many, except the last.
 
     Example:
         >>> [run.frames for run in segment_runs(segment_grid(2000, Fraction(25)), workers=2)]
         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]
     """
-    size = max(1, len(grid) // (_RUNS_PER_WORKER * workers))
+    return consecutive_runs(grid, max(at_once, len(grid) // (_RUNS_PER_WORKER * workers)))
+
+
+def consecutive_runs(grid: Sequence[Segment], most: int) -> list[Segment]:
+    """Return the runs of consecutive segments, longest first.
+
+    Args:
+        grid: The segments, in order.
+        most: Maximum number of segments in a run, at least 1.
+
+    Example:
+        >>> [run.frames for run in consecutive_runs(segment_grid(1000, Fraction(25)), most=3)]
+        [600, 400]
+    """
     runs: list[list[Segment]] = []
     for segment in grid:
-        if not runs or len(runs[-1]) == size or runs[-1][-1].end != segment.first:
+        if not runs or len(runs[-1]) == most or runs[-1][-1].end != segment.first:
             runs.append([])
         runs[-1].append(segment)
     return sorted((Segment(run[0].first, run[-1].end) for run in runs), key=lambda run: -run.frames)

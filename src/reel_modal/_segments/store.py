@@ -78,6 +78,11 @@ class SegmentStore:
         self._used: set[str] = set()
         self._usable = True
 
+    @property
+    def usable(self) -> bool:
+        """Whether segments are stored and found; False after an error of the store."""
+        return self._usable
+
     def sealed(self, rendering: str) -> frozenset[Segment]:
         """Return the segments of a rendering that have a seal, and remove old segments of the same user.
 

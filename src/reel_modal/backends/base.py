@@ -1,9 +1,8 @@
-"""The `Backend` protocol, and the conversion of a function's exception to a `RemoteError`."""
+"""The `Backend` protocol: a service that runs functions."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,26 +11,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.clock import Clock
-from reel_modal.errors import (
-    BadInputError,
-    ConfigError,
-    FFmpegNotFoundError,
-    FunctionError,
-    InvalidKeyError,
-    InvalidMediaError,
-    InvalidModelError,
-    JobCancelledError,
-    MisconfiguredError,
-    MissingDependencyError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    OutOfMemoryError,
-    ProviderUnavailableError,
-    ReelModalError,
-    RemoteError,
-    RequestError,
-    StorageAccessError,
-)
+from reel_modal.errors import RemoteError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Difference
 from reel_modal.settings import Settings
@@ -43,25 +23,14 @@ __all__ = [
     "CallResult",
     "Check",
     "JobStatus",
-    "is_retryable",
-    "to_remote_error",
     "verify_by_hydration",
 ]
 
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "unknown"]
 """`unknown` means that the backend is unreachable. It is never a final status."""
 
-_REFUSALS: Final = (
-    *(RequestError, InvalidMediaError, InvalidModelError, InvalidKeyError),
-    *(ObjectNotFoundError, ObjectExistsError),
-)
-_NOT_SET_UP: Final = (
-    *(ConfigError, MissingDependencyError, FFmpegNotFoundError, ProviderUnavailableError, StorageAccessError),
-)
 CALL_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 """Pattern that the call ids of every backend match."""
-
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,37 +198,3 @@ async def verify_by_hydration(
         return Check(name)
 
     return list(await asyncio.gather(*map(check, functions)))
-
-
-def to_remote_error(error: BaseException, *, function: str, call_id: str | None) -> RemoteError:
-    """Convert an exception of a function to the error for the host; the caller raises it `from error`.
-
-    An error of the input becomes `BadInputError`, an error of the machine's configuration `MisconfiguredError`, and a
-    `MemoryError` `OutOfMemoryError`. A cancellation becomes `JobCancelledError`. A `RemoteError` keeps its type. Any
-    other error becomes `FunctionError`. The result is `retryable` if the function's error is, or if that error
-    reports a full disk.
-    """
-    if isinstance(error, RemoteError):
-        converted = type(error)(error.message, function=function, call_id=call_id)
-        converted.retryable = error.retryable
-        return converted
-    if isinstance(error, asyncio.CancelledError):
-        return JobCancelledError("the job was cancelled", function=function, call_id=call_id)
-    kind: type[RemoteError] = FunctionError
-    if isinstance(error, _REFUSALS):
-        kind = BadInputError
-    elif isinstance(error, _NOT_SET_UP):
-        kind = MisconfiguredError
-    elif isinstance(error, MemoryError):
-        kind = OutOfMemoryError
-    is_own = isinstance(error, ReelModalError)
-    converted = kind(str(error) if is_own else f"{type(error).__name__}: {error}", function=function, call_id=call_id)
-    converted.retryable = is_retryable(error)
-    return converted
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Return whether a retry may succeed after `error`."""
-    if isinstance(error, ReelModalError):
-        return error.retryable
-    return isinstance(error, OSError) and error.errno in _DISK_FULL

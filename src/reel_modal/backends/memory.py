@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from reel_modal._progress.event_log import EventLog
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal._support.threads import wait_across_loops
@@ -19,12 +20,11 @@ from reel_modal.backends.base import (
     BackendTraits,
     CallResult,
     Check,
-    to_remote_error,
     verify_by_hydration,
 )
-from reel_modal.backends.events import EventLog
 from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
 from reel_modal.functions.catalog import AnyFunction
+from reel_modal.functions.remote_errors import to_remote_error
 
 __all__ = ["InMemoryBackend", "Script", "Submitted"]
 

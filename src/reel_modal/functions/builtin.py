@@ -232,7 +232,7 @@ def _upscale_fields(arguments: argparse.Namespace, settings: Settings) -> tuple[
         add_arguments=_add_upscale_options,
         fields=_upscale_fields,
     ),
-    segments=SegmentSpec(seconds=SLOW_SEGMENT_SECONDS),
+    segments=SegmentSpec(seconds=SLOW_SEGMENT_SECONDS, uses_all_cores=True),
 )
 def apply_upscale(request: UpscaleRequest, context: JobContext) -> RenderResult:
     """Upscale a clip with a neural network."""

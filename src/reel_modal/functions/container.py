@@ -33,6 +33,7 @@ from reel_modal.functions.metering import Machine, Meter, seconds_since_process_
 from reel_modal.functions.modal_calls import ModalCalls, ending_with
 from reel_modal.functions.reporting import EventSender
 from reel_modal.functions.runner import run_job
+from reel_modal.functions.segment_processes import WorkerProcesses, segments_at_once
 from reel_modal.functions.shipped_models import with_shipped_models
 from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, SUBMITTED_AT, app_name
 from reel_modal.settings import Settings
@@ -115,7 +116,9 @@ class _Call:
         calls = ModalCalls(
             app_name(self.settings), self.function.name, version, self.payload, parent=str(self.call_id)
         )
-        fan_out = FanOut(calls, str(self.payload["job_id"]), workers)
+        cores = float(_row(self.function, SEGMENTS_SUFFIX)["cpu"])
+        at_once = segments_at_once(self.function, self.payload, cores)
+        fan_out = FanOut(calls, str(self.payload["job_id"]), workers, at_once)
         return self._run_job(self.call_id, self._meter(COORDINATOR_SUFFIX), workers=fan_out)
 
     def render_part(self, part: Segment, parent: str) -> dict[str, object]:
@@ -127,6 +130,7 @@ class _Call:
         self, report_to: str | None, meter: Meter, *, workers: FanOut | None = None, part: Segment | None = None
     ) -> dict[str, object]:
         request = {key: value for key, value in self.payload.items() if key != SUBMITTED_AT}
+        at_once = 1 if workers else segments_at_once(self.function, request, self.settings.cpu or 1)
         with EventSender(report_to) as sender:
             return run_job(
                 self.function,
@@ -136,6 +140,7 @@ class _Call:
                 cancellation=self.cancellation,
                 meter=meter,
                 workers=workers,
+                processes=WorkerProcesses(self.function, request, self.settings, at_once) if at_once > 1 else None,
                 part=part,
                 call_id=self.call_id,
             )
@@ -214,12 +219,17 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
 
 def _machine(function: AnyFunction, suffix: str) -> Machine:
     """Return the GPU and the price with which the function on Modal, `function.name + suffix`, was deployed."""
-    deployed, name = os.environ.get("REEL_MODAL_CONTRACT"), function.name + suffix
-    row = Contract.from_json(deployed).functions.get(name) if deployed else None
-    row = row or spec_row(function.deployed_specs()[name])
+    row = _row(function, suffix)
     # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
     named = row["gpu"].partition(",")[0]
     gpu = None if named == "none" else named
     rates = load_rates()
     rate = rates.usd_per_second(gpu=gpu, cpu=float(row["cpu"]), memory_mb=float(row["memory_mb"]))
     return Machine(gpu, rate, rates.dated)
+
+
+def _row(function: AnyFunction, suffix: str) -> Mapping[str, str]:
+    """Return the resources with which the function on Modal, `function.name + suffix`, was deployed."""
+    deployed, name = os.environ.get("REEL_MODAL_CONTRACT"), function.name + suffix
+    row = Contract.from_json(deployed).functions.get(name) if deployed else None
+    return row or spec_row(function.deployed_specs()[name])

@@ -29,6 +29,7 @@ __all__ = [
     "OnePieceNeeded",
     "Reporter",
     "Segment",
+    "SegmentProcesses",
     "SegmentStore",
     "SegmentWorkers",
 ]
@@ -132,41 +133,37 @@ class Reporter:
             )
 
 
-class SegmentWorkers(Protocol):
-    """Machines or processes that render the segments of one output at the same time."""
+class SegmentProcesses(Protocol):
+    """Other processes that render segments of one output at the same time."""
 
     def render(self, grid: Sequence[Segment], context: JobContext, advance: Callable[[int], None]) -> SegmentReport:
-        """Have all segments rendered and stored, and return the report about all of them.
+        """Have segments rendered and stored, and return the report about all of them.
 
         Args:
-            grid: The segments of the output, in order.
+            grid: The segments, in order.
             context: Context of the job.
-            advance: Called with the number of finished frames.
+            advance: Called with the number of finished frames of these segments.
 
         Raises:
-            ReelModalError: A segment could not be rendered; no worker runs any more.
+            ReelModalError: A segment could not be rendered; no process renders any more.
 
         Cancellation:
-            Raises JobCancelledError; no worker runs any more.
+            Raises JobCancelledError; no process renders any more.
         """
         ...
 
-    def render_in_one_piece(self) -> None:
-        """Return if the caller may render the output in one piece.
 
-        Raises:
-            OnePieceNeeded: Another process has to; see `render_elsewhere`.
-        """
-        ...
+class SegmentWorkers(SegmentProcesses, Protocol):
+    """Other machines that render all segments of one output."""
 
     def render_elsewhere(self, context: JobContext) -> Mapping[str, object]:
-        """Have another process run all of the job, and return its result as a dict.
+        """Have another machine run all of the job, and return its result as a dict.
 
         Raises:
             ReelModalError: The job failed there.
 
         Cancellation:
-            Raises JobCancelledError; that process does not run the job any more.
+            Raises JobCancelledError; that machine does not run the job any more.
         """
         ...
 
@@ -204,7 +201,8 @@ class JobContext:
         outputs: Files to publish after the end of the body, by their key in the store; see `publish`.
         segments: Finished parts of the output, from this and from earlier attempts; None stores none.
         part: Frames of the output that this process renders and stores for another one; None renders all.
-        workers: Render the segments of the output; None renders them in this process.
+        workers: Machines that render all segments of the output; None renders them on this machine.
+        processes: Processes on this machine that render several segments at once; None renders one after the other.
     """
 
     storage: Storage
@@ -221,10 +219,11 @@ class JobContext:
     segments: SegmentStore | None = None
     part: Segment | None = None
     workers: SegmentWorkers | None = None
+    processes: SegmentProcesses | None = None
 
     @property
     def only_segments(self) -> bool:
-        """Whether the output is shared between processes, so that its parts must be decoded and encoded exactly."""
+        """Whether the output is shared between machines, so that its parts must be decoded and encoded exactly."""
         return self.part is not None or self.workers is not None
 
     def begin_one_piece(self) -> None:
@@ -234,7 +233,7 @@ class JobContext:
                 f"frames {self.part.first} to {self.part.end} cannot be rendered alone", function=self.function
             )
         if self.workers is not None:
-            self.workers.render_in_one_piece()
+            raise OnePieceNeeded
 
     def fetch(self, key: str) -> Path:
         """Return a local file with the whole object `key`; a file of a local store is not copied.

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from reel_modal._segments import Segment, SegmentReport, SegmentStore, segment_runs
 from reel_modal._support.tasks import consume_exception
 from reel_modal.errors import FunctionError, OutputMismatchError
-from reel_modal.functions.context import JobContext, OnePieceNeeded
+from reel_modal.functions.context import JobContext
 from reel_modal.schema import Usage
 
 __all__ = ["WHOLE", "Calls", "FanOut"]
@@ -77,23 +77,25 @@ class FanOut:
         calls: Starts the workers.
         job_id: Id of the job.
         workers: Maximum number of workers at the same time.
+        at_once: Number of segments that each worker renders at once.
     """
 
     calls: Calls
     job_id: str
     workers: int
+    at_once: int = 1
 
     def render(self, grid: Sequence[Segment], context: JobContext, advance: Callable[[int], None]) -> SegmentReport:
-        """See `SegmentWorkers.render`."""
-        reports = self._run(segment_runs(grid, self.workers), context, advance)
-        report = _joined([SegmentReport.parse(each) for each in reports])
+        """See `SegmentProcesses.render`."""
+        report = self.render_runs(segment_runs(grid, self.workers, self.at_once), context, advance)
         context.meter.add(report.usage)
         return report
 
-    def render_in_one_piece(self) -> None:
-        """See `SegmentWorkers.render_in_one_piece`."""
-        if self.calls.remote:
-            raise OnePieceNeeded
+    def render_runs(
+        self, runs: Sequence[Segment], context: JobContext, advance: Callable[[int], None]
+    ) -> SegmentReport:
+        """Have runs of segments rendered and stored, and return the report about all of them."""
+        return _joined([SegmentReport.parse(each) for each in self._run(runs, context, advance)])
 
     def render_elsewhere(self, context: JobContext) -> Mapping[str, object]:
         """See `SegmentWorkers.render_elsewhere`."""

@@ -12,7 +12,14 @@ from reel_modal._segments import Segment, SegmentReport, SegmentsFinished, Segme
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import FunctionError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
-from reel_modal.functions.context import CancellationToken, JobContext, OnePieceNeeded, Reporter, SegmentWorkers
+from reel_modal.functions.context import (
+    CancellationToken,
+    JobContext,
+    OnePieceNeeded,
+    Reporter,
+    SegmentProcesses,
+    SegmentWorkers,
+)
 from reel_modal.functions.contract import PACKAGE_NAME
 from reel_modal.functions.metering import Meter
 from reel_modal.functions.receipts import Receipt, as_requested
@@ -36,6 +43,7 @@ def run_job(
     folder: Path | None = None,
     meter: Meter | None = None,
     workers: SegmentWorkers | None = None,
+    processes: SegmentProcesses | None = None,
     part: Segment | None = None,
     call_id: str | None = None,
 ) -> dict[str, object]:
@@ -53,7 +61,8 @@ def run_job(
         cancellation: Checked between frames.
         folder: Parent of the job's working directory; None is the system's temporary directory.
         meter: Measures the usage; default: a machine without cost.
-        workers: Processes that render the segments of the output; None renders them here.
+        workers: Machines that render the segments of the output; None renders them here.
+        processes: Processes on this machine that render several segments at once; None renders one after the other.
         part: Frames of the output whose segments are rendered and stored for another process, which gets the
             `SegmentReport` as a dict; None runs all of the job.
         call_id: Id of the call that renders `part`, by which a coordinator that is started again finds it; None for
@@ -81,6 +90,7 @@ def run_job(
             output_tags=receipt.tags(job.source_version),
             segments=job.segments(required=workers is not None or part is not None),
             workers=workers,
+            processes=processes,
             part=part,
         )
         if part is not None:

@@ -190,12 +190,15 @@ class SegmentSpec:
         gpu: GPU types; empty for none, None for those of the function.
         max_containers: Maximum number of these containers at the same time; 1 to 1,000.
         scaledown_window_seconds: Time that an idle container waits for the next segments, 2 to 3,600.
+        uses_all_cores: Whether one segment uses all cores of a machine, as a neural network does. Otherwise a machine
+            renders one segment for each `encode.threads` of its reserved cores at once.
     """
 
     seconds: Fraction
     gpu: tuple[str, ...] | None = None
     max_containers: int = 64
     scaledown_window_seconds: int = 2
+    uses_all_cores: bool = False
 
 
 def specs_from_env(

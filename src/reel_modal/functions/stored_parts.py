@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from reel_modal._segments import Engine, Rendering, Segment, SegmentsFinished, SegmentStore
-from reel_modal.errors import FunctionError, StorageError
+from reel_modal.errors import FunctionError, ReelModalError, StorageError
 from reel_modal.ffmpeg_pipe import FramePipe, Writable
 from reel_modal.functions.context import JobContext, SegmentWorkers
 from reel_modal.functions.contract import package_text, source_hash
@@ -96,7 +96,9 @@ class StoredParts:
         """Fetch the stored ones of some parts, and encode and store the others."""
         found = self._fetch(rendering, paths)
         count = _FrameCount(sum(part.frames for part in found), advance)
-        advance(count.done)
+        count.show(0)
+        found |= self._make_at_once(rendering, [part for part in paths if part not in found], paths, count)
+        count.done = sum(part.frames for part in found)
         followed = {part.first for part in self.grid}
         for run in _runs(list(paths), found):
             with open_frames(run[0].first, run[-1].end) as frames:
@@ -108,6 +110,20 @@ class StoredParts:
                             self._write(part, same, paths[part], _ONE_KEYFRAME, lambda: None)
                     if self.context.segments is not None:
                         self.context.segments.write(rendering, part, paths[part])
+
+    def _make_at_once(
+        self, rendering: str, missing: Sequence[Segment], paths: Mapping[Segment, Path], count: _FrameCount
+    ) -> set[Segment]:
+        """Have processes of this machine make several parts at once, and fetch them; return those that are made."""
+        store, processes = self.context.segments, self.context.processes
+        if processes is None or len(missing) < 2 or store is None or not store.usable:
+            return set()
+        try:
+            processes.render(missing, self.context, count.show)
+        except ReelModalError as error:
+            self.context.raise_if_cancelled()
+            _log.warning("%s renders its segments one after the other: %s", self.context.function, error)
+        return self._fetch(rendering, {part: paths[part] for part in missing})
 
     def known_engine(self) -> Engine:
         """Return what makes, or has made, the frames.
@@ -159,15 +175,21 @@ class StoredParts:
 
 @dataclass(slots=True)
 class _FrameCount:
-    """Number of finished frames, which is reported after each."""
+    """Number of finished frames, which is reported after each, and never falls."""
 
     done: int
     advance: Callable[[int], None]
+    shown: int = 0
 
     def add(self) -> None:
         """Count one more frame."""
         self.done += 1
-        self.advance(self.done)
+        self.show(0)
+
+    def show(self, others: int) -> None:
+        """Report the finished frames and those that other processes have finished."""
+        self.shown = max(self.shown, self.done + others)
+        self.advance(self.shown)
 
 
 def log_one_piece(context: JobContext, media: MediaInfo, reason: str) -> None:

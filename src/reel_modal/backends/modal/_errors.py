@@ -10,7 +10,6 @@ import re
 import modal.exception as modal_errors
 
 from reel_modal._support.modal_outages import OUTAGES
-from reel_modal.backends.base import to_remote_error
 from reel_modal.errors import (
     AuthError,
     FunctionError,
@@ -24,6 +23,7 @@ from reel_modal.errors import (
     UnavailableError,
     WorkerCrashedError,
 )
+from reel_modal.functions.remote_errors import to_remote_error
 
 __all__ = ["remote_error"]
 

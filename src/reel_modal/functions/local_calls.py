@@ -1,14 +1,14 @@
-"""Worker processes that a worker starts, to render the segments of its output at the same time."""
+"""Worker processes that render segments of an output for the process that starts them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import cast
 
 from reel_modal._segments import Segment
-from reel_modal.backends.base import is_retryable
-from reel_modal.backends.local import LocalBackend
+from reel_modal._support.threads import ThreadPool
 from reel_modal.functions.catalog import AnyFunction
+from reel_modal.functions.remote_errors import is_retryable
+from reel_modal.functions.worker_call import WorkerCall
 from reel_modal.settings import Settings
 
 __all__ = ["LocalCalls"]
@@ -17,12 +17,12 @@ _WAIT_SECONDS = 60.0
 
 
 class LocalCalls:
-    """Further worker processes of one job; see `Calls`. They end when this process does.
+    """Worker processes of one job; see `Calls`. They end when this process does.
 
     Args:
         function: The function.
         payload: The request's `to_dict()`.
-        settings: Settings of the workers.
+        settings: Settings of the worker processes.
         workers: Maximum number of processes at the same time.
     """
 
@@ -33,27 +33,33 @@ class LocalCalls:
     ) -> None:
         self._function = function
         self._payload = payload
-        self._backend = LocalBackend(settings, max_workers=workers)
+        self._settings = settings
+        self._pool = ThreadPool(workers, "reel_modal-segments")
+        self._calls: dict[str, WorkerCall] = {}
 
     async def start(self, run: Segment) -> str:
         """See `Calls.start`."""
-        return self._backend.start_part(self._function, self._payload, run)
+        call = WorkerCall(self._function, self._payload, self._settings, part=run)
+        self._calls[call.id] = call
+        self._pool.start(call.run)
+        return call.id
 
     async def result(self, call_id: str) -> Mapping[str, object]:
         """See `Calls.result`."""
-        while (outcome := await self._backend.wait(call_id, _WAIT_SECONDS)) is None:
-            pass
-        return cast("Mapping[str, object]", outcome.value)
+        call = self._calls[call_id]
+        while not call.outcome.done():
+            await call.ended(_WAIT_SECONDS)
+        return call.outcome.result()
 
     async def frames(self, call_id: str) -> AsyncGenerator[int]:
         """See `Calls.frames`."""
-        async for event in self._backend.events(call_id):
+        async for event in self._calls[call_id].events.follow():
             if event.phase == "render":
                 yield event.done
 
     async def cancel(self, call_id: str) -> None:
-        """See `Calls.cancel`."""
-        await self._backend.cancel(call_id)
+        """See `Calls.cancel`; returns when the worker process has ended."""
+        await self._calls[call_id].end()
 
     def worth_another_attempt(self, error: Exception) -> bool:
         """See `Calls.worth_another_attempt`."""

@@ -31,7 +31,7 @@ class Task:
         settings: Settings of the host.
         submitted_at: Unix time of the submission.
         folder: Temporary folder of this job only. The worker creates it; it is removed with its contents.
-        workers: Number of further workers that this one may start, to render segments at the same time.
+        processes: Number of further worker processes that render segments of the output at once; 1 starts none.
         part: Frames of the output whose segments are rendered and stored; None renders all of the output.
     """
 
@@ -41,7 +41,7 @@ class Task:
     settings: Settings
     submitted_at: float
     folder: Path
-    workers: int = 1
+    processes: int = 1
     part: Segment | None = None
 
 

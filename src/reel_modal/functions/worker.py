@@ -1,4 +1,4 @@
-"""The process that runs one local job, as a container does on Modal: `python -m reel_modal.backends.worker`.
+"""The process that runs one local job, as a container does on Modal: `python -m reel_modal.functions.worker`.
 
 It reads a `Task` from stdin and writes messages to stdout. If stdin closes, the host has cancelled the job or has
 exited; in both cases the job and its ffmpeg processes end. They also end on SIGTERM and SIGHUP.
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.interruption import TERMINATING
-from reel_modal.backends.messages import CLEANING_SECONDS, Failed, Returned, Task
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
+from reel_modal.functions.worker_messages import CLEANING_SECONDS, Failed, Returned, Task
 
 if TYPE_CHECKING:
     from reel_modal.functions.catalog import AnyFunction
-    from reel_modal.functions.fan_out import FanOut
+    from reel_modal.functions.segment_processes import WorkerProcesses
 
 __all__ = ["main"]
 
@@ -93,7 +93,7 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
                 cancellation=cancellation,
                 folder=task.folder,
                 meter=Meter(submitted_at=task.submitted_at, startup_seconds=seconds_since_process_start()),
-                workers=_workers(task, function),
+                processes=_processes(task, function),
                 part=task.part,
             )
         )
@@ -103,14 +103,12 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
         return _failed(error)
 
 
-def _workers(task: Task, function: AnyFunction) -> FanOut | None:
-    if task.workers == 1:
+def _processes(task: Task, function: AnyFunction) -> WorkerProcesses | None:
+    if task.processes == 1:
         return None
-    from reel_modal.backends.local_calls import LocalCalls
-    from reel_modal.functions.fan_out import FanOut
+    from reel_modal.functions.segment_processes import WorkerProcesses
 
-    calls = LocalCalls(function, task.payload, task.settings, workers=task.workers)
-    return FanOut(calls, str(task.payload["job_id"]), task.workers)
+    return WorkerProcesses(function, task.payload, task.settings, task.processes)
 
 
 def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None:
@@ -123,7 +121,7 @@ def _send(channel: BinaryIO, message: ProgressEvent | Returned | Failed) -> None
 
 
 def _failed(error: Exception) -> Failed:
-    from reel_modal.backends.base import is_retryable  # it loads asyncio, which a job does not need
+    from reel_modal.functions.remote_errors import is_retryable  # it loads asyncio, which a job does not need
 
     message, retryable = f"{type(error).__name__}: {error}", is_retryable(error)
     try:
