@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables networks docs format clean
+.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables lock networks docs format clean
 
 setup: $(READY)
 
@@ -77,6 +77,11 @@ bench-gpu:
 
 tables: $(READY)
 	$(BIN)/python tools/request_tables.py
+
+# The lock files of the images, after a change of a pin; UPGRADE=1 takes the newest versions of indirect packages too.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet --group lowest
+	$(BIN)/python -m tools.lock_images $(if $(UPGRADE),--upgrade)
 
 # The files of the bundled networks, from their own weights: after a change of the graph around them.
 networks: $(READY)

@@ -208,7 +208,7 @@ def test_dry_run_prints_table_and_changes_nothing(first: Deploys) -> None:
     lines = [[cell.strip() for cell in line.split("|")] for line in table.stdout.splitlines()]
     rows = {cells[0]: cells[1:] for cells in lines if len(cells) > 1}
     assert rows["render_overlay"][:5] == ["L4", "4", "4096 MiB", "600 s", "0"]
-    assert f"image {rows['render_overlay'][5]}: Python 3.11, ffmpeg, av==" in table.stdout
+    assert f"image {rows['render_overlay'][5]}: python:3.11.14-slim-trixie, ffmpeg, av==" in table.stdout
     assert (rows["render_overlay"][6:], rows["process_framing"][0]) == (["none", "1.02"], "none")
     assert "render_overlay: gpu: T4 becomes L4" in table.stdout
     assert "process_framing: secrets: reel-modal-storage becomes none" in table.stdout

@@ -14,6 +14,7 @@ from tests.run_function import DEPLOYED
 from reel_modal.client import FunctionRegistry
 from reel_modal.errors import AuthError, DeploymentDriftError, NotDeployedError
 from reel_modal.functions.contract import local_contract
+from reel_modal.functions.image_locks import lock_of
 from reel_modal.settings import Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
@@ -33,8 +34,11 @@ def test_modal_deployment_matches_specs(app: Deployed) -> None:
         assert function.startup_timeout_seconds == spec.startup_timeout_seconds
         assert function.scaledown_window_seconds == spec.scaledown_window_seconds
         image = "\n".join(function.image_commands)
-        assert f"FROM python:{spec.image.python_version}" in image
-        assert all(package in image for package in spec.image.pip)
+        assert f"FROM {spec.image.base}\n" in image
+        lock = lock_of(spec.image)
+        assert lock is not None
+        assert function.image_files == {"/.requirements.txt": lock.read_bytes()}
+        assert "pip install -r /.requirements.txt --require-hashes" in image
         assert ("apt-get install -y --no-install-recommends ffmpeg" in image) == bool(spec.gpu)
         assert ("NVIDIA_DRIVER_CAPABILITIES" in image) == bool(spec.gpu)
         assert function.variables["REEL_MODAL_CPU"] == f"{spec.cpu:g}"

@@ -8,6 +8,7 @@ its image.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from modal.file_pattern_matcher import FilePatternMatcher
 from reel_modal._support.modal_logging import hide_headers
 from reel_modal.functions.catalog import AnyFunction, all_functions
 from reel_modal.functions.contract import PACKAGE_NAME, Contract, local_contract
+from reel_modal.functions.image_locks import BASE_LOCK, lock_of
 from reel_modal.functions.specs import (
     SHIPPED_SUFFIXES,
     FunctionSpec,
@@ -34,16 +36,40 @@ _SETTINGS = Settings.from_env()
 # Without `video` the driver's libraries for encoding and decoding are not mounted.
 _GPU_ENVIRONMENT = {"NVIDIA_DRIVER_CAPABILITIES": "video,compute,utility"}
 
+_COMPILE_STANDARD_LIBRARY = (
+    "python -c 'import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path(\"stdlib\"), quiet=2)'"
+)
+_APT = (
+    "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {}"
+    " && rm -rf /var/lib/apt/lists/*"
+)
+# pip compiles the bytecode of what it installs.
+_UNLOCKED = "--no-cache-dir --disable-pip-version-check --root-user-action ignore"
+_LOCKED = f"--require-hashes --only-binary :all: {_UNLOCKED}"
+
 app: modal.App = modal.App(app_name(_SETTINGS))
 
 
-def _image(spec: ImageSpec, packages: tuple[str, ...]) -> modal.Image:
-    image = modal.Image.debian_slim(python_version=spec.python_version)
+def _image(spec: ImageSpec, packages: tuple[str, ...], *, gpu: bool = False) -> modal.Image:
+    # Docker's Python has no bytecode of the standard library; without it, each cold start compiles what it imports.
+    image = modal.Image.from_registry(spec.base).run_commands(_COMPILE_STANDARD_LIBRARY)
     if spec.apt:
-        image = image.apt_install("--no-install-recommends", *spec.apt).env(_GPU_ENVIRONMENT)
+        image = image.run_commands(_APT.format(shlex.join(spec.apt)))
+    if gpu:
+        image = image.env(_GPU_ENVIRONMENT)
     # By default, modal adds only Python files.
     ignored = ~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
-    return image.pip_install(*spec.packages).add_local_python_source(*packages, ignore=ignored)
+    return _with_packages(image, spec).add_local_python_source(*packages, ignore=ignored)
+
+
+def _with_packages(image: modal.Image, spec: ImageSpec) -> modal.Image:
+    """Install exactly the packages of a lock file; a function's further packages follow in a second step."""
+    lock = lock_of(spec)
+    locked = image.pip_install_from_requirements(str(lock or BASE_LOCK), extra_options=_LOCKED)
+    if lock is not None:
+        return locked
+    # All pins are given again, so that a further package cannot change the version of one of them.
+    return locked.pip_install(*spec.packages, extra_options=_UNLOCKED)
 
 
 def _environment(contract: Contract) -> dict[str, str | None]:
@@ -76,7 +102,7 @@ def _options(function: AnyFunction, spec: FunctionSpec, contract: Contract) -> d
 
 
 def _image_of(function: AnyFunction, spec: FunctionSpec) -> modal.Image:
-    image = _image(spec.image, tuple(dict.fromkeys((PACKAGE_NAME, function.package))))
+    image = _image(spec.image, tuple(dict.fromkeys((PACKAGE_NAME, function.package))), gpu=bool(spec.gpu))
     if function.files is not None:
         for local, remote in function.files(_SETTINGS).items():
             image = image.add_local_file(local, remote)

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from reel_modal._version import VERSION
 from reel_modal.errors import ConfigError
 from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.functions.image_locks import lock_of
 from reel_modal.functions.specs import SHIPPED_SUFFIXES, FunctionSpec, ImageSpec
 
 __all__ = [
@@ -217,10 +218,19 @@ def ffmpeg_text(version: str, origin: str) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, ImageSpec):
-        return ", ".join([f"Python {value.python_version}", *value.apt, *value.packages])
+        return ", ".join([value.base, *value.apt, *value.packages, *_lock_text(value)])
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _lock_text(image: ImageSpec) -> list[str]:
+    """Return a hash of the lock file, since it also determines the packages that these packages need."""
+    lock = lock_of(image)
+    if lock is None:
+        return []
+    text = lock.read_bytes().replace(b"\r\n", b"\n")
+    return [f"lock {hashlib.sha256(text).hexdigest()[:_HASH_LENGTH]}"]
 
 
 def _signature(function: AnyFunction) -> str:

@@ -66,6 +66,8 @@ _BASE_PACKAGES: Final = (
 )
 """Packages of every image: those that this library needs in a container."""
 
+# Modal's own base has compilers, and its Debian depends on the age of the workspace.
+_BASES: Final[Mapping[str, str]] = MappingProxyType({"3.11": "python:3.11.14-slim-trixie"})
 _HARDWARE_APT: Final = ("ffmpeg",)
 _ON_GPU: Final = "onnxruntime-gpu[cuda,cudnn]"
 
@@ -76,7 +78,8 @@ class ImageSpec:
 
     Attributes:
         python_version: Python version; pickled errors are exchanged with the host's Python.
-        apt: Debian packages, installed without recommended packages.
+        apt: Debian packages, installed without recommended packages. The image has no compiler: a Python package
+            without a wheel may need `build-essential`.
         pip: Pinned Python packages, besides those that this library needs.
         ffmpeg: Version of the imageio-ffmpeg binary, used for everything except hardware encoding and decoding.
 
@@ -92,6 +95,11 @@ class ImageSpec:
     def __post_init__(self) -> None:
         if unpinned := [package for package in self.pip if "==" not in package and " @ " not in package]:
             raise ConfigError(f"image: {unpinned[0]!r} is not pinned; write the version, such as pillow==12.0.0")
+
+    @property
+    def base(self) -> str:
+        """The image from Docker Hub on which it is built: Debian 13 with Python, without compilers."""
+        return _BASES.get(self.python_version, f"python:{self.python_version}-slim-trixie")
 
     @property
     def packages(self) -> tuple[str, ...]:

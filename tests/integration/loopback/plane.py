@@ -45,6 +45,7 @@ class LoopbackPlane:
             that its body made have not ended, so functions that wait for each other cannot block one another.
         grace_seconds: Time between the cancellation or timeout of a body and the kill of its container.
         environments: The names of the environments that exist.
+        builder_version: Version of the image builder in the settings of the workspace.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class LoopbackPlane:
         container_limit: int = 4,
         grace_seconds: float = 5.0,
         environments: Iterable[str] = ("main",),
+        builder_version: str = "2025.06",
     ) -> None:
         self.folder = folder
         self.faults = Faults()
         self.url = ""
         self._blobs = Blobs()
-        self._workspace = Workspace(self._blobs, self.faults, environments=set(environments))
+        self._workspace = Workspace(self._blobs, self.faults, builder_version, set(environments))
         self._deployments = Deployments(self._workspace)
         self._calls = Calls(self._deployments)
         self._queues = Queues(self._workspace)

@@ -31,6 +31,7 @@ class DeployedFunction:
     secrets: tuple[str, ...]
     variables: dict[str, str]
     image_commands: tuple[str, ...]
+    image_files: dict[str, bytes]
     mounted_files: tuple[str, ...]
     data: api_pb2.FunctionData
 
@@ -65,6 +66,7 @@ class DeployedFunction:
                 for name, value in workspace.secrets[secret_id].items()
             },
             image_commands=tuple(workspace.image_commands(proto.image_id)) if proto.image_id else (),
+            image_files=workspace.image_files(proto.image_id) if proto.image_id else {},
             mounted_files=tuple(
                 file.filename for mount_id in sorted(proto.mount_ids) for file in workspace.mounts[mount_id]
             ),

@@ -15,7 +15,6 @@ from .blobs import Blobs
 from .faults import Faults
 from .model import new_id
 
-BUILDER_VERSION = "2025.06"
 _SUCCESS = api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_SUCCESS)
 
 
@@ -38,6 +37,8 @@ class Workspace:
 
     blobs: Blobs
     faults: Faults
+    # The version of the image builder that the settings of the workspace name.
+    builder_version: str = "2025.06"
     environments: set[str] = field(default_factory=lambda: {"main"})
     images: dict[str, _Image] = field(default_factory=dict)
     mounts: dict[str, list[api_pb2.MountFile]] = field(default_factory=dict)
@@ -62,6 +63,14 @@ class Workspace:
         lines = [line for base in image.base_images for line in self.image_commands(base.image_id)]
         return [*lines, *image.dockerfile_commands]
 
+    def image_files(self, image_id: str) -> dict[str, bytes]:
+        """Return the files that the image's COPY lines name, those of its base images included."""
+        image = self.images[image_id].proto
+        files = {file.filename: file.data for file in image.context_files}
+        for base in image.base_images:
+            files |= self.image_files(base.image_id)
+        return files
+
     def image_environment(self, image_id: str) -> dict[str, str]:
         """Return the variables set by the image's ENV lines."""
         lines = [line.removeprefix("ENV ") for line in self.image_commands(image_id) if line.startswith("ENV ")]
@@ -71,7 +80,7 @@ class Workspace:
     # RPCs: the workspace.
 
     async def client_hello(self, _request: Empty) -> api_pb2.ClientHelloResponse:
-        return api_pb2.ClientHelloResponse(image_builder_version=BUILDER_VERSION)
+        return api_pb2.ClientHelloResponse(image_builder_version=self.builder_version)
 
     async def environment_get_or_create(
         self, request: api_pb2.EnvironmentGetOrCreateRequest
@@ -79,7 +88,7 @@ class Workspace:
         if request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
             self.environments.add(request.deployment_name)
         name = self.environment(request.deployment_name)
-        settings = api_pb2.EnvironmentSettings(image_builder_version=BUILDER_VERSION)
+        settings = api_pb2.EnvironmentSettings(image_builder_version=self.builder_version)
         return api_pb2.EnvironmentGetOrCreateResponse(
             environment_id=f"en-{name}", metadata=api_pb2.EnvironmentMetadata(name=name, settings=settings)
         )
@@ -87,7 +96,10 @@ class Workspace:
     async def environment_list(self, _request: Empty) -> api_pb2.EnvironmentListResponse:
         items = [
             api_pb2.EnvironmentListItem(
-                name=name, environment_id=f"en-{name}", default=name == "main", image_builder_version=BUILDER_VERSION
+                name=name,
+                environment_id=f"en-{name}",
+                default=name == "main",
+                image_builder_version=self.builder_version,
             )
             for name in sorted(self.environments)
         ]
@@ -124,7 +136,7 @@ class Workspace:
         image.built = failure is None
         failed = api_pb2.GenericResult.GENERIC_STATUS_FAILURE
         result = _SUCCESS if failure is None else api_pb2.GenericResult(status=failed, exception=failure[0])
-        metadata = api_pb2.ImageMetadata(image_builder_version=BUILDER_VERSION, python_version_info="3.11")
+        metadata = api_pb2.ImageMetadata(image_builder_version=self.builder_version, python_version_info="3.11")
         yield api_pb2.ImageJoinStreamingResponse(result=result, entry_id="2-0", eof=True, metadata=metadata)
 
     # RPCs: mounts.
