@@ -56,7 +56,7 @@ nitpick_ignore_regex = [
     # Packages without an inventory here.
     (
         r"py:.*",
-        r"(_asyncio|argparse|modal|starlette|typing_extensions)\..*|ObjectStore",
+        r"(_asyncio|argparse|hypothesis|modal|starlette|typing_extensions)\..*|ObjectStore",
     ),
 ]
 

@@ -63,7 +63,7 @@ class ProgressSimulator(AsyncIterator[ProgressUpdate]):
 
     Args:
         plan: The expected phases. Default: the table of the first apps on Modal.
-        curve: Progress within the last phase: `asymptotic`, or `linear_with_cap`, as in those apps.
+        curve: Progress within the last phase, instead of the plan's own curve.
         clock: Time source; use a `ManualClock` in tests.
         interval_seconds: Time between two updates, above 0. Two updates per second keep a progress bar moving.
 
@@ -87,7 +87,7 @@ class ProgressSimulator(AsyncIterator[ProgressUpdate]):
         self,
         plan: ProgressPlan | None = None,
         *,
-        curve: Curve = asymptotic,
+        curve: Curve | None = None,
         clock: Clock = SYSTEM_CLOCK,
         interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
@@ -122,7 +122,7 @@ def track(
     *,
     save: Callable[[T], Awaitable[object]] | None = None,
     plan: ProgressPlan | None = None,
-    curve: Curve = asymptotic,
+    curve: Curve | None = None,
     clock: Clock = SYSTEM_CLOCK,
     interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
 ) -> Tracking[T]:
@@ -133,7 +133,7 @@ def track(
         save: Stores the result between the updates `saving` and `complete`, so that "complete" is not shown before
             the result is durable.
         plan: The expected phases. Default: the table of the first apps on Modal.
-        curve: Progress within the last phase.
+        curve: Progress within the last phase, instead of the plan's own curve.
         clock: Time source; use a `ManualClock` in tests.
         interval_seconds: Time between two updates, above 0.
 
@@ -173,7 +173,7 @@ def track_call(
     on_update: Callable[[ProgressUpdate], object],
     *,
     plan: ProgressPlan | None = None,
-    curve: Curve = asymptotic,
+    curve: Curve | None = None,
     interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
 ) -> T:
     """Call the blocking `function` and return its result; for hosts without an event loop.
@@ -183,7 +183,7 @@ def track_call(
         on_update: Called with each update, in the caller's thread. Its exceptions propagate after `function` has
             ended.
         plan: The expected phases. Default: the table of the first apps on Modal.
-        curve: Progress within the last phase.
+        curve: Progress within the last phase, instead of the plan's own curve.
         interval_seconds: Time between two updates, above 0.
 
     Raises:
@@ -216,7 +216,7 @@ class Tracking(AsyncIterator[ProgressUpdate], Generic[T]):
         *,
         save: Callable[[T], Awaitable[object]] | None,
         plan: ProgressPlan,
-        curve: Curve,
+        curve: Curve | None,
         clock: Clock,
         interval_seconds: float,
     ) -> None:

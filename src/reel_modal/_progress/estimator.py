@@ -10,7 +10,7 @@ from typing import Final
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._progress.measured import MeasuredWork, is_sound
-from reel_modal._progress.plan import DEFAULT_SPREAD, PlannedPhase, ProgressPlan, asymptotic, expected_remaining
+from reel_modal._progress.plan import DEFAULT_SPREAD, PlannedPhase, ProgressPlan, expected_remaining
 from reel_modal._progress.simulation import DEFAULT_PLAN, failure_message
 from reel_modal._progress.updates import ProgressUpdate, Status
 
@@ -141,7 +141,7 @@ class ProgressBlender:
         return self._started_at is not None
 
     def _by_plan(self) -> ProgressUpdate:
-        row, percent = self._plan.at(self._elapsed, asymptotic)
+        row, percent = self._plan.at(self._elapsed)
         self._progress = max(self._progress, percent)
         left = self._plan.startup_seconds + self._plan.processing_seconds - self._elapsed
         return self._next("processing", row.name, row.message, eta=left if left > 0 else None)

@@ -153,6 +153,8 @@ class ProgressPlan:
         retry_format: Format of a message in a second attempt; `{message}` is the message.
         stall_format: Format of a message while no events arrive; `{seconds}` is the silence in seconds.
         source: Source of the expectation, as text.
+        curve: Progress within the last of `phases`: `asymptotic`, or `linear_with_cap`, as in the first apps.
+        whole_percents: Whether `at` rounds down to whole percents, as those apps did.
 
     Example:
         >>> [(phase.name, phase.end) for phase in ProgressPlan.default().phases]
@@ -167,6 +169,8 @@ class ProgressPlan:
     retry_format: str = "Trying again: {message}"
     stall_format: str = "{message} (no update for {seconds} s)"
     source: str = "the caller's figures"
+    curve: Curve = asymptotic
+    whole_percents: bool = False
 
     def __post_init__(self) -> None:
         if not self.phases or self.phases[-1].seconds <= 0:
@@ -189,11 +193,14 @@ class ProgressPlan:
 
     @classmethod
     def seed(cls) -> ProgressPlan:
-        """Return the default plan with the texts of the first apps on Modal: a cloud GPU, a library, an export.
+        """Return the table of the first apps on Modal: their percentages at each moment, and their texts.
+
+        5 % at first, 5 to 30 % in 5 s, then 30 s to 90 %, of which 95 % is reached at most (87 %), 95 % while the
+        result is saved, 100. The percentages are whole, as those apps sent them every half second.
 
         Example:
-            >>> ProgressPlan.seed().saving.message
-            'Saving to library...'
+            >>> ProgressPlan.seed().at(20.3)[1], ProgressPlan.seed().saving.message
+            (60.0, 'Saving to library...')
         """
         plan = cls.default().with_messages(
             init="Sending to cloud GPU...",
@@ -201,7 +208,13 @@ class ProgressPlan:
             processing="Processing video on GPU...",
             saving="Saving to library...",
         )
-        return replace(plan, complete_message="Export complete!", failed_message="Export failed.")
+        return replace(
+            plan,
+            complete_message="Export complete!",
+            failed_message="Export failed.",
+            curve=linear_with_cap,
+            whole_percents=True,
+        )
 
     @classmethod
     def from_benchmarks(
@@ -300,22 +313,27 @@ class ProgressPlan:
             work=tuple(replace(phase, message=messages.get(phase.name, phase.message)) for phase in self.work),
         )
 
-    def at(self, elapsed_seconds: float, curve: Curve = asymptotic) -> tuple[PlannedPhase, float]:
-        """Return the phase and the percentage that this plan expects after `elapsed_seconds`, 0 or more."""
+    def at(self, elapsed_seconds: float, curve: Curve | None = None) -> tuple[PlannedPhase, float]:
+        """Return the phase and the percentage that this plan expects after `elapsed_seconds`, 0 or more.
+
+        `curve` replaces the plan's own one.
+        """
         phase_start = 0.0
         for phase in self.phases[:-1]:
             in_phase = elapsed_seconds - phase_start
             if in_phase < phase.seconds:
-                return phase, _within(phase, in_phase / phase.seconds)
+                return phase, self._within(phase, in_phase / phase.seconds)
             phase_start += phase.seconds
         phase = self.phases[-1]
-        share = curve(max(elapsed_seconds - phase_start, 0.0), phase.seconds, phase.spread)
-        return phase, _within(phase, min(max(0.0, share), 1.0))
+        share = (curve or self.curve)(max(elapsed_seconds - phase_start, 0.0), phase.seconds, phase.spread)
+        return phase, self._within(phase, min(max(0.0, share), 1.0))
 
-
-def _within(phase: PlannedPhase, share: float) -> float:
-    """Return the percentage at `share` of `phase`; rounding must not lift it above the end."""
-    return min(phase.start + (phase.end - phase.start) * share, phase.end)
+    def _within(self, phase: PlannedPhase, share: float) -> float:
+        """Return the percentage at `share` of `phase`; rounding must not lift it above the end."""
+        advanced = share * (phase.end - phase.start)
+        if self.whole_percents:
+            advanced = float(math.floor(advanced))  # before the sum, which may round up
+        return min(phase.start + advanced, phase.end)
 
 
 def _check_seconds(place: str, seconds: float) -> None:

@@ -27,15 +27,15 @@ class SimulatedProgress:
 
     Args:
         plan: Expected phases.
-        curve: Curve of the last phase.
+        curve: Curve of the last phase; None is the plan's own.
         started_at: The clock's reading when the job began.
     """
 
     __slots__ = ("_curve", "_elapsed", "_expected_seconds", "_highest", "_plan", "_sequence", "_started_at")
 
-    def __init__(self, plan: ProgressPlan, curve: Curve, *, started_at: float) -> None:
+    def __init__(self, plan: ProgressPlan, curve: Curve | None, *, started_at: float) -> None:
         self._plan = plan
-        self._curve = curve
+        self._curve = curve or plan.curve
         self._started_at = started_at
         self._expected_seconds = plan.startup_seconds + plan.processing_seconds
         self._elapsed = 0.0

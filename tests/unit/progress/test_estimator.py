@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.progress.strategies import any_event, check, deliveries, plans, readings
 
 from reel_modal.errors import JobPreemptedError
 from reel_modal.progress import ProgressBlender, ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase
+from reel_modal.testing.strategies import any_event, check_updates, clock_readings, events, plans
 
 PLAN = ProgressPlan.weighted(
     startup_seconds=5,
@@ -22,11 +22,11 @@ PLAN = ProgressPlan.weighted(
 
 @given(
     plan=plans(),
-    started_at=st.none() | readings,
-    steps=st.lists(st.tuples(st.sampled_from(["look", "hear", "hear"]), readings), max_size=40),
-    events=deliveries(),
+    started_at=st.none() | clock_readings(),
+    steps=st.lists(st.tuples(st.sampled_from(["look", "hear", "hear"]), clock_readings()), max_size=40),
+    events=events(),
     ending=st.sampled_from(["finish", "fail", "cancel"]),
-    end_at=readings,
+    end_at=clock_readings(),
 )
 def test_blender_any_event_order_only_goes_forward(
     plan: ProgressPlan,
@@ -47,7 +47,7 @@ def test_blender_any_event_order_only_goes_forward(
         seen.append(blender.finish(end_at))
     else:
         seen.append(blender.fail(asyncio.CancelledError() if ending == "cancel" else ValueError(), end_at))
-    check(seen, plan, ended=True)
+    check_updates(seen, plan, ended=True)
     # Events after the end change nothing.
     for event in waiting:
         blender.feed(event, end_at)
@@ -56,16 +56,16 @@ def test_blender_any_event_order_only_goes_forward(
     assert blender.fail(ValueError(), end_at + 1) is seen[-1]
 
 
-@given(events=st.lists(any_event, min_size=1, max_size=20), now=st.floats(0, 1e6))
+@given(events=st.lists(any_event(), min_size=1, max_size=20), now=st.floats(0, 1e6))
 def test_blender_late_listener_accepts_any_first_event(events: list[ProgressEvent], now: float) -> None:
     blender = ProgressBlender(PLAN, started_at=None)
     for event in events:
         blender.feed(event, now)
     updates = [blender.update(now), blender.update(now + 1), blender.finish(now + 2)]
-    check(updates, PLAN, ended=True)
+    check_updates(updates, PLAN, ended=True)
 
 
-@given(events=deliveries())
+@given(events=events())
 def test_blender_duplicate_event_changes_nothing(events: list[ProgressEvent]) -> None:
     once, twice = (ProgressBlender(PLAN, started_at=0.0) for _ in range(2))
     for index, event in enumerate(events):

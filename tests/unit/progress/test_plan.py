@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.progress.strategies import curves, durations, plans, spreads
 
 from reel_modal._progress.plan import expected_remaining
 from reel_modal.errors import ConfigError
 from reel_modal.progress import Curve, PlannedPhase, ProgressPlan, WorkPhase, asymptotic, linear_with_cap
+from reel_modal.testing.strategies import curves, durations, plans, spreads
 
 DEFAULT = ProgressPlan.default()
 moments = st.lists(st.floats(0, 1e5) | st.integers(0, 50).map(float), min_size=2, max_size=30).map(sorted)
@@ -57,7 +57,7 @@ def test_seed_plan_has_messages_of_first_apps() -> None:
     assert (seed.complete_message, seed.failed_message) == ("Export complete!", "Export failed.")
 
 
-@given(startup=durations, work=durations.filter(bool), curve=st.sampled_from([asymptotic, linear_with_cap]))
+@given(startup=durations(), work=durations().filter(bool), curve=st.sampled_from([asymptotic, linear_with_cap]))
 def test_plan_from_benchmarks_startup_ends_at_thirty_percent(startup: float, work: float, curve: Curve) -> None:
     plan = ProgressPlan.from_benchmarks(startup_seconds=startup, processing_seconds=work)
     assert plan.at(startup, curve)[1] == 30
@@ -72,7 +72,7 @@ def test_plan_only_goes_forward_within_its_rows(plan: ProgressPlan, curve: Curve
     assert all(later >= earlier for (_, earlier), (_, later) in pairwise(shown))
 
 
-@given(plan=plans(), curve=curves, seconds=st.floats(0, 1e6))
+@given(plan=plans(), curve=curves(), seconds=st.floats(0, 1e6))
 def test_plan_any_curve_stays_within_its_row(plan: ProgressPlan, curve: Curve, seconds: float) -> None:
     row, percent = plan.at(seconds, curve)
     assert row.start <= percent <= row.end
@@ -106,10 +106,10 @@ def test_expected_remaining_overdue_job_grows_with_elapsed_time() -> None:
 
 
 @given(
-    startup=durations,
-    seconds=st.lists(durations, min_size=1, max_size=5).filter(any),
-    startup_spread=spreads,
-    work_spread=spreads,
+    startup=durations(),
+    seconds=st.lists(durations(), min_size=1, max_size=5).filter(any),
+    startup_spread=spreads(),
+    work_spread=spreads(),
 )
 def test_weighted_plan_percents_are_shares_of_time(
     startup: float, seconds: list[float], startup_spread: float, work_spread: float

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.progress.strategies import JumpyClock, check, curves, plans, readings
+from tests.unit.progress.jumpy_clock import JumpyClock
 
 from reel_modal.errors import ConfigError
 from reel_modal.progress import (
@@ -22,16 +22,17 @@ from reel_modal.progress import (
     asymptotic,
     linear_with_cap,
 )
+from reel_modal.testing.strategies import check_updates, clock_readings, curves, plans
 
 
-@given(plan=plans(), curve=curves, readings=st.lists(readings, min_size=1, max_size=30))
+@given(plan=plans(), curve=curves(), readings=st.lists(clock_readings(), min_size=1, max_size=30))
 def test_simulator_any_clock_never_goes_back(plan: ProgressPlan, curve: Curve, readings: list[float]) -> None:
     async def run() -> list[ProgressUpdate]:
         simulator = ProgressSimulator(plan, curve=curve, clock=JumpyClock(readings))
         return [await anext(simulator) for _ in readings]
 
     updates = asyncio.run(run())
-    check(updates, plan, ended=False)
+    check_updates(updates, plan, ended=False)
     first = plan.phases[0]
     assert (updates[0].phase, updates[0].progress) == (first.name, first.start)
     assert {update.source for update in updates} == {"simulated"}

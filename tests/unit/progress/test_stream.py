@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.progress.events import Events
-from tests.unit.progress.strategies import JumpyClock, check, deliveries, plans, readings
+from tests.unit.progress.jumpy_clock import JumpyClock
 
 from reel_modal.errors import ConfigError, JobCancelledError, WorkerCrashedError
 from reel_modal.progress import ManualClock, ProgressEvent, ProgressPlan, ProgressUpdate, WorkPhase, progress_of
+from reel_modal.testing.strategies import check_updates, clock_readings, events, plans
 
 PLAN = ProgressPlan.weighted(startup_seconds=5, work=[WorkPhase("fetch", 2), WorkPhase("render", 30)])
 
@@ -38,9 +39,9 @@ def nothing_else_runs() -> bool:
 
 @given(
     plan=plans(),
-    started_at=st.none() | readings,
-    readings=st.lists(readings, min_size=1, max_size=30),
-    events=deliveries(),
+    started_at=st.none() | clock_readings(),
+    readings=st.lists(clock_readings(), min_size=1, max_size=30),
+    events=events(),
     lost=st.none() | st.booleans(),
     outcome=st.sampled_from(["succeeds", "fails", "is cancelled"]),
     end_after=st.integers(0, 12),
@@ -79,7 +80,7 @@ def test_listener_any_course_gets_one_terminal_update(
         return both
 
     for seen in asyncio.run(run()):
-        check(seen, plan, ended=True)
+        check_updates(seen, plan, ended=True)
         assert seen[-1].status == ("complete" if outcome == "succeeds" else "error")
         assert "secret" not in seen[-1].message
         if outcome == "is cancelled":

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.progress.strategies import JumpyClock, check, curves, plans, readings
+from tests.unit.progress.jumpy_clock import JumpyClock
 
 from reel_modal.errors import ConfigError, JobStalledError, ReelModalError
 from reel_modal.progress import (
@@ -25,6 +25,7 @@ from reel_modal.progress import (
     track,
     track_call,
 )
+from reel_modal.testing.strategies import check_updates, clock_readings, curves, plans
 
 DEFAULT = ProgressPlan.default()
 Outcome = Literal["returns", "raises", "is cancelled"]
@@ -67,8 +68,8 @@ def nothing_else_runs() -> bool:
 
 @given(
     plan=plans(),
-    curve=curves,
-    readings=st.lists(readings, min_size=1, max_size=30),
+    curve=curves(),
+    readings=st.lists(clock_readings(), min_size=1, max_size=30),
     work_outcome=outcomes,
     work_ticks=ticks,
     saves=st.booleans(),
@@ -110,7 +111,7 @@ def test_track_any_course_ends_with_one_terminal_update(
         return seen, error, tracking
 
     seen, error, tracking = asyncio.run(run())
-    check(seen, plan, ended=True)
+    check_updates(seen, plan, ended=True)
     assert (seen[0].phase, seen[0].progress) == (plan.phases[0].name, plan.phases[0].start)
     last = save_outcome if work_outcome == "returns" and saves else work_outcome
     if last == "returns":
