@@ -17,7 +17,7 @@ from reel_modal._progress.saving import SavingStage, failure_of
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, DEFAULT_PLAN, SimulatedProgress, check_interval
 from reel_modal._progress.stream import ProgressListener, progress_of
 from reel_modal._progress.timing_model import Line, PublishedTimings, StartupEstimate
-from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe
+from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe, time_left
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, ManualClock, SystemClock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread
 from reel_modal._support.tasks import OwnedTask
@@ -48,6 +48,7 @@ __all__ = [
     "describe",
     "linear_with_cap",
     "progress_of",
+    "time_left",
     "track",
     "track_call",
 ]

@@ -105,7 +105,8 @@ class ProgressBlender:
             remaining = self._planned_remaining()
             silence, stall_after = self._elapsed, self._stall_after_seconds + self._plan.startup_seconds
             name, message = self._waiting_row.name, self._waiting_row.message
-        self._advance(max(remaining, _LEAST_REMAINING_SECONDS), passed)
+        remaining = max(remaining, _LEAST_REMAINING_SECONDS)
+        self._advance(remaining, passed)
         stalled = silence if silence > stall_after else None
         if self._measured is not None and self._measured.attempt > 1:
             message = self._plan.retry_format.format(message=message)
@@ -118,7 +119,7 @@ class ProgressBlender:
         saving = self._plan.saving
         self._move_to(now)
         self._progress = max(self._progress, saving.start)
-        return self._next("processing", saving.name, saving.message, eta=saving.seconds)
+        return self._next("processing", saving.name, saving.message, eta=saving.seconds or None)
 
     def finish(self, now: float) -> ProgressUpdate:
         """Return the update of a job whose output is published: the only one at 100 %."""

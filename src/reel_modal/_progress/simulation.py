@@ -67,7 +67,7 @@ class SimulatedProgress:
         """Return the update of the plan's saving row, which follows the work."""
         saving = self._plan.saving
         self._highest = saving.start  # never a decrease, since the plan checks the order of its rows
-        return self._closing(now, saving.message, "processing", saving.name, saving.seconds)
+        return self._closing(now, saving.message, "processing", saving.name, saving.seconds or None)
 
     def finish(self, now: float) -> ProgressUpdate:
         """Return the last update of a job that succeeded."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-__all__ = ["ProgressUpdate", "Source", "Status", "WorkDone", "describe", "rounded_down"]
+__all__ = ["ProgressUpdate", "Source", "Status", "WorkDone", "describe", "rounded_down", "time_left"]
 
 Status: TypeAlias = Literal["processing", "complete", "error"]
 Source: TypeAlias = Literal["simulated", "measured"]
+
+_ALMOST_SECONDS: Final = 3.0
+_STEPS: Final = ((10.0, 1), (60.0, 5), (300.0, 30), (3600.0, 60), (math.inf, 300))
+"""(shorter than so many seconds, is shown in steps of so many): an estimate is not more exact than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class ProgressUpdate:
     def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready payload: `progress` (whole percent), `message`, `status`, and the other fields by name.
 
-        `progress_exact` is the progress with two decimals, for a bar that moves smoothly.
+        `progress_exact` is the progress with two decimals, for a bar that moves smoothly; `time_left` is the text of
+        the function `time_left`.
         """
         payload: dict[str, object] = {
             "progress": self.percent,
@@ -84,7 +90,8 @@ class ProgressUpdate:
             "phase": self.phase,
             "source": self.source,
             "elapsed_seconds": round(self.elapsed_seconds, 2),
-            "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
+            "eta_seconds": None if self.eta_seconds is None else math.ceil(10 * self.eta_seconds) / 10,
+            "time_left": time_left(self),
             "sequence": self.sequence,
             "stalled_seconds": None if self.stalled_seconds is None else round(self.stalled_seconds),
         }
@@ -102,18 +109,41 @@ def rounded_down(progress: float) -> float:
     return nearest if nearest <= progress else round(nearest - 0.01, 2)
 
 
+def time_left(update: ProgressUpdate) -> str:
+    """Return the remaining time as text: `about 40 s left`, or `almost done`; empty if it is unknown, or at the end.
+
+    The steps are 1 s up to 10 s, 5 s up to one minute, 30 s up to five minutes, one minute up to one hour, then five
+    minutes.
+
+    Example:
+        >>> update = ProgressUpdate(42.7, "Rendering...", "processing", "render", "measured", 9.0, 97.0, 3)
+        >>> time_left(update)
+        'about 1 min 30 s left'
+    """
+    seconds = update.eta_seconds
+    if seconds is None or update.ended or not math.isfinite(seconds):
+        return ""
+    if seconds < _ALMOST_SECONDS:
+        return "almost done"
+    step = next(step for below, step in _STEPS if seconds < below)
+    minutes, rest = divmod(step * round(seconds / step), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{count} {unit}" for count, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if count]
+    return f"about {' '.join(parts)} left"
+
+
 def describe(update: ProgressUpdate) -> str:
     """Return `update` as one line for a terminal or a log.
 
     Example:
         >>> describe(ProgressUpdate(42.7, "Rendering...", "processing", "render", "measured", 9.0, 12.1, 3))
-        ' 42 %  Rendering...  12 s left'
+        ' 42 %  Rendering...  about 10 s left'
     """
     parts = [f"{update.percent:3d} %", update.message]
     if update.work is not None and update.work.units_per_second is not None and update.phase == "render":
         parts.append(f"{update.work.units_per_second:.1f} fps")
-    if update.status == "processing" and update.eta_seconds is not None:
-        parts.append(f"{update.eta_seconds:.0f} s left")
+    if left := time_left(update):
+        parts.append(left)
     if update.source == "simulated" and update.status == "processing":
         parts.append("(estimated)")
     return "  ".join(parts)

@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 
-from reel_modal.progress import ProgressBlender, ProgressEvent, ProgressPlan, ProgressUpdate, describe
+from reel_modal.progress import ProgressBlender, ProgressEvent, ProgressPlan, ProgressUpdate, describe, time_left
 
 __all__ = ["progress_bar"]
 
@@ -102,7 +102,7 @@ def _texts(update: ProgressUpdate) -> dict[str, str]:
     elif update.ended:
         left = f"in {_clock(update.elapsed_seconds)}"
     else:
-        left = "" if update.eta_seconds is None else f"{_clock(update.eta_seconds)} left"
+        left = time_left(update)
     return {
         "percent": f"{update.percent:3d}",  # rounded down (rich would round 99.6 to 100)
         "phase": "done" if update.ended else update.phase,

@@ -237,6 +237,8 @@ def _check_update(update: ProgressUpdate, plan: ProgressPlan) -> None:
     assert (update.progress == 100) == complete, f"100 % and complete differ: {update}"
     if update.status == "processing" and update.phase != plan.saving.name:
         assert update.progress <= plan.limit, f"above the plan's limit of {plan.limit} %: {update}"
+    if not update.ended:
+        assert update.eta_seconds != 0, f"no time is left before the end: {update}"
     numbers = [update.elapsed_seconds, update.eta_seconds or 0.0]
     if update.work is not None and update.work.units_per_second is not None:
         numbers.append(update.work.units_per_second)

@@ -57,6 +57,7 @@ def test_check_accepts_a_correct_bar() -> None:
         (shown(5.0, 20.0, sequence=1), "sequence"),
         (shown(5.0, 20.0, elapsed_seconds=-1.0), "negative"),
         (shown(5.0, 20.0, eta_seconds=float("inf")), "not finite"),
+        (shown(5.0, 20.0, eta_seconds=0.0), "no time is left"),
         (shown(5.0, 20.0, status="error"), "final updates"),
         (shown(5.0, 20.0)[:-1], "final updates"),
     ],

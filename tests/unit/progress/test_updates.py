@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reel_modal.progress import ProgressUpdate, WorkDone, describe
+from reel_modal.progress import ProgressUpdate, WorkDone, describe, time_left
 
 
 def update(progress: float = 42.777, **fields: object) -> ProgressUpdate:
@@ -32,6 +32,7 @@ def test_update_to_dict_has_keys_of_first_apps_and_new_ones() -> None:
         "source": "measured",
         "elapsed_seconds": 9.12,
         "eta_seconds": 12.1,
+        "time_left": "about 10 s left",
         "sequence": 3,
         "stalled_seconds": None,
         "done": 450,
@@ -54,9 +55,9 @@ def test_update_almost_complete_shows_99_percent() -> None:
 @pytest.mark.parametrize(
     ("shown", "line"),
     [
-        (update(work=WorkDone(450, 900, 29.97)), " 42 %  Rendering the video...  30.0 fps  12 s left"),
-        (update(work=WorkDone(0, 900, None)), " 42 %  Rendering the video...  12 s left"),
-        (update(work=WorkDone(1, 2, 3.0), phase="fetch"), " 42 %  Rendering the video...  12 s left"),
+        (update(work=WorkDone(450, 900, 29.97)), " 42 %  Rendering the video...  30.0 fps  about 10 s left"),
+        (update(work=WorkDone(0, 900, None)), " 42 %  Rendering the video...  about 10 s left"),
+        (update(work=WorkDone(1, 2, 3.0), phase="fetch"), " 42 %  Rendering the video...  about 10 s left"),
         (update(5, source="simulated", eta_seconds=None), "  5 %  Rendering the video...  (estimated)"),
         (update(100, status="complete", message="Done.", eta_seconds=0.0), "100 %  Done."),
     ],
@@ -78,3 +79,32 @@ def test_update_progress_is_rounded_down(progress: float, shown: float) -> None:
 
 def test_update_whole_progress_is_sent_as_a_float() -> None:
     assert type(update(progress=5).to_dict()["progress_exact"]) is float
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0.0, "almost done"),
+        (2.9, "almost done"),
+        (3.0, "about 3 s left"),
+        (9.6, "about 10 s left"),
+        (38.0, "about 40 s left"),
+        (58.0, "about 1 min left"),
+        (97.0, "about 1 min 30 s left"),
+        (290.0, "about 5 min left"),
+        (1000.0, "about 17 min left"),
+        (3590.0, "about 1 h left"),
+        (7000.0, "about 1 h 55 min left"),
+    ],
+)
+def test_time_left_is_as_exact_as_an_estimate(seconds: float | None, text: str) -> None:
+    assert time_left(update(eta_seconds=seconds)) == text
+
+
+def test_time_left_is_empty_at_the_end() -> None:
+    assert time_left(update(100, status="complete", eta_seconds=0.0)) == ""
+
+
+def test_update_to_dict_never_shows_zero_seconds_before_the_end() -> None:
+    assert update(eta_seconds=0.04).to_dict()["eta_seconds"] == 0.1
