@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from reel_modal.backends.base import JobStatus
     from reel_modal.backends.local import LocalBackend
     from reel_modal.backends.modal import ModalBackend
-    from reel_modal.client import Estimate, FunctionRegistry, Job, JobOptions, Parallel, RemoteFunction, estimate
+    from reel_modal.client import (
+        Estimate,
+        FunctionRegistry,
+        Job,
+        JobOptions,
+        Parallel,
+        RemoteFunction,
+        Resources,
+        estimate,
+    )
     from reel_modal.errors import ReelModalError, RemoteError, RequestError
     from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
     from reel_modal.functions.context import JobContext
@@ -93,6 +102,7 @@ __all__ = [
     "RenderResult",
     "Request",
     "RequestError",
+    "Resources",
     "Result",
     "SegmentSpec",
     "Settings",
@@ -146,6 +156,7 @@ _HOME = {
     "ReelModalError": "errors",
     "RemoteError": "errors",
     "RemoteFunction": "client",
+    "Resources": "client",
     "RenderFunction": "functions.declaration",
     "RenderResult": "schema",
     "Request": "schema.requests",

@@ -29,6 +29,7 @@ from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import ConfigError
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import RenderFunction
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import app_name
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressUpdate
@@ -47,6 +48,7 @@ __all__ = [
     "JobOptions",
     "Parallel",
     "RemoteFunction",
+    "Resources",
     "WorkerRow",
     "estimate",
 ]
@@ -68,7 +70,7 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         settings: Default: `Settings.from_env()`.
         functions: Functions of the host, from `render_function`.
         backend: Backend to use instead, such as `testing.InMemoryBackend`.
-        options: Wait limits.
+        options: Wait limits, number of machines and resources of the jobs.
         history: Timings of finished jobs, from which the next ones are planned. Default: the file named in the
             settings. Backends other than `ModalBackend` and `LocalBackend` record timings only if it is given.
         clock: Clock of the waits. Default: the backend's; use a `ManualClock` in tests.
@@ -107,13 +109,14 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
         self.backend: Backend = backend
         traits = backend.traits
         self._clock = clock or backend.clock
+        self._options = options or JobOptions()
         records = history is not None or traits.records_timings
         self.history: TimingHistory = history or TimingHistory(self.settings.timings)
         self.declared: Mapping[str, AnyFunction] = MappingProxyType(all_functions(functions))
         backend.register(self.declared)
         adapt = partial(adapt_declared, settings=self.settings, traits=traits, history=self.history, records=records)
         self._functions: dict[str, RemoteFunction[..., Any]] = {
-            name: RemoteFunction.adapted(name, backend, adapt(function), options=options or JobOptions(), clock=clock)
+            name: RemoteFunction.adapted(name, backend, adapt(function), options=self._options, clock=clock)
             for name, function in self.declared.items()
         }
 
@@ -365,18 +368,26 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             published = search_for_output(declared, declared.to_request(request), self.settings)
         return self._functions[function].job(call_id, published=published)
 
-    def estimate(self, request: object, media: MediaInfo) -> Estimate:
+    def estimate(self, request: object, media: MediaInfo, *, resources: Resources | None = None) -> Estimate:
         """Return the expected duration and cost of a job, based on this registry's history.
 
         Args:
             request: The request that would be submitted.
             media: The clip under its `input_key`, from `probe`.
+            resources: Resources in place of the deployed ones; default those of the registry's options.
 
         Raises:
             RequestError: The request does not fit the clip.
             ConfigError: The price of the function's GPU is unknown.
         """
-        return estimate(request, media, settings=self.settings, history=self.history, functions=self.declared)
+        return estimate(
+            request,
+            media,
+            settings=self.settings,
+            history=self.history,
+            functions=self.declared,
+            resources=resources or self._options.resources,
+        )
 
     def _function_of(self, request: object, parallel: Parallel | None) -> RemoteFunction[..., Any]:
         return self._functions[function_of(request, self.declared).name].with_options(parallel=parallel)

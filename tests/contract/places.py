@@ -17,6 +17,7 @@ from reel_modal.backends.base import Backend
 from reel_modal.backends.local import LocalBackend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError
+from reel_modal.functions.resources import Resources
 from reel_modal.testing import InMemoryBackend, Script
 
 if TYPE_CHECKING:
@@ -87,11 +88,17 @@ class _Scripted(InMemoryBackend):
         self._published = published
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
         if function == "render_overlay" and isinstance(args[0], Mapping):
             self.script(function, self._scripts_by_input()[str(args[0]["input_key"])])
-        return await super().submit(function, args, kwargs, workers=workers)
+        return await super().submit(function, args, kwargs, workers=workers, resources=resources)
 
     def _scripts_by_input(self) -> dict[str, Script]:
         every = [event(2 * index + half, phase) for index, phase in enumerate(PHASES) for half in (1, 2)]

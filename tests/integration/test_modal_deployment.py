@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -103,14 +105,15 @@ async def test_modal_version_drift_raises_if_configured(app: Deployed, monkeypat
         assert all(check.ok for check in await registry.verify())
 
 
-async def test_modal_version_check_disabled_sends_no_request(
+async def test_modal_version_check_disabled_says_nothing(
     app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REEL_MODAL_RENDER_OVERLAY_GPU", "L4")
     await FunctionRegistry(replace(app.settings, on_drift="off"))["render_overlay"].hydrate()
     strict_settings = Settings(store_url=app.settings.store_url, on_drift="error")
     await FunctionRegistry(strict_settings)["render_overlay"].hydrate()
-    assert (app.plane.count("AppGetOrCreate"), caplog.messages) == (0, [])
+    # The version is read all the same, so that a deploy changes nothing for running jobs.
+    assert (app.plane.count("AppGetOrCreate"), caplog.messages) == (1, [])
 
 
 async def test_modal_version_unknown_runs_jobs_and_logs(
@@ -165,3 +168,56 @@ async def test_modal_stopped_and_redeployed_app_is_found(app: Deployed, clips: C
         result = await registry["render_overlay"](request("again"))
         assert result.frames == 25
     assert (app.plane.count("FunctionGet"), app.plane.count("AppGetOrCreate")) == (2, 2)
+
+
+@pytest.fixture
+def redeployed(app: Deployed) -> Iterator[Deployed]:
+    """The app, which is deployed as usual again after the test."""
+    yield app
+    deploy(app.plane)
+
+
+async def test_modal_deploy_changes_nothing_for_submitted_job(
+    redeployed: Deployed, clips: Clips, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job that waits for a container runs on the version of its submission."""
+    app = redeployed
+    shutil.copy(clips.get("25.mp4"), app.store / "in.mp4")
+    app.plane.end_containers()
+    async with FunctionRegistry(app.settings) as registry:
+        app.plane.faults.hang("FunctionGetInputs", side="container")
+        job = await registry["render_overlay"].submit(request("in flight"))
+        await asyncio.to_thread(deploy, app.plane, REEL_MODAL_RENDER_OVERLAY_TIMEOUT_SECONDS="1200")
+        app.plane.faults.clear()
+        assert (await job.result()).frames == 25
+        (first,) = app.plane.containers("render_overlay")
+        assert first.pinned_version > 0
+        assert caplog.messages == []
+        # A minute later, the next submission finds the new version, and says how it differs.
+        monkeypatch.setattr("reel_modal.backends.modal._versions._PIN_SECONDS", 0.0)
+        await registry["render_overlay"](request("after"))
+        versions = {one.pinned_version for one in app.plane.containers("render_overlay")}
+        assert versions == {first.pinned_version, first.pinned_version + 1}
+    assert "timeout_seconds: 1200 is deployed, 600 is local" in caplog.text
+
+
+async def test_modal_unchanged_version_is_looked_up_once(app: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal.backends.modal._versions._PIN_SECONDS", 0.0)
+    function = FunctionRegistry(app.settings)["render_overlay"]
+    for _ in range(3):
+        await function.hydrate()
+    assert (app.plane.count("AppGetOrCreate"), app.plane.count("FunctionGet")) == (3, 1)
+
+
+async def test_modal_unreadable_version_keeps_the_former_one(
+    app: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from grpclib import Status
+
+    monkeypatch.setattr("reel_modal.backends.modal._versions._PIN_SECONDS", 0.0)
+    function = FunctionRegistry(replace(app.settings, on_drift="error"))["render_overlay"]
+    await function.hydrate()
+    app.plane.faults.fail("AppGetOrCreate", Status.PERMISSION_DENIED)
+    await function.hydrate()
+    assert "jobs stay on version" in caplog.text
+    assert app.plane.count("FunctionGet") == 1

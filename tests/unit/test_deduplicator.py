@@ -11,6 +11,7 @@ from tests.jobs import overlay
 from reel_modal import FunctionRegistry, RemoteFunction, RenderResult, Settings
 from reel_modal.backends.base import CallResult
 from reel_modal.errors import JobNotFoundError, UnavailableError
+from reel_modal.functions.resources import Resources
 from reel_modal.testing import InMemoryBackend
 
 
@@ -32,13 +33,19 @@ async def test_submit_forgotten_and_failed_keeps_the_new_job_of_its_id(monkeypat
 
     class FirstFails(InMemoryBackend):
         async def submit(
-            self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+            self,
+            function: str,
+            args: tuple[object, ...],
+            kwargs: Mapping[str, object],
+            *,
+            workers: int = 1,
+            resources: Resources | None = None,
         ) -> str:
             if not started.is_set():
                 started.set()
                 await released.wait()
                 raise UnavailableError("down", function=function)
-            return await super().submit(function, args, kwargs, workers=workers)
+            return await super().submit(function, args, kwargs, workers=workers, resources=resources)
 
     backend = FirstFails()
     render = overlays(backend)

@@ -12,6 +12,7 @@ from tests.unit.registries import NEVER, host, settle
 
 from reel_modal import JobOptions, RemoteFunction
 from reel_modal.errors import BadInputError, BlockingCallError, ConfigError, InvalidMediaError
+from reel_modal.functions.resources import Resources
 from reel_modal.testing import InMemoryBackend, ManualClock, Script
 
 
@@ -76,12 +77,18 @@ class Gated(InMemoryBackend):
         self.function: RemoteFunction[[int], int] = RemoteFunction("f", self)
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
         self.script(function, Script(args[0], seconds=NEVER))
         self.live += 1
         self.most = max(self.most, self.live)
-        return await super().submit(function, args, kwargs, workers=workers)
+        return await super().submit(function, args, kwargs, workers=workers, resources=resources)
 
     def end(self, number: int, error: Exception | None = None) -> None:
         """End the job whose argument is `number`."""

@@ -12,6 +12,7 @@ from tests.unit.registries import NEVER, host, settle
 
 from reel_modal import JobOptions
 from reel_modal.errors import JobConflictError, UnavailableError
+from reel_modal.functions.resources import Resources
 from reel_modal.testing import InMemoryBackend, Script
 
 
@@ -90,9 +91,15 @@ class SlowToStart(InMemoryBackend):
         self.answer = asyncio.Event()
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
-        call_id = await super().submit(function, args, kwargs, workers=workers)
+        call_id = await super().submit(function, args, kwargs, workers=workers, resources=resources)
         self.taken.set()
         await self.answer.wait()
         return call_id

@@ -16,6 +16,8 @@ __all__ = ["PUBLISHED_RATES", "Rates", "canonical_gpu", "hourly_rates", "load_ra
 _SAME_GPU: Final = {"A10": "A10G", "A100": "A100-40GB", "RTX6000": "RTX-PRO-6000"}
 _MIB_PER_GIB: Final = 1024
 _SECONDS_PER_HOUR: Final = 3600
+_REGION_FACTOR: Final = 1.75
+"""Highest of the published factors, 1.15 to 1.75, for the price of a container in a selected region."""
 
 # Names of a workspace's hourly prices in the API of Modal's client; the prices of sandboxes have other names.
 _CPU_HOUR, _MEMORY_HOUR, _GPU_HOUR = "cpu_hour_cost", "mem_gib_hour_cost", "gpu_hour_cost_"
@@ -39,13 +41,14 @@ class Rates:
     cpu_core: float
     memory_gib: float
 
-    def usd_per_second(self, *, gpu: str | None, cpu: float, memory_mb: float) -> float:
+    def usd_per_second(self, *, gpu: str | None, cpu: float, memory_mb: float, in_region: bool = False) -> float:
         """Return the price of one container for each second of its lifetime.
 
         Args:
             gpu: For example, `T4` or `A100-80GB:2`; None for a container without a GPU.
             cpu: Reserved cores. Using more costs more.
             memory_mb: Reserved MiB. Using more costs more.
+            in_region: Whether a region is selected: the price is then the highest that Modal charges for a region.
 
         Raises:
             ConfigError: The price of this GPU is unknown.
@@ -55,14 +58,15 @@ class Rates:
             '0.81'
         """
         kind, _, count = canonical_gpu(gpu or "none").partition(":")
-        dollars = self.cpu_core * cpu + self.memory_gib * memory_mb / _MIB_PER_GIB
+        factor = _REGION_FACTOR if in_region else 1.0
+        dollars = factor * (self.cpu_core * cpu + self.memory_gib * memory_mb / _MIB_PER_GIB)
         if kind == "NONE":
             return dollars
         if kind not in self.gpus or not (count.isdigit() or not count):
             raise ConfigError(
                 f"the price of the GPU {gpu!r} is unknown; set it in dollars a second: REEL_MODAL_RATES={kind}=0.001"
             )
-        return dollars + self.gpus[kind] * int(count or 1)
+        return dollars + factor * self.gpus[kind] * int(count or 1)
 
     def to_setting(self) -> str:
         """Return the rates as the value of `REEL_MODAL_RATES`.
@@ -81,8 +85,8 @@ class Rates:
 
 PUBLISHED_RATES: Final = Rates(
     # Several public records quoted these between 2026-07-28 and 2026-09-27 and agree on every figure; RTX PRO 6000
-    # and B300 are in only one of them. Selecting a region costs 1.15 to 1.75 times as much, a non-preemptible machine
-    # 3 times as much; these functions request neither.
+    # and B300 are in only one of them. Selecting a region costs 1.15 to 1.75 times as much (`Resources.region`), a
+    # non-preemptible machine 3 times as much, which these functions do not request.
     dated="2026-09-27",
     source="modal.com/pricing",
     gpus=MappingProxyType(

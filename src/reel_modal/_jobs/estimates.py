@@ -34,6 +34,7 @@ from reel_modal.errors import (
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
 from reel_modal.functions.rendered_format import as_rendered
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.segment_processes import segments_at_once
 from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, FunctionSpec, spec_from_env
 from reel_modal.media import MediaInfo
@@ -269,6 +270,7 @@ def estimate(
     history: TimingHistory | None = None,
     functions: Mapping[str, AnyFunction] | None = None,
     rates: Rates | None = None,
+    resources: Resources | None = None,
 ) -> Estimate:
     """Return the expected time and cost of the job of `request`.
 
@@ -279,10 +281,12 @@ def estimate(
         history: Timings of finished jobs; default: the file of the settings. Without any, published figures are used.
         functions: The declared functions by name; default those of this package and of installed packages.
         rates: Default: `load_rates()`.
+        resources: Resources of the job on Modal in place of the deployed ones; see `JobOptions`.
 
     Raises:
         RequestError: The request does not fit the clip, or no function accepts it.
-        ConfigError: The price of the GPU is unknown, or an environment variable is not valid.
+        ConfigError: The price of the GPU is unknown, the function cannot have the resources, or an environment
+            variable is not valid.
 
     Example:
         >>> print(estimate(request, probe("clip.mp4")).to_text())
@@ -290,7 +294,7 @@ def estimate(
     settings = settings or Settings.from_env()
     history = history or TimingHistory(settings.timings)
     function = function_of(request, all_functions() if functions is None else functions)
-    return estimate_of(function, request, media, settings=settings, history=history, rates=rates)
+    return estimate_of(function, request, media, settings=settings, history=history, rates=rates, resources=resources)
 
 
 def estimate_of(
@@ -301,9 +305,13 @@ def estimate_of(
     settings: Settings,
     history: TimingHistory,
     rates: Rates | None = None,
+    resources: Resources | None = None,
 ) -> Estimate:
     """Return the same as `estimate` for a known function, which takes `request`."""
     name, spec = function.name, spec_from_env(function.spec)
+    in_region = resources is not None and resources.region is not None
+    if resources is not None and settings.modal_enabled:
+        spec = resources.applied_to(spec)
     submitted = function.to_request(request)
     if isinstance(submitted, VideoRequest):
         media = as_rendered(media, submitted.encode)
@@ -322,8 +330,8 @@ def estimate_of(
     dollars, timeout, segmented = 0.0, None, None
     if settings.modal_enabled:
         rates, timeout = rates or load_rates(), spec.timeout_seconds
-        dollars = price_of(spec, rates) * (startup + work_seconds)
-        segmented = _segmented(function, work, payload, history=history, rates=rates)
+        dollars = price_of(spec, rates, in_region=in_region) * (startup + work_seconds)
+        segmented = _segmented(function, work, payload, history=history, rates=rates, resources=resources)
     return Estimate(
         function=name,
         gpu=gpu,
@@ -357,13 +365,22 @@ def _speed_up(function: AnyFunction, work: Work, at_once: int) -> float:
 
 
 def _segmented(
-    function: AnyFunction, work: Work, payload: Mapping[str, object], *, history: TimingHistory, rates: Rates
+    function: AnyFunction,
+    work: Work,
+    payload: Mapping[str, object],
+    *,
+    history: TimingHistory,
+    rates: Rates,
+    resources: Resources | None,
 ) -> SegmentedJob | None:
     """Return the figures of a job on several machines; None if its output is rendered in one piece."""
     if function.segments is None or not work.in_segments or work.frames < 2:
         return None
     name, specs = function.name, function.deployed_specs()
     worker, coordinator = specs[name + SEGMENTS_SUFFIX], specs[name + COORDINATOR_SUFFIX]
+    in_region = resources is not None and resources.region is not None
+    if resources is not None and (own := resources.for_calls(gpu=bool(worker.gpu))) is not None:
+        worker = own.applied_to(worker)
     gpu, at_once = place_of(worker), segments_at_once(function, payload, worker.cpu)
     # Recorded jobs were as fast as their machine is with all of its cores.
     published = None if function.published is None else function.published.faster(at_once)
@@ -379,7 +396,7 @@ def _segmented(
         if history.has_jobs(name, gpu)
         else longest_read_seconds(work.size, work.frames),
         worker=worker,
-        worker_usd=price_of(worker, rates),
+        worker_usd=price_of(worker, rates, in_region=in_region),
         coordinator_usd=price_of(coordinator, rates),
         at_once=at_once,
     )

@@ -1,4 +1,4 @@
-"""The options of a host for its jobs: limits of its waits, and the number of machines."""
+"""The options of a host for its jobs: limits of its waits, the number of machines and their resources."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from reel_modal._jobs.parallel import Parallel
 from reel_modal.errors import ConfigError
+from reel_modal.functions.resources import Resources
 from reel_modal.settings import limit_problem
 
 __all__ = ["JobOptions"]
@@ -31,6 +32,7 @@ class JobOptions:
         unavailable_seconds: How long the backend may be silent before `UnavailableError`; the job continues. A
             submission without an answer for this long is cancelled. Default 120.
         parallel: Limits within which a job may use several machines. Default: each job uses one.
+        resources: Resources of the jobs on Modal in place of the deployed ones. Default: the deployed ones.
 
     Raises:
         ConfigError: A value is not of its type or out of range; the message names the field.
@@ -45,6 +47,7 @@ class JobOptions:
     deadline_seconds: float
     unavailable_seconds: float
     parallel: Parallel | None
+    resources: Resources | None
 
     def __init__(
         self,
@@ -53,6 +56,8 @@ class JobOptions:
         deadline_seconds: float | None = None,
         unavailable_seconds: float | None = None,
         parallel: Parallel | None = None,
+        *,
+        resources: Resources | None = None,
     ) -> None:
         if on_cancel not in (None, *get_args(OnCancel)):
             raise ConfigError(f"on_cancel={on_cancel!r} is unknown; use one of {', '.join(get_args(OnCancel))}")
@@ -69,3 +74,6 @@ class JobOptions:
         if parallel is not None and not isinstance(parallel, Parallel):
             raise ConfigError(f"parallel={parallel!r} must be a Parallel, such as Parallel(max_workers=4)")
         object.__setattr__(self, "parallel", parallel)
+        if resources is not None and not isinstance(resources, Resources):
+            raise ConfigError(f"resources={resources!r} must be a Resources, such as Resources(gpu='L4')")
+        object.__setattr__(self, "resources", resources)

@@ -39,6 +39,7 @@ from reel_modal.errors import (
     RequestError,
     UnavailableError,
 )
+from reel_modal.functions.resources import Resources
 from reel_modal.progress import ProgressPlan, ProgressUpdate
 
 __all__ = ["RemoteFunction", "map_bounded"]
@@ -135,8 +136,11 @@ class RemoteFunction(Generic[P, R]):
         deadline_seconds: float | None = None,
         unavailable_seconds: float | None = None,
         parallel: Parallel | None = None,
+        resources: Resources | None = None,
     ) -> RemoteFunction[P, R]:
         """Return the function with other options; None keeps the current value, `math.inf` disables the limit.
+
+        The options are those of `JobOptions`.
 
         Raises:
             ConfigError: A value is not of its type or out of range; the message names it.
@@ -148,8 +152,9 @@ class RemoteFunction(Generic[P, R]):
             deadline_seconds=old.deadline_seconds if deadline_seconds is None else deadline_seconds,
             unavailable_seconds=(old.unavailable_seconds if unavailable_seconds is None else unavailable_seconds),
             parallel=old.parallel if parallel is None else parallel,
+            resources=old.resources if resources is None else resources,
         )
-        if replace(options, parallel=old.parallel) != old:
+        if replace(options, parallel=old.parallel, resources=old.resources) != old:
             other._submitted = WeakValueDictionary()  # noqa: SLF001 - jobs keep the wait limits that they began with
         return other
 
@@ -207,7 +212,8 @@ class RemoteFunction(Generic[P, R]):
         theirs is reused once it has published its output.
 
         Raises:
-            ConfigError: No store is set, its folder is not found, or the registry is closed; the message says which.
+            ConfigError: No store is set, its folder is not found, the registry is closed, or the function cannot have
+                the `resources`; the message says which.
             RequestError: The request names a network that is not registered.
             JobConflictError: The `job_id` was submitted with another request, even if that job failed; see `forget`.
             JobRefusedError: On Modal, the job is expected to need more than 80 % of the function's timeout, to cost
@@ -301,7 +307,7 @@ class RemoteFunction(Generic[P, R]):
     async def _submit(self, call: PreparedCall) -> Job[R]:
         expected, parallel = None, self._options.parallel
         if call.check is not None:
-            check = partial(call.check, parallel)
+            check = partial(call.check, parallel, self._options.resources)
             expected = await run_in_thread(check, _CHECK_SECONDS, purpose=f"the check of a job of {self.name}")
         elif parallel is not None:
             raise ConfigError(f"{self.name} is not declared with render_function, so its jobs use one machine each")
@@ -315,7 +321,8 @@ class RemoteFunction(Generic[P, R]):
     async def _start(self, call: PreparedCall, workers: int) -> str:
         """Start a call and return its id; if the caller does not get the id, the call is cancelled."""
         limit_seconds = self._options.unavailable_seconds
-        starting = asyncio.ensure_future(self._backend.submit(self.name, call.args, call.kwargs, workers=workers))
+        submit = partial(self._backend.submit, workers=workers, resources=self._options.resources)
+        starting = asyncio.ensure_future(submit(self.name, call.args, call.kwargs))
         try:
             await wait_for_tick(self._clock, limit_seconds, starting)
             if not starting.done():
@@ -360,7 +367,7 @@ class RemoteFunction(Generic[P, R]):
             reports=self._adapter.reports,
             expected=expected,
             plan=self._adapter.plan,
-            recorder=self._adapter.recorder,
+            recorder=self._adapter.recorder_for(self._options.resources),
             published=published,
             clock=self._clock,
         )

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from reel_modal._costs.rates import load_rates
 from reel_modal._jobs.estimates import Estimate, estimate_of
 from reel_modal._jobs.parallel import Parallel
 from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._jobs.worker_rows import price_of
 from reel_modal._progress.history import TimingHistory
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.backends.base import BackendTraits
@@ -18,6 +20,7 @@ from reel_modal.errors import ConfigError, MediaError, RequestError, StorageErro
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.inputs import probe_object
 from reel_modal.functions.receipts import find_published_result
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import spec_from_env
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.requests import Request
@@ -44,7 +47,8 @@ class PreparedCall:
         job_id: Id of the job, under which it is submitted only once; None if every call is a new job.
         content: Hash of the request without `job_id` and `store.existing`.
         check: Refuses a job that must not be submitted, and returns the estimate of the others, for the number of
-            machines that it chooses within the limits that it is given. It runs in a thread.
+            machines that it chooses within the limits that it is given, with the resources that it is given. It runs
+            in a thread.
         find_published: Returns the result of the job if its output is already published; None if no store is set.
     """
 
@@ -52,7 +56,7 @@ class PreparedCall:
     kwargs: Mapping[str, object] = field(default_factory=dict)
     job_id: str | None = None
     content: str = ""
-    check: Callable[[Parallel | None], Estimate | None] | None = None
+    check: Callable[[Parallel | None, Resources | None], Estimate | None] | None = None
     find_published: Callable[[], object | None] | None = None
 
 
@@ -76,6 +80,10 @@ class CallAdapter(Generic[P, R]):
     reports: bool = True
     plan: ProgressPlan | None = None
 
+    def recorder_for(self, resources: Resources | None) -> TimingRecorder | None:
+        """Return the recorder of jobs with these resources; None if their timings are not recorded."""
+        return None if self.recorder is None else self.recorder.on(resources)
+
 
 def adapt_declared(
     function: AnyFunction, *, settings: Settings, traits: BackendTraits, history: TimingHistory, records: bool
@@ -90,16 +98,22 @@ def adapt_declared(
         records: Whether the timings of its jobs are recorded.
     """
     job_settings = traits.settings or settings
+    without_effect: set[Resources] = set()
 
     def prepare(request: object) -> PreparedCall:
         submitted = function.to_request(request)
         if function.check is not None:
             function.check(request, job_settings)
 
-        def check(parallel: Parallel | None) -> Estimate | None:
+        def check(parallel: Parallel | None, resources: Resources | None) -> Estimate | None:
+            if resources is not None:
+                _check_resources(function, resources)
+                if not traits.applies_resources and resources not in without_effect:
+                    without_effect.add(resources)
+                    _log.warning("%s has no effect on jobs of %s on this machine", resources, function.name)
             if traits.needs_store:
                 check_store(job_settings.store_url, credentials=traits.uses_host_credentials)
-            return _estimate(function, submitted, settings, history, parallel)
+            return _estimate(function, submitted, settings, history, parallel, resources=resources)
 
         return PreparedCall(
             args=(submitted.to_dict(),),
@@ -136,12 +150,23 @@ def search_for_output(
     return None if url is None else partial(find_published_result, function, submitted, url)
 
 
+def _check_resources(function: AnyFunction, resources: Resources) -> None:
+    """Check that a function can have these resources.
+
+    Raises:
+        ConfigError: It needs no GPU, or the price of the GPU is unknown.
+    """
+    price_of(resources.applied_to(spec_from_env(function.spec)), load_rates())
+
+
 def _estimate(
     function: AnyFunction,
     request: Request[Any],
     settings: Settings,
     history: TimingHistory,
     parallel: Parallel | None,
+    *,
+    resources: Resources | None,
 ) -> Estimate | None:
     """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
 
@@ -153,6 +178,7 @@ def _estimate(
         settings: Settings of the processes that run the function.
         history: Timings of finished jobs.
         parallel: Limits within which several machines may be used; None uses one.
+        resources: Resources in place of the deployed ones.
 
     Returns:
         The estimate; None if no store is set, or if the input cannot be estimated from here. In the second case, the
@@ -169,7 +195,12 @@ def _estimate(
         with scratch_dir() as folder:
             media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
             expected = estimate_of(
-                function, function.from_request(request), media, settings=settings, history=history
+                function,
+                function.from_request(request),
+                media,
+                settings=settings,
+                history=history,
+                resources=resources,
             )
     except (MediaError, StorageError, RequestError, ConfigError) as error:
         _log.warning("no estimate for job %s, which therefore uses one machine: %s", request.job_id, error)

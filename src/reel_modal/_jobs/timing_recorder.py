@@ -16,6 +16,7 @@ from reel_modal._progress.history import JobTiming, TimingHistory
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.threads import run_in_thread
 from reel_modal.functions.catalog import AnyFunction
+from reel_modal.functions.resources import Resources
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.results import RenderResult, Result
 
@@ -41,6 +42,14 @@ class TimingRecorder:
         self._history = history
         self._function = function
         self._gpu = gpu
+
+    def on(self, resources: Resources | None) -> TimingRecorder | None:
+        """Return the recorder of jobs with other resources; None if their timings would not be comparable."""
+        if resources is None or self._gpu == LOCAL:
+            return self
+        if resources.changes_speed:
+            return None
+        return self if resources.gpu is None else TimingRecorder(self._history, self._function, resources.gpu)
 
     async def plan(self) -> ProgressPlan | None:
         """Return the plan of the next job; None if the history fails or does not answer in time.

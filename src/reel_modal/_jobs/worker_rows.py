@@ -184,9 +184,10 @@ def place_of(spec: FunctionSpec) -> str:
     return ",".join(spec.gpu) or "cpu"
 
 
-def price_of(spec: FunctionSpec, rates: Rates) -> float:
+def price_of(spec: FunctionSpec, rates: Rates, *, in_region: bool = False) -> float:
     """Return the price of a function's container in US dollars per second, with the first of its GPU types."""
-    return rates.usd_per_second(gpu=next(iter(spec.gpu), None), cpu=spec.cpu, memory_mb=spec.memory_mb)
+    gpu = next(iter(spec.gpu), None)
+    return rates.usd_per_second(gpu=gpu, cpu=spec.cpu, memory_mb=spec.memory_mb, in_region=in_region)
 
 
 def rows_of(one: WorkerRow, job: SegmentedJob | None) -> tuple[WorkerRow, ...]:

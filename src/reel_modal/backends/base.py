@@ -14,6 +14,7 @@ from reel_modal._support.clock import Clock
 from reel_modal.errors import RemoteError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Difference
+from reel_modal.functions.resources import Resources
 from reel_modal.settings import Settings
 
 __all__ = [
@@ -63,6 +64,7 @@ class BackendTraits:
         timings_place: Name under which the durations are recorded; None is the GPU of the function.
         needs_store: Whether the functions run in other processes, which reach the videos only through a store.
         uses_host_credentials: Whether the store's credentials come from this process.
+        applies_resources: Whether the `Resources` of a job have an effect.
     """
 
     settings: Settings | None = None
@@ -70,6 +72,7 @@ class BackendTraits:
     timings_place: str | None = LOCAL
     needs_store: bool = False
     uses_host_credentials: bool = False
+    applies_resources: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,13 @@ class Backend(Protocol):
         ...
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
         """Start one call and return its id; the caller limits the wait.
 
@@ -134,6 +143,8 @@ class Backend(Protocol):
             kwargs: Keyword arguments in their wire form.
             workers: Number of machines that render segments of the output at once, 1 or more; 1 renders all of it on
                 one machine. With libx264, the output has the same bytes for every number.
+            resources: Resources in place of the deployed ones; None keeps those. A worker process on this machine has
+                the resources of the machine.
 
         Raises:
             RemoteError: The call was not started, as far as the backend can know.

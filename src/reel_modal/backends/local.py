@@ -28,6 +28,7 @@ from reel_modal.errors import (
     NotDeployedError,
 )
 from reel_modal.functions.catalog import AnyFunction, all_functions
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.segment_processes import segments_at_once
 from reel_modal.functions.worker_call import WorkerCall
 from reel_modal.settings import Settings
@@ -74,7 +75,11 @@ class LocalBackend:
     def traits(self) -> BackendTraits:
         """See `Backend.traits`."""
         return BackendTraits(
-            settings=self._settings, records_timings=True, needs_store=True, uses_host_credentials=True
+            settings=self._settings,
+            records_timings=True,
+            needs_store=True,
+            uses_host_credentials=True,
+            applies_resources=False,
         )
 
     def register(self, functions: Mapping[str, AnyFunction]) -> None:
@@ -104,12 +109,19 @@ class LocalBackend:
             raise NotDeployedError(f"function not found; available are {known}", function=function)
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
         """See `Backend.submit`; at most as many segments are rendered at once as the cores have encoder threads for.
 
         If the settings reserve cores, each of the jobs that may run at once has an equal share of them.
         """
+        del resources  # `RemoteFunction` has said that they have no effect here
         await self.hydrate(function)
         (payload,) = args
         if kwargs or not isinstance(payload, Mapping):

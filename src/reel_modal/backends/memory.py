@@ -25,6 +25,7 @@ from reel_modal.backends.base import (
 from reel_modal.errors import JobCancelledError, JobNotFoundError, NotDeployedError, UnavailableError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.remote_errors import to_remote_error
+from reel_modal.functions.resources import Resources
 
 __all__ = ["InMemoryBackend", "Script", "Submitted"]
 
@@ -61,6 +62,7 @@ class Submitted:
         kwargs: Keyword arguments in their wire form.
         call_id: Last part of the job's id.
         workers: Number of machines that would render the output at once.
+        resources: Resources in place of the deployed ones.
     """
 
     function: str
@@ -68,6 +70,7 @@ class Submitted:
     kwargs: Mapping[str, object]
     call_id: str
     workers: int = 1
+    resources: Resources | None = None
 
 
 @dataclass(slots=True)
@@ -137,11 +140,19 @@ class InMemoryBackend:
         if function not in self._scripts and function not in self._functions:
             raise NotDeployedError("function not found: no script is set for it", function=function)
 
-    async def submit(self, function: str, args: Arguments, kwargs: Mapping[str, object], *, workers: int = 1) -> str:
-        """See `Backend.submit`; `submitted` has the number of workers."""
+    async def submit(
+        self,
+        function: str,
+        args: Arguments,
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
+    ) -> str:
+        """See `Backend.submit`; `submitted` has the number of workers and the resources."""
         await self.hydrate(function)
         call_id = f"call-{next(self._numbers)}"
-        self.submitted.append(Submitted(function, args, dict(kwargs), call_id, workers))
+        self.submitted.append(Submitted(function, args, dict(kwargs), call_id, workers, resources))
         scripts = self._scripts.get(function) or [Script()]
         script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
         call = self._calls[call_id] = _Call(function)

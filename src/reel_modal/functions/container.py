@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import modal
@@ -32,6 +32,7 @@ from reel_modal.functions.fan_out import FanOut
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
 from reel_modal.functions.modal_calls import ModalCalls, ending_with
 from reel_modal.functions.reporting import EventSender
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.runner import run_job
 from reel_modal.functions.segment_processes import WorkerProcesses, segments_at_once
 from reel_modal.functions.shipped_models import with_shipped_models
@@ -57,7 +58,8 @@ def run_in_container(
         payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
         how: Part of the job that this call has; default all of it. `{"workers": …, "version": …}` has other calls
             render its segments, `{"parent": …, "first": …, "end": …}` renders some of them, and `{"parent": …}` is
-            all of the job, but of a coordinator that could not have it rendered in segments.
+            all of the job, but of a coordinator that could not have it rendered in segments. `"resources"` has those
+            of the call in place of the deployed ones; for a coordinator, those of its calls.
 
     Raises:
         InputCancellation: Modal cancelled the call; Modal's runtime handles this exception.
@@ -65,16 +67,22 @@ def run_in_container(
     """
     function = find_function(module, name)
     cold = next(_jobs) == 0
+    how = how or {}
+    resources = _resources_in(how)
+    settings = with_shipped_models(Settings.from_env())
+    if resources is not None and resources.cpu is not None and "workers" not in how:
+        settings = replace(settings, cpu=resources.cpu)
     with heeding_cancellation() as cancellation:
         call = _Call(
             function=function,
             payload=payload,
-            settings=with_shipped_models(Settings.from_env()),
+            settings=settings,
+            resources=resources,
             cancellation=cancellation,
             call_id=modal.current_function_call_id(),
             startup_seconds=seconds_since_process_start() if cold else 0.0,
         )
-        match dict(how or {}):
+        match dict(how):
             case {"parent": str(parent), "first": int(first), "end": int(end)}:
                 return call.render_part(Segment(first, end), parent)
             case {"parent": str(parent)}:
@@ -95,6 +103,7 @@ class _Call:
         function: The function.
         payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
         settings: Settings of this container.
+        resources: Resources in place of the deployed ones: of this call, or those of the calls of a coordinator.
         cancellation: Set when Modal cancels the call.
         call_id: Id of the call; None if it runs outside of Modal.
         startup_seconds: Startup time of the container, if it was started for this call.
@@ -103,6 +112,7 @@ class _Call:
     function: AnyFunction
     payload: Mapping[str, object]
     settings: Settings
+    resources: Resources | None
     cancellation: CancellationToken
     call_id: str | None
     startup_seconds: float
@@ -113,11 +123,18 @@ class _Call:
 
     def coordinate(self, workers: int, version: int) -> dict[str, object]:
         """Run the job, but have its segments rendered by up to `workers` calls of the deployed `version`."""
+        segments = _deployed_row(self.function, SEGMENTS_SUFFIX)
         calls = ModalCalls(
-            app_name(self.settings), self.function.name, version, self.payload, parent=str(self.call_id)
+            app_name(self.settings),
+            self.function.name,
+            version,
+            self.payload,
+            parent=str(self.call_id),
+            resources=self.resources,
+            segments_on_gpu=segments["gpu"] != "none",
         )
-        cores = float(_row(self.function, SEGMENTS_SUFFIX)["cpu"])
-        at_once = segments_at_once(self.function, self.payload, cores)
+        own_cores = None if self.resources is None else self.resources.cpu
+        at_once = segments_at_once(self.function, self.payload, own_cores or float(segments["cpu"]))
         fan_out = FanOut(calls, str(self.payload["job_id"]), workers, at_once)
         return self._run_job(self.call_id, self._meter(COORDINATOR_SUFFIX), workers=fan_out)
 
@@ -148,7 +165,7 @@ class _Call:
     def _meter(self, suffix: str = "") -> Meter:
         submitted_at = self.payload.get(SUBMITTED_AT)
         return Meter(
-            _machine(self.function, suffix),
+            _machine(self.function, suffix, None if suffix == COORDINATOR_SUFFIX else self.resources),
             submitted_at=submitted_at if isinstance(submitted_at, float) else None,
             startup_seconds=self.startup_seconds,
         )
@@ -217,19 +234,28 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
             signals.put(None)
 
 
-def _machine(function: AnyFunction, suffix: str) -> Machine:
-    """Return the GPU and the price with which the function on Modal, `function.name + suffix`, was deployed."""
-    row = _row(function, suffix)
-    # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
-    named = row["gpu"].partition(",")[0]
-    gpu = None if named == "none" else named
-    rates = load_rates()
-    rate = rates.usd_per_second(gpu=gpu, cpu=float(row["cpu"]), memory_mb=float(row["memory_mb"]))
-    return Machine(gpu, rate, rates.dated)
+def _resources_in(how: Mapping[str, object]) -> Resources | None:
+    """Return the resources that the host sent with a call."""
+    values = how.get("resources")
+    return Resources.from_dict(values) if isinstance(values, Mapping) else None
 
 
-def _row(function: AnyFunction, suffix: str) -> Mapping[str, str]:
+def _deployed_row(function: AnyFunction, suffix: str) -> Mapping[str, str]:
     """Return the resources with which the function on Modal, `function.name + suffix`, was deployed."""
     deployed, name = os.environ.get("REEL_MODAL_CONTRACT"), function.name + suffix
     row = Contract.from_json(deployed).functions.get(name) if deployed else None
     return row or spec_row(function.deployed_specs()[name])
+
+
+def _machine(function: AnyFunction, suffix: str, resources: Resources | None) -> Machine:
+    """Return the GPU and the price of this container, of the function on Modal `function.name + suffix`."""
+    chosen = {} if resources is None else resources.to_dict()
+    row = {**_deployed_row(function, suffix), **{name: str(value) for name, value in chosen.items()}}
+    # If several GPU types are allowed, assume the first, the most likely one; only the driver knows the actual one.
+    named = row["gpu"].partition(",")[0]
+    gpu = None if named == "none" else named
+    rates = load_rates()
+    rate = rates.usd_per_second(
+        gpu=gpu, cpu=float(row["cpu"]), memory_mb=float(row["memory_mb"]), in_region="region" in chosen
+    )
+    return Machine(gpu, rate, rates.dated, "" if resources is None else resources.to_text())

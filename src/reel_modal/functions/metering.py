@@ -27,11 +27,13 @@ class Machine:
         gpu: GPU type such as `T4`; None without a GPU.
         usd_per_second: Price of the whole container; 0 for this machine.
         rates_dated: Date of the price; empty for this machine.
+        resources: Resources of the job in place of the deployed ones, as text; empty if it has none.
     """
 
     gpu: str | None = None
     usd_per_second: float = 0.0
     rates_dated: str = ""
+    resources: str = ""
 
 
 class Meter:
@@ -86,6 +88,7 @@ class Meter:
             gpu_seconds=0.0 if self._machine.gpu is None else held,
             dollars=held * self._machine.usd_per_second,
             rates_dated=self._machine.rates_dated,
+            resources=self._machine.resources,
             package_version=VERSION,
         )
 

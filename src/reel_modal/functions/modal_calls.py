@@ -21,6 +21,7 @@ from reel_modal._support.modal_outages import OUTAGES
 from reel_modal.errors import ReelModalError
 from reel_modal.functions.context import CancellationToken
 from reel_modal.functions.fan_out import WHOLE
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import EVENTS_QUEUE, SEGMENTS_SUFFIX
 
 __all__ = ["ModalCalls", "ending_with"]
@@ -49,6 +50,8 @@ class ModalCalls:
         version: Version of the deployment, so that a deploy during the job changes nothing.
         payload: The request's `to_dict()`.
         parent: Id of the call that makes these calls.
+        resources: Resources of the calls in place of the deployed ones.
+        segments_on_gpu: Whether the function that renders segments is deployed with a GPU.
     """
 
     app: str
@@ -56,6 +59,8 @@ class ModalCalls:
     version: int
     payload: Mapping[str, object]
     parent: str
+    resources: Resources | None = None
+    segments_on_gpu: bool = True
 
     @property
     def remote(self) -> bool:
@@ -64,11 +69,15 @@ class ModalCalls:
 
     async def start(self, run: Segment) -> str:
         """See `Calls.start`."""
-        name, part = self.function + SEGMENTS_SUFFIX, {"first": run.first, "end": run.end}
-        if run == WHOLE:
-            name, part = self.function, {}
+        name, own = self.function, self.resources
+        how: dict[str, object] = {"parent": self.parent}
+        if run != WHOLE:
+            name, how = name + SEGMENTS_SUFFIX, how | {"first": run.first, "end": run.end}
+            own = None if own is None else own.for_calls(gpu=self.segments_on_gpu)
         function = modal.Function.from_name(self.app, name, version=self.version)
-        call = await function.spawn.aio(self.payload, {"parent": self.parent, **part})
+        if own is not None:
+            function, how = function.with_options(**own.to_options()), how | {"resources": own.to_dict()}
+        call = await function.spawn.aio(self.payload, how)
         return call.object_id
 
     async def result(self, call_id: str) -> Mapping[str, object]:

@@ -27,6 +27,7 @@ __all__ = [
     "SegmentSpec",
     "app_name",
     "chosen_functions",
+    "resource_problem",
     "spec_from_env",
     "specs_from_env",
 ]
@@ -155,10 +156,10 @@ class FunctionSpec:
     secrets: tuple[str, ...] = ("reel-modal-storage",)
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
+        for name in _BOUNDS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise ConfigError(f"{self.name}: {name}={value!r} must be {least:g} to {most:g}")
+            if (problem := resource_problem(name, value)) is not None:
+                raise ConfigError(f"{self.name}: {name}={value!r} {problem}")
 
     def with_gpu_packages(self) -> FunctionSpec:
         """Return the resources with the Debian packages that the GPU needs."""
@@ -182,6 +183,14 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "scaledown_window_seconds": (2, 3_600),
     }
 )
+
+
+def resource_problem(name: str, value: object) -> str | None:
+    """Return why `value` is no valid value of the numeric field `name` of `FunctionSpec`; None if it is one."""
+    least, most = _BOUNDS[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        return f"must be {least:g} to {most:g}"
+    return None
 
 
 SEGMENTS_SUFFIX: Final = "_segments"

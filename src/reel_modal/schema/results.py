@@ -48,6 +48,8 @@ class Usage(Record):
         dollars: Cost of the container in US dollars for `startup_seconds` and `seconds`, by the rate table. The
             container's start before that and its idle time afterwards are not included. 0 for local jobs.
         rates_dated: Date of the rate table; empty for local jobs.
+        resources: Resources that the host selected in place of the deployed ones, such as `gpu=L4, cpu=8`; empty if
+            the job ran with those.
         model: Name of the neural network that computed pixels; None if there was none.
         package_version: Version of this package.
         ffmpeg: Version, build and origin of the ffmpeg that encoded, such as `n9.0.2-17-g2a571b6068 (build d4b9bbd1)
@@ -68,6 +70,7 @@ class Usage(Record):
     gpu_seconds: float = declared(converter=number(), default=0.0)
     dollars: float = declared(converter=number(), default=0.0)
     rates_dated: str = declared(converter=string(empty=True), default="")
+    resources: str = declared(converter=string(empty=True), default="")
     model: str | None = declared(converter=optional(string()), default=None)
     package_version: str = declared(converter=string(empty=True), default="")
     ffmpeg: str = declared(converter=string(empty=True), default="")
@@ -92,6 +95,7 @@ class Usage(Record):
             gpu_seconds=sum(each.gpu_seconds for each in used),
             dollars=sum(each.dollars for each in used),
             rates_dated=names("rates_dated"),
+            resources=names("resources"),
             model=names("model") or None,
             package_version=names("package_version"),
             ffmpeg=names("ffmpeg"),

@@ -10,7 +10,6 @@ import logging
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -25,6 +24,7 @@ from reel_modal._support.tasks import OwnedTask
 from reel_modal.backends.base import BackendTraits, CallResult, Check
 from reel_modal.backends.modal._drift import DeployedApp, deployed_resources, diff_resources, drift_error, read_app
 from reel_modal.backends.modal._rpc import THROTTLE, ask_api, call_api, unavailable, within
+from reel_modal.backends.modal._versions import Handle, PinnedVersion, VersionPin
 from reel_modal.errors import (
     AuthError,
     JobNotFoundError,
@@ -35,13 +35,12 @@ from reel_modal.errors import (
 )
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.contract import Contract, Difference, local_contract
+from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import COORDINATOR_SUFFIX, EVENTS_QUEUE, SUBMITTED_AT
 from reel_modal.settings import OnDrift
 
 if TYPE_CHECKING:
     import modal
-
-    _Spawn = Callable[..., Awaitable[modal.FunctionCall[Any]]]
 
 __all__ = ["ModalBackend", "call_api", "load_modal"]
 
@@ -61,7 +60,7 @@ _LATE_SECONDS: Final = 1.0
 _BACKOFF_SECONDS: Final = 1.0
 
 _DRIFT_SECONDS: Final = 10.0
-"""Longest time that a first job waits for the version of the deployment if drift only causes a warning."""
+"""Longest time that a submission waits for the version of the deployment, unless drift is an error."""
 
 _MOST_KEPT: Final = 10_000
 _CALL_ID: Final = re.compile(r"fc-[A-Za-z0-9_-]{1,100}")
@@ -77,7 +76,7 @@ class ModalBackend:
         answer_seconds: Timeout in seconds of one request to Modal's API. The options of a job limit its submission
             and the wait for its result instead.
         on_drift: Reaction if a function that is looked up was not deployed from `contract`: "warn" logs a warning,
-            "error" raises an error, "off" does not check. The check costs one request for the whole app.
+            "error" raises an error, "off" does not check. Functions are looked up again after a deploy.
         contract: Returns the contract that this host expects to be deployed; default that of its functions.
     """
 
@@ -99,13 +98,13 @@ class ModalBackend:
         self._client = client
         self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
-        self._spawns: defaultdict[str, SingleFlight[_Spawn]] = defaultdict(SingleFlight)
         self._calls: dict[str, modal.FunctionCall[Any]] = {}
         self._queue: SingleFlight[modal.Queue] = SingleFlight()
         self._on_drift = on_drift
         self._functions: dict[str, AnyFunction] = {}
         self._contract = contract or self._local_contract
-        self._deployed: SingleFlight[DeployedApp] = SingleFlight()
+        self._version = VersionPin(self._read_version)
+        self._unpinned = PinnedVersion()
 
     def __repr__(self) -> str:
         environment = "" if self._environment is None else f", environment={self._environment!r}"
@@ -127,6 +126,7 @@ class ModalBackend:
         names = tuple(functions)
         try:
             contract = await asyncio.to_thread(self._contract)
+            self._version.renew()
             return list((await verify_deployment(self, contract, names)).checks)
         except RemoteError as error:
             return [Check(name, error) for name in names]
@@ -136,38 +136,64 @@ class ModalBackend:
         return _CALL_ID.fullmatch(call_id) is not None
 
     async def hydrate(self, function: str) -> None:
-        """See `Backend.hydrate`; sends a request the first time, and again after a failure."""
-        await self._spawn(function)
+        """See `Backend.hydrate`; sends a request the first time, and again after a failure or a deploy."""
+        await self._handle(await self._pinned(function), function)
 
     async def submit(
-        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, workers: int = 1
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        workers: int = 1,
+        resources: Resources | None = None,
     ) -> str:
-        """See `Backend.submit`."""
-        spawn = await self._spawn(function)
-        if workers > 1:
-            return await self._submit_coordinated(function, args, workers)
-        if function in self._functions:
-            args = _with_time(args)
+        """See `Backend.submit`; all calls of the job are those of one version of the deployment."""
         try:
-            call = await ask_api(partial(spawn, *args, **kwargs), function=function)
+            return await self._start(function, args, kwargs, workers, resources)
         except NotDeployedError:
-            # An app that was stopped and deployed again has new ids. Nothing was started under the old ones.
-            self._flight(function).forget(spawn)
-            self._deployed = SingleFlight()
-            spawn = await self._spawn(function)
-            call = await ask_api(partial(spawn, *args, **kwargs), function=function)
-        return self._remembered(call)
+            # An app that was stopped and deployed again has new ids, and Modal may have removed an old version.
+            # Nothing was started.
+            return await self._start(function, args, kwargs, workers, resources)
 
-    async def _submit_coordinated(self, function: str, args: tuple[object, ...], workers: int) -> str:
-        """Start a job whose segments are rendered by up to `workers` containers.
+    async def _start(
+        self,
+        function: str,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        workers: int,
+        resources: Resources | None,
+    ) -> str:
+        pinned = await self._pinned(function, workers)
+        # A coordinator has its own resources, and passes on those of the job to its workers.
+        called = (function, resources) if workers == 1 else (function + COORDINATOR_SUFFIX, None)
+        handle = await self._handle(pinned, *called)
+        sent = self._sent(pinned, function, args, workers, resources)
+        try:
+            return self._remembered(await ask_api(partial(handle.spawn, *sent, **kwargs), function=function))
+        except NotDeployedError:
+            pinned.handles.flight(called).forget(handle)
+            self._version.forget(pinned)
+            raise
 
-        All its calls are those of one version of the deployment: segments of different versions differ.
-        """
-        name = function + COORDINATOR_SUFFIX
-        version = (await self.deployed_app()).version
-        handle = await self._find(name, version=version)
-        how = {"workers": workers, "version": version}
-        return self._remembered(await ask_api(partial(handle.spawn.aio, *_with_time(args), how), function=name))
+    def _sent(
+        self,
+        pinned: PinnedVersion,
+        function: str,
+        args: tuple[object, ...],
+        workers: int,
+        resources: Resources | None,
+    ) -> tuple[object, ...]:
+        """Return the arguments of a call; a declared function also gets what `run_in_container` describes."""
+        if workers == 1 and function not in self._functions:
+            return args
+        how: dict[str, object] = {} if resources is None else {"resources": resources.to_dict()}
+        if workers > 1:
+            if pinned.version is None:
+                raise pinned.problem or NotDeployedError("its version is unknown", function=function)
+            # Segments of different versions differ, so the coordinator starts calls of its own version.
+            how |= {"workers": workers, "version": pinned.version}
+        return (*_with_time(args), how) if how else _with_time(args)
 
     def _remembered(self, call: modal.FunctionCall[Any]) -> str:
         """Keep the handle of a call, and return its id."""
@@ -289,22 +315,32 @@ class ModalBackend:
         while await within(2 * slice_seconds, wait, function=self.app, call_id=call_id) is None:
             pass
 
-    async def _spawn(self, function: str) -> _Spawn:
-        return await self._flight(function).get(partial(self._look_up, function))
+    async def _pinned(self, function: str, workers: int = 1) -> PinnedVersion:
+        """Return the version for a submission; only the functions of this package's own deployments are pinned."""
+        declared = workers > 1 or function in self._functions
+        return await self._version.current() if declared else self._unpinned
 
-    def _flight(self, function: str) -> SingleFlight[_Spawn]:
-        with self._lock:
-            return self._spawns[function]
-
-    async def _look_up(self, function: str) -> _Spawn:
-        handle = await self._find(function)
-        if self._on_drift != "off":
-            await self._check_drift(handle, function)
-        return handle.spawn.aio  # once: modal binds such a method by copying its metadata, each time it is read
-
-    async def _check_drift(self, handle: modal.Function[..., Any, Any], function: str) -> None:
+    async def _handle(self, pinned: PinnedVersion, function: str, resources: Resources | None = None) -> Handle:
+        make = partial(self._look_up, pinned, function, resources)
         try:
-            drift = drift_error(await self._differences(handle, function), self.app, function)
+            return await pinned.handles.flight((function, resources)).get(make)
+        except RemoteError:
+            self._version.forget(pinned)  # the next attempt asks again, perhaps after a deploy
+            raise
+
+    async def _look_up(self, pinned: PinnedVersion, function: str, resources: Resources | None) -> Handle:
+        if resources is not None:
+            handle = (await self._handle(pinned, function)).function.with_options(**resources.to_options())
+            await self._answer(handle.hydrate.aio, function=f"{self.app}/{function}")
+            return Handle(handle, handle.spawn.aio)
+        handle = await self._find(function, version=pinned.version)
+        if self._on_drift != "off" and pinned is not self._unpinned:
+            await self._check_drift(pinned, handle, function)
+        return Handle(handle, handle.spawn.aio)
+
+    async def _check_drift(self, pinned: PinnedVersion, handle: modal.Function[..., Any, Any], function: str) -> None:
+        try:
+            drift = drift_error(await self._differences(pinned, handle, function), self.app, function)
         except RemoteError as error:
             if self._on_drift == "error":
                 raise
@@ -313,19 +349,23 @@ class ModalBackend:
         if drift is None:
             return
         if self._on_drift == "error":
-            # The next attempt asks again, perhaps after a deploy.
-            self._deployed = SingleFlight()
             raise drift
         _log.warning("%s", drift)
 
-    async def _differences(self, handle: modal.Function[..., Any, Any], function: str) -> list[Difference]:
+    async def _differences(
+        self, pinned: PinnedVersion, handle: modal.Function[..., Any, Any], function: str
+    ) -> list[Difference]:
+        if pinned.app is None:
+            raise pinned.problem or NotDeployedError("its version is unknown", function=function)
         local = await asyncio.to_thread(self._contract)
-        patience = _DRIFT_SECONDS if self._on_drift == "warn" else self._answer_seconds
-        app = await self._deployed.get(lambda: self.deployed_app(answer_seconds=min(patience, self._answer_seconds)))
         differences = diff_resources(await self._row(handle, function), local.functions.get(function, {}))
-        if app.contract != local.name:
-            differences.append(Difference("contract", app.contract or "none", local.name))
+        if pinned.app.contract != local.name:
+            differences.append(Difference("contract", pinned.app.contract or "none", local.name))
         return differences
+
+    async def _read_version(self) -> DeployedApp:
+        patience = self._answer_seconds if self._on_drift == "error" else _DRIFT_SECONDS
+        return await self.deployed_app(answer_seconds=min(patience, self._answer_seconds))
 
     async def _row(self, handle: modal.Function[..., Any, Any], function: str) -> dict[str, str]:
         return await self._answer(lambda: deployed_resources(handle), function=f"{self.app}/{function}")
