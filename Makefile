@@ -48,7 +48,7 @@ test-lowest: $(READY)
 	$(BIN)/python -m pip install --quiet --group lowest
 	mkdir -p .venvs
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --only-binary :all: --python $(BIN)/python \
-		--extra models --extra starlette --no-header --annotation-style line pyproject.toml --output-file .venvs/resolved.txt
+		--extra models --extra otel --extra starlette --no-header --annotation-style line pyproject.toml --output-file .venvs/resolved.txt
 	grep 'via .*reel-modal' .venvs/resolved.txt > .venvs/lowest.txt
 	$(PYTHON) tools/setup_venv.py .venvs/lowest --group test --constraint .venvs/lowest.txt
 	.venvs/lowest/bin/python -m pytest $(PARALLEL)

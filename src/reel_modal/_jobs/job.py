@@ -14,10 +14,12 @@ from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.event_fanout import EventFanout
 from reel_modal._jobs.options import JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
+from reel_modal._jobs.tracing import measured
 from reel_modal._support.background import LET_GO_SECONDS, finish
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
+from reel_modal._support.tracing import JobTrace
 from reel_modal.backends.base import Backend, CallResult, JobStatus
 from reel_modal.errors import (
     AuthError,
@@ -88,6 +90,7 @@ class Job(Generic[R]):
         recorder: TimingRecorder | None = None,
         published: Callable[[], object | None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        trace: JobTrace | None = None,
     ) -> None:
         self.id: str = f"{backend.name}:{function}:{call_id}"
         self.function: str = function
@@ -104,6 +107,9 @@ class Job(Generic[R]):
         self._recorder = recorder
         self._find_published = published
         self._timing_recorded = attached  # the submitting process records the timing
+        self._trace = trace
+        if trace is not None:
+            trace.set_attribute("reel_modal.job", self.id)
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -182,6 +188,8 @@ class Job(Generic[R]):
         except asyncio.CancelledError:
             if self._options.on_cancel == "cancel":
                 await self._cancel_for("its waiter was cancelled")
+                if self._trace is not None:
+                    self._trace.fail(JobCancelledError("its waiter was cancelled", function=self.function))
             raise
 
     async def receipt(self) -> Result:
@@ -281,6 +289,24 @@ class Job(Generic[R]):
                 await self._clock.sleep(_BACKOFF_SECONDS)
 
     async def _outcome(self, timeout_seconds: float | None) -> CallResult:
+        """Wait for the outcome, and end the trace of the job with it."""
+        try:
+            outcome = await self._wait_for_outcome(timeout_seconds)
+        except (WaitTimeoutError, UnavailableError) as error:
+            if self._trace is not None and isinstance(error, JobNotFoundError):
+                self._trace.fail(error)
+            raise
+        except RemoteError as error:
+            if self._trace is not None:
+                self._trace.fail(error)
+            raise
+        if self._trace is not None:
+            result = self._result_of(outcome)
+            workers = 1 if self._expected is None else self._expected.workers
+            self._trace.succeed(None if result is None else measured(result, workers=workers))
+        return outcome
+
+    async def _wait_for_outcome(self, timeout_seconds: float | None) -> CallResult:
         """Wait in bounded slices, and check the limits between them; the first look precedes every limit."""
         begun = answered = self._clock.monotonic()
         wait_ends = math.inf if timeout_seconds is None else begun + timeout_seconds
@@ -403,13 +429,16 @@ class Job(Generic[R]):
         if self._recorder is None or self._started_at is None or self._timing_recorded:
             return
         self._timing_recorded = True
-        try:
-            result = None if self._receipt is None else self._receipt(outcome.value)
-        except (RemoteError, RequestError):
-            return  # `result` raises it
-        if result is not None:
+        if (result := self._result_of(outcome)) is not None:
             seconds = now - self._started_at - outcome.queued_seconds
             await self._recorder.record(result, seconds, self._expected)
+
+    def _result_of(self, outcome: CallResult) -> Result | None:
+        """Return the result with the durations and the usage; None if there is none, or if it cannot be read."""
+        try:
+            return None if self._receipt is None else self._receipt(outcome.value)
+        except (RemoteError, RequestError):
+            return None  # `result` raises it
 
     def _deadline(self, begun: float) -> float:
         return (begun if self._started_at is None else self._started_at) + self._options.deadline_seconds

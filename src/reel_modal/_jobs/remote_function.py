@@ -11,7 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,7 @@ from reel_modal._support.portal import run_in_this_thread, run_sync
 from reel_modal._support.single_flight import SingleFlight
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
+from reel_modal._support.tracing import JobTrace
 from reel_modal.backends.base import Backend
 from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import (
@@ -305,6 +306,15 @@ class RemoteFunction(Generic[P, R]):
         return await self._deduplicator.submit_once(call.job_id, call.content, partial(self._submit, call))
 
     async def _submit(self, call: PreparedCall) -> Job[R]:
+        trace = JobTrace.start(self.name, self._clock)
+        try:
+            return await self._start_job(call, trace)
+        except BaseException as error:
+            if trace is not None:
+                trace.fail(error)
+            raise
+
+    async def _start_job(self, call: PreparedCall, trace: JobTrace | None) -> Job[R]:
         expected, parallel = None, self._options.parallel
         if call.check is not None:
             check = partial(call.check, parallel, self._options.resources)
@@ -312,9 +322,10 @@ class RemoteFunction(Generic[P, R]):
         elif parallel is not None:
             raise ConfigError(f"{self.name} is not declared with render_function, so its jobs use one machine each")
         self._deduplicator.check_open(self.name)  # it may have been closed during the check
-        call_id = await self._start(call, 1 if expected is None else expected.workers)
+        with nullcontext() if trace is None else trace.submitting():
+            call_id = await self._start(call, 1 if expected is None else expected.workers)
         # A later `job(call_id)` in this process gets this object, which knows, for example, its submission time.
-        job = self._job(call_id, attached=False, expected=expected, published=call.find_published)
+        job = self._job(call_id, attached=False, expected=expected, published=call.find_published, trace=trace)
         self._submitted[call_id] = job
         return job
 
@@ -355,6 +366,7 @@ class RemoteFunction(Generic[P, R]):
         attached: bool,
         expected: Estimate | None = None,
         published: Callable[[], object | None] | None = None,
+        trace: JobTrace | None = None,
     ) -> Job[R]:
         return Job(
             self._backend,
@@ -370,6 +382,7 @@ class RemoteFunction(Generic[P, R]):
             recorder=self._adapter.recorder_for(self._options.resources),
             published=published,
             clock=self._clock,
+            trace=trace,
         )
 
     def _decode_result(self, value: object) -> R:

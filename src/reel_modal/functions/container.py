@@ -24,6 +24,7 @@ from modal.exception import InputCancellation
 from reel_modal._costs.rates import load_rates
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal._segments import Segment
+from reel_modal._support.tracing import TRACEPARENT, continued
 from reel_modal.errors import FFmpegError, JobCancelledError
 from reel_modal.functions.catalog import AnyFunction, find_function
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
@@ -55,7 +56,7 @@ def run_in_container(
     Args:
         module: Module that declares the function.
         name: Name of the function.
-        payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
+        payload: The request's `to_dict()`, and `submitted_at` and `traceparent` if the host sent them.
         how: Part of the job that this call has; default all of it. `{"workers": …, "version": …}` has other calls
             render its segments, `{"parent": …, "first": …, "end": …}` renders some of them, and `{"parent": …}` is
             all of the job, but of a coordinator that could not have it rendered in segments. `"resources"` has those
@@ -101,7 +102,7 @@ class _Call:
 
     Attributes:
         function: The function.
-        payload: The request's `to_dict()`, and `submitted_at` if the host sent it.
+        payload: The request's `to_dict()`, and `submitted_at` and `traceparent` if the host sent them.
         settings: Settings of this container.
         resources: Resources in place of the deployed ones: of this call, or those of the calls of a coordinator.
         cancellation: Set when Modal cancels the call.
@@ -146,9 +147,10 @@ class _Call:
     def _run_job(
         self, report_to: str | None, meter: Meter, *, workers: FanOut | None = None, part: Segment | None = None
     ) -> dict[str, object]:
-        request = {key: value for key, value in self.payload.items() if key != SUBMITTED_AT}
+        request = {key: value for key, value in self.payload.items() if key not in {SUBMITTED_AT, TRACEPARENT}}
         at_once = 1 if workers else segments_at_once(self.function, request, self.settings.cpu or 1)
-        with EventSender(report_to) as sender:
+        traceparent = self.payload.get(TRACEPARENT)
+        with continued(traceparent if isinstance(traceparent, str) else None), EventSender(report_to) as sender:
             return run_job(
                 self.function,
                 request,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._support.interruption import TERMINATING
+from reel_modal._support.tracing import continued
 from reel_modal.errors import JobCancelledError
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.worker_messages import CLEANING_SECONDS, Failed, Returned, Task
@@ -84,19 +85,21 @@ def _run(task: Task, cancellation: CancellationToken, channel: BinaryIO) -> Retu
 
     try:
         function = find_function(task.module, task.function)
-        return Returned(
-            run_job(
-                function,
-                task.payload,
-                settings=task.settings,
-                send=lambda event: _send(channel, event),
-                cancellation=cancellation,
-                folder=task.folder,
-                meter=Meter(submitted_at=task.submitted_at, startup_seconds=seconds_since_process_start()),
-                processes=_processes(task, function),
-                part=task.part,
+        meter = Meter(submitted_at=task.submitted_at, startup_seconds=seconds_since_process_start())
+        with continued(task.traceparent):
+            return Returned(
+                run_job(
+                    function,
+                    task.payload,
+                    settings=task.settings,
+                    send=lambda event: _send(channel, event),
+                    cancellation=cancellation,
+                    folder=task.folder,
+                    meter=meter,
+                    processes=_processes(task, function),
+                    part=task.part,
+                )
             )
-        )
     except KeyboardInterrupt:
         return _failed(JobCancelledError("cancelled in the middle of a step", function=task.function))
     except Exception as error:  # noqa: BLE001 - it is passed to the host, which raises it

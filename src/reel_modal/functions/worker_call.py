@@ -25,6 +25,7 @@ from reel_modal._progress.event_log import EventLog
 from reel_modal._progress.events import ProgressEvent
 from reel_modal._segments import Segment
 from reel_modal._support.threads import wait_across_loops
+from reel_modal._support.tracing import note_submission
 from reel_modal.errors import FunctionError, JobCancelledError, RemoteError, WorkerCrashedError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.remote_errors import to_remote_error
@@ -73,6 +74,7 @@ class WorkerCall:
         self._processes = processes
         self._submitted_at = time.monotonic()
         self._submitted_unix = time.time()
+        self._traceparent = note_submission()
         self._function = function.name
         self._module = function.module
         self._payload = payload
@@ -186,6 +188,7 @@ class WorkerCall:
                 folder,
                 self._processes,
                 self._part,
+                self._traceparent,
             )
             answer = self._converse(process, task)
         finally:

@@ -33,6 +33,7 @@ class Task:
         folder: Temporary folder of this job only. The worker creates it; it is removed with its contents.
         processes: Number of further worker processes that render segments of the output at once; 1 starts none.
         part: Frames of the output whose segments are rendered and stored; None renders all of the output.
+        traceparent: The host's W3C traceparent; None if the job is not traced.
     """
 
     module: str
@@ -43,6 +44,7 @@ class Task:
     folder: Path
     processes: int = 1
     part: Segment | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

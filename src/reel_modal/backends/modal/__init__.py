@@ -21,6 +21,7 @@ from reel_modal._support.clock import SYSTEM_CLOCK, Clock
 from reel_modal._support.modal_logging import hide_headers
 from reel_modal._support.single_flight import SingleFlight
 from reel_modal._support.tasks import OwnedTask
+from reel_modal._support.tracing import TRACEPARENT, note_submission
 from reel_modal.backends.base import BackendTraits, CallResult, Check
 from reel_modal.backends.modal._drift import DeployedApp, deployed_resources, diff_resources, drift_error, read_app
 from reel_modal.backends.modal._rpc import THROTTLE, ask_api, call_api, unavailable, within
@@ -434,10 +435,15 @@ class ModalBackend:
 
 
 def _with_time(args: tuple[object, ...]) -> tuple[object, ...]:
-    """Add the time of submission to the request of a declared function, for the queue time in its receipt."""
-    if len(args) == 1 and isinstance(args[0], Mapping):
-        return ({**args[0], SUBMITTED_AT: time.time()},)
-    return args
+    """Add the time of submission to the request of a declared function, for the queue time in its receipt.
+
+    If the host traces the job, its traceparent is added as well.
+    """
+    traceparent = note_submission()
+    if len(args) != 1 or not isinstance(args[0], Mapping):
+        return args
+    added = {SUBMITTED_AT: time.time()} | ({} if traceparent is None else {TRACEPARENT: traceparent})
+    return ({**args[0], **added},)
 
 
 def _is_outage(error: Exception) -> bool:
