@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from tests.clips import made_clip
 from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy
 from tests.jobs import GLOBAL, overlay
@@ -238,6 +239,31 @@ async def test_short_job_runs_in_one_container(app: Deployed, start: Start) -> N
     assert phases[-1] == "publish"
     assert result.usage is not None
     assert result.usage.gpu == "T4"  # that of the function itself
+    assert stored(app) == []
+
+
+async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start) -> None:
+    """A coordinator that was lost before it noted the call finds it, and starts no other one."""
+    made_clip(app.store / "short.mp4", fps=10, seconds=8)
+    functions: list[str] = []
+
+    def not_of_coordinator(request: Message) -> bool:
+        functions.append(getattr(request, "function_id", ""))
+        return functions[-1] != functions[0]
+
+    app.plane.faults.hang("FunctionGetInputs", where=not_of_coordinator)
+    job = await start(4, input_key="short.mp4", preset="veryslow")
+    # The coordinator waits for the call, which it has noted before.
+    await asyncio.to_thread(app.plane.wait_for, lambda: app.plane.count("FunctionGetOutputs", side="container"))
+    (note,) = (app.store / "users/user/segments").glob("*.call")
+    note.unlink()
+    app.plane.faults.clear()
+    await job.until(1)
+    (call_id,) = job.running("render_overlay")
+    assert note.read_text() == call_id
+    await asyncio.to_thread(app.plane.preempt, job.call_id)
+    assert (await job.result()).frames == 80
+    assert job.spawned() == 1
     assert stored(app) == []
 
 

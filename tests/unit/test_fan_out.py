@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reel_modal._segments import Engine, Segment, SegmentReport, SegmentStore, segment_grid, segment_runs
+from reel_modal._segments import WHOLE, Engine, Segment, SegmentReport, SegmentStore, segment_grid, segment_runs
 from reel_modal.errors import FunctionError, JobCancelledError, OutputMismatchError, WorkerCrashedError
 from reel_modal.functions.context import CancellationToken, JobContext, OnePieceNeeded
-from reel_modal.functions.fan_out import WHOLE, FanOut
+from reel_modal.functions.fan_out import FanOut
 from reel_modal.functions.metering import Meter
 from reel_modal.schema import Usage
 from reel_modal.storage import FolderStorage, Storage

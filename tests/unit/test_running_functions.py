@@ -12,7 +12,8 @@ from tests.own_functions import CopyRequest, CopyResult, SpriteRequest, SpriteRe
 from reel_modal import Settings, probe
 from reel_modal._jobs.estimates import estimate
 from reel_modal._jobs.timing_recorder import TimingRecorder
-from reel_modal.errors import JobCancelledError, ObjectExistsError, OutputMismatchError
+from reel_modal._segments import WHOLE, SegmentStore
+from reel_modal.errors import FunctionError, JobCancelledError, ObjectExistsError, OutputMismatchError
 from reel_modal.functions.catalog import all_functions
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.receipts import find_published_result
@@ -115,6 +116,17 @@ def test_repeated_job_does_not_run_its_body(store: Path) -> None:
     assert run(REQUEST, store, events).read_bytes == first.read_bytes
     other = run(replace(REQUEST, job_id="other", store=replace(GLOBAL, existing="reuse")), store, events)
     assert (events, other.reused_from, other.read_bytes) == ([], "job", 5)
+
+
+def test_call_that_another_one_replaces_does_not_run(store: Path) -> None:
+    settings = Settings(store_url=store.as_uri())
+    segments = SegmentStore(FolderStorage(store), user_id=REQUEST.user_id, source="")
+    segments.note_call(REQUEST.job_id, WHOLE, "second")
+    with pytest.raises(FunctionError, match="another call"):
+        run_job(copy_file, REQUEST.to_dict(), settings=settings, send=lambda _: None, call_id="first")
+    assert not (store / "out.bin").exists()
+    run_job(copy_file, REQUEST.to_dict(), settings=settings, send=lambda _: None, call_id="second")
+    assert (store / "out.bin").exists()
 
 
 def test_existing_output_of_another_request_is_refused(store: Path) -> None:

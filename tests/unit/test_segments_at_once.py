@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.jobs import overlay
-from tests.unit.test_running_functions import copy_file
+from tests.own_functions import copy_file
 
 from reel_modal import UpscaleRequest
 from reel_modal._segments import consecutive_runs, segment_grid, segment_runs

@@ -6,6 +6,7 @@ from reel_modal._segments.address import Rendering
 from reel_modal._segments.grid import (
     SEGMENT_SECONDS,
     SLOW_SEGMENT_SECONDS,
+    WHOLE,
     Segment,
     consecutive_runs,
     segment_grid,
@@ -18,6 +19,7 @@ __all__ = [
     "KEPT",
     "SEGMENT_SECONDS",
     "SLOW_SEGMENT_SECONDS",
+    "WHOLE",
     "Engine",
     "Rendering",
     "Segment",

@@ -12,6 +12,7 @@ from typing import Final
 __all__ = [
     "SEGMENT_SECONDS",
     "SLOW_SEGMENT_SECONDS",
+    "WHOLE",
     "Segment",
     "consecutive_runs",
     "segment_grid",
@@ -47,6 +48,10 @@ class Segment:
     def frames(self) -> int:
         """Number of frames."""
         return self.end - self.first
+
+
+WHOLE: Final = Segment(0, 0)
+"""Stands for all of an output, rendered in one piece."""
 
 
 def segment_grid(frames: int, fps: Fraction, seconds: Fraction = SEGMENT_SECONDS) -> tuple[Segment, ...]:

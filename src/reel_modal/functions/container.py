@@ -87,12 +87,11 @@ def run_in_container(
             case {"parent": str(parent), "first": int(first), "end": int(end)}:
                 return call.render_part(Segment(first, end), parent)
             case {"parent": str(parent)}:
-                with ending_with(parent, cancellation):
-                    result = call.run(report_to=parent)
+                result = call.run_for(parent)
             case {"workers": int(workers), "version": int(version)}:
                 result = call.coordinate(workers, version)
             case _:
-                result = call.run(report_to=call.call_id)
+                result = call.run()
     return result | {"cold_start": cold}
 
 
@@ -118,9 +117,14 @@ class _Call:
     call_id: str | None
     startup_seconds: float
 
-    def run(self, report_to: str | None) -> dict[str, object]:
-        """Run all of the job here; its events are those of the call `report_to`."""
-        return self._run_job(report_to, self._meter())
+    def run(self) -> dict[str, object]:
+        """Run all of the job here."""
+        return self._run_job(self.call_id, self._meter())
+
+    def run_for(self, parent: str) -> dict[str, object]:
+        """Run all of the job of the call `parent` here, with events of that call; end if that call ends."""
+        with ending_with(parent, self.cancellation):
+            return self._run_job(parent, self._meter(), call_id=self.call_id)
 
     def coordinate(self, workers: int, version: int) -> dict[str, object]:
         """Run the job, but have its segments rendered by up to `workers` calls of the deployed `version`."""
@@ -142,10 +146,16 @@ class _Call:
     def render_part(self, part: Segment, parent: str) -> dict[str, object]:
         """Render and store some segments of the job of the call `parent`; end if that call ends."""
         with ending_with(parent, self.cancellation):
-            return self._run_job(self.call_id, self._meter(SEGMENTS_SUFFIX), part=part)
+            return self._run_job(self.call_id, self._meter(SEGMENTS_SUFFIX), part=part, call_id=self.call_id)
 
     def _run_job(
-        self, report_to: str | None, meter: Meter, *, workers: FanOut | None = None, part: Segment | None = None
+        self,
+        report_to: str | None,
+        meter: Meter,
+        *,
+        workers: FanOut | None = None,
+        part: Segment | None = None,
+        call_id: str | None = None,
     ) -> dict[str, object]:
         request = {key: value for key, value in self.payload.items() if key not in {SUBMITTED_AT, TRACEPARENT}}
         at_once = 1 if workers else segments_at_once(self.function, request, self.settings.cpu or 1)
@@ -161,7 +171,7 @@ class _Call:
                 workers=workers,
                 processes=WorkerProcesses(self.function, request, self.settings, at_once) if at_once > 1 else None,
                 part=part,
-                call_id=self.call_id,
+                call_id=call_id,
             )
 
     def _meter(self, suffix: str = "") -> Meter:

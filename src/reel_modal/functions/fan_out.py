@@ -14,16 +14,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from reel_modal._segments import Segment, SegmentReport, SegmentStore, segment_runs
+from reel_modal._segments import WHOLE, Segment, SegmentReport, SegmentStore, segment_runs
 from reel_modal._support.tasks import consume_exception
 from reel_modal.errors import FunctionError, OutputMismatchError
 from reel_modal.functions.context import JobContext
 from reel_modal.schema import Usage
 
-__all__ = ["WHOLE", "Calls", "FanOut"]
-
-WHOLE: Final = Segment(0, 0)
-"""Stands for all of an output, rendered in one piece."""
+__all__ = ["Calls", "FanOut"]
 
 _log = logging.getLogger(__name__)
 

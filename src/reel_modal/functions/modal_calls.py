@@ -16,11 +16,10 @@ import modal
 import stamina
 from modal.exception import Error as ModalError
 
-from reel_modal._segments import Segment
+from reel_modal._segments import WHOLE, Segment
 from reel_modal._support.modal_outages import OUTAGES
 from reel_modal.errors import ReelModalError
 from reel_modal.functions.context import CancellationToken
-from reel_modal.functions.fan_out import WHOLE
 from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import EVENTS_QUEUE, SEGMENTS_SUFFIX
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reel_modal._progress.events import ProgressEvent
-from reel_modal._segments import Segment, SegmentReport, SegmentsFinished, SegmentStore
+from reel_modal._segments import WHOLE, Segment, SegmentReport, SegmentsFinished, SegmentStore
 from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import FunctionError, ObjectExistsError
 from reel_modal.functions.catalog import AnyFunction
@@ -65,11 +65,12 @@ def run_job(
         processes: Processes on this machine that render several segments at once; None renders one after the other.
         part: Frames of the output whose segments are rendered and stored for another process, which gets the
             `SegmentReport` as a dict; None runs all of the job.
-        call_id: Id of the call that renders `part`, by which a coordinator that is started again finds it; None for
-            a process that ends with its coordinator.
+        call_id: Id of the call, if a coordinator made it: for `part`, or for all of an output that it cannot have
+            rendered in segments. A coordinator that is started again finds the call by it.
 
     Raises:
         ConfigError: No store is configured.
+        FunctionError: Another call of the same coordinator renders these frames.
         ObjectExistsError: Another output exists, and the request refuses to replace it.
         JobCancelledError: `cancellation` was set.
         ReelModalError: The function failed.
@@ -93,8 +94,10 @@ def run_job(
             processes=processes,
             part=part,
         )
+        if call_id is not None and not job.segments(required=True).claim(job.request.job_id, part or WHOLE, call_id):
+            raise FunctionError("another call renders these frames", function=function.name)
         if part is not None:
-            return _render_part(job, context, part, call_id).to_dict()
+            return _render_part(job, context).to_dict()
         try:
             result = run_in_context(
                 function,
@@ -113,15 +116,12 @@ def run_job(
         return result.to_dict()
 
 
-def _render_part(job: _Job, context: JobContext, part: Segment, call_id: str | None) -> SegmentReport:
+def _render_part(job: _Job, context: JobContext) -> SegmentReport:
     """Render and store the segments within a part of an output.
 
     Raises:
-        FunctionError: The output cannot be rendered in segments, or another call renders this part.
+        FunctionError: The output cannot be rendered in segments.
     """
-    store = context.segments
-    if store is not None and call_id is not None and not store.claim(job.request.job_id, part, call_id):
-        raise FunctionError("another call renders these segments", function=job.function.name)
     try:
         job.function.body(job.function.from_request(job.request), context)
     except SegmentsFinished as finished:
