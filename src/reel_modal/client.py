@@ -17,6 +17,7 @@ from reel_modal._jobs.estimates import Contributor, Estimate, estimate
 from reel_modal._jobs.job import Job
 from reel_modal._jobs.options import JobOptions
 from reel_modal._jobs.parallel import Parallel
+from reel_modal._jobs.prewarm import Prewarm
 from reel_modal._jobs.remote_function import RemoteFunction, map_bounded, shortened
 from reel_modal._jobs.submission import adapt_declared, search_for_output
 from reel_modal._jobs.worker_rows import WorkerRow
@@ -47,6 +48,7 @@ __all__ = [
     "Job",
     "JobOptions",
     "Parallel",
+    "Prewarm",
     "RemoteFunction",
     "Resources",
     "WorkerRow",
@@ -388,6 +390,35 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             functions=self.declared,
             resources=resources or self._options.resources,
         )
+
+    def prewarm(
+        self, function: RenderFunction[Any, Any] | type[Request[Any]] | str, *, containers: int, for_seconds: float
+    ) -> Prewarm:
+        """Return a block during which Modal keeps containers of a function running, for jobs without a cold start.
+
+        Use it with `async with`, or with `with` in code without an event loop. At its end, also by an error or a
+        cancellation, the containers are released and end after their idle time. A process that is killed releases
+        nothing; the next deploy does. The local backend starts a process for each job, so it keeps nothing.
+
+        Args:
+            function: The function, as in `registry[function]`.
+            containers: Number of containers, from 1 to the function's `max_containers`. Modal bills them.
+            for_seconds: Time after which they are released even if the block has not ended; above 0, at most 86,400.
+
+        Raises:
+            KeyError: The function is unknown.
+            ConfigError: An argument is out of range.
+            RemoteError: By the block: the function is not deployed, or Modal is unreachable.
+
+        Cancellation: releases the containers; the block ends within half a second, and the request continues in the
+        background.
+
+        Example:
+            >>> async with registry.prewarm("render_overlay", containers=2, for_seconds=600):
+            ...     results = [result async for result in registry.map(requests)]
+        """
+        name = self[function].name
+        return Prewarm(self.backend, name, containers=containers, for_seconds=for_seconds, clock=self._clock)
 
     def _function_of(self, request: object, parallel: Parallel | None) -> RemoteFunction[..., Any]:
         return self._functions[function_of(request, self.declared).name].with_options(parallel=parallel)

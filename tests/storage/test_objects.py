@@ -427,6 +427,9 @@ def test_list_folder_returns_own_objects_and_folders(storage: Storage) -> None:
     assert listing.folders == ("a/b", "a/z")
     for each in listing.objects:
         assert abs((datetime.now(UTC) - each.modified_at).total_seconds()) < 300
+    whole = storage.list_folder("")
+    assert "a" in whole.folders
+    assert all("/" not in key for key in (*whole.folders, *(each.key for each in whole.objects)))
     assert storage.list_folder("missing") == storage.list_folder("a/1.mp4") == FolderListing((), ())
     with pytest.raises(InvalidKeyError):
         storage.list_folder("../a")

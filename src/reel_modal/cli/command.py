@@ -136,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     rates.add_argument("--json", action="store_true", help="print JSON")
     rates.set_defaults(command=_rates)
 
+    status = commands.add_parser("status", help="show backlog, containers and cost of the functions on Modal")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(command=_status)
+
     segments = commands.add_parser("segments", help="list or remove the stored segments of long jobs")
     add_segments_arguments(segments)
     segments.set_defaults(command=run_segments)
@@ -369,6 +373,12 @@ def _rates(arguments: argparse.Namespace) -> int:
         print(text_table(rows))
     _say(f"{rates.source}, {rates.dated}")
     return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.status import run
+
+    return run(arguments)
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -13,10 +13,12 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
+from typing import Final
 
 import modal
 from modal.exception import InputCancellation
@@ -44,6 +46,9 @@ __all__ = ["container_facts", "heeding_cancellation", "run_in_container"]
 
 _log = logging.getLogger(__name__)
 
+_CLOCK_SECONDS: Final = 5.0
+"""Accepted difference between the clocks of the host and of the container."""
+
 _jobs = itertools.count()
 """Counter of the jobs of this container; Modal started the container for the first one."""
 
@@ -67,7 +72,7 @@ def run_in_container(
         ReelModalError: The function failed.
     """
     function = find_function(module, name)
-    cold = next(_jobs) == 0
+    cold = next(_jobs) == 0 and _started_for(payload)
     how = how or {}
     resources = _resources_in(how)
     settings = with_shipped_models(Settings.from_env())
@@ -244,6 +249,14 @@ def heeding_cancellation() -> Iterator[CancellationToken]:
         finally:
             signal.signal(signal.SIGUSR1, former)
             signals.put(None)
+
+
+def _started_for(payload: Mapping[str, object]) -> bool:
+    """Return whether this container was started after the submission of the job, and not in advance."""
+    submitted_at = payload.get(SUBMITTED_AT)
+    if not isinstance(submitted_at, float):
+        return True
+    return seconds_since_process_start() <= time.time() - submitted_at + _CLOCK_SECONDS
 
 
 def _resources_in(how: Mapping[str, object]) -> Resources | None:

@@ -250,7 +250,7 @@ class Storage(ABC):
     def list_folder(self, key: str) -> FolderListing:
         """Return the objects and the folders in the folder `key`; both are empty if it is not found.
 
-        Unfinished files of a folder store are not listed.
+        Unfinished files of a folder store are not listed. An empty key is the whole store.
 
         Raises:
             InvalidKeyError: The key is not a plain relative path.

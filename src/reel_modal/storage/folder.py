@@ -124,9 +124,9 @@ class _LocalStorage(Storage):
         """See `Storage.list_folder`."""
         objects, folders = [], []
         try:
-            with os.scandir(self.path(key)) as entries:
+            with os.scandir(self._folder(key)) as entries:
                 for entry in entries:
-                    place = f"{key}/{entry.name}"
+                    place = f"{key}/{entry.name}" if key else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(place)
                     elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
@@ -138,6 +138,10 @@ class _LocalStorage(Storage):
         except OSError as error:
             raise disk_error(error, f"folder {key!r} cannot be read") from error
         return FolderListing(tuple(sorted(objects, key=lambda each: each.key)), tuple(sorted(folders)))
+
+    def _folder(self, key: str) -> Path:
+        """Return the path of the folder `key`."""
+        return self.path(key)
 
 
 class FolderStorage(_LocalStorage):
@@ -170,6 +174,9 @@ class FolderStorage(_LocalStorage):
         if not _resolved(path, key).is_relative_to(self.root):
             raise InvalidKeyError(f"key {key!r} leads out of its store through a symbolic link")
         return path
+
+    def _folder(self, key: str) -> Path:
+        return self.path(key) if key else self.root
 
     def publish(self, source: Path, key: str, *, existing: ExistingObject = "replace") -> int:
         """See `Storage.publish`; missing folders are created."""

@@ -184,8 +184,10 @@ class ObjectStorage(Storage):
 
     def list_folder(self, key: str) -> FolderListing:
         """See `Storage.list_folder`; sends one request per thousand entries."""
-        check_key(key)
-        found = self._ask(key, lambda: self._obstore.list_with_delimiter(self._store, self._prefix + key))
+        if key:
+            check_key(key)
+        prefix = (self._prefix + key).rstrip("/") or None
+        found = self._ask(key, lambda: self._obstore.list_with_delimiter(self._store, prefix))
         skip = len(self._prefix)
         objects = (
             ListedObject(meta["path"][skip:], meta["size"], meta["last_modified"]) for meta in found["objects"]

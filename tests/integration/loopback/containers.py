@@ -41,6 +41,8 @@ class Containers:
     running: dict[str, Container] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     closing: bool = False
+    # Longest time that a container waits for an input, so that a test need not wait for that of a function.
+    longest_idle_seconds: float = math.inf
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -61,14 +63,20 @@ class Containers:
         own = [one for one in self.running.values() if one.function is function and (one.inputs or not one.draining)]
         current = [one for one in own if one.definition is live and not one.draining]
         free = sum(one.concurrency - len(one.inputs) for one in current)
-        allowed = live.proto.autoscaler_settings.max_containers or live.proto.concurrency_limit or math.inf
+        settings = function.settings()
+        allowed = settings.max_containers or live.proto.concurrency_limit or math.inf
         concurrency = live.proto.max_concurrent_inputs or 1
-        while len(function.queue) > free and len(own) < allowed and self._make_room():
+        while (
+            (len(function.queue) > free or len(current) < settings.min_containers)
+            and len(own) < allowed
+            and self._make_room()
+        ):
             container = Container(function, live, self.folder)
             container.folder = self.folder / "containers" / container.id
             # Registered before it starts, so that the next call of this method counts it.
             self.running[container.id] = container
             own.append(container)
+            current.append(container)
             free += concurrency
             task = asyncio.ensure_future(self._run(container))
             self._tasks.add(task)
@@ -77,6 +85,12 @@ class Containers:
     def _scale_all(self) -> None:
         for function in list(self.deployments.functions.values()):
             self.scale(function)
+
+    def _kept_warm(self, container: Container) -> bool:
+        """Return whether a container without an input is one of the minimum of its function."""
+        function = container.function
+        current = [one for one in self.running.values() if one.function is function and not one.draining]
+        return len(current) <= function.settings().min_containers
 
     def _make_room(self) -> bool:
         # A container that waits for calls of its body does not count, or the calls could wait for it forever.
@@ -253,8 +267,11 @@ class Containers:
                 return True
             return function.queue.popleft() if function.queue else None
 
-        window = proto.autoscaler_settings.scaledown_window or proto.task_idle_timeout_secs or 60
-        taken = await function.changes.until(take, window)
+        window = function.settings().scaledown_window or proto.task_idle_timeout_secs or 60
+        idle_seconds = min(window, self.longest_idle_seconds)
+        while (taken := await function.changes.until(take, idle_seconds)) is None and self._kept_warm(container):
+            container.idle_rounds += 1
+            self.calls.on_change()
         if not isinstance(taken, Input):
             container.draining = True
             return KILL
@@ -329,6 +346,21 @@ class Containers:
             num_total_tasks=len(own),
             num_running_inputs=sum(len(one.inputs) for one in own),
         )
+
+    async def function_update_scheduling_params(
+        self, request: api_pb2.FunctionUpdateSchedulingParamsRequest
+    ) -> api_pb2.FunctionUpdateSchedulingParamsResponse:
+        function, _ = self.deployments.function(request.function_id)
+        function.scaling.MergeFrom(request.settings)
+        self.scale(function)
+        return api_pb2.FunctionUpdateSchedulingParamsResponse(current_settings=function.settings())
+
+    async def function_get_scheduling_params(
+        self, request: api_pb2.FunctionGetSchedulingParamsRequest
+    ) -> api_pb2.FunctionGetSchedulingParamsResponse:
+        function, _ = self.deployments.function(request.function_id)
+        configuration = api_pb2.AutoscalerConfiguration(settings=function.settings())
+        return api_pb2.FunctionGetSchedulingParamsResponse(autoscaler_configuration=configuration)
 
     def _container(self) -> Container:
         return self.running[calling_task.get()]

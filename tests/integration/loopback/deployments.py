@@ -175,6 +175,7 @@ class Deployments:
         for function_id in function_ids.values():
             function = self.functions[function_id]
             function.live = self.definitions[definition_ids[function_id]]
+            function.scaling.Clear()
             self.on_change(function)
         for function_id in removed:
             self.functions[function_id].live = None

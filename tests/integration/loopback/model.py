@@ -67,8 +67,18 @@ class Function:
     live: Definition | None = None
     pinned_version: int = 0
     base_id: str = ""
+    # Changes of the autoscaler since the last publication.
+    scaling: api_pb2.AutoscalerSettings = field(default_factory=api_pb2.AutoscalerSettings)
     queue: deque[Input] = field(default_factory=deque)
     changes: Changes = field(default_factory=Changes)
+
+    def settings(self) -> api_pb2.AutoscalerSettings:
+        """Return the settings of the autoscaler: those of the live version, and the changes since."""
+        settings = api_pb2.AutoscalerSettings()
+        if self.live is not None:
+            settings.CopyFrom(self.live.proto.autoscaler_settings)
+        settings.MergeFrom(self.scaling)
+        return settings
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +139,8 @@ class Container:
     ready: bool = False
     draining: bool = False
     ended: bool = False
+    # How often it has waited for its whole idle time, and was kept because of the minimum of its function.
+    idle_rounds: int = 0
     born_at: float = field(default_factory=time.time)
     # The result of its inputs when it ends; None means that they run again in another container.
     hands_over: bool = False

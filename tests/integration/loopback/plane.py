@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import time
@@ -170,6 +171,16 @@ class LoopbackPlane:
         """Return the tags of a deployed app."""
         return self._run(lambda: self._with_app(app, environment, lambda deployed_app: dict(deployed_app.tags)))
 
+    def minimums(self, function: str) -> list[int]:
+        """Return each minimum number of containers that a client has set for a function, in order."""
+        changes = [request.request for request in self.requests if request.rpc == "FunctionUpdateSchedulingParams"]
+        return [
+            change.settings.min_containers
+            for change in cast("list[api_pb2.FunctionUpdateSchedulingParamsRequest]", changes)
+            if change.settings.HasField("min_containers")
+            and self._deployments.functions[change.function_id].name == function
+        ]
+
     def queue_lengths(self, name: str, environment: str = "main") -> dict[str, int]:
         """Return the number of items by partition of a named queue, without the empty partitions."""
 
@@ -220,6 +231,10 @@ class LoopbackPlane:
     def billing_rates(self) -> dict[str, str]:
         """The workspace's dollars per hour, by Modal's names; change it in place."""
         return self._workspace.billing_rates
+
+    def limit_idle_seconds(self, seconds: float) -> None:
+        """End containers that wait for an input for this long, even if their function lets them wait longer."""
+        self._containers.longest_idle_seconds = seconds
 
     def create_secret(self, name: str, values: dict[str, str], environment: str = "main") -> None:
         """Create or replace a named secret."""
@@ -294,6 +309,7 @@ class LoopbackPlane:
         """Remove faults, records and remains of an earlier test and end its containers; deployments stay."""
         self.faults.clear()
         self._containers.variables.clear()
+        self._containers.longest_idle_seconds = math.inf
         self._run(self._end_everything)
         self._wire.requests.clear()
         self._wire.container_requests.clear()
@@ -356,6 +372,8 @@ class LoopbackPlane:
         for container in busy:
             self._containers.end(container, None)
         self._calls.inputs.clear()
+        for function in self._deployments.functions.values():
+            function.scaling.Clear()
 
     def _end(self, of: str, fate: api_pb2.GenericResult | None) -> None:
         def holding() -> Container | None:

@@ -83,6 +83,10 @@ class RunningContainer:
     # The version to which its function is pinned; 0 if it is not.
     pinned_version: int
     pid: int | None
+    # Whether it has asked for an input.
+    ready: bool
+    # How often its idle time has passed while the minimum of its function kept it.
+    idle_rounds: int
     call_ids: tuple[str, ...]
     folder: Path
 
@@ -96,6 +100,8 @@ class RunningContainer:
             function=container.function.name,
             pinned_version=container.function.pinned_version,
             pid=process.pid if process else None,
+            ready=container.ready,
+            idle_rounds=container.idle_rounds,
             call_ids=call_ids,
             folder=container.folder,
         )
