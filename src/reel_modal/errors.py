@@ -327,6 +327,8 @@ class RemoteError(ReelModalError):
         retryable: Whether the same request may succeed when it is submitted again. If the function raised an error of
             this library, the value is taken from that error.
         user_message: A sentence that a host can show to its own user.
+        log: Last lines that the machine wrote during the job, at most 20, without known secrets. If they could not be
+            read, one line in square brackets says why. Empty if the job wrote none, or if the error explains itself.
     """
 
     kind: ClassVar[str] = "remote"
@@ -337,6 +339,7 @@ class RemoteError(ReelModalError):
         self.message = message
         self.function = function
         self.call_id = call_id
+        self.log: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         # The state holds attributes that were added later: notes, and those of a subclass.
@@ -344,7 +347,8 @@ class RemoteError(ReelModalError):
 
     def __str__(self) -> str:
         call = f" (call {self.call_id})" if self.call_id else ""
-        return f"{self.function}{call}: {self.message}"
+        log = ["  last lines of its log:", *(f"    {line}" for line in self.log)] if self.log else []
+        return "\n".join([f"{self.function}{call}: {self.message}", *log])
 
 
 def _rebuild_remote_error(kind: type[RemoteError], message: str, function: str, call_id: str | None) -> RemoteError:

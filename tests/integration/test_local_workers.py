@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -123,8 +124,8 @@ async def test_worker_error_of_body_keeps_retryable(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("print('what went wrong', file=sys.stderr); os._exit(3)", "status 3 and no result.*\nwhat went wrong"),
-        ("sys.exit('no reason')", "status 1 and no result.*\nno reason"),
+        ("print('what went wrong', file=sys.stderr); os._exit(3)", "status 3 and no result\n.*\n    what went wrong"),
+        ("sys.exit('no reason')", "status 1 and no result\n.*\n    no reason"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", r"ended by (signal \d+|SIGRT)"),
     ],
@@ -133,8 +134,9 @@ async def test_worker_crash_error_has_cause_and_stderr(
     render: Render, use_body: UseBody, text: str, said: str
 ) -> None:
     use_body(text)
-    with pytest.raises(WorkerCrashedError, match=said):
+    with pytest.raises(WorkerCrashedError) as caught:
         await render(overlay())
+    assert re.search(said, str(caught.value), re.DOTALL)
 
 
 @pytest.mark.parametrize(

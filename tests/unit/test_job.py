@@ -443,3 +443,24 @@ async def test_with_options_none_keeps_the_current_value() -> None:
     await clock.advance(101)
     with pytest.raises(FunctionTimeoutError, match="deadline of 50 s"):
         await waiting
+
+
+async def test_failed_job_error_has_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_SECRET", "swordfish-123")
+    log = [f"line {number}" for number in range(30)] + ["key swordfish-123", "s3://id:password@host"]
+    job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=ValueError("broken"), log=log)
+    with pytest.raises(FunctionError) as caught:
+        await job.result()
+    assert len(caught.value.log) == 20
+    assert caught.value.log[-3:] == ("line 29", "key [hidden]", "s3://[hidden]@host")
+    assert "last lines of its log:\n    line 12\n" in str(caught.value)
+    assert await job.logs(2) == caught.value.log[-2:]
+    with pytest.raises(ConfigError, match="lines=0 must be 1 to 1000"):
+        await job.logs(0)
+
+
+async def test_refused_input_needs_no_log() -> None:
+    job = await start(InMemoryBackend(), SYSTEM_CLOCK, error=InvalidMediaError("no video"), log=["line"])
+    with pytest.raises(BadInputError) as caught:
+        await job.result()
+    assert caught.value.log == ()

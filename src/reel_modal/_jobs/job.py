@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._jobs.tracing import measured
 from reel_modal._support.background import LET_GO_SECONDS, finish
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
+from reel_modal._support.redaction import Redactor
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
 from reel_modal._support.tracing import JobTrace
@@ -24,16 +26,20 @@ from reel_modal.backends.base import Backend, CallResult, JobStatus
 from reel_modal.errors import (
     AuthError,
     ConfigError,
+    FunctionError,
     FunctionTimeoutError,
     JobCancelledError,
     JobNotFoundError,
+    JobPreemptedError,
     JobStalledError,
+    MisconfiguredError,
     NotDeployedError,
     ReelModalError,
     RemoteError,
     RequestError,
     UnavailableError,
     WaitTimeoutError,
+    WorkerCrashedError,
 )
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
 from reel_modal.schema.results import Result
@@ -55,6 +61,20 @@ _OVERDUE_SECONDS: Final = 0.5
 _STATE_UNKNOWN: Final = (UnavailableError, AuthError, NotDeployedError)
 """Errors of a backend that say nothing about the state of a job."""
 
+_EXPLAINED_BY_LOG: Final = (
+    FunctionError,
+    FunctionTimeoutError,
+    JobPreemptedError,
+    JobStalledError,
+    MisconfiguredError,
+    WorkerCrashedError,
+)
+"""Errors that get the last lines of the job's log; the others explain themselves, or say nothing about the job."""
+
+_LOG_SECONDS: Final = 5.0
+_LINES_OF_ERROR: Final = 20
+_MOST_LINES: Final = 1000
+_LONGEST_LINE: Final = 1000
 _STATUS_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 5.0
@@ -191,6 +211,10 @@ class Job(Generic[R]):
                 if self._trace is not None:
                     self._trace.fail(JobCancelledError("its waiter was cancelled", function=self.function))
             raise
+        except _EXPLAINED_BY_LOG as error:
+            if not error.log:
+                error.log = await self._log_of_failure()
+            raise
 
     async def receipt(self) -> Result:
         """Wait for the job and return its result with the durations and the usage, whatever type the host declared.
@@ -204,6 +228,35 @@ class Job(Generic[R]):
         if self._receipt is None:
             raise ConfigError(f"{self.function} is not declared with render_function, so its jobs have no receipt")
         return self._receipt((await self._ended(None)).value)
+
+    async def logs(self, lines: int = 100) -> tuple[str, ...]:
+        """Return the last lines that the machine wrote to stdout and stderr during the job, without known secrets.
+
+        Known secrets are Modal's tokens, passwords in URLs, and the values of variables of this process whose names
+        contain KEY, SECRET, TOKEN, PASSWORD or CREDENTIALS. Lines have at most 1,000 characters. A worker process on
+        this machine keeps its last 100 lines; Modal keeps logs for some time, and may deliver the last ones late.
+
+        Args:
+            lines: Largest number of lines, 1 to 1,000.
+
+        Raises:
+            ConfigError: `lines` is out of range.
+            UnavailableError: The backend is unreachable.
+            RemoteError: The log is not available.
+
+        Cancellation: changes nothing.
+        """
+        if not 1 <= lines <= _MOST_LINES:
+            raise ConfigError(f"lines={lines} must be 1 to {_MOST_LINES}")
+        redact = Redactor(os.environ)
+        return tuple(redact(line)[:_LONGEST_LINE] for line in await self._backend.logs(self._call_id, lines))
+
+    async def _log_of_failure(self) -> tuple[str, ...]:
+        """Return the log for an error; a log that cannot be read must not hide that error."""
+        try:
+            return await self._within(_LOG_SECONDS, self.logs(_LINES_OF_ERROR))
+        except RemoteError as error:
+            return (f"[the log could not be read: {error.message}]",)
 
     async def events(self) -> AsyncGenerator[ProgressEvent]:
         """Yield the events that the function reports, from the first on, until the job ends.

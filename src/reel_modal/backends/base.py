@@ -187,6 +187,14 @@ class Backend(Protocol):
         """
         ...
 
+    async def logs(self, call_id: str, lines: int) -> list[str]:
+        """Return the last `lines` lines that the machine of the job wrote to stdout and stderr during the job.
+
+        Raises:
+            RemoteError: The log is not available.
+        """
+        ...
+
     async def verify(self, functions: Iterable[str]) -> list[Check]:
         """Look up every function again, and check that this version of the package deployed it."""
         ...

@@ -161,6 +161,10 @@ class LocalBackend:
         async for event in self._call(call_id).events.follow():
             yield event
 
+    async def logs(self, call_id: str, lines: int) -> list[str]:
+        """See `Backend.logs`; at most the last 100 lines are kept."""
+        return list(self._call(call_id).log)[-lines:]
+
     async def close(self) -> None:
         """Cancel every job that has not ended."""
         left = [call for call in list(self._calls.values()) if not call.outcome.done()]

@@ -43,6 +43,7 @@ class Script:
         events: Events that it reports, each at its `elapsed_seconds` after the start.
         queue_seconds: Seconds from the submission to the start.
         seconds: Seconds from the start to the end.
+        log: Lines that the function writes to its log.
     """
 
     result: object | Callable[..., object] = None
@@ -50,6 +51,7 @@ class Script:
     events: Sequence[ProgressEvent] = ()
     queue_seconds: float = 0.0
     seconds: float = 0.0
+    log: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Submitted:
 @dataclass(slots=True)
 class _Call:
     function: str
+    log: Sequence[str] = ()
     ended: Future[object] = field(default_factory=Future)
     task: asyncio.Task[None] | None = None
     events: EventLog = field(default_factory=EventLog)
@@ -155,7 +158,7 @@ class InMemoryBackend:
         self.submitted.append(Submitted(function, args, dict(kwargs), call_id, workers, resources))
         scripts = self._scripts.get(function) or [Script()]
         script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
-        call = self._calls[call_id] = _Call(function)
+        call = self._calls[call_id] = _Call(function, script.log)
         call.task = asyncio.ensure_future(self._play(script, call, args, kwargs))
         return call_id
 
@@ -187,6 +190,10 @@ class InMemoryBackend:
         """See `Backend.events`."""
         async for event in self._call(call_id).events.follow():
             yield event
+
+    async def logs(self, call_id: str, lines: int) -> list[str]:
+        """See `Backend.logs`; the lines of the script."""
+        return list(self._call(call_id).log)[-lines:]
 
     async def close(self) -> None:
         """Cancel every job that has not ended."""

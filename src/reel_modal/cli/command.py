@@ -144,6 +144,12 @@ def _parser() -> argparse.ArgumentParser:
     add_segments_arguments(segments)
     segments.set_defaults(command=run_segments)
 
+    logs = commands.add_parser("logs", help="print the last lines of a job's log on Modal")
+    logs.add_argument("job", metavar="JOB", help="the id of the job, `Job.id`")
+    logs.add_argument("--lines", type=int, default=100, help="1 to 1000, default %(default)d")
+    logs.add_argument("--json", action="store_true", help="print JSON")
+    logs.set_defaults(command=_logs)
+
     deploy = commands.add_parser("deploy", help="deploy the functions to Modal, and verify the deployment")
     add_deploy_arguments(deploy)
     deploy.set_defaults(command=_deploy)
@@ -379,6 +385,26 @@ def _status(arguments: argparse.Namespace) -> int:
     from reel_modal.cli.status import run
 
     return run(arguments)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from reel_modal.client import FunctionRegistry
+
+    async def read() -> tuple[str, ...]:
+        async with FunctionRegistry.from_env() as registry:
+            return await registry.attach(arguments.job).logs(arguments.lines)
+
+    lines = asyncio.run(read())
+    if arguments.json:
+        print(json.dumps({"job": arguments.job, "lines": lines}))
+        return 0
+    for line in lines:
+        print(line)
+    if not lines:
+        _say("the log of the job is empty, or has not arrived yet")
+    return 0
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from reel_modal._version import VERSION
+from reel_modal.functions.memory import MemoryWatch
 from reel_modal.schema.results import Usage
 from reel_modal.storage.base import Traffic
 
 __all__ = ["Machine", "Meter", "seconds_since_process_start"]
-
-_KIB: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,9 @@ class Meter:
         startup_seconds: Startup time of the process, if it was started for this job.
         clock: Returns monotonic seconds.
         wall_clock: Returns Unix time.
+
+    Attributes:
+        memory: Watches the memory; see `MemoryWatch.watching`.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Meter:
         self._clock = clock
         self._started_at = clock()
         self._others: list[Usage] = []
+        self.memory: MemoryWatch = MemoryWatch()
         self._queue_seconds = (
             None if submitted_at is None else max(0.0, wall_clock() - submitted_at - startup_seconds)
         )
@@ -83,7 +84,7 @@ class Meter:
             seconds=seconds,
             bytes_in=traffic.bytes_in,
             bytes_out=traffic.bytes_out,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=self.memory.peak_bytes(),
             gpu=self._machine.gpu,
             gpu_seconds=0.0 if self._machine.gpu is None else held,
             dollars=held * self._machine.usd_per_second,
@@ -103,13 +104,3 @@ def seconds_since_process_start() -> float:
     except (OSError, ValueError, IndexError):
         return 0.0
     return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def _peak_memory_bytes() -> int:
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else _KIB
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(peaks) * unit

@@ -82,7 +82,7 @@ def run_job(
     if existing is not None:
         usage = existing.usage if existing.reused_from is None else meter.usage(job.storage.traffic)
         return replace(as_requested(existing, job.request), usage=usage).to_dict()
-    with scratch_dir(folder) as workdir:
+    with scratch_dir(folder) as workdir, meter.memory.watching():
         context = job.context(
             workdir,
             reporter=Reporter(send, attempt=attempt),

@@ -35,7 +35,7 @@ from reel_modal.settings import Settings
 __all__ = ["WorkerCall"]
 
 _POSIX: Final = sys.platform != "win32"
-_TAIL_LINES: Final = 40
+_TAIL_LINES: Final = 100
 _LONGEST_LINE_BYTES: Final = 4096
 _FORCE_SECONDS: Final = END_SECONDS + 2
 
@@ -53,6 +53,7 @@ class WorkerCall:
     Attributes:
         id: Id of the call.
         events: Events of the job.
+        log: The last lines that the worker has written to stderr.
         outcome: Result of the body, in JSON types, or the error for the host.
         queued_seconds: Seconds from the construction to the start.
     """
@@ -68,6 +69,7 @@ class WorkerCall:
     ) -> None:
         self.id: str = uuid.uuid4().hex
         self.events: EventLog = EventLog()
+        self.log: deque[str] = deque(maxlen=_TAIL_LINES)
         self.outcome: Future[dict[str, object]] = Future()
         self.queued_seconds: float = 0.0
         self._part = part
@@ -175,8 +177,9 @@ class WorkerCall:
                 self._signal()
         # The worker creates the folder, so that a host that is killed before it sends the task leaves no folder.
         folder = Path(tempfile.gettempdir(), f"reel_modal-job-{self.id}")
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        drain = threading.Thread(target=_drain, args=(process, tail), name="reel_modal-worker-stderr", daemon=True)
+        drain = threading.Thread(
+            target=_drain, args=(process, self.log), name="reel_modal-worker-stderr", daemon=True
+        )
         drain.start()
         try:
             task = Task(
@@ -202,7 +205,7 @@ class WorkerCall:
                     with contextlib.suppress(OSError):  # the worker did not read the task
                         stream.close()
             shutil.rmtree(folder, ignore_errors=True)
-        return self._value(answer, process.returncode, tail)
+        return self._value(answer, process.returncode)
 
     def _converse(self, process: subprocess.Popen[bytes], task: Task) -> Returned | Failed | None:
         """Send the task and receive its events until the answer; return None if the worker ended without one."""
@@ -228,7 +231,7 @@ class WorkerCall:
         message = "the job was cancelled" if self._started else "the job was cancelled before it started"
         return JobCancelledError(message, function=self._function, call_id=self.id)
 
-    def _value(self, answer: Returned | Failed | None, status: int, tail: deque[str]) -> dict[str, object]:
+    def _value(self, answer: Returned | Failed | None, status: int) -> dict[str, object]:
         if isinstance(answer, Returned):
             return answer.value
         if self._cancelled:
@@ -240,7 +243,7 @@ class WorkerCall:
                 unknown.retryable = answer.retryable
                 raise unknown
             raise to_remote_error(error, function=self._function, call_id=self.id) from error
-        raise WorkerCrashedError(_describe_exit(status, tail), function=self._function, call_id=self.id)
+        raise WorkerCrashedError(_describe_exit(status), function=self._function, call_id=self.id)
 
 
 def _start_worker() -> subprocess.Popen[bytes]:
@@ -291,16 +294,12 @@ def _error_of(failed: Failed) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-def _describe_exit(status: int, tail: deque[str]) -> str:
-    if status < 0:
-        name = _signal_name(-status)
-        description = f"the worker process was ended by {name}"
-        if name == "SIGKILL":
-            description += ", possibly because the system was out of memory"
-    else:
-        description = f"the worker process ended with status {status} and no result"
-    stderr = "\n".join(tail)
-    return f"{description}; its last stderr lines:\n{stderr}" if stderr else description
+def _describe_exit(status: int) -> str:
+    if status >= 0:
+        return f"the worker process ended with status {status} and no result"
+    name = _signal_name(-status)
+    cause = ", possibly because the system was out of memory" if name == "SIGKILL" else ""
+    return f"the worker process was ended by {name}{cause}"
 
 
 def _signal_name(number: int) -> str:

@@ -41,8 +41,8 @@ class Usage(Record):
         bytes_out: Bytes written to the store.
         peak_memory_bytes: Peak memory of this process plus that of its largest child process: an upper bound of their
             joint peak. If processes of one machine render several segments at once, that of the largest one times
-            their number. An earlier job of the same process may have caused the peak. 0 if the system does not
-            report it.
+            their number. An earlier job of the same process may have caused the peak. In gVisor, the highest of four
+            samples a second of all processes together. 0 if the system does not report it.
         gpu: GPU type, such as `T4`; None without a GPU.
         gpu_seconds: Seconds for which the GPU was held: `startup_seconds` + `seconds`; 0 without a GPU.
         dollars: Cost of the container in US dollars for `startup_seconds` and `seconds`, by the rate table. The

@@ -17,6 +17,7 @@ from modal_proto import api_pb2
 from .calls import TERMINATED, Calls
 from .deployments import Deployments
 from .faults import Faults
+from .logs import Logs
 from .model import Container, Function, Input
 from .processes import HEARTBEAT_SECONDS, container_environment, end_all, kill_all, write_mounts
 from .wire import calling_task
@@ -43,6 +44,7 @@ class Containers:
     closing: bool = False
     # Longest time that a container waits for an input, so that a test need not wait for that of a function.
     longest_idle_seconds: float = math.inf
+    logs: Logs = field(default_factory=Logs)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -277,6 +279,7 @@ class Containers:
             return KILL
         taken.container = container
         container.inputs[taken.id] = taken
+        self.logs.begin(taken, container.folder)
         container.draining = proto.single_use_containers or proto.max_inputs == 1
         if proto.timeout_secs:
             loop = asyncio.get_running_loop()

@@ -77,7 +77,15 @@ class LoopbackPlane:
             grace_seconds,
         )
         self._wire = Wire(
-            [self._workspace, self._deployments, self._calls, self._containers, self._queues, self._blobs],
+            [
+                self._workspace,
+                self._deployments,
+                self._calls,
+                self._containers,
+                self._containers.logs,
+                self._queues,
+                self._blobs,
+            ],
             {TOKEN_ID: TOKEN_SECRET},
             self.faults,
         )

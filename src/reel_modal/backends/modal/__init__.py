@@ -254,6 +254,17 @@ class ModalBackend:
         finally:
             await end.cancel()
 
+    async def logs(self, call_id: str, lines: int) -> list[str]:
+        """See `Backend.logs`; of a job on several machines, this is the log of the coordinator."""
+        call = await self._call(call_id)
+
+        async def read() -> list[str]:
+            # An entry may be a part of a line, or several lines.
+            async with aclosing(call.logs.tail.aio(lines)) as entries:
+                return "".join([entry.message async for entry in entries]).splitlines()[-lines:]
+
+        return await self._answer(read, call_id)
+
     async def close(self) -> None:
         """Do nothing: jobs on Modal continue, and this backend holds no resources here."""
 
