@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 
 from reel_modal._segments import Segment
 from reel_modal._support.threads import ThreadPool
+from reel_modal.errors import WorkerCrashedError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.remote_errors import is_retryable
 from reel_modal.functions.worker_call import WorkerCall
 from reel_modal.settings import Settings
 
 __all__ = ["LocalCalls"]
+
+_log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 60.0
 
@@ -49,7 +53,12 @@ class LocalCalls:
         call = self._calls[call_id]
         while not call.outcome.done():
             await call.ended(_WAIT_SECONDS)
-        return call.outcome.result()
+        try:
+            return call.outcome.result()
+        except WorkerCrashedError as error:
+            if call.log:  # its stderr is not that of the job
+                _log.warning("%s; the last lines of its log:\n%s", error.message, "\n".join(call.log))
+            raise
 
     async def frames(self, call_id: str) -> AsyncGenerator[int]:
         """See `Calls.frames`."""
