@@ -266,3 +266,13 @@ def test_deploy_invalid_arguments_refused_immediately(
     completed = deploys.run_in_process(*arguments, "--dry-run")
     assert (completed.returncode, words in completed.stderr) == (status, True)
     assert deploys.plane.requests == []
+
+
+def test_deploy_sets_tags_of_app(deploys: Deploys) -> None:
+    assert deploys.run_in_process(*QUICK, REEL_MODAL_TAGS="team=video, tenant=acme").returncode == 0
+    assert deploys.plane.app_tags(APP) == {"team": "video", "tenant": "acme"}
+    refused = deploys.run_in_process(*QUICK, REEL_MODAL_TAGS="tenant")
+    assert refused.returncode == 3
+    assert "REEL_MODAL_TAGS='tenant': 'tenant' is not NAME=VALUE" in refused.stderr
+    assert deploys.run_in_process(*QUICK).returncode == 0
+    assert deploys.plane.app_tags(APP) == {}

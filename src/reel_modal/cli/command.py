@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
+from reel_modal.cli.bill import add_arguments as add_bill_arguments
 from reel_modal.cli.requests import command_of, file_help, request_from
 from reel_modal.cli.segments import add_arguments as add_segments_arguments
 from reel_modal.cli.segments import run as run_segments
@@ -139,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show backlog, containers and cost of the functions on Modal")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+
+    bill = commands.add_parser("bill", help="compare Modal's bill with the receipts in the store")
+    add_bill_arguments(bill)
+    bill.set_defaults(command=_bill)
 
     segments = commands.add_parser("segments", help="list or remove the stored segments of long jobs")
     add_segments_arguments(segments)
@@ -405,6 +410,12 @@ def _logs(arguments: argparse.Namespace) -> int:
     if not lines:
         _say("the log of the job is empty, or has not arrived yet")
     return 0
+
+
+def _bill(arguments: argparse.Namespace) -> int:
+    from reel_modal.cli.bill import run
+
+    return run(arguments)
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -33,10 +33,14 @@ def main() -> None:
 def _deploy(tag: str, strategy: str) -> dict[str, object]:
     import modal
 
+    from reel_modal.deploy.tags import app_tags
     from reel_modal.functions.app import app
 
+    tags = app_tags()
     with modal.enable_output():
         app.deploy(tag=tag, strategy="recreate" if strategy == "recreate" else "rolling")
+    if tags:  # a deploy without tags has removed those of the version before
+        app.set_tags(tags)
     return {"ok": True, "url": app.get_dashboard_url()}
 
 

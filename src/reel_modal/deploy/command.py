@@ -28,6 +28,7 @@ from reel_modal.deploy.modal_account import check_account, check_secrets, hide_t
 from reel_modal.deploy.options import add_arguments
 from reel_modal.deploy.plan import Plan, make_plan
 from reel_modal.deploy.publish import Deployment, publish
+from reel_modal.deploy.tags import app_tags
 from reel_modal.errors import ConfigError, DeploymentError, ReelModalError
 from reel_modal.functions.catalog import MODULES_VARIABLE, AnyFunction, all_functions
 from reel_modal.functions.contract import local_contract
@@ -91,6 +92,7 @@ class _Command:
         self._arguments = arguments
         self._console = console
         self._settings = Settings.from_env(app=arguments.app, environment=arguments.environment)
+        app_tags()  # the process that publishes sets them
         self._app = app_name(self._settings)
         self._environment = self._settings.environment or "production"
         self._modules = _modules(arguments.functions)

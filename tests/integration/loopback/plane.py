@@ -240,6 +240,11 @@ class LoopbackPlane:
         """The workspace's dollars per hour, by Modal's names; change it in place."""
         return self._workspace.billing_rates
 
+    @property
+    def bill(self) -> list[api_pb2.WorkspaceBillingReportItem]:
+        """The workspace's bill; change it in place."""
+        return self._workspace.bill
+
     def limit_idle_seconds(self, seconds: float) -> None:
         """End containers that wait for an input for this long, even if their function lets them wait longer."""
         self._containers.longest_idle_seconds = seconds

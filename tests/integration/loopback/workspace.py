@@ -47,6 +47,8 @@ class Workspace:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     # Dollars per hour, by Modal's names.
     billing_rates: dict[str, str] = field(default_factory=dict)
+    # The bill, by object and hour or day, as a test scripts it.
+    bill: list[api_pb2.WorkspaceBillingReportItem] = field(default_factory=list)
 
     # Look-ups shared with the other services.
 
@@ -112,6 +114,18 @@ class Workspace:
         self, _request: api_pb2.WorkspaceBillingRatesRequest
     ) -> api_pb2.WorkspaceBillingRatesResponse:
         return api_pb2.WorkspaceBillingRatesResponse(rates=self.billing_rates)
+
+    async def workspace_billing_report(
+        self, request: api_pb2.WorkspaceBillingReportRequest
+    ) -> AsyncIterator[api_pb2.WorkspaceBillingReportItem]:
+        start, end = request.start_timestamp.ToSeconds(), request.end_timestamp.ToSeconds()
+        for item in self.bill:
+            if start <= item.interval.ToSeconds() < end:
+                sent = api_pb2.WorkspaceBillingReportItem()
+                sent.CopyFrom(item)
+                if list(request.tag_names) != ["*"]:
+                    sent.tags.clear()
+                yield sent
 
     # RPCs: images.
 
