@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.integration.modal_app import Deployed, deploy, image_python
+from tests.integration.modal_app import Deployed, deploy
 from tests.run_function import DEPLOYED
 
 from reel_modal.deploy.command import main
@@ -25,15 +25,14 @@ L4 = {"REEL_MODAL_RENDER_OVERLAY_GPU": "L4"}
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployed, Path]]:
+def shared(tmp_path_factory: pytest.TempPathFactory, python_of_image: Path) -> Iterator[tuple[Deployed, Path]]:
     """A plane without deployments, and a Python with the packages of the image for its containers."""
     from tests.integration.loopback.plane import LoopbackPlane
 
     folder = tmp_path_factory.mktemp("deploys")
-    python = image_python(folder / "python")
-    with LoopbackPlane(folder / "plane", container_python=python) as plane:
+    with LoopbackPlane(folder / "plane", container_python=python_of_image) as plane:
         plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": folder.as_uri()})
-        yield Deployed(plane, folder), python
+        yield Deployed(plane, folder), python_of_image
     assert not plane.processes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,9 +54,15 @@ def deploy(plane: LoopbackPlane, **variables: str) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """A separate plane whose containers have only the packages of the image."""
+@pytest.fixture(scope="session")
+def python_of_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with modal and the packages of the images."""
+    return image_python(tmp_path_factory.mktemp("image") / "python")
+
+
+@pytest.fixture(scope="session")
+def session_plane(tmp_path_factory: pytest.TempPathFactory, python_of_image: Path) -> Iterator[Deployed]:
+    """A plane with the deployed app, whose containers have only the packages of the image."""
     if sys.platform != "linux":
         pytest.skip("the loopback plane runs containers as Linux processes")
     from tests.integration.loopback.plane import LoopbackPlane
@@ -63,12 +70,26 @@ def app_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("app")
     store = folder / "store"
     store.mkdir()
-    python = image_python(folder / "python")
-    with LoopbackPlane(folder / "plane", container_python=python, container_limit=8) as plane:
+    with LoopbackPlane(folder / "plane", container_python=python_of_image, container_limit=8) as plane:
         plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": store.as_uri()})
         deploy(plane)
         yield Deployed(plane, store)
     assert not plane.processes()
+
+
+@pytest.fixture(scope="module")
+def app_plane(session_plane: Deployed) -> Iterator[Deployed]:
+    """The plane of the session with an empty store; its containers end, and its app is restored, after each file."""
+    plane, deployed = session_plane.plane, session_plane.plane.functions(APP)
+    yield session_plane
+    plane.end_containers()
+    if plane.functions(APP) != deployed:
+        deploy(plane)
+    for path in session_plane.store.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @pytest.fixture

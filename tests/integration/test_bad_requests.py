@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed
 
 from reel_modal import FunctionRegistry, RequestError
 from reel_modal.functions.catalog import all_functions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app_plane"]
 
 IDENTIFIERS = {"jobId": "bad", "userId": "u", "inputKey": "in.mp4", "outputKey": "out.mp4"}
 KEYFRAME = {"time": 0, "x": 80, "y": 90, "radiusX": 40, "radiusY": 30}
@@ -56,14 +54,6 @@ BAD: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     "a network of this machine": ("apply_upscale", {**IDENTIFIERS, "scale": 2, "model": "/etc/passwd"}),
 }
-
-
-@pytest.fixture
-def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    from tests.integration.loopback.fixtures import fresh
-
-    with fresh(app_plane.plane, monkeypatch):
-        yield app_plane
 
 
 async def test_submit_bad_request_starts_no_container_and_no_rpc(app: Deployed) -> None:

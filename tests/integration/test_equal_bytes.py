@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.clips import Clips, made_clip
 from tests.ffmpegs import renamed
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed
 from tests.jobs import GLOBAL, overlay
 from tests.media.framed import crops, speeds
 from tests.visible_cpus import VisibleCpus
@@ -28,8 +28,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
     pytest.mark.timeout(300),
 ]
-
-__all__ = ["app_plane"]
 
 Request = OverlayRequest | FramingRequest | UpscaleRequest
 

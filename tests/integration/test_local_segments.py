@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -34,12 +35,19 @@ __all__ = ["check_processes"]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """The store, with a clip of 40 s."""
-    folder = tmp_path / "store"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of all tests: the tags of an output depend on the version of the clip in the store."""
+    folder = tmp_path_factory.mktemp("store")
     made_clip(folder / "in.mp4", fps=10, seconds=40, audio_seconds=40)
+    return folder
+
+
+@pytest.fixture
+def store(folder: Path) -> Path:
+    """The store, with a clip of 40 s and without outputs of other tests."""
+    for name in ("out", "users"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     return folder
 
 
@@ -47,16 +55,6 @@ def store(tmp_path: Path) -> Path:
 def backend(store: Path) -> LocalBackend:
     """A backend that runs one job at once, for which two cores are reserved."""
     return LocalBackend(Settings(store_url=store.as_uri(), cpu=2), max_workers=1)
-
-
-@pytest.fixture
-def expected(store: Path) -> str:
-    """The SHA-256 of the output that one process makes, without others."""
-    payload = replace(request(), job_id="alone").to_dict()
-    run_job(render_overlay, payload, settings=Settings(store_url=store.as_uri()), send=lambda _: None)
-    made = digest(store)
-    (store / "out/whole.mp4").unlink()
-    return made
 
 
 def request(threads: int = 1, preset: str = "slow") -> OverlayRequest:
@@ -98,6 +96,14 @@ def workers_of(coordinator: int) -> list[int]:
 def coordinator() -> int:
     (pid,) = (pid for pid in children() if "reel_modal.functions.worker" in command(pid))
     return pid
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> str:
+    """The SHA-256 of the output that one process makes."""
+    settings = Settings(store_url=folder.as_uri())
+    run_job(render_overlay, request().to_dict(), settings=settings, send=lambda _: None)
+    return digest(folder)
 
 
 async def most_at_once(backend: LocalBackend, call_id: str) -> tuple[int, list[int]]:
@@ -150,7 +156,7 @@ async def test_encoder_threads_share_the_cores(backend: LocalBackend, store: Pat
     await result(backend, call_id)
 
 
-async def test_killed_worker_process_is_replaced(backend: LocalBackend, store: Path, expected: str) -> None:
+async def test_killed_worker_process_is_replaced(expected: str, backend: LocalBackend, store: Path) -> None:
     call_id = await start(backend, request(), 2)
     await until(backend, call_id, 20)
     os.kill(workers_of(coordinator())[0], signal.SIGKILL)

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 from tests.clips import Clips, made_clip
-from tests.integration.modal_app import Deployed, app, app_plane, request
+from tests.integration.modal_app import Deployed, request
 from tests.jobs import GLOBAL
 from tests.object_store import ObjectStore, free_ports
 from tests.processes import executable, family
@@ -41,8 +41,6 @@ from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, Upsc
 from reel_modal.storage import Storage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app", "app_plane"]
 
 
 def framing(job_id: str, *, output: str) -> FramingRequest:

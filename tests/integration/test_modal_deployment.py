@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from tests.clips import Clips
-from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy, request
+from tests.integration.modal_app import APP, Deployed, deploy, request
 from tests.run_function import DEPLOYED
 
 from reel_modal.client import FunctionRegistry
@@ -20,8 +20,6 @@ from reel_modal.functions.image_locks import lock_of
 from reel_modal.settings import Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app", "app_plane"]
 
 
 def test_modal_deployment_matches_specs(app: Deployed) -> None:

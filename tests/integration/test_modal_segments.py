@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from tests.clips import made_clip
-from tests.integration.modal_app import APP, Deployed, app, app_plane, deploy
+from tests.integration.modal_app import APP, Deployed, deploy
 from tests.jobs import GLOBAL, overlay
 from tests.unit.long_jobs import record_jobs
 
@@ -34,10 +34,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
 ]
 
-__all__ = ["app", "app_plane"]
-
 SEGMENTS = 5
 FRAMES = 400
+FAST = "ultrafast"
+"""The preset of jobs that no test interrupts."""
 
 _numbers = itertools.count(1)
 
@@ -119,14 +119,26 @@ def stored(app: Deployed) -> list[str]:
     return sorted(path.suffix for path in (app.store / "users/user/segments").glob("*"))
 
 
+_made_here: dict[str, str] = {}
+
+
+def made_here(app: Deployed, preset: str) -> str:
+    """Return the SHA-256 of the output of one process, which is made once for each preset."""
+    if preset not in _made_here:
+        request = overlay("here", preset=preset, output="out/whole.mp4")
+        _made_here[preset] = rendered_here(app, render_overlay, request)
+    return _made_here[preset]
+
+
 @pytest.fixture
 def expected(app: Deployed, clip: Path) -> str:
-    return rendered_here(app, render_overlay, overlay("here", preset="slow", output="out/whole.mp4"))
+    return made_here(app, "slow")
 
 
 @pytest.mark.parametrize("workers", [2, 7])
-async def test_workers_make_the_same_bytes(app: Deployed, start: Start, expected: str, workers: int) -> None:
-    job = await start(workers)
+async def test_workers_make_the_same_bytes(app: Deployed, start: Start, workers: int) -> None:
+    expected = await asyncio.to_thread(made_here, app, FAST)
+    job = await start(workers, preset=FAST)
     counts = [event.done async for event in job.backend.events(job.call_id) if event.phase == "render"]
     assert (counts, counts[-1]) == (sorted(counts), FRAMES)
     result = await job.result()
@@ -142,14 +154,13 @@ async def test_workers_make_the_same_bytes(app: Deployed, start: Start, expected
     assert result.usage.bytes_in > SEGMENTS * (app.store / "in.mp4").stat().st_size
 
 
-async def test_registry_chooses_the_number_of_workers(
-    app: Deployed, clip: Path, expected: str, tmp_path: Path
-) -> None:
+async def test_registry_chooses_the_number_of_workers(app: Deployed, clip: Path, tmp_path: Path) -> None:
+    expected = await asyncio.to_thread(made_here, app, FAST)
     history = TimingHistory(tmp_path / "timings.db")
     for gpu in ("T4", "cpu"):
         record_jobs(history, gpu, seconds_per_frame=0.3)
     registry = FunctionRegistry(app.settings, backend=ModalBackend(APP), history=history)
-    request = overlay(f"job-{next(_numbers)}", preset="slow", output="out/whole.mp4")
+    request = overlay(f"job-{next(_numbers)}", preset=FAST, output="out/whole.mp4")
     job = await registry.submit(request, parallel=Parallel(max_workers=4))
     percents = [update.percent async for update in job.progress()]
     assert percents == sorted(percents)

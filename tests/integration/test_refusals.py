@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.clips import made_clip
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed
 
 from reel_modal import FunctionRegistry, RequestError, Settings
 from reel_modal.errors import BadInputError
@@ -17,8 +16,6 @@ from reel_modal.functions.catalog import all_functions
 from reel_modal.schema import OverlayRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app_plane"]
 
 IDENTIFIERS: dict[str, Any] = {"job_id": "j", "user_id": "u", "input_key": "in.mp4", "output_key": "out.mp4"}
 REGION = {
@@ -38,14 +35,6 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "model": ("apply_upscale", {"scale": 2, "model": "/etc/passwd"}),
     "scale": ("apply_upscale", {"scale": 3}),
 }
-
-
-@pytest.fixture
-def app(app_plane: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    from tests.integration.loopback.fixtures import fresh
-
-    with fresh(app_plane.plane, monkeypatch):
-        yield app_plane
 
 
 async def submit(registry: FunctionRegistry, function: str, body: dict[str, Any]) -> None:

@@ -6,15 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from tests.integration.modal_app import Deployed, app, app_plane
+from tests.integration.modal_app import Deployed
 from tests.jobs import GLOBAL, overlay
 
 from reel_modal import FunctionRegistry, UpscaleRequest
 from reel_modal.errors import ConfigError, RequestError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app", "app_plane"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.clips import made_clip
-from tests.integration.modal_app import Deployed, app_plane, deploy
+from tests.integration.modal_app import Deployed, deploy
 from tests.jobs import GLOBAL
 from tests.networks import repeating
 
@@ -20,8 +20,6 @@ from reel_modal import FunctionRegistry, ModelSource, RequestError, Settings, Up
 from reel_modal.errors import BadInputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app_plane"]
 
 NAME = "registered"
 

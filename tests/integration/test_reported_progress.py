@@ -10,13 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.integration.modal_app import Deployed, app_plane
+from tests.integration.modal_app import Deployed
 
 from reel_modal import RemoteFunction
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app_plane"]
 
 FOLDER = Path(__file__).parent / "reporting"
 

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 from tests.clips import Clips
-from tests.integration.modal_app import Deployed, app, app_plane
+from tests.integration.modal_app import Deployed
 from tests.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
 
 from reel_modal import FunctionRegistry, Settings, Storage
 from reel_modal.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
-
-__all__ = ["app", "app_plane"]
 
 PLANTED = "wJalrXUtnFEMI/K7MDENG+planted"
 """It looks like a secret key of AWS, slash and all."""

@@ -19,6 +19,8 @@ SOURCE_FOLDER = "root"
 # The runtime asks for cancellations in a long poll; a short one limits the delay between two of them.
 HEARTBEAT_SECONDS = 5.0
 _END_SECONDS = 10.0
+# The mark of the test run, and the limit of numpy's threads, which would take the cores from other tests.
+_PASSED_ON = (MARK, "OPENBLAS_NUM_THREADS")
 
 
 def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[str, bytes]) -> Path:
@@ -34,7 +36,7 @@ def write_mounts(root: Path, files: list[api_pb2.MountFile], contents: Mapping[s
 
 
 def container_environment(url: str, task_id: str, environment: str, arguments: Path, source: Path) -> dict[str, str]:
-    """Return the variables for the container runtime, with only the mark from the environment of the tests."""
+    """Return the variables for the container runtime, with only those of `_PASSED_ON` from the environment of the tests."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(arguments.parent),
@@ -51,7 +53,7 @@ def container_environment(url: str, task_id: str, environment: str, arguments: P
         "MODAL_CONFIG_PATH": str(arguments.parent / "no-modal.toml"),
         "MODAL_DISABLE_API_PROXY": "1",
         "NO_PROXY": "127.0.0.1",
-    } | ({MARK: os.environ[MARK]} if MARK in os.environ else {})
+    } | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def processes_of(task_id: str) -> list[int]:
