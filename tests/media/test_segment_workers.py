@@ -77,7 +77,7 @@ class ThreadCalls:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    made_clip(folder / "in.mp4", size=(96, 64), fps=10, seconds=26, audio_seconds=26)
+    made_clip(folder / "in.mp4", size=(96, 64), fps=10, seconds=18, audio_seconds=18)
     return folder
 
 
@@ -119,7 +119,7 @@ FRAMING = FramingRequest(
     user_id="user",
     input_key="in.mp4",
     output_key="out/whole.mp4",
-    crop=crops((0, 10, 0, 36, 64), (20, 40.5, 0, 36, 64)),
+    crop=crops((0, 10, 0, 36, 64), (18, 40.5, 0, 36, 64)),
     segments=speeds((5, 10, 0.5)),
     store=GLOBAL,
     encode=EncodeOptions(encoder="libx264", preset="ultrafast"),
