@@ -77,8 +77,13 @@ def read_tags(path: Path) -> list[tuple[str | None, str | None, tuple[str, ...]]
     return [(sound.language, sound.title, sound.dispositions) for sound in probe(path).audio]
 
 
-@pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("crop", [(), PAN], ids=["graph", "frames"])
+@pytest.mark.parametrize(
+    ("crop", "edit"),
+    [
+        *(pytest.param((), edit, id=f"graph-{edit}") for edit in EDITS),
+        *(pytest.param(PAN, edit, id=f"frames-{edit}") for edit in ("half", "trimmed", "mixed")),
+    ],
+)
 def test_retimed_audio_streams_match_timeline(
     clips: Clips, tmp_path: Path, edit: str, crop: tuple[object, ...]
 ) -> None:

@@ -59,7 +59,8 @@ def test_decoders_broken_last_packets_give_same_pictures(whole: Path, cores: int
     if Settings.from_env().ffmpeg is not None and not whole.stem.startswith(("h264", "vp9")):
         pytest.skip("other versions of libavcodec give other pictures after a broken one of HEVC and MPEG-4")
     count = len(times(whole, cores))
-    for numbers in ((-1,), (-2,), (-3, -2), (-5,), (-7, -4)):
+    every = ((-1,), (-2,), (-3, -2), (-5,), (-7, -4))
+    for numbers in every if cores == 4 else every[::2]:
         clip = broken(whole, tmp_path / whole.name, *numbers)
         expected = times(clip, cores)
         assert times(clip, cores, decoder="in_process") == expected, numbers

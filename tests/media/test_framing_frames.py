@@ -66,17 +66,17 @@ def marker(seconds: float) -> Point:
 
 @pytest.fixture(scope="module")
 def marker_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a four-second clip with a circling spot."""
+    """Make a clip of two seconds with a circling spot."""
     path = tmp_path_factory.mktemp("marker") / "marker.mp4"
     with FramePipe(
         path, size=SIZE, fps=FPS, pixel_format="yuv420p", encoder="libx264", quality=1, preset="ultrafast"
     ) as pipe:
-        for number in range(4 * FPS):
+        for number in range(2 * FPS):
             pipe.write(marked(marker(number / FPS)))
     return path
 
 
-ZOOM = crops((0, 40.3, 10, 560, 315), ("1.5", 130, 50.5, 400, 225), (4, 60.7, 20.1, 500, 281.25))
+ZOOM = crops((0, 40.3, 10, 560, 315), ("0.8", 130, 50.5, 400, 225), (2, 60.7, 20.1, 500, 281.25))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ ZOOM = crops((0, 40.3, 10, 560, 315), ("1.5", 130, 50.5, 400, 225), (4, 60.7, 20
         {"crop": ZOOM, "output_size": (320, 180)},
         {"crop": ZOOM, "output_size": (960, 540)},
         {"crop": ZOOM, "output_size": (640, 360), "interpolation": "catmull_rom"},
-        {"crop": crops((0, 40.3, 10, 450, 320), (4, 180.9, 30, 450, 320)), "output_size": (450, 320)},
+        {"crop": crops((0, 40.3, 10, 450, 320), (2, 180.9, 30, 450, 320)), "output_size": (450, 320)},
         {"crop": crops((0, 41.2, 11.3, 560, 315)), "output_size": (640, 360)},
         {"crop": crops((0, 40, 20, 560, 280)), "output_size": (840, 420)},
         {"output_size": (480, 270)},
@@ -111,7 +111,7 @@ def test_crop_marker_position_exact_in_luma_and_chroma(
             seen += 1
             for found in centers(frame.planes):
                 assert found == pytest.approx(expected, abs=NEAR_PX)
-    assert seen > 50
+    assert seen > 25
 
 
 def position_errors(
@@ -338,10 +338,13 @@ def test_rotate_rotated_source_adds_up(marker_clip: Path, tmp_path: Path) -> Non
 
 
 def test_app_request_gives_requested_size(marker_clip: Path, tmp_path: Path) -> None:
-    assert framed(marker_clip, tmp_path)[0].size == (810, 1440)
-    assert framed(marker_clip, tmp_path, aspect=F(9, 16))[0].size == (202, 360)
-    assert framed(marker_clip, tmp_path, aspect=F(9, 16), fit="contain")[0].size == (640, 1138)
-    assert framed(marker_clip, tmp_path, output_size=(16, 16), crop=crops((0, 5, 5, 3, 3)))[0].size == (16, 16)
+    def size(**fields: object) -> tuple[int, int]:
+        return framed(marker_clip, tmp_path, trim_end_seconds=F(1, 5), **fields)[0].size
+
+    assert size() == (810, 1440)
+    assert size(aspect=F(9, 16)) == (202, 360)
+    assert size(aspect=F(9, 16), fit="contain") == (640, 1138)
+    assert size(output_size=(16, 16), crop=crops((0, 5, 5, 3, 3))) == (16, 16)
     assert isinstance(
         FramingRequest.parse({**request_for(marker_clip, tmp_path / "out.mp4").to_dict()}), FramingRequest
     )
