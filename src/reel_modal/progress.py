@@ -16,7 +16,7 @@ from reel_modal._progress.plan import Curve, PlannedPhase, ProgressPlan, WorkPha
 from reel_modal._progress.saving import SavingStage, failure_of
 from reel_modal._progress.simulation import DEFAULT_INTERVAL_SECONDS, DEFAULT_PLAN, SimulatedProgress, check_interval
 from reel_modal._progress.stream import ProgressListener, progress_of
-from reel_modal._progress.timing_model import Line, PublishedTimings, StartupEstimate
+from reel_modal._progress.timing_model import JobModel, Line, PublishedTimings, StartupEstimate
 from reel_modal._progress.updates import ProgressUpdate, WorkDone, describe, time_left
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, ManualClock, SystemClock, wait_for_tick
 from reel_modal._support.portal import run_in_this_thread
@@ -26,6 +26,7 @@ from reel_modal.errors import ReelModalError
 __all__ = [
     "Clock",
     "Curve",
+    "JobModel",
     "JobTiming",
     "Line",
     "ManualClock",

@@ -199,7 +199,7 @@ def test_estimate_parallel_has_the_figures_of_its_row(media: MediaInfo, history:
 
 def test_check_job_too_long_names_the_machines_that_fit(media: MediaInfo, history: TimingHistory) -> None:
     expected = expected_overlay(media, history, seconds_per_frame=0.5)
-    with pytest.raises(JobTooLongError, match=r"use several machines: parallel=Parallel\(max_workers=2\)"):
+    with pytest.raises(JobTooLongError, match=r"on several machines: parallel=Parallel\(max_workers=2\)"):
         expected.check()
     expected.parallel(Parallel(max_workers=2)).check()
 

@@ -7,15 +7,20 @@ import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clips import Clips
 from tests.jobs import overlay, rendered
 
-from reel_modal import FunctionRegistry, Job, RemoteFunction, RenderResult, Settings
+from reel_modal import FunctionRegistry, Job, RemoteFunction, RenderResult, Settings, probe
 from reel_modal._jobs import timing_recorder
+from reel_modal._jobs.estimates import estimate
 from reel_modal._jobs.submission import CallAdapter
+from reel_modal._jobs.timing_recorder import TimingRecorder, measured_model
 from reel_modal._progress.timing_model import JobTiming
 from reel_modal.backends.base import CallResult
 from reel_modal.backends.local import LocalBackend
@@ -23,6 +28,7 @@ from reel_modal.backends.modal import ModalBackend
 from reel_modal.errors import BlockingCallError, RemoteError
 from reel_modal.functions.builtin import apply_upscale, render_overlay
 from reel_modal.progress import ManualClock, ProgressEvent, ProgressUpdate, TimingHistory, TimingSummary
+from reel_modal.schema.results import Usage
 from reel_modal.testing import InMemoryBackend, Script
 
 
@@ -355,3 +361,25 @@ async def test_function_without_events_progresses_by_the_plan(clock: ManualClock
     ]
     assert all("no update" not in update.message for update in seen)
     assert seen[-1].progress == 100
+
+
+async def test_recorder_keeps_the_model_of_the_job(clips: Clips, history: TimingHistory) -> None:
+    """Half of the frames were rendered in twice the expected time: the next job is expected to take twice its model."""
+    media = replace(probe(clips.get("25.mp4")), size=(1920, 1080), duration_seconds=Fraction(2))
+    settings = Settings(store_url="s3://media")
+    first = estimate(overlay(), media, settings=settings, history=history)
+    assert first.model is not None
+    seconds = first.model.render_seconds
+    result = RenderResult.parse(rendered(overlay().to_dict()))
+    phases = {"fetch": 3.0, "render": seconds, "publish": 2.0}
+    usage = Usage(bytes_in=50_000_000, bytes_out=9_000_000)
+    finished = replace(result, seconds_by_phase=phases, usage=usage, bytes=5_000_000)
+    await TimingRecorder(history, render_overlay, "local").record(finished, 6.0 + seconds, first)
+    second = estimate(overlay(), media, settings=settings, history=history)
+    parts = {part.name: part.seconds for part in second.contributors}
+    assert parts["render"] == pytest.approx(2 * seconds)
+    again = measured_model(finished, second)
+    assert again is not None
+    assert (again.bytes_in, again.bytes_out, again.store) == (50_000_000, 5_000_000, "s3://media")
+    assert again.render_seconds == pytest.approx(seconds / 2)
+    assert measured_model(finished, None) is None

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 from reel_modal._jobs.estimates import Estimate
 from reel_modal._progress.history import JobTiming, TimingHistory
-from reel_modal._progress.timing_model import LOCAL
+from reel_modal._progress.timing_model import LOCAL, JobModel
 from reel_modal._support.threads import run_in_thread
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.resources import Resources
 from reel_modal.progress import ProgressPlan
 from reel_modal.schema.results import RenderResult, Result
 
-__all__ = ["TimingRecorder"]
+__all__ = ["TimingRecorder", "measured_model"]
 
 T = TypeVar("T")
 
@@ -78,7 +79,10 @@ class TimingRecorder:
         startup = max(seconds - sum(result.seconds_by_phase.values()), 0.0)
         cold = True if self._gpu == LOCAL else result.cold_start
         if isinstance(result, RenderResult):
-            learn = partial(self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold)
+            model = measured_model(result, expected)
+            learn = partial(
+                self._history.learn, result, gpu=self._gpu, startup_seconds=startup, cold=cold, model=model
+            )
         elif expected is not None and sum(result.seconds_by_phase.values()) > 0:
             timing = JobTiming(
                 function=self._function.name,
@@ -88,6 +92,7 @@ class TimingRecorder:
                 startup_seconds=startup,
                 seconds_by_phase=result.seconds_by_phase,
                 cold=cold,
+                model=expected.model,
             )
             learn = partial(self._history.record, timing)
         else:
@@ -100,3 +105,23 @@ class TimingRecorder:
         except Exception:  # noqa: BLE001 - a job must not fail because of its timings
             _log.exception("the timings in %s could not be used", self._history.path)
             return None
+
+
+def measured_model(result: RenderResult, expected: Estimate | None) -> JobModel | None:
+    """Return the expectation of the cost model for the frames and bytes of a finished job; None without one.
+
+    Args:
+        result: Result of the job.
+        expected: Its estimate.
+    """
+    if expected is None or expected.model is None:
+        return None
+    rendered = result.frames - result.frames_copied
+    share = rendered / expected.frames_rendered if rendered > 0 and expected.frames_rendered > 0 else 1.0
+    usage = result.usage
+    return replace(
+        expected.model,
+        render_seconds=expected.model.render_seconds * share,
+        bytes_in=usage.bytes_in if usage is not None and usage.bytes_in > 0 else expected.model.bytes_in,
+        bytes_out=result.bytes,
+    )

@@ -17,12 +17,10 @@ from reel_modal._progress.plan import ProgressPlan
 from reel_modal._segments import Segment, segment_runs
 from reel_modal.functions.specs import FunctionSpec
 
-__all__ = ["SegmentedJob", "WorkerRow", "longest_load", "longest_read_seconds", "place_of", "price_of", "rows_of"]
+__all__ = ["SegmentedJob", "WorkerRow", "longest_load", "place_of", "price_of", "rows_of"]
 
-_REQUEST_SECONDS: Final = 1.0
-_READ_BYTES_PER_SECOND: Final = 50e6
-_BYTES_PER_PIXEL: Final = 8e6 / 8 / (30 * 1920 * 1080)
-"""The 8 Mbit/s that video platforms recommend for 1080p30."""
+_AROUND: Final = ("fetch", "verify", "publish")
+"""Phases before and after the rendering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,6 @@ class SegmentedJob:
         plan: ProgressPlan,
         shortest: ProgressPlan,
         *,
-        longest_read_seconds: float,
         worker: FunctionSpec,
         worker_usd: float,
         coordinator_usd: float,
@@ -104,21 +101,16 @@ class SegmentedJob:
             grid: The segments of the output, of at least two frames.
             plan: Plan of the job, with a cold start.
             shortest: Plan of a job with one frame; the difference is the time of the other frames.
-            longest_read_seconds: Longest time of a fetch, a check or a publication; the rest counts as rendering.
             worker: See `SegmentedJob`.
             worker_usd: See `SegmentedJob`.
             coordinator_usd: See `SegmentedJob`.
             at_once: See `SegmentedJob`.
         """
         frames = sum(segment.frames for segment in grid)
-        phases = {phase.name: phase.seconds for phase in plan.work}
-        fetch, verify, publish = (
-            min(phases.get(name, 0.0), longest_read_seconds) for name in ("fetch", "verify", "publish")
-        )
-        rendering = max(0.0, plan.processing_seconds - fetch - verify - publish)
-        # All phases have the same share of the time that every job takes, and of the time of each frame.
-        share = rendering / plan.processing_seconds
-        frame_seconds = share * max(0.0, plan.processing_seconds - shortest.processing_seconds) / (frames - 1)
+        fetch, verify, publish = (_seconds_of(name, plan) for name in _AROUND)
+        rendering = plan.processing_seconds - fetch - verify - publish
+        least = shortest.processing_seconds - sum(_seconds_of(name, shortest) for name in _AROUND)
+        frame_seconds = max(0.0, rendering - least) / (frames - 1)
         return cls(
             grid=grid,
             start_seconds=plan.startup_seconds,
@@ -171,12 +163,8 @@ class SegmentedJob:
         )
 
 
-def longest_read_seconds(size: tuple[int, int], frames: int) -> float:
-    """Return the assumed time to read a video once from a store, for a function without recorded jobs.
-
-    Its published time does not separate the phases, and their assumed shares are too long for a long video.
-    """
-    return _REQUEST_SECONDS + frames * size[0] * size[1] * _BYTES_PER_PIXEL / _READ_BYTES_PER_SECOND
+def _seconds_of(name: str, plan: ProgressPlan) -> float:
+    return sum(phase.seconds for phase in plan.work if phase.name == name)
 
 
 def place_of(spec: FunctionSpec) -> str:

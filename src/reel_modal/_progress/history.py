@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+from reel_modal._progress.cost_fit import modelled_work
 from reel_modal._progress.plan import ProgressPlan
 from reel_modal._progress.timing_model import (
     LOCAL,
     Estimate,
+    JobModel,
     JobTiming,
     PublishedTimings,
     StartupEstimate,
@@ -60,11 +62,25 @@ _SCHEMA: Final = """
     );
     CREATE INDEX jobs_by_kind ON jobs (function, gpu, id);
 """
+# Columns that were added later. Older versions of this package read and write the file without them.
+_ADDED_COLUMNS: Final = {
+    "model_seconds": "REAL",
+    "store": "TEXT",
+    "bytes_in": "INTEGER",
+    "bytes_out": "INTEGER",
+}
+_READ: Final = (
+    "SELECT function, gpu, width_px, height_px, frames, cold, startup_seconds, seconds_by_phase, finished_at,"
+    " model_seconds, store, bytes_in, bytes_out FROM jobs"
+)
 _OFF: Final = "off"
 _KEPT_JOBS: Final = 200
 """Jobs kept for each function and GPU; older ones say little about today's code."""
 
 _USED_JOBS: Final = 50
+_COMPARED_JOBS: Final = 500
+"""Newest jobs of all functions that correct the cost model of one job."""
+
 _EXAMPLE_FRAMES: Final = 900
 _LOCK_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 0.02
@@ -155,7 +171,15 @@ class TimingHistory:
         self._warm_seconds = warm_seconds
         self._wall_clock = wall_clock
 
-    def learn(self, result: RenderResult, *, gpu: str, startup_seconds: float, cold: bool | None = None) -> None:
+    def learn(
+        self,
+        result: RenderResult,
+        *,
+        gpu: str,
+        startup_seconds: float,
+        cold: bool | None = None,
+        model: JobModel | None = None,
+    ) -> None:
         """Record the job of `result`, unless all its frames were copied or a figure makes no sense.
 
         Args:
@@ -163,11 +187,12 @@ class TimingHistory:
             gpu: For example, `T4`; `cpu` for a container without a GPU, `local` for this machine.
             startup_seconds: Time from the submission to the first line of the function.
             cold: Whether a container or process had to be started for it; if None, the pause before the job decides.
+            model: Expectation of the cost model for this job, with its measured bytes.
         """
         if 0 < result.frames == result.frames_copied:
             return
         try:
-            timing = JobTiming.of(result, gpu=gpu, startup_seconds=startup_seconds, cold=cold)
+            timing = JobTiming.of(result, gpu=gpu, startup_seconds=startup_seconds, cold=cold, model=model)
         except ConfigError as error:
             _log.warning("the timing of job %s was not stored: %s", result.job_id, error)
             return
@@ -184,7 +209,8 @@ class TimingHistory:
                 cold = self._was_cold(connection, timing, now) if timing.cold is None else timing.cold
                 connection.execute(
                     "INSERT INTO jobs (finished_at, function, gpu, width_px, height_px, frames, cold,"
-                    " startup_seconds, seconds_by_phase) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " startup_seconds, seconds_by_phase, model_seconds, store, bytes_in, bytes_out)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         now,
                         timing.function,
@@ -194,6 +220,7 @@ class TimingHistory:
                         cold,
                         timing.startup_seconds,
                         json.dumps(dict(timing.seconds_by_phase)),
+                        *_model_columns(timing.model),
                     ),
                 )
                 connection.execute(
@@ -213,6 +240,7 @@ class TimingHistory:
         frames: int | None = None,
         cold: bool | None = None,
         published: PublishedTimings | None = None,
+        model: JobModel | None = None,
     ) -> ProgressPlan:
         """Return the plan of the next job; its `source` describes the basis as text.
 
@@ -223,6 +251,8 @@ class TimingHistory:
             frames: Number of frames that it will render. If `size` or `frames` is None, a typical job is expected.
             cold: Whether a container has to be started; if None, the pause since the last job decides.
             published: Timings to use before any job has finished; default those of the default plan.
+            model: Expectation of a cost model for this job, which finished jobs of any function correct. It is used
+                instead of `published`, and if finished jobs have one as well, instead of their sizes.
 
         Raises:
             ConfigError: The size or the number of frames is not above 0.
@@ -231,16 +261,21 @@ class TimingHistory:
         if work_size is not None:
             check_work(*work_size)
         timings: list[JobTiming] = []
+        compared: list[JobTiming] = []
         last = None
         try:
             timings, last = self._read(function, gpu)
+            compared = [] if model is None else self._with_model()
         except _UNUSABLE as error:
             _log.warning("timings cannot be read from %s, so published figures are used: %s", self.path, error)
         if cold is None:
             cold = last is None or abs(self._wall_clock() - last) > self._warm_seconds
         startup = _startup_of(timings, cold=cold) or published_startup(gpu, cold=cold)
+        basis = ""
         if work_size is None:
             work = typical_work(timings) if timings else typical_published_work(published, gpu)
+        elif model is not None and (not timings or any(timing.model for timing in timings)):
+            work, basis = modelled_work(model, function, gpu, work_size[1], compared)
         else:
             work = work_from(timings, *work_size) if timings else published_work(published, gpu, *work_size)
         return ProgressPlan.weighted(
@@ -248,7 +283,9 @@ class TimingHistory:
             work=work.work,
             startup_spread=startup.spread,
             work_spread=work.spread,
-            source=_describe_source(function, gpu, work, startup, cold=cold, measured=work_size is not None),
+            source=_model_source(function, gpu, basis)
+            if model is not None and work.jobs == 0
+            else _describe_source(function, gpu, work, startup, cold=cold, measured=work_size is not None),
         )
 
     def has_jobs(self, function: str, gpu: str) -> bool:
@@ -296,27 +333,19 @@ class TimingHistory:
 
     def _read(self, function: str, gpu: str, limit: int = _USED_JOBS) -> tuple[list[JobTiming], float | None]:
         """Return the newest timings, newest first, and the time at which the last job finished."""
+        rows = self._rows("WHERE function = ? AND gpu = ? ORDER BY id DESC LIMIT ?", function, gpu, limit)
+        return [_timing_of(row) for row in rows], max((row[8] for row in rows), default=None)
+
+    def _with_model(self) -> list[JobTiming]:
+        """Return the newest timings of all functions that have a model, newest first."""
+        rows = self._rows("WHERE model_seconds > 0 ORDER BY id DESC LIMIT ?", _COMPARED_JOBS)
+        return [_timing_of(row) for row in rows]
+
+    def _rows(self, condition: str, *parameters: object) -> list[_Row]:
         if self.path is None or not self.path.exists():
-            return [], None
+            return []
         with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT width_px, height_px, frames, cold, startup_seconds, seconds_by_phase, finished_at FROM jobs"
-                " WHERE function = ? AND gpu = ? ORDER BY id DESC LIMIT ?",
-                (function, gpu, limit),
-            ).fetchall()
-        timings = [
-            JobTiming(
-                function=function,
-                gpu=gpu,
-                size=(width, height),
-                frames=frames,
-                startup_seconds=startup,
-                seconds_by_phase=json.loads(phases),
-                cold=bool(cold),
-            )
-            for width, height, frames, cold, startup, phases, _ in rows
-        ]
-        return timings, max((row[-1] for row in rows), default=None)
+            return connection.execute(f"{_READ} {condition}", parameters).fetchall()
 
     def _was_cold(self, connection: sqlite3.Connection, timing: JobTiming, now: float) -> bool:
         """Return whether the last job before the submission of this one had finished too long ago."""
@@ -335,7 +364,11 @@ class TimingHistory:
                 version = _set_up(connection)
             if version != _SCHEMA_VERSION:
                 raise _UnusableError(f"its schema version is {version}; this reel_modal supports {_SCHEMA_VERSION}")
+            _add_columns(connection)
             yield connection
+
+
+_Row: TypeAlias = tuple[Any, ...]
 
 
 class _UnusableError(Exception):
@@ -363,6 +396,43 @@ def _set_up(connection: sqlite3.Connection) -> int:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     return _version(connection)
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Add the columns that a file of an older version does not have."""
+    if not _missing_columns(connection):
+        return
+    with _transaction(connection):
+        for name in _missing_columns(connection):  # another process may have added them
+            connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {_ADDED_COLUMNS[name]}")
+
+
+def _missing_columns(connection: sqlite3.Connection) -> list[str]:
+    present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+    return [name for name in _ADDED_COLUMNS if name not in present]
+
+
+def _model_columns(model: JobModel | None) -> tuple[float | None, str | None, int | None, int | None]:
+    return (None,) * 4 if model is None else (model.render_seconds, model.store, model.bytes_in, model.bytes_out)
+
+
+def _timing_of(row: _Row) -> JobTiming:
+    function, gpu, width, height, frames, cold, startup, phases, _, model_seconds, store, bytes_in, bytes_out = row
+    model = None
+    if model_seconds is not None:
+        model = JobModel(
+            render_seconds=model_seconds, spread=0.0, store=store, bytes_in=bytes_in, bytes_out=bytes_out
+        )
+    return JobTiming(
+        function=function,
+        gpu=gpu,
+        size=(width, height),
+        frames=frames,
+        startup_seconds=startup,
+        seconds_by_phase=json.loads(phases),
+        cold=bool(cold),
+        model=model,
+    )
 
 
 @contextmanager
@@ -409,6 +479,12 @@ def _describe_source(
     start = f"a {'cold' if cold else 'warm'} start"
     basis = f"from {startup.jobs} of them" if startup.jobs else "from published figures"
     return f"the last {_count(work.jobs)} of {where}, {fit}; {start}, {basis}"
+
+
+def _model_source(function: str, gpu: str, basis: str) -> str:
+    where = f"{function} on {_place(gpu)}"
+    corrected = f", corrected by {basis}" if basis else ""
+    return f"a cost model{corrected}: no finished job of {where} is recorded yet"
 
 
 def _place(gpu: str) -> str:

@@ -18,7 +18,9 @@ from reel_modal.schema import RenderResult
 
 __all__ = [
     "LOCAL",
+    "TRANSFERS",
     "Estimate",
+    "JobModel",
     "JobTiming",
     "Line",
     "PublishedTimings",
@@ -39,6 +41,9 @@ __all__ = [
 LOCAL: Final = "local"
 """Value of `gpu` for jobs that run on this machine."""
 
+TRANSFERS: Final = ("fetch", "publish")
+"""Phases whose time depends on the store."""
+
 _NEAR_SIZE_RATIO: Final = 2.0
 _ENOUGH_NEAR: Final = 5
 _APART: Final = 1.5
@@ -55,6 +60,25 @@ _LEAST_RATIO: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobModel:
+    """Expectation of one job by a cost model, before finished jobs are considered.
+
+    Attributes:
+        render_seconds: Time of the work, without transfers from and to the store; above 0.
+        spread: Relative uncertainty of `render_seconds`.
+        store: Store whose bandwidth is learned, such as `s3://bucket`; empty if files are read in place.
+        bytes_in: Bytes of the input.
+        bytes_out: Expected bytes of the output.
+    """
+
+    render_seconds: float
+    spread: float
+    store: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobTiming:
     """Timing of one finished job.
 
@@ -67,6 +91,7 @@ class JobTiming:
         seconds_by_phase: Time of each phase of the function, in order.
         cold: Whether a container had to be started for it. If None (unknown), the pause since the previous job
             decides.
+        model: Expectation of the cost model for this job, with its measured bytes; None if there was none.
     """
 
     function: str
@@ -76,6 +101,7 @@ class JobTiming:
     startup_seconds: float
     seconds_by_phase: Mapping[str, float] = field(default_factory=dict)
     cold: bool | None = None
+    model: JobModel | None = None
 
     def __post_init__(self) -> None:
         if not self.function or not self.gpu:
@@ -88,7 +114,15 @@ class JobTiming:
             raise ConfigError("the phases of a job must have taken more than 0 s")
 
     @classmethod
-    def of(cls, result: RenderResult, *, gpu: str, startup_seconds: float, cold: bool | None = None) -> Self:
+    def of(
+        cls,
+        result: RenderResult,
+        *,
+        gpu: str,
+        startup_seconds: float,
+        cold: bool | None = None,
+        model: JobModel | None = None,
+    ) -> Self:
         """Return the timing of the job of `result`.
 
         Raises:
@@ -102,12 +136,19 @@ class JobTiming:
             startup_seconds=startup_seconds,
             seconds_by_phase=result.seconds_by_phase,
             cold=cold,
+            model=model,
         )
 
     @property
     def work_seconds(self) -> float:
         """Total time of all phases."""
         return sum(self.seconds_by_phase.values())
+
+    @property
+    def rendering_seconds(self) -> float:
+        """Total time of all phases without transfers from and to the store; at least a millisecond."""
+        phases = self.seconds_by_phase.items()
+        return max(sum(seconds for name, seconds in phases if name not in TRANSFERS), _SHORTEST_SECONDS)
 
     @property
     def units(self) -> float:
@@ -251,7 +292,7 @@ class PublishedTimings:
     """Timings of a function before any job has finished, from a publication or from the function's author.
 
     Attributes:
-        on_gpu: Time of the work in a container with a GPU; None if unknown.
+        on_gpu: Time of the work in a container with a GPU, without transfers from and to the store; None if unknown.
         on_cpu: The same without a GPU, and on this machine.
         typical_size: (width, height) in pixels of the frames of a typical job.
         typical_frames: Number of frames of a typical job.
@@ -265,14 +306,6 @@ class PublishedTimings:
     def line(self, gpu: str) -> Line | None:
         """Return the time of the work on `gpu`; None if unknown."""
         return self.on_cpu if gpu in {"cpu", LOCAL} else self.on_gpu
-
-    def faster(self, factor: float) -> PublishedTimings:
-        """Return the timings of a machine that renders `factor` times as many frames in the same time."""
-
-        def scaled(line: Line | None) -> Line | None:
-            return None if line is None else Line(line.fixed_seconds, line.seconds_per_unit / factor)
-
-        return replace(self, on_gpu=scaled(self.on_gpu), on_cpu=scaled(self.on_cpu))
 
 
 # An editor ran three functions on Modal in 2026, on T4 and CPU containers. The waits from dispatch to the first item

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from reel_modal._jobs.estimates import estimate_of
+from reel_modal._jobs.estimates import Estimate, estimate_of
+from reel_modal._jobs.timing_recorder import measured_model
 from reel_modal._progress.history import TimingHistory
 from reel_modal._progress.timing_model import LOCAL
 from reel_modal._support.scratch import scratch_dir
@@ -24,7 +25,6 @@ from reel_modal.functions.context import JobContext, Reporter
 from reel_modal.functions.runner import run_in_context
 from reel_modal.functions.video_jobs import check_encoder
 from reel_modal.media import probe
-from reel_modal.progress import ProgressPlan
 from reel_modal.schema import RenderResult
 from reel_modal.schema.keys import check_key
 from reel_modal.schema.requests import VideoRequest
@@ -111,7 +111,12 @@ def run_in_process(
     if isinstance(submitted, VideoRequest):
         check_encoder(submitted.encode, settings)
     history = TimingHistory(settings.timings)
-    plan, started = _plan(function, request, history, source, settings), time.monotonic()
+    expected, started = _expected(function, request, history, source, settings), time.monotonic()
+    plan = (
+        expected.plan
+        if expected
+        else history.plan(function.name, gpu=LOCAL, cold=False, published=function.published)
+    )
     with scratch_dir() as workdir, progress_bar(plan) as show:
         context = JobContext(
             storage=PathStorage(),
@@ -127,18 +132,19 @@ def run_in_process(
         return result, f"finished in {seconds:.2f} s"
     duration = float(result.duration_seconds)
     # No process was started, so this counts as a warm start.
-    history.learn(result, gpu=LOCAL, startup_seconds=0.0, cold=False)
+    model = measured_model(result, expected)
+    history.learn(result, gpu=LOCAL, startup_seconds=0.0, cold=False, model=model)
     speed = f"{result.frames / seconds:.1f} fps, {duration / seconds:.2f} times real time"
     return result, f"{result.frames} frames, {duration:.2f} s of video, rendered in {seconds:.2f} s: {speed}"
 
 
-def _plan(
+def _expected(
     function: AnyFunction, request: object, history: TimingHistory, source: Path, settings: Settings
-) -> ProgressPlan:
-    """Return the estimated plan; that of a typical job if the source cannot be probed, which the function reports."""
+) -> Estimate | None:
+    """Return the estimate; None if the source cannot be probed, which the function reports."""
     try:
         media = probe(source, settings=settings)
-        here = replace(settings, modal_enabled=False)
-        return estimate_of(function, request, media, settings=here, history=history).plan
+        here = replace(settings, modal_enabled=False, store_url=None)
+        return estimate_of(function, request, media, settings=here, history=history)
     except (ReelModalError, OSError):
-        return history.plan(function.name, gpu=LOCAL, cold=False, published=function.published)
+        return None

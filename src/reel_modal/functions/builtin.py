@@ -38,6 +38,7 @@ _GPU_IMAGE: Final = ImageSpec(
 def _overlay_work(request: OverlayRequest, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
     del settings
     from reel_modal._rendering.overlay import OverlayRenderer
+    from reel_modal.functions.efforts import overlay_effort
     from reel_modal.functions.rendered_rate import refuses_copying
     from reel_modal.functions.try_smart import frames_expected
 
@@ -48,7 +49,8 @@ def _overlay_work(request: OverlayRequest, media: MediaInfo, /, *, settings: Set
         expected = partial(frames_expected, media, changed, Path(request.output_key), request.encode)
         rendered = expected(on_gpu=on_gpu)
         copied = rendered if rendered is not None or not on_gpu else expected(on_gpu=False)
-    return Work(media.size, frames, fps, rendered, copied is None and _joins_segments(request, media))
+    effort = overlay_effort(request, media, frames, rendered)
+    return Work(media.size, frames, fps, rendered, copied is None and _joins_segments(request, media), effort)
 
 
 def _overlay_trial(keys: Mapping[str, str]) -> OverlayRequest:
@@ -99,6 +101,7 @@ def render_overlay(request: OverlayRequest, context: JobContext) -> RenderResult
 
 def _framing_work(request: FramingRequest, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
     from reel_modal._rendering.framing import CropTrack, output_size
+    from reel_modal.functions.efforts import framing_effort
     from reel_modal.functions.framing_plan import FramingPlan, is_trimmed
     from reel_modal.functions.try_smart import frames_expected
 
@@ -109,14 +112,15 @@ def _framing_work(request: FramingRequest, media: MediaInfo, /, *, settings: Set
     try:
         plan = FramingPlan.of(request, media, settings)
     except InvalidMediaError:  # the clip's data is not on this host
-        return Work(size, frames, fps)
+        return Work(size, frames, fps, effort=framing_effort(request, media, size, frames, None))
     rendered = None
     if not plan.remakes:
         output = Path(request.output_key)
         rendered = frames_expected(plan.media, (), output, request.encode, on_gpu=on_gpu, trim=plan.trim)
     fetched_in_part = is_trimmed(request) and not media.keeps_decoding_times
     in_one_piece = plan.engine == "ffmpeg-graph" or rendered is not None or fetched_in_part
-    return Work(size, frames, fps, rendered, not in_one_piece and _joins_segments(request, media))
+    effort = framing_effort(request, media, size, frames, rendered)
+    return Work(size, frames, fps, rendered, not in_one_piece and _joins_segments(request, media), effort)
 
 
 def _framing_trial(keys: Mapping[str, str]) -> FramingRequest:
@@ -150,11 +154,14 @@ def process_framing(request: FramingRequest, context: JobContext) -> RenderResul
 
 
 def _upscale_work(request: UpscaleRequest, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
-    del settings, on_gpu
+    from reel_modal.functions.efforts import upscale_effort
+
     frames, fps = _frames_at(request, media)
     if request.output_rate == "source" and not media.constant_rate:
         frames = media.frame_count or frames
-    return Work(request.target_size(media.size), frames, fps, in_segments=_joins_segments(request, media))
+    effort = upscale_effort(request, media, frames, settings, on_gpu=on_gpu)
+    size, in_segments = request.target_size(media.size), _joins_segments(request, media)
+    return Work(size, frames, fps, in_segments=in_segments, effort=effort)
 
 
 def _check_upscale(request: UpscaleRequest, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
+from reel_modal._costs.effort import Effort
 from reel_modal._progress.timing_model import PublishedTimings
 from reel_modal.errors import ConfigError, RequestError
 from reel_modal.functions.adapters import PlainRequest, PlainResult, adapter_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from reel_modal.functions.context import JobContext
     from reel_modal.media import MediaInfo
 
-__all__ = ["Command", "RenderFunction", "Work", "render_function"]
+__all__ = ["Command", "Effort", "RenderFunction", "Work", "render_function"]
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -44,6 +45,7 @@ class Work:
         frames_rendered: Number of frames that are rendered; the others are copied. None is all.
         in_segments: Whether several machines can render segments of the output at once, as far as the request and the
             headers show.
+        effort: Time of the frames on a core and on a GPU; None uses the `published` timings of the function.
     """
 
     size: tuple[int, int]
@@ -51,6 +53,12 @@ class Work:
     fps: Fraction
     frames_rendered: int | None = None
     in_segments: bool = False
+    effort: Effort | None = None
+
+    @property
+    def rendered(self) -> int:
+        """Number of frames that are rendered, at most all."""
+        return self.frames if self.frames_rendered is None else min(self.frames_rendered, self.frames)
 
 
 class Estimating(Protocol):

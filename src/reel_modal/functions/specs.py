@@ -19,6 +19,7 @@ from reel_modal.settings import Settings
 __all__ = [
     "COORDINATOR_SUFFIX",
     "EVENTS_QUEUE",
+    "LONGEST_TIMEOUT_SECONDS",
     "SEGMENTS_SUFFIX",
     "SHIPPED_SUFFIXES",
     "SUBMITTED_AT",
@@ -167,7 +168,9 @@ class FunctionSpec:
         return replace(self, image=replace(self.image, apt=tuple(dict.fromkeys(apt))))
 
 
-_LONGEST_SECONDS: Final = 86_400
+LONGEST_TIMEOUT_SECONDS: Final = 86_400
+"""Longest timeout of a function on Modal: a day."""
+
 # It probes, waits, encodes the sound and copies packets: one core and little memory.
 _COORDINATOR_CORES: Final = 1.0
 _COORDINATOR_MEMORY_MB: Final = 2048
@@ -176,7 +179,7 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
         "cpu": (0.125, 64),
         "memory_mb": (128, 344_064),
-        "timeout_seconds": (1, _LONGEST_SECONDS),
+        "timeout_seconds": (1, LONGEST_TIMEOUT_SECONDS),
         "startup_timeout_seconds": (1, 3_600),
         "retries": (0, 10),
         "max_containers": (1, 1_000),
@@ -253,7 +256,7 @@ def specs_from_env(
         gpu=(),
         cpu=_COORDINATOR_CORES,
         memory_mb=_COORDINATOR_MEMORY_MB,
-        timeout_seconds=_LONGEST_SECONDS,
+        timeout_seconds=LONGEST_TIMEOUT_SECONDS,
         image=image,
         scaledown_window_seconds=segments.scaledown_window_seconds,
     )
