@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="check which features work on this machine")
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument(
+        "--remote",
+        action="store_true",
+        help="examine containers of the deployment on Modal instead, and print JSON; costs a few cents",
+    )
     doctor.set_defaults(command=_doctor)
 
     timings = commands.add_parser("timings", help="show recorded job timings, which later plans use")
@@ -329,6 +334,8 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    if arguments.remote:
+        return _examine_remote()
     from reel_modal.cli.doctor import examine
 
     findings = examine()
@@ -341,6 +348,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
             if finding.cure and not finding.ok:
                 print(f"{'':8} {'':20} cure: {finding.cure}")
     return 0 if all(finding.ok or not finding.required for finding in findings) else _NOT_CONFIGURED
+
+
+def _examine_remote() -> int:
+    import asyncio
+
+    from reel_modal.backends.modal import ModalBackend
+    from reel_modal.backends.modal.examination import examine_deployment
+    from reel_modal.functions.specs import app_name
+    from reel_modal.settings import Settings
+
+    report = asyncio.run(examine_deployment(ModalBackend(app_name(Settings.from_env()))))
+    print(json.dumps(report, indent=2))
+    functions = report["functions"]
+    answered = isinstance(functions, dict) and not any("error" in each for each in functions.values())
+    return 0 if answered else _FAILED
 
 
 def _timings(arguments: argparse.Namespace) -> int:

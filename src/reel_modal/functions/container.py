@@ -31,6 +31,7 @@ from reel_modal.errors import FFmpegError, JobCancelledError
 from reel_modal.functions.catalog import AnyFunction, find_function
 from reel_modal.functions.context import BETWEEN_FRAMES_SECONDS, CancellationToken
 from reel_modal.functions.contract import Contract, ffmpeg_text, package_text, source_hash, spec_row
+from reel_modal.functions.examination import examine_container
 from reel_modal.functions.fan_out import FanOut
 from reel_modal.functions.metering import Machine, Meter, seconds_since_process_start
 from reel_modal.functions.modal_calls import ModalCalls, ending_with
@@ -65,7 +66,8 @@ def run_in_container(
         how: Part of the job that this call has; default all of it. `{"workers": …, "version": …}` has other calls
             render its segments, `{"parent": …, "first": …, "end": …}` renders some of them, and `{"parent": …}` is
             all of the job, but of a coordinator that could not have it rendered in segments. `"resources"` has those
-            of the call in place of the deployed ones; for a coordinator, those of its calls.
+            of the call in place of the deployed ones; for a coordinator, those of its calls. `{"examine": …}` has no
+            request, and returns facts about this container.
 
     Raises:
         InputCancellation: Modal cancelled the call; Modal's runtime handles this exception.
@@ -89,6 +91,8 @@ def run_in_container(
             startup_seconds=seconds_since_process_start() if cold else 0.0,
         )
         match dict(how):
+            case {"examine": str(what)}:
+                return examine_container(what, settings, startup_seconds=call.startup_seconds)
             case {"parent": str(parent), "first": int(first), "end": int(end)}:
                 return call.render_part(Segment(first, end), parent)
             case {"parent": str(parent)}:

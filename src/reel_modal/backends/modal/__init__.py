@@ -313,6 +313,17 @@ class ModalBackend:
         facts: dict[str, str] = await call_api(handle.remote.aio, timeout_seconds, function=f"{self.app}/{contract}")
         return facts
 
+    async def examine(self, function: str, what: str, *, timeout_seconds: float) -> dict[str, object]:
+        """Have a container of a declared function report about itself; see `functions.examination`.
+
+        Raises:
+            RemoteError: The container did not start or did not answer in time.
+        """
+        handle = await self._find(function)
+        ask = partial(handle.remote.aio, {}, {"examine": what})
+        facts: dict[str, object] = await call_api(ask, timeout_seconds, function=f"{self.app}/{function}")
+        return facts
+
     async def _late_seconds(self, call_id: str) -> float:
         """Wait for the end of the call; return how many seconds its last events may still take to arrive."""
         import stamina
