@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -282,6 +283,7 @@ def test_ctrl_c_exits_130_and_leaves_nothing(clips: Clips, tmp_path: Path, regio
     )
     while not list(tmp_path.glob("reel_modal-*/.output.*.part.mp4")):
         assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Path:
     folder = tmp_path / "store"
     folder.mkdir()
     encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "50")
-    made_clip(folder / "in.mp4", fps=10, seconds=40, audio_seconds=40, encoder=encoder)
+    made_clip(folder / "in.mp4", size=(240, 136), fps=10, seconds=40, audio_seconds=40, encoder=encoder)
     return folder
 
 

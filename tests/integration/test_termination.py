@@ -233,6 +233,7 @@ def test_doctor_ended_by_signal_leaves_nothing(start: Command) -> None:
     deadline = time.monotonic() + 60
     while not any("ffmpeg" in executable(pid) for pid in family(process.pid)):
         assert time.monotonic() < deadline
+        time.sleep(0.005)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143

@@ -121,6 +121,7 @@ FRAMING = FramingRequest(
     output_key="out/whole.mp4",
     crop=crops((0, 10, 0, 36, 64), (18, 40.5, 0, 36, 64)),
     segments=speeds((5, 10, 0.5)),
+    output_size=(36, 64),
     store=GLOBAL,
     encode=EncodeOptions(encoder="libx264", preset="ultrafast"),
 )
