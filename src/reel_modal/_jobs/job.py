@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import cached_property, partial
@@ -13,12 +12,12 @@ from typing import Final, Generic, TypeVar
 
 from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.event_fanout import EventFanout
+from reel_modal._jobs.job_log import EXPLAINED_BY_LOG, read_log
 from reel_modal._jobs.options import JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
-from reel_modal._jobs.tracing import measured
+from reel_modal._jobs.tracing import ending_on_error, measured
 from reel_modal._support.background import LET_GO_SECONDS, finish
 from reel_modal._support.clock import SYSTEM_CLOCK, Clock, wait_for_tick
-from reel_modal._support.redaction import Redactor
 from reel_modal._support.tasks import OwnedTask
 from reel_modal._support.threads import run_in_thread
 from reel_modal._support.tracing import JobTrace
@@ -26,20 +25,16 @@ from reel_modal.backends.base import Backend, CallResult, JobStatus
 from reel_modal.errors import (
     AuthError,
     ConfigError,
-    FunctionError,
     FunctionTimeoutError,
     JobCancelledError,
     JobNotFoundError,
-    JobPreemptedError,
     JobStalledError,
-    MisconfiguredError,
     NotDeployedError,
     ReelModalError,
     RemoteError,
     RequestError,
     UnavailableError,
     WaitTimeoutError,
-    WorkerCrashedError,
 )
 from reel_modal.progress import ProgressEvent, ProgressPlan, ProgressUpdate, progress_of
 from reel_modal.schema.results import Result
@@ -61,20 +56,8 @@ _OVERDUE_SECONDS: Final = 0.5
 _STATE_UNKNOWN: Final = (UnavailableError, AuthError, NotDeployedError)
 """Errors of a backend that say nothing about the state of a job."""
 
-_EXPLAINED_BY_LOG: Final = (
-    FunctionError,
-    FunctionTimeoutError,
-    JobPreemptedError,
-    JobStalledError,
-    MisconfiguredError,
-    WorkerCrashedError,
-)
-"""Errors that get the last lines of the job's log; the others explain themselves, or say nothing about the job."""
-
 _LOG_SECONDS: Final = 5.0
 _LINES_OF_ERROR: Final = 20
-_MOST_LINES: Final = 1000
-_LONGEST_LINE: Final = 1000
 _STATUS_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 5.0
@@ -211,7 +194,7 @@ class Job(Generic[R]):
                 if self._trace is not None:
                     self._trace.fail(JobCancelledError("its waiter was cancelled", function=self.function))
             raise
-        except _EXPLAINED_BY_LOG as error:
+        except EXPLAINED_BY_LOG as error:
             if not error.log:
                 error.log = await self._log_of_failure()
             raise
@@ -246,10 +229,7 @@ class Job(Generic[R]):
 
         Cancellation: changes nothing.
         """
-        if not 1 <= lines <= _MOST_LINES:
-            raise ConfigError(f"lines={lines} must be 1 to {_MOST_LINES}")
-        redact = Redactor(os.environ)
-        return tuple(redact(line)[:_LONGEST_LINE] for line in await self._backend.logs(self._call_id, lines))
+        return await read_log(self._backend, self._call_id, lines)
 
     async def _log_of_failure(self) -> tuple[str, ...]:
         """Return the log for an error; a log that cannot be read must not hide that error."""
@@ -343,20 +323,12 @@ class Job(Generic[R]):
 
     async def _outcome(self, timeout_seconds: float | None) -> CallResult:
         """Wait for the outcome, and end the trace of the job with it."""
-        try:
+        if self._trace is None:
+            return await self._wait_for_outcome(timeout_seconds)
+        with ending_on_error(self._trace):
             outcome = await self._wait_for_outcome(timeout_seconds)
-        except (WaitTimeoutError, UnavailableError) as error:
-            if self._trace is not None and isinstance(error, JobNotFoundError):
-                self._trace.fail(error)
-            raise
-        except RemoteError as error:
-            if self._trace is not None:
-                self._trace.fail(error)
-            raise
-        if self._trace is not None:
-            result = self._result_of(outcome)
-            workers = 1 if self._expected is None else self._expected.workers
-            self._trace.succeed(None if result is None else measured(result, workers=workers))
+        workers = 1 if self._expected is None else self._expected.workers
+        self._trace.succeed(measured(self._result_of(outcome), workers=workers))
         return outcome
 
     async def _wait_for_outcome(self, timeout_seconds: float | None) -> CallResult:

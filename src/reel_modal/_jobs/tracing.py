@@ -1,22 +1,37 @@
-"""What a finished job says about its parts, for the spans of its trace."""
+"""What ends the trace of a job, and what the receipt says about the parts of the job, for its spans."""
 
 from __future__ import annotations
 
-from reel_modal._support.tracing import Measured
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reel_modal._support.tracing import JobTrace, Measured
+from reel_modal.errors import JobNotFoundError, RemoteError, UnavailableError, WaitTimeoutError
 from reel_modal.schema.results import Result
 
-__all__ = ["measured"]
+__all__ = ["ending_on_error", "measured"]
 
 
-def measured(result: Result, *, workers: int) -> Measured | None:
+@contextmanager
+def ending_on_error(trace: JobTrace) -> Iterator[None]:
+    """End the trace of a job with an error of the block, unless the job goes on after it."""
+    try:
+        yield
+    except RemoteError as error:
+        goes_on = isinstance(error, WaitTimeoutError | UnavailableError) and not isinstance(error, JobNotFoundError)
+        if not goes_on:
+            trace.fail(error)
+        raise
+
+
+def measured(result: Result | None, *, workers: int) -> Measured | None:
     """Return what the receipt of a job says about its parts; None if the job has none.
 
     Args:
-        result: Result of the job.
+        result: Result of the job; None if it has no receipt.
         workers: Number of machines that rendered its segments at the same time.
     """
-    usage = result.usage
-    if usage is None:
+    if result is None or (usage := result.usage) is None:
         return None
     attributes: dict[str, str | bool | int | float | None] = {
         "reel_modal.job_id": result.job_id,

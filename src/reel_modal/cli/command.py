@@ -415,23 +415,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    import asyncio
+    from reel_modal.cli.logs import run
 
-    from reel_modal.client import FunctionRegistry
-
-    async def read() -> tuple[str, ...]:
-        async with FunctionRegistry.from_env() as registry:
-            return await registry.attach(arguments.job).logs(arguments.lines)
-
-    lines = asyncio.run(read())
-    if arguments.json:
-        print(json.dumps({"job": arguments.job, "lines": lines}))
-        return 0
-    for line in lines:
-        print(line)
-    if not lines:
-        _say("the log of the job is empty, or has not arrived yet")
-    return 0
+    return run(arguments)
 
 
 def _bill(arguments: argparse.Namespace) -> int:
