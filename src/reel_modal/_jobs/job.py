@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from reel_modal._jobs.estimates import Estimate
 from reel_modal._jobs.event_fanout import EventFanout
-from reel_modal._jobs.job_log import EXPLAINED_BY_LOG, read_log
+from reel_modal._jobs.job_log import EXPLAINED_BY_LOG, lacks_log, read_log
 from reel_modal._jobs.options import JobOptions
 from reel_modal._jobs.timing_recorder import TimingRecorder
 from reel_modal._jobs.tracing import ending_on_error, measured
@@ -195,7 +195,7 @@ class Job(Generic[R]):
                     self._trace.fail(JobCancelledError("its waiter was cancelled", function=self.function))
             raise
         except EXPLAINED_BY_LOG as error:
-            if not error.log:
+            if lacks_log(error):
                 error.log = await self._log_of_failure()
             raise
 

@@ -14,10 +14,11 @@ from reel_modal.errors import (
     JobPreemptedError,
     JobStalledError,
     MisconfiguredError,
+    RemoteError,
     WorkerCrashedError,
 )
 
-__all__ = ["EXPLAINED_BY_LOG", "read_log"]
+__all__ = ["EXPLAINED_BY_LOG", "lacks_log", "read_log"]
 
 EXPLAINED_BY_LOG: Final = (
     FunctionError,
@@ -31,6 +32,12 @@ EXPLAINED_BY_LOG: Final = (
 
 _MOST_LINES: Final = 1000
 _LONGEST_LINE: Final = 1000
+
+
+def lacks_log(error: RemoteError) -> bool:
+    """Whether lines of the log are still missing in `error`; a deadline that this host set needs none."""
+    deadline_of_host = isinstance(error, FunctionTimeoutError) and error.__cause__ is None
+    return not error.log and not deadline_of_host
 
 
 async def read_log(backend: Backend, call_id: str, lines: int) -> tuple[str, ...]:
