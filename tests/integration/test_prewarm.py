@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 
+import modal
 import pytest
 from google.protobuf.message import Message
 from grpclib import Status
@@ -200,7 +201,8 @@ async def test_activity_counts_containers(cold: Deployed) -> None:
     async with FunctionRegistry(cold.settings).prewarm(FUNCTION, containers=2, for_seconds=60):
         await running(cold, 2)
         activity = await activity_of(ModalBackend(APP), FUNCTION)
-    assert (activity.backlog, activity.running, activity.containers, activity.min_containers) == (0, 0, 2, 2)
+    assert (activity.backlog, activity.running, activity.containers) == (0, 0, 2)
+    assert activity.min_containers == (2 if hasattr(modal.Function, "autoscaler") else None)  # not in modal 1.6.0
 
 
 async def test_prewarm_local_backend_does_nothing() -> None:

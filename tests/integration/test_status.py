@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import modal
 import pytest
 from tests.clips import made_clip
 from tests.integration.command_line import run
@@ -52,13 +53,14 @@ async def test_status_shows_containers_and_cost(app: Deployed) -> None:
     assert (report["app"], report["version"]) == ("reel-modal-test", 1)
     assert {"render_overlay", "render_overlay_segments", "apply_upscale"} <= set(report["functions"])
     row = report["functions"]["render_overlay"]
-    assert (row["backlog"], row["running"], row["containers"], row["min_containers"]) == (0, 0, 1, 0)
+    least = 0 if hasattr(modal.Function, "autoscaler") else None  # modal 1.6.0 cannot read it
+    assert (row["backlog"], row["running"], row["containers"], row["min_containers"]) == (0, 0, 1, least)
     # The receipt is written before the output is published, so its cost is a little lower.
     assert 0 < row["spent_today_usd"] <= result.usage.dollars
     assert report["functions"]["apply_upscale"]["spent_today_usd"] == 0
     table = run("status", **variables(app))
     line = next(line for line in table.stdout.splitlines() if line.startswith("render_overlay "))
-    assert [cell.strip() for cell in line.split("|")][:5] == ["render_overlay", "0", "0", "1", "0"]
+    assert [cell.strip() for cell in line.split("|")][:4] == ["render_overlay", "0", "0", "1"]
     assert "version 1" in table.stderr
     assert "receipts of finished jobs" in table.stderr
 

@@ -73,7 +73,7 @@ async def activity_of(backend: ModalBackend, function: str) -> Activity:
     handle = await backend.find(function)
     stats = await call_api(handle.get_current_stats.aio, _ANSWER_SECONDS, function=function)
     least = None
-    if hasattr(handle, "autoscaler"):  # from modal 1.6.4 on
+    if hasattr(handle, "autoscaler"):  # modal 1.6.0 has no such attribute
         least = (
             await call_api(handle.autoscaler.settings.aio, _ANSWER_SECONDS, function=function)
         ).min_containers or 0
