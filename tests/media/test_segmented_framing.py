@@ -87,12 +87,12 @@ def test_framing_in_segments_has_the_frames_of_one_pass(
 
 
 def test_framing_resumes_with_the_same_bytes_and_sound_in_sync(tmp_path: Path) -> None:
-    clip = make_beats(tmp_path / "in.mp4", Fraction(10), seconds=40)
+    clip = make_beats(tmp_path / "in.mp4", Fraction(10), seconds=30)
     jobs = Jobs(
         tmp_path,
         clip,
         FramingRequest,
-        crop=moving(40),
+        crop=moving(30),
         output_size=SIZE,
         encode=ENCODE,
         segments=speeds("0.5", "1", "1.5"),
