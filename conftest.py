@@ -38,6 +38,11 @@ _ROOT = Path(__file__).parent
 _LONG = ("tests/integration/", "tests/examples/", "tests/storage/", "tests/contract/", "tests/media/")
 
 
+_PLANES = {"shared_plane", "session_plane"}
+# A deployment and its containers are a dozen processes: seconds on an idle machine, minutes on a busy one.
+_SECONDS_WITH_PLANE = 300
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their folder and by the servers that they need; a parallel run starts with the long files."""
     if hasattr(config, "workerinput"):
@@ -48,8 +53,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         path = item.path.relative_to(_ROOT).as_posix() if item.path.is_relative_to(_ROOT) else ""
         if path.startswith(("tests/unit/", "tests/media/")):
             item.add_marker(path.split("/")[1])
-        if "shared_plane" in getattr(item, "fixturenames", ()) or "[modal" in item.name:
+        if _PLANES & set(getattr(item, "fixturenames", ())) or "[modal" in item.name:
             item.add_marker("modal")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_SECONDS_WITH_PLANE))
 
 
 @pytest.fixture(scope="session", autouse=True)

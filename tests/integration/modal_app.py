@@ -49,7 +49,7 @@ def deploy(plane: LoopbackPlane, **variables: str) -> None:
             **variables,
         },
         capture_output=True,
-        timeout=90,
+        timeout=240,
         check=True,
     )
 
