@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs lint types bench bench-gpu tables lock networks docs format clean
+.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs test-image lint types bench bench-gpu tables lock networks docs format clean
 
 setup: $(READY)
 
@@ -56,6 +56,11 @@ test-lowest: $(READY)
 # The media tests with each ffmpeg; FFMPEGS="PATH 7.1" chooses some, without it all are tested.
 test-ffmpegs: $(READY)
 	$(BIN)/python tools/test_ffmpegs.py $(if $(FFMPEGS),--builds $(FFMPEGS))
+
+# Every function in its real image, started by Modal's entrypoint. Needs Linux, root, mmdebstrap and bubblewrap.
+test-image: $(READY)
+	$(BIN)/python -m tests.image.build
+	unshare --net $(BIN)/python -m pytest -q tests/image/check_containers.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

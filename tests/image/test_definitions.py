@@ -42,9 +42,9 @@ def test_image_of_own_function_has_locked_packages_and_pins(tmp_path: Path) -> N
     image = captured_images(tmp_path / "plane", "2026.10", **variables)["paint"]
     lines = [line for line in image.lines if line != "FROM base"]
     assert lines[0] == "FROM python:3.12-slim-trixie"
-    assert "apt-get install -y --no-install-recommends git " in lines[2]
+    assert "apt-get install -y --no-install-recommends git " in lines[4]
     assert not any(line.startswith("ENV NVIDIA") for line in lines)
     assert image.files == {"/.requirements.txt": BASE_LOCK.read_bytes()}
-    assert "--require-hashes" in lines[-2]
+    assert "--require-hashes" in lines[3]
     assert "pillow==12.0.0" in lines[-1]
     assert "numpy==" in lines[-1]

@@ -53,23 +53,18 @@ app: modal.App = modal.App(app_name(_SETTINGS))
 def _image(spec: ImageSpec, packages: tuple[str, ...], *, gpu: bool = False) -> modal.Image:
     # Docker's Python has no bytecode of the standard library; without it, each cold start compiles what it imports.
     image = modal.Image.from_registry(spec.base).run_commands(_COMPILE_STANDARD_LIBRARY)
+    lock = lock_of(spec)
+    image = image.pip_install_from_requirements(str(lock or BASE_LOCK), extra_options=_LOCKED)
     if spec.apt:
         image = image.run_commands(_APT.format(shlex.join(spec.apt)))
+    if lock is None:
+        # All pins are given again, so that a further package cannot change the version of one of them.
+        image = image.pip_install(*spec.packages, extra_options=_UNLOCKED)
     if gpu:
         image = image.env(_GPU_ENVIRONMENT)
     # By default, modal adds only Python files.
     ignored = ~FilePatternMatcher(*(f"**/*{end}" for end in SHIPPED_SUFFIXES))
-    return _with_packages(image, spec).add_local_python_source(*packages, ignore=ignored)
-
-
-def _with_packages(image: modal.Image, spec: ImageSpec) -> modal.Image:
-    """Install exactly the packages of a lock file; a function's further packages follow in a second step."""
-    lock = lock_of(spec)
-    locked = image.pip_install_from_requirements(str(lock or BASE_LOCK), extra_options=_LOCKED)
-    if lock is not None:
-        return locked
-    # All pins are given again, so that a further package cannot change the version of one of them.
-    return locked.pip_install(*spec.packages, extra_options=_UNLOCKED)
+    return image.add_local_python_source(*packages, ignore=ignored)
 
 
 def _environment(contract: Contract) -> dict[str, str | None]:
