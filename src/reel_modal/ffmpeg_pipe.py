@@ -5,7 +5,7 @@ ffmpeg processes never hang or leak, and never leave a partial file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +18,12 @@ from reel_modal._ffmpeg.audio_files import probe_sound, unknown_audio_notes
 from reel_modal._ffmpeg.binary import FFmpeg, find_ffmpeg
 from reel_modal._ffmpeg.encoders import EncoderChoice, choose_encoder
 from reel_modal._ffmpeg.filters import even_size, exact_fraction
+from reel_modal._ffmpeg.frame_count import PROGRESS, FrameCount
 from reel_modal._ffmpeg.muxing import finishing_arguments, muxer_options
 from reel_modal._ffmpeg.packet_times import check_moment, check_times, join_videos, last_duration_arguments, set_times
 from reel_modal._ffmpeg.pipe_result import PipeResult
 from reel_modal._ffmpeg.process import QUIET, FFmpegProcess, output_size
-from reel_modal._ffmpeg.raw_video import check_arguments, raw_filters, raw_input
+from reel_modal._ffmpeg.raw_video import check_arguments, format_notes, raw_filters, raw_input
 from reel_modal._ffmpeg.reader import FrameReader
 from reel_modal._ffmpeg.sound_muxing import add_sound, muxing_arguments
 from reel_modal.errors import ConfigError, FFmpegError, OutputMismatchError
@@ -178,7 +179,8 @@ class FramePipe:
         self._last_seconds = 1 / self.fps
         self._choice: EncoderChoice | None = None
         self._process: FFmpegProcess | None = None
-        self._ended: bool = False
+        self._count = FrameCount()
+        self._ended = False
         self._failure: FFmpegError | None = None
         self._result: PipeResult | None = None
 
@@ -201,6 +203,10 @@ class FramePipe:
     def use_sound(self, sound: Sound | None) -> None:
         """Add audio that was prepared before, instead of that of `audio_from`; internal to the package."""
         self._sound = sound
+
+    def count_with(self, advance: Callable[[int], None]) -> None:
+        """Call `advance` with the number of finished frames, at each write and after it; internal to the package."""
+        self._count.advance = advance
 
     def choice(self) -> EncoderChoice:
         """Return the encoder, which is chosen by the first call; internal to the package.
@@ -297,6 +303,7 @@ class FramePipe:
             command = (
                 choice.ffmpeg.path,
                 *QUIET,
+                *PROGRESS,
                 "-y",
                 *inputs,
                 *self._filters(),
@@ -304,7 +311,8 @@ class FramePipe:
                 *ending,
                 file_url(self._video_path),
             )
-            self._process = FFmpegProcess(command, stdin=True, stall_seconds=self._settings.stall_seconds)
+            limit = self._settings.stall_seconds
+            self._process = FFmpegProcess(command, stdin=True, stall_seconds=limit, sink=self._count)
         except BaseException:
             self._discard_staged()
             raise
@@ -356,6 +364,7 @@ class FramePipe:
         if seconds is not None:
             self._seconds.append(seconds)
             self._last_seconds = duration_seconds or 1 / self.fps
+        self._count.wrote(self.frames_written, self._process.blocked_seconds)
 
     def _chunks(self, frame: Writable) -> Sequence[memoryview | SharedBuffer]:
         """Validate `frame` and return the bytes to write to the pipe."""
@@ -440,8 +449,9 @@ class FramePipe:
 
     def _end(self, process: FFmpegProcess, output: Path, message: str) -> None:
         """Wait for a process that has received all its input; raise FFmpegError unless it succeeded."""
-        if process.finish(lambda: output_size(output)) != 0:
+        if process.finish(lambda: self._count.drained(output_size(output))) != 0:
             raise process.error(message, frame_index=self.frames_written)
+        self._count.drained(0)
 
     def _ended_early(self) -> FFmpegError:
         """Return the error for a broken pipe; exit status 0 is an error too."""
@@ -453,9 +463,8 @@ class FramePipe:
         return process.error("ffmpeg ended before all frames were written", frame_index=self.frames_written)
 
     def _stage(self) -> Path:
-        path = staging_name(self.path)
-        self._staged.append(path)
-        return path
+        self._staged.append(staging_name(self.path))
+        return self._staged[-1]
 
     def _raw_input(self) -> tuple[str, ...]:
         return raw_input(self.pixel_format, self._encoded_size, self.fps)
@@ -485,16 +494,6 @@ class FramePipe:
         return target
 
     def _degraded(self, choice: EncoderChoice) -> tuple[Degradation, ...]:
-        notes = [*choice.passed_over, *self._unknown_audio]
-        if self._encoded_size != self.size:
-            message = (
-                f"the odd size {self.size[0]}x{self.size[1]} was encoded as"
-                f" {self._encoded_size[0]}x{self._encoded_size[1]}, because its chroma requires an even size"
-            )
-            notes.append(Degradation("size_changed", message))
-        if self._hdr is not None and self._hdr.parameters(choice.name) is None:
-            message = f"{choice.name} does not write the mastering display and light levels of the source"
-            notes.append(Degradation("hdr_metadata_dropped", message))
-        if self._sound is not None:
-            notes += self._sound.notes(self.path)
-        return tuple(notes)
+        notes = format_notes(self.size, self._encoded_size, self._hdr, choice.name)
+        notes += [] if self._sound is None else self._sound.notes(self.path)
+        return (*choice.passed_over, *self._unknown_audio, *notes)

@@ -330,10 +330,11 @@ def test_upscale_progress_counts_frames_and_ends_complete(clip: Path, tmp_path: 
 
 
 def test_upscale_cancelled_leaves_no_file_thread_or_process(clip: Path, tmp_path: Path) -> None:
-    token = CancellationToken()
+    token, written = CancellationToken(), iter(range(3))
 
     def cancel(event: ProgressEvent) -> None:
-        if event.phase == "render" and event.done >= 3:
+        # One event at the begin of the phase, then one after each frame that was written.
+        if event.phase == "render" and next(written, None) is None:
             token.cancel()
 
     context = JobContext(
@@ -359,11 +360,11 @@ def test_upscale_ffmpeg_killed_ends_every_stage(clip: Path, tmp_path: Path) -> N
         encode=EncodeOptions(encoder="libx264", preset="fast"),
     )
     plan = UpscalePlan.of(request, probe(clip), Settings.from_env())
-    killed: set[int] = set()
+    killed, written = set[int](), iter(range(3))
 
     def kill(event: ProgressEvent) -> None:
         # Retry until a child is visible: if a thread ends during the scan, children are missed.
-        if event.phase == "render" and event.done >= 3 and not killed:
+        if event.phase == "render" and next(written, None) is None and not killed:
             killed.update(ffmpegs())
             for child in killed:
                 os.kill(child, signal.SIGKILL)

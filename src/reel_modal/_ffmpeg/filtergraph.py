@@ -5,7 +5,6 @@ Callers check first that the graph gives the same result as an edit frame by fra
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +22,7 @@ from reel_modal._ffmpeg.filters import (
     seconds_text,
     tag_filters,
 )
+from reel_modal._ffmpeg.frame_count import PROGRESS, EncodedFrames
 from reel_modal._ffmpeg.frame_times import reports_broken_packet
 from reel_modal._ffmpeg.muxing import finishing_arguments
 from reel_modal._ffmpeg.pipe_result import PipeResult
@@ -74,26 +74,18 @@ class GraphEdit:
     color: ColorTags
 
 
-class _Progress:
+class _Progress(EncodedFrames):
     """Counts of finished frames and broken packets, parsed from ffmpeg's stderr."""
 
-    _KEY = re.compile(r"(?P<key>[a-z][a-z0-9_]*)=\s*(?P<value>\S*)$")
-
     def __init__(self) -> None:
-        self.frames: int = 0
+        super().__init__()
         self.broken_packets: int = 0
 
     def take(self, line: str) -> str:
         """Process one line and return it if it is a message, else an empty string."""
-        if match := self._KEY.match(line):
-            if match["key"] == "frame" and match["value"].isdecimal():
-                self.frames = int(match["value"])
-            return ""
-        self.broken_packets += reports_broken_packet(line)
-        return line
-
-    def end(self) -> None:
-        """Called after the last line; nothing to do."""
+        message = super().take(line)
+        self.broken_packets += reports_broken_packet(message)
+        return message
 
 
 def encode_graph(
@@ -132,8 +124,7 @@ def encode_graph(
     command = (
         choice.ffmpeg.path,
         *QUIET,
-        "-progress",
-        "pipe:2",
+        *PROGRESS,
         "-y",
         *("-max_error_rate", "1"),  # as for a `FrameReader`
         *threads,
@@ -144,14 +135,14 @@ def encode_graph(
     process = FFmpegProcess(command, stall_seconds=settings.stall_seconds, sink=progress)
 
     def activity() -> int:
-        advance(min(progress.frames, edit.frame_count))
-        return progress.frames + output_size(staged)
+        advance(min(progress.encoded, edit.frame_count))
+        return progress.encoded + output_size(staged)
 
     try:
         if process.finish(activity) != 0:
-            if progress.frames == 0:
+            if progress.encoded == 0:
                 _choose(edit, output, encode, settings, try_last=True)  # raises if the encoder is the cause
-            raise process.error("ffmpeg could not render the clip", frame_index=progress.frames)
+            raise process.error("ffmpeg could not render the clip", frame_index=progress.encoded)
         size_bytes = _publish(edit, staged, output, process)
     finally:
         process.kill()

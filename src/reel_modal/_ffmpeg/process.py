@@ -69,6 +69,9 @@ class LineSink(Protocol):
 class FFmpegProcess:
     """A running ffmpeg that cannot block on its stderr, wait forever, or outlive its owner.
 
+    Attributes:
+        blocked_seconds: Time that reads and writes have waited for it.
+
     Args:
         command: The whole command line; its first item is the binary.
         stdin: Whether the caller writes to its stdin.
@@ -91,6 +94,7 @@ class FFmpegProcess:
     ) -> None:
         self.command: tuple[str, ...] = tuple(command)
         self.stalled: bool = False
+        self.blocked_seconds: float = 0.0
         self._stall_seconds = stall_seconds
         self._sink = sink
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -266,11 +270,12 @@ class FFmpegProcess:
     @contextlib.contextmanager
     def _blocking(self, awaited: str) -> Iterator[None]:
         """Record since when the caller is blocked, and which action of ffmpeg it waits for."""
-        self._awaited, self._blocked_since = awaited, time.monotonic()
+        self._awaited, self._blocked_since = awaited, (since := time.monotonic())
         try:
             yield
         finally:
             self._blocked_since = None
+            self.blocked_seconds += time.monotonic() - since
 
     def _release(self) -> None:
         """Join the threads and close the pipes of a process that has ended."""

@@ -8,8 +8,10 @@ from typing import Literal
 from reel_modal._ffmpeg.filters import range_arguments, tag_filters, to_yuv_filters
 from reel_modal.errors import ConfigError
 from reel_modal.media.frames import ColorTags, PixelFormat
+from reel_modal.media.hdr import HdrMetadata
+from reel_modal.schema.degradation import Degradation
 
-__all__ = ["check_arguments", "raw_filters", "raw_input"]
+__all__ = ["check_arguments", "format_notes", "raw_filters", "raw_input"]
 
 
 def raw_input(pixel_format: PixelFormat, size: tuple[int, int], fps: Fraction) -> tuple[str, ...]:
@@ -55,3 +57,20 @@ def check_arguments(*arguments: str) -> None:
     for argument in arguments:
         if not isinstance(argument, str) or "\0" in argument:
             raise ConfigError(f"{argument!r} is not a valid argument of ffmpeg; use a string without null characters")
+
+
+def format_notes(
+    size: tuple[int, int], encoded_size: tuple[int, int], hdr: HdrMetadata | None, encoder: str
+) -> list[Degradation]:
+    """Return notes on the size and the HDR metadata that an encoder does not take from its frames."""
+    notes = []
+    if encoded_size != size:
+        message = (
+            f"the odd size {size[0]}x{size[1]} was encoded as {encoded_size[0]}x{encoded_size[1]}, because its chroma"
+            " requires an even size"
+        )
+        notes.append(Degradation("size_changed", message))
+    if hdr is not None and hdr.parameters(encoder) is None:
+        message = f"{encoder} does not write the mastering display and light levels of the source"
+        notes.append(Degradation("hdr_metadata_dropped", message))
+    return notes

@@ -6,6 +6,7 @@ Pure arithmetic.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +25,9 @@ _MOST_SCALED: Final = 5.0
 The factor is the square root of the observed ratio: more frames also take longer to publish, but a slower kernel
 does not.
 """
+
+_RATE_SHARE: Final = 0.5
+"""First share of the counted time that the rate ignores."""
 
 _USUAL_GAP_SECONDS: Final = 2.0
 _LATE_SHARE: Final = 0.25
@@ -55,6 +59,7 @@ class MeasuredWork:
         self._received_at = now
         self._began_at = now - event.elapsed_seconds
         self._phase_began = self._likely_phase_start(event)
+        self._rate = _ObservedRate(event, self._phase_began)
         self._usual_gap = _USUAL_GAP_SECONDS
         self._scale = 1.0
 
@@ -95,9 +100,11 @@ class MeasuredWork:
             # A new phase, or the same phase for the next clip. If its first event was lost, the phase began some time
             # after the last received event.
             self._phase_began = event.elapsed_seconds if event.done == 0 else self._last.elapsed_seconds
+            self._rate = _ObservedRate(event, self._phase_began)
         else:
             gap = event.elapsed_seconds - self._last.elapsed_seconds
             self._usual_gap = max(_USUAL_GAP_SECONDS, (self._usual_gap + gap) / 2)
+            self._rate.take(event)
         self._place = self._places.get(event.phase, self._place)
         self._last = event
         self._received_at = now
@@ -112,7 +119,7 @@ class MeasuredWork:
         since = max(now - self._began_at - self._last.elapsed_seconds, 0.0)
         scale = self._observed_scale
         after = scale * sum(phase.seconds for phase in self._work[self._place + 1 :])
-        if not self._counted:
+        if not self._counted or (not self._rate.known and self._planned_seconds > 0):
             spent = max(self._last.elapsed_seconds - self._phase_began, 0.0) + since
             return expected_remaining(spent, scale * self._planned_seconds, DEFAULT_SPREAD) + after
         # Between events, the work is assumed to continue at the observed rate. Beyond the usual gap, this is less
@@ -136,14 +143,14 @@ class MeasuredWork:
 
     @property
     def _seconds_per_unit(self) -> float:
-        spent = max(self._last.elapsed_seconds - self._phase_began, 0.0)
+        units, seconds = self._rate.units, self._rate.seconds
         prior_units = _PRIOR_SHARE * (self._last.total or 1)
-        return (_PRIOR_SHARE * self._scale * self._planned_seconds + spent) / (prior_units + self._last.done)
+        return (_PRIOR_SHARE * self._scale * self._planned_seconds + seconds) / (prior_units + units)
 
     @property
     def _observed_scale(self) -> float:
         """Factor by which the job's phases take longer than planned, from the phases counted so far."""
-        if not self._counted or self._planned_seconds <= 0:
+        if not self._counted or not self._rate.known or self._planned_seconds <= 0:
             return self._scale
         ratio = (self._last.total or 0) * self._seconds_per_unit / self._planned_seconds
         return min(max(math.sqrt(ratio * self._scale), 1 / _MOST_SCALED), _MOST_SCALED)
@@ -156,6 +163,58 @@ class MeasuredWork:
         share = min(event.done / event.total, 1.0) if event.total else 0.5
         in_phase = self._planned_seconds * share
         return event.elapsed_seconds * before / (before + in_phase) if in_phase > 0 else 0.0
+
+
+class _ObservedRate:
+    """Units and seconds by which the rate of a counted phase is measured: the second half of its counts.
+
+    An encoder takes its first frames without returning any, so the time before the first count says little about the
+    rate, and so does a slow beginning.
+
+    Args:
+        event: First event of the phase that was received.
+        began_at: Start of the phase on the function's clock.
+    """
+
+    def __init__(self, event: ProgressEvent, began_at: float) -> None:
+        self._phase_began = self._last_at = began_at
+        self._first_at: float | None = None
+        self._counts: deque[tuple[float, int]] = deque()
+        self._few_units = _PRIOR_SHARE * (event.total or 0)
+        if event.done:  # a listener who attached late: the beginning of the phase is all that is known
+            self._first_at = began_at
+            self._counts.append((began_at, 0))
+        self.take(event)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are two counts, or the first one is that of more than a few units."""
+        return len(self._counts) > 1 or (bool(self._counts) and self._counts[0][1] >= self._few_units)
+
+    @property
+    def units(self) -> int:
+        """Units that were finished in these seconds."""
+        return self._counts[-1][1] - self._start[1] if self._counts else 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in which these units were finished."""
+        return max(self._last_at - self._start[0], 0.0)
+
+    @property
+    def _start(self) -> tuple[float, int]:
+        """Time and count of the first of at least two counts; the beginning of the phase if there is one count."""
+        return self._counts[0] if len(self._counts) > 1 else (self._phase_began, 0)
+
+    def take(self, event: ProgressEvent) -> None:
+        """Process an event of the phase."""
+        now = self._last_at = max(event.elapsed_seconds, self._last_at)
+        if event.done:
+            self._first_at = now if self._first_at is None else self._first_at
+            self._counts.append((now, event.done))
+            half = self._first_at + _RATE_SHARE * (now - self._first_at)
+            while len(self._counts) > 2 and self._counts[1][0] <= half:
+                self._counts.popleft()
 
 
 def is_sound(event: ProgressEvent) -> bool:

@@ -88,7 +88,7 @@ def encode_windows(
         encode: Quality, preset and threads; the quality is raised to match the source.
         painter: Returns the function that draws on each frame; None encodes the frames unchanged.
         settings: The ffmpeg binary, limits, and stall timeout.
-        advance: Called after each frame with the number of frames done; may raise to stop.
+        advance: Called after each frame with the number of finished frames; may raise to stop.
 
     Raises:
         EncoderUnavailableError: libx264 does not start on this machine.
@@ -98,9 +98,9 @@ def encode_windows(
     pipe = window_pipe(plan, folder, encode, settings, keyframe_options(plan, plan.picture.media.fps))
     # Decoding begins while the encoder starts.
     with opened_frames(plan.picture, plan.windows, painter, settings) as frames, pipe:
+        pipe.count_with(advance)
         for frame in frames:
             pipe.write(frame)
-            advance(pipe.frames_written)
     return EncodedFrames((pipe.path,), [window.kept[0] for window in plan.windows], pipe)
 
 

@@ -170,11 +170,11 @@ def upscale(plan: UpscalePlan, request: UpscaleRequest, context: JobContext) -> 
     )
     times = None if fps is not None else PictureTimes(media, context.settings)
     enlarged = stages.enlarged(reader, times)
-    with pipe, context.reporter.phase("render", frames) as advance, reader, closing(enlarged):
-        for number, frame in enumerate(enlarged, 1):
+    with context.reporter.phase("render", frames) as advance, pipe, reader, closing(enlarged):
+        pipe.count_with(advance)
+        for frame in enlarged:
             context.raise_if_cancelled()
             pipe.write(frame.planes, seconds=frame.seconds, duration_seconds=frame.left_seconds)
-            advance(number)
     notes += degradation_notes(media, DecodingReport.of(reader))
     return Upscaled(pipe.result, network.engine, notes, stages.seconds(time.monotonic() - started))
 

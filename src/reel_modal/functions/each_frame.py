@@ -89,12 +89,12 @@ def render_each_frame(
         media, pixel_format=layout, fps=rate, decoder="in_process", zero_copy=True, settings=context.settings
     )
     times = PictureTimes(media, context.settings) if rate is None else None
-    with reader, pipe, context.reporter.phase("render", frames) as advance:
+    with context.reporter.phase("render", frames) as advance, reader, pipe:
+        pipe.count_with(advance)
         for frame in drawn(reader) if times is None else reader:
             context.raise_if_cancelled()
             if times is None:
                 pipe.write(frame)
             else:
                 write_timed(pipe, frame, times)
-            advance(frame.index + 1)
     return pipe.result, [*notes, *degradation_notes(media, DecodingReport.of(reader))]

@@ -252,8 +252,9 @@ def _frame_by_frame(
     job.context.begin_one_piece()
     reader = _reader(plan, job.context)
     with reader, pipe:
+        pipe.count_with(advance)
         write = _write_pictures if plan.keeps_times else _write_frames
-        notes = write(job, reader, pipe, advance)
+        notes = write(job, reader, pipe)
         if reader.frames_read == 0:
             raise InvalidMediaError(f"{plan.media.path.name!r} has no frame in the kept part")
     return pipe.result, DecodingReport.of(reader), notes
@@ -299,15 +300,12 @@ def _refuses_segments(job: _Job) -> str:
     return "only the kept part of such a file is fetched" if partly else ""
 
 
-def _write_frames(
-    job: _Job, reader: FrameReader, pipe: FramePipe, advance: Callable[[int], None]
-) -> list[Degradation]:
+def _write_frames(job: _Job, reader: FrameReader, pipe: FramePipe) -> list[Degradation]:
     """Write frames at a constant rate; return notes on the changes that this makes."""
     output = FramedOutput(job.plan, job.request)
-    for number, frame in enumerate(output.frames(reader), 1):
+    for frame in output.frames(reader):
         job.context.raise_if_cancelled()
         pipe.write(frame)
-        advance(number)
     if reader.frames_read == 0:
         return []
     return _notes(job, output.schedule.dropped, reader.frames_read, output.last_seconds, output.filled)
@@ -331,17 +329,15 @@ def _notes(job: _Job, dropped: int, read: int, last_seconds: Fraction, filled: i
     return [*notes, *_ends_early(plan, last_seconds, filled, job.context.settings.limits)]
 
 
-def _write_pictures(
-    job: _Job, reader: FrameReader, pipe: FramePipe, advance: Callable[[int], None]
-) -> list[Degradation]:
+def _write_pictures(job: _Job, reader: FrameReader, pipe: FramePipe) -> list[Degradation]:
     """Write each source frame once, at its own time in the output; return no notes."""
     line, framing = job.plan.timeline, framing_of(job.plan, job.request)
     older, newer = (SourcePicture(framing, job.plan) for _ in range(2))
     length = line.duration_seconds
-    written, latest = 0, Fraction(-1)
+    latest = Fraction(-1)
 
     def write(until: Fraction | None) -> None:
-        nonlocal written, latest
+        nonlocal latest
         job.context.raise_if_cancelled()
         start = max(Fraction(0), line.to_output(older.seconds))
         end = length if until is None else min(length, line.to_output(until))
@@ -349,8 +345,6 @@ def _write_pictures(
             latest = start
             moment = max(older.seconds, line.source_start)
             pipe.write(older.mixed(newer, 0, moment), seconds=start, duration_seconds=length - start)
-            written += 1
-            advance(written)
 
     for frame in reader:
         newer.take(frame)

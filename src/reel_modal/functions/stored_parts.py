@@ -103,11 +103,12 @@ class StoredParts:
         for run in _runs(list(paths), found):
             with open_frames(run[0].first, run[-1].end) as frames:
                 for part in run:
-                    self._write(part, frames, paths[part], "", count.add)
+                    self._write(part, frames, paths[part], count=count.show)
+                    count.add(part.frames)
                     if part.end in followed and _ends_with_same_idr(paths[part]):
                         # Two IDR pictures in a row must have different ids (ITU-T H.264, 7.4.3, idr_pic_id).
                         with open_frames(part.first, part.end) as same:
-                            self._write(part, same, paths[part], _ONE_KEYFRAME, lambda: None)
+                            self._write(part, same, paths[part], _ONE_KEYFRAME)
                     if self.context.segments is not None:
                         self.context.segments.write(rendering, part, paths[part])
 
@@ -162,34 +163,35 @@ class StoredParts:
         part: Segment,
         frames: Iterator[Writable],
         path: Path,
-        x264_parameters: str,
-        count: Callable[[], None],
+        x264_parameters: str = "",
+        count: Callable[[int], None] | None = None,
     ) -> None:
-        """Encode a part from the next `frames`; call `count` after each."""
+        """Encode a part from the next `frames`; call `count` with the number of its finished frames."""
         with self.pipe.part(path, x264_parameters) as pipe:
+            if count is not None:
+                pipe.count_with(count)
             for frame in islice(frames, part.frames):
                 self.context.raise_if_cancelled()
                 pipe.write(frame)
-                count()
 
 
 @dataclass(slots=True)
 class _FrameCount:
-    """Number of finished frames, which is reported after each, and never falls."""
+    """Number of finished frames of several parts, which never falls."""
 
     done: int
     advance: Callable[[int], None]
     shown: int = 0
 
-    def add(self) -> None:
-        """Count one more frame."""
-        self.done += 1
-        self.show(0)
-
-    def show(self, others: int) -> None:
-        """Report the finished frames and those that other processes have finished."""
-        self.shown = max(self.shown, self.done + others)
+    def show(self, more: int) -> None:
+        """Report the frames of finished parts, and `more`: those of the current part, or of other processes."""
+        self.shown = max(self.shown, self.done + more)
         self.advance(self.shown)
+
+    def add(self, frames: int) -> None:
+        """Count a finished part."""
+        self.done += frames
+        self.show(0)
 
 
 def log_one_piece(context: JobContext, media: MediaInfo, reason: str) -> None:

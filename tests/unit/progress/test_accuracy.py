@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.job_traces import made, published
-from benchmarks.progress_accuracy import MADE_JOBS, bars, table
+from benchmarks.progress_accuracy import MADE_JOBS, bars, short_table, table
 
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "progress.md"
 
@@ -39,3 +39,10 @@ def test_bars_with_history_halve_error_with_events_quarter_it(rows: list[str]) -
     assert by_name["ours, simulated by history"][1] <= 0.5
     for name in ("ours, measured, no history", "ours, measured, with history"):
         assert all(ratio <= 0.25 for ratio in by_name[name][1:4])
+
+
+def test_short_jobs_bar_errs_by_eight_points_at_most() -> None:
+    lines = short_table()
+    assert "\n".join(lines) in DOCUMENTED.read_text(encoding="utf-8")
+    before, after = (float(line.split("|")[4]) for line in lines[2:])
+    assert after <= 8 < before

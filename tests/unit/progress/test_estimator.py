@@ -388,3 +388,25 @@ def test_blender_bunched_delivery_keeps_rate() -> None:
     assert one.work is not None
     assert other.work is not None
     assert one.work.units_per_second == pytest.approx(other.work.units_per_second)
+
+
+def test_blender_encoder_with_late_first_frame_shows_its_rate() -> None:
+    """An encoder takes four seconds to return its first frame, then returns ten frames a second."""
+    plan = ProgressPlan.weighted(startup_seconds=0, work=[WorkPhase("render", 20)])
+    blender = ProgressBlender(plan, started_at=0.0)
+    left = {}
+    for sequence in range(29):
+        now = sequence / 2
+        blender.feed(ProgressEvent("render", max(0, round(10 * (now - 4))), 100, now, sequence), now)
+        left[now] = blender.update(now).eta_seconds
+    assert left[2.0] == pytest.approx(18)  # by the plan
+    assert [left[now] for now in (6.0, 8.0, 12.0)] == pytest.approx([8, 6, 2], rel=0.25)
+
+
+def test_blender_rate_follows_the_second_half_of_the_counts() -> None:
+    plan = ProgressPlan.weighted(startup_seconds=0, work=[WorkPhase("render", 20)])
+    blender = ProgressBlender(plan, started_at=0.0)
+    counts = [0, 1, 2, 3, 4, 5, 15, 25, 35, 45, 55]
+    for sequence, done in enumerate(counts):
+        blender.feed(ProgressEvent("render", done, 100, float(sequence), sequence), float(sequence))
+    assert blender.update(10.0).eta_seconds == pytest.approx(4.5, rel=0.15)
