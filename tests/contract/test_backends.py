@@ -248,10 +248,10 @@ async def test_cancel_ended_job_changes_nothing(place: Place) -> None:
 
 
 async def test_result_timeout_does_not_cancel_job(place: Place) -> None:
-    job = await place.registry()["render_overlay"].submit(place.request())
+    job = await place.registry()["render_overlay"].submit(place.request(source="medium.mp4"))
     with pytest.raises(WaitTimeoutError, match="the job continues"):
         await job.result(timeout_seconds=0.01)
-    assert (await job.result()).frames == 25
+    assert (await job.result()).frames == 200
 
 
 async def test_waiting_task_cancelled_cancels_job(place: Place) -> None:

@@ -13,10 +13,11 @@ import modal
 import pytest
 from tests.clips import made_clip
 from tests.integration.command_line import run
-from tests.integration.modal_app import Deployed, app, app_plane
+from tests.integration.modal_app import APP, Deployed, app, app_plane
 from tests.jobs import overlay
 
 from reel_modal import FunctionRegistry, Settings
+from reel_modal.backends.modal import ModalBackend
 from reel_modal.functions.spending import spent_between
 from reel_modal.schema import OverlayRequest, StoreOptions
 from reel_modal.storage import Storage
@@ -50,7 +51,8 @@ async def test_status_shows_containers_and_cost(app: Deployed) -> None:
     shown = run("status", "--json", **variables(app))
     assert shown.returncode == 0, shown.stderr
     report = json.loads(shown.stdout)
-    assert (report["app"], report["version"]) == ("reel-modal-test", 1)
+    deployed = await ModalBackend(APP).deployed_app()
+    assert (report["app"], report["version"]) == ("reel-modal-test", deployed.version)
     assert {"render_overlay", "render_overlay_segments", "apply_upscale"} <= set(report["functions"])
     row = report["functions"]["render_overlay"]
     least = 0 if hasattr(modal.Function, "autoscaler") else None  # modal 1.6.0 cannot read it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -82,11 +83,10 @@ def until_it_encodes(process: subprocess.Popen[str]) -> None:
 
 def open_files(pid: int) -> list[Path]:
     files: list[Path] = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            files.append(link.readlink())
-        except OSError:  # it was closed just now
-            continue
+    with contextlib.suppress(FileNotFoundError):  # the process ended just now
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # it was closed just now
+                files.append(link.readlink())
     return files
 
 

@@ -215,7 +215,7 @@ def test_segments_have_the_frames_of_one_pass(
 
 def test_job_that_was_cancelled_finds_its_segments(jobs: Jobs, expected: str) -> None:
     with pytest.raises(JobCancelledError):
-        jobs.run(cancel_at=170)
+        jobs.run(cancel_at=160)
     assert jobs.rendered == [0, 1]
     assert jobs.run()[0] == expected
     assert jobs.rendered == list(range(2, SEGMENTS))

@@ -53,7 +53,7 @@ def test_upscale_in_segments_resumes_with_the_same_bytes(jobs: Jobs) -> None:
 
 def test_upscale_that_was_cancelled_finds_its_segments(jobs: Jobs) -> None:
     with pytest.raises(JobCancelledError):
-        jobs.run(cancel_at=90)
+        jobs.run(cancel_at=80)
     assert jobs.rendered == [0, 1]
     cut = jobs.run()[0]
     assert jobs.rendered == [2, 3]

@@ -125,8 +125,8 @@ async def test_recorder_without_history_plans_by_published_figures(
 ) -> None:
     async with aclosing((await submit(host(history, clock))).progress()) as updates:
         first = await anext(updates)
-    # 1 s for a worker process, plus an overlay as long as the published ones.
-    assert first.eta_seconds == pytest.approx(1 + 2700 * 2.0736 * 0.0205)
+    # Half a second for a worker process, plus an overlay as long as the published ones.
+    assert first.eta_seconds == pytest.approx(0.5 + 2700 * 2.0736 * 0.0205)
     assert not history.path or not history.path.exists()
 
 

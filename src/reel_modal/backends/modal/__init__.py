@@ -296,12 +296,12 @@ class ModalBackend:
         return await self._row(await self._find(function), function)
 
     async def find(self, function: str) -> modal.Function[..., Any, Any]:
-        """Return modal's handle of a function, with which jobs are submitted: that of the pinned version.
+        """Return modal's handle of a function of an own deployment, in the version that jobs are pinned to.
 
         Raises:
             RemoteError: The function is not deployed, or Modal is unreachable.
         """
-        return (await self._handle(await self._pinned(function), function)).function
+        return (await self._handle(await self._version.current(), function)).function
 
     async def ask_container(self, contract: str, *, timeout_seconds: float) -> dict[str, str]:
         """Start a small container of the deployment and return its self-description; see `functions.app.contract`.
