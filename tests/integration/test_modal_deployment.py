@@ -42,6 +42,7 @@ def test_modal_deployment_matches_specs(app: Deployed) -> None:
         assert ("apt-get install -y --no-install-recommends ffmpeg" in image) == bool(spec.gpu)
         assert ("NVIDIA_DRIVER_CAPABILITIES" in image) == bool(spec.gpu)
         assert function.variables["REEL_MODAL_CPU"] == f"{spec.cpu:g}"
+        assert function.variables["OPENBLAS_NUM_THREADS"] == f"{spec.cpu:g}"
         assert any(file.endswith("reel_modal/functions/render_overlay.py") for file in function.mounted_files)
 
 
@@ -60,6 +61,7 @@ def test_modal_deploy_environment_changes_resources(app: Deployed) -> None:
     assert (deployed["render_overlay"].gpus, deployed["render_overlay"].timeout_seconds) == ((), 1200)
     assert deployed["process_framing"].cpu == 0.5
     assert deployed["process_framing"].variables["REEL_MODAL_CPU"] == "0.5"
+    assert deployed["process_framing"].variables["OPENBLAS_NUM_THREADS"] == "1"
     assert "apt-get install -y --no-install-recommends ffmpeg" not in "\n".join(
         deployed["render_overlay"].image_commands
     )

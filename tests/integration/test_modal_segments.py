@@ -51,6 +51,10 @@ class Started:
     call_id: str
     earlier: frozenset[str] = frozenset()
 
+    async def until_rendering(self) -> None:
+        """Wait until a call has begun to render; a short segment reports no count before its end."""
+        await asyncio.to_thread(self.app.plane.wait_for, self.rendered)
+
     async def until(self, frames: int) -> None:
         """Wait until the job has reported `frames` finished frames."""
         async for event in self.backend.events(self.call_id):
@@ -174,7 +178,7 @@ async def test_registry_chooses_the_number_of_workers(app: Deployed, clip: Path,
 
 async def test_lost_worker_is_replaced(app: Deployed, start: Start, expected: str) -> None:
     job = await start(2)
-    await job.until(20)
+    await job.until_rendering()
     lost = job.running()[0]
     await asyncio.to_thread(app.plane.kill_container, lost)
     await job.result()
@@ -184,7 +188,7 @@ async def test_lost_worker_is_replaced(app: Deployed, start: Start, expected: st
 
 async def test_preempted_coordinator_finds_its_workers(app: Deployed, start: Start, expected: str) -> None:
     job = await start(2)
-    await job.until(1)
+    await job.until_rendering()
     await asyncio.to_thread(app.plane.preempt, job.call_id)
     await job.result()
     assert digest(app) == expected
@@ -195,7 +199,7 @@ async def test_preempted_coordinator_finds_its_workers(app: Deployed, start: Sta
 
 async def test_cancelled_job_ends_its_workers(app: Deployed, start: Start) -> None:
     job = await start(2, preset="veryslow")
-    await job.until(10)
+    await job.until_rendering()
     await asyncio.to_thread(app.plane.wait_for, lambda: len(job.running()) == 2)
     await job.backend.cancel(job.call_id)
     with pytest.raises(JobCancelledError):
@@ -208,7 +212,7 @@ async def test_cancelled_job_ends_its_workers(app: Deployed, start: Start) -> No
 
 async def test_killed_coordinator_takes_its_workers_along(app: Deployed, start: Start) -> None:
     job = await start(2, preset="veryslow")
-    await job.until(10)
+    await job.until_rendering()
     await asyncio.to_thread(app.plane.kill_container, job.call_id)
     with pytest.raises(JobPreemptedError):
         await job.result()
@@ -269,7 +273,7 @@ async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start)
     (note,) = (app.store / "users/user/segments").glob("*.call")
     note.unlink()
     app.plane.faults.clear()
-    await job.until(1)
+    await asyncio.to_thread(app.plane.wait_for, note.exists)
     (call_id,) = job.running("render_overlay")
     assert note.read_text() == call_id
     await asyncio.to_thread(app.plane.preempt, job.call_id)
@@ -280,7 +284,7 @@ async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start)
 
 async def test_deploy_during_the_job_changes_no_worker(app: Deployed, start: Start, expected: str) -> None:
     job = await start(2)
-    await job.until(10)
+    await job.until_rendering()
     version = app.plane.containers("render_overlay_segments")[0].pinned_version
     await asyncio.to_thread(deploy, app.plane, REEL_MODAL_RENDER_OVERLAY_SEGMENTS_MEMORY_MB="2048")
     await job.result()

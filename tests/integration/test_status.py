@@ -63,7 +63,7 @@ async def test_status_shows_containers_and_cost(app: Deployed) -> None:
     table = run("status", **variables(app))
     line = next(line for line in table.stdout.splitlines() if line.startswith("render_overlay "))
     assert [cell.strip() for cell in line.split("|")][:4] == ["render_overlay", "0", "0", "1"]
-    assert "version 1" in table.stderr
+    assert f"version {deployed.version}" in table.stderr
     assert "receipts of finished jobs" in table.stderr
 
 

@@ -7,6 +7,7 @@ its image.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -74,10 +75,15 @@ def _environment(contract: Contract) -> dict[str, str | None]:
     return {**same, "REEL_MODAL_CONTRACT": contract.to_json(), "ORT_DISABLE_TELEMETRY": "1"}
 
 
+def _cores(cpu: float) -> dict[str, str | None]:
+    """Return the variables with the reserved cores of a container, which sees all cores of its machine."""
+    # Otherwise, importing numpy starts a thread of OpenBLAS for each of 64 cores: 0.3 s of CPU time.
+    return {"REEL_MODAL_CPU": f"{cpu:g}", "OPENBLAS_NUM_THREADS": str(math.ceil(cpu))}
+
+
 def _options(function: AnyFunction, spec: FunctionSpec, contract: Contract) -> dict[str, Any]:
     """Return the resources of a function as arguments of `modal.App.function`."""
-    # A container sees all cores of its host, but has reserved only some of them.
-    env: dict[str, str | None] = {**_environment(contract), "REEL_MODAL_CPU": f"{spec.cpu:g}"}
+    env = {**_environment(contract), **_cores(spec.cpu)}
     if spec.gpu:
         # If a paid GPU does not start, fail instead of running slowly on the CPU.
         env["REEL_MODAL_UPSCALE_PROVIDER"] = "cuda"
@@ -165,7 +171,7 @@ def _define_in_container() -> None:
     contract = Contract.from_json(os.environ["REEL_MODAL_CONTRACT"])
     for name, row in contract.functions.items():
         _register(name, _container_options(row), contract)
-    _register_contract(contract, {"image": modal.Image.debian_slim(), "env": {"REEL_MODAL_CPU": "1"}})
+    _register_contract(contract, {"image": modal.Image.debian_slim(), "env": _cores(1)})
 
 
 if modal.is_local():
