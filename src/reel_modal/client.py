@@ -370,12 +370,14 @@ class FunctionRegistry(Mapping[str, "RemoteFunction[..., Result]"]):
             published = search_for_output(declared, declared.to_request(request), self.settings)
         return self._functions[function].job(call_id, published=published)
 
-    def estimate(self, request: object, media: MediaInfo, *, resources: Resources | None = None) -> Estimate:
+    def estimate(
+        self, request: object, media: MediaInfo | Sequence[MediaInfo], *, resources: Resources | None = None
+    ) -> Estimate:
         """Return the expected duration and cost of a job, based on this registry's history.
 
         Args:
             request: The request that would be submitted.
-            media: The clip under its `input_key`, from `probe`.
+            media: The clip under its `input_key`, from `probe`; of several inputs, all of them in order.
             resources: Resources in place of the deployed ones; default those of the registry's options.
 
         Raises:

@@ -28,6 +28,10 @@ class TestApplyUpscale(ShortClip):
     function = builtin.apply_upscale
 
 
+class TestAssembleReel(ShortClip):
+    function = builtin.assemble_reel
+
+
 class TestPlainDataclass(ShortClip):
     function = host_functions.copy_clip
 

@@ -171,6 +171,33 @@ def test_process_framing_bad_spec_is_usage_error_naming_place(
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_assemble_reel_reads_clips_beside_its_file(clips: Clips, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(clips.get("25.mp4").read_bytes())
+    (tmp_path / "b.mp4").write_bytes(clips.get("with_sound.mp4").read_bytes())
+    fields = {
+        "clips": [{"inputKey": "clips/a.mp4"}, {"inputKey": "b.mp4", "trimEnd": 1}],
+        "transitions": [{"kind": "crossfade", "duration": 0.2}],
+    }
+    reel, out = spec(tmp_path, fields), tmp_path / "out.mp4"
+    completed = run("assemble-reel", reel, out, "--encoder", "libx264", "--preset", "ultrafast")
+    assert (completed.returncode, probe(out, scan=True).frame_count) == (0, 45), completed.stderr
+    assert completed.stdout.startswith(f"{out}: 45 frames, 1.80 s of video, rendered in ")
+    assert "(clip 2 of 2)" in completed.stderr
+    estimated = run("estimate", reel, "--function", "assemble_reel", "--on", "local", "--json")
+    assert json.loads(estimated.stdout)["frames"] == 45
+
+
+def test_assemble_reel_output_must_not_be_a_clip(run_here: Here, clips: Clips, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clips.get("25.mp4").read_bytes())
+    reel = spec(tmp_path, {"clips": [{"inputKey": "b.mp4"}, {"inputKey": "a.mp4"}]})
+    status, _, stderr = run_here("assemble-reel", reel, path)
+    assert (status, "output_key: is the same as clips[1].input_key" in stderr) == (2, True)
+    missing = run_here("assemble-reel", reel, tmp_path / "out.mp4")
+    assert (missing[0], "clips[0] ('b.mp4')" in missing[2]) == (1, True)
+
+
 def test_terminal_shows_progress_bar(clips: Clips, tmp_path: Path, regions: Path) -> None:
     screen, terminal = pty.openpty()
     command = [

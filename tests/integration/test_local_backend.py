@@ -248,5 +248,7 @@ async def test_submit_unusable_store_starts_no_worker(
 
 async def test_submit_function_without_body_refused(backend: LocalBackend) -> None:
     unknown: RemoteFunction[[dict[str, object]], object] = RemoteFunction("thumbnail", backend)
-    with pytest.raises(NotDeployedError, match="available are apply_upscale, process_framing, render_overlay"):
+    with pytest.raises(
+        NotDeployedError, match="available are apply_upscale, assemble_reel, process_framing, render_overlay"
+    ):
         await unknown({"job_id": "j"})

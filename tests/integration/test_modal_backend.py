@@ -37,7 +37,7 @@ from reel_modal.errors import (
     RemoteError,
     StorageUnavailableError,
 )
-from reel_modal.schema import FramingRequest, OverlayRequest, StoreOptions, UpscaleRequest, store_key
+from reel_modal.schema import FramingRequest, OverlayRequest, ReelRequest, StoreOptions, UpscaleRequest, store_key
 from reel_modal.storage import Storage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes")
@@ -109,6 +109,12 @@ def larger(output: str, **fields: object) -> UpscaleRequest:
     return UpscaleRequest.parse(fields_of_request)
 
 
+def reel(output: str) -> ReelRequest:
+    clips = [{"inputKey": "in.mp4"}, {"inputKey": "in.mp4", "trimStart": 0.4}]
+    fields = {"jobId": output, "userId": "u", "outputKey": output, "clips": clips}
+    return ReelRequest.parse({**fields, "transitions": [{"kind": "crossfade", "duration": 0.2}]})
+
+
 async def test_modal_upscales_same_frames_as_local_backend(app: Deployed) -> None:
     made_clip(app.store / "in.mp4", size=(96, 64), seconds=0.4, audio_seconds=0.4)
     async with FunctionRegistry(app.settings) as on_modal:
@@ -146,6 +152,7 @@ async def test_modal_and_local_backend_work_with_bucket(
                     ("render_overlay", request(f"overlay-{enabled}")),
                     ("process_framing", framing(f"framing-{enabled}", output=f"framing-{enabled}.mp4")),
                     ("apply_upscale", larger(f"upscale-{enabled}.mp4", provider="cpu")),
+                    ("assemble_reel", reel(f"reel-{enabled}.mp4")),
                 ):
                     job = await registry[name].submit(replace(job_request, store=StoreOptions()))
                     receipts.append((await job.result()).usage)
@@ -154,14 +161,14 @@ async def test_modal_and_local_backend_work_with_bucket(
     finally:
         app.plane.create_secret("reel-modal-storage", former)
         app.plane.end_containers()
-    for modal_frames, local_frames in zip(outputs[:3], outputs[3:], strict=True):
+    for modal_frames, local_frames in zip(outputs[:4], outputs[4:], strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(modal_frames, local_frames, strict=True))
     for usage in receipts:
         assert usage is not None
         assert usage.bytes_in >= clips.get("25.mp4").stat().st_size
         assert usage.queue_seconds is not None
         assert usage.seconds > 0
-    on_modal, without_gpu, upscaled, local, *_ = [usage for usage in receipts if usage is not None]
+    on_modal, without_gpu, upscaled, _, local, *_ = [usage for usage in receipts if usage is not None]
     assert (on_modal.gpu, without_gpu.gpu, upscaled.gpu, local.gpu) == ("T4", None, "A10G", None)
     assert upscaled.model
     rate = PUBLISHED_RATES.usd_per_second(gpu="T4", cpu=4, memory_mb=4096)

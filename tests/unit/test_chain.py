@@ -17,11 +17,14 @@ from reel_modal import (
     FunctionRegistry,
     Job,
     OverlayRequest,
+    ReelClip,
+    ReelRequest,
     RenderResult,
     Settings,
     UpscaleRequest,
     Usage,
 )
+from reel_modal._jobs.chain import check_chain
 from reel_modal.errors import BadInputError, InvalidMediaError, JobCancelledError, RequestError
 from reel_modal.testing import InMemoryBackend, Script
 
@@ -156,3 +159,13 @@ async def test_chain_attaches_to_running_job_of_earlier_process() -> None:
     chain = await registry.chain(FRAMING, UPSCALE, running_job_id=job.id)
     assert (await chain.result()).output_key == "large.mp4"
     assert [each.function for each in backend.submitted] == ["process_framing", "apply_upscale"]
+
+
+def test_reel_in_a_chain_needs_one_clip_that_an_earlier_step_makes() -> None:
+    def reel(*keys: str) -> ReelRequest:
+        clips = [ReelClip(input_key=key) for key in keys]
+        return ReelRequest(job_id="j-4", output_key="all.mp4", clips=clips, **KEYS)
+
+    check_chain([OVERLAY, FRAMING, reel("intro.mp4", "reel.mp4")])
+    with pytest.raises(RequestError, match="which no earlier step makes"):
+        check_chain([OVERLAY, FRAMING, reel("intro.mp4", "in.mp4")])

@@ -201,7 +201,7 @@ def request() -> OverlayRequest:
 
 def test_finished_job_leaves_only_its_output(tmp_path: Path, scratch: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", size=(64, 48), seconds=0.2)
-    result, _ = run_in_process(render_overlay, request(), clip, tmp_path / "out.mp4")
+    result, _ = run_in_process(render_overlay, request(), {request().input_key: clip}, tmp_path / "out.mp4")
     assert isinstance(result, RenderResult)
     assert result.frames == 5
     assert list(scratch.iterdir()) == []
@@ -214,6 +214,6 @@ def test_failed_job_leaves_no_files(tmp_path: Path, scratch: Path, problem: type
     if problem is InvalidMediaError:
         source.write_bytes(bytes(range(256)) * 100)
     with pytest.raises(problem, match=r"in\.mp4"):
-        run_in_process(render_overlay, request(), source, tmp_path / "out.mp4")
+        run_in_process(render_overlay, request(), {request().input_key: source}, tmp_path / "out.mp4")
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out.mp4").exists()

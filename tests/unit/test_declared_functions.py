@@ -33,7 +33,7 @@ from reel_modal.functions.specs import ImageSpec
 from reel_modal.schema import HighlightKeyframe, RenderResult
 from reel_modal.storage import PathStorage
 
-BUILT_IN = ["render_overlay", "process_framing", "apply_upscale"]
+BUILT_IN = ["render_overlay", "process_framing", "apply_upscale", "assemble_reel"]
 SPRITE = SpriteRequest(
     "job", "in.mp4", "out.jpg", (Tile(0.5), Tile(1.0, (64, 36))), cover=Tile(2.0), named={"first": Tile(0.0)}
 )

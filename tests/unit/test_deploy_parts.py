@@ -121,7 +121,7 @@ def test_plan_without_deployed_state_says_unknown() -> None:
     plan = make_plan("reel-modal", "production", SPECS.values(), PUBLISHED_RATES, None)
     assert "reel-modal (production) could not be checked" in plan.to_text()
     assert "render_overlay: the deployed version is unknown" in plan.to_text()
-    assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542], abs=1e-4)
+    assert [each.usd_per_hour for each in plan.functions] == pytest.approx([0.8110, 0.2206, 1.3542, 0.2206], abs=1e-4)
 
 
 def test_not_sent_ignores_files_not_in_the_image(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from reel_modal._progress.timing_model import JobTiming
 from reel_modal.cli import main
 from reel_modal.errors import JobRefusedError, JobTooLongError, OverBudgetError, RequestError
 from reel_modal.progress import TimingHistory
-from reel_modal.schema import EncodeOptions, OverlayRequest, SpeedSegment
+from reel_modal.schema import EncodeOptions, OverlayRequest, ReelRequest, SpeedSegment
 from reel_modal.testing import InMemoryBackend, Script
 
 MODAL, LOCAL = Settings(modal_enabled=True), Settings()
@@ -287,3 +287,24 @@ def test_estimate_command_prints_and_fails_above_budget(
     monkeypatch.setenv("REEL_MODAL_BUDGET_USD", "0.000001")
     assert main(["estimate", clip, "--function", "apply_upscale", "--scale", "2", "--on", "modal"]) == 1
     assert "the budget is $0.0000" in capsys.readouterr().err
+
+
+def test_reel_is_estimated_from_the_headers_of_all_clips(clips: Clips, tmp_path: Path) -> None:
+    first, second = probe(clips.get("25.mp4")), probe(clips.get("with_sound.mp4"))
+    reel = ReelRequest.parse(
+        {
+            "job_id": "j",
+            "user_id": "u",
+            "output_key": "reel.mp4",
+            "rate": 50,
+            "aspect": 1,
+            "clips": [{"inputKey": "a.mp4"}, {"inputKey": "b.mp4", "trimStart": "0.5"}],
+            "transitions": [{"kind": "crossfade", "duration": "0.4"}],
+        }
+    )
+    history = TimingHistory(tmp_path / "timings.jsonl")
+    expected = estimate(reel, [first, second], settings=Settings(), history=history)
+    assert (expected.frames, expected.size, expected.fps) == (50 + 75 - 20, (180, 180), 50)
+    assert expected.frames_rendered == expected.frames
+    with pytest.raises(RequestError, match="has 2 inputs, and the headers of 1 were given"):
+        estimate(reel, first, settings=Settings(), history=history)

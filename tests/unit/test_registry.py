@@ -68,7 +68,7 @@ def test_registry_is_a_mapping_of_functions_by_name() -> None:
 async def test_repr_shows_function_and_backend() -> None:
     settings = Settings(modal_enabled=True, environment="staging", store_url="s3://media/reels?region=eu-central-1")
     registry = FunctionRegistry(settings)
-    names = "['render_overlay', 'process_framing', 'apply_upscale']"
+    names = "['render_overlay', 'process_framing', 'apply_upscale', 'assemble_reel']"
     assert repr(registry) == f"FunctionRegistry(ModalBackend('reel-modal-staging'), functions={names})"
     assert repr(registry["render_overlay"]) == "RemoteFunction('render_overlay', ModalBackend('reel-modal-staging'))"
     assert repr(registry.attach("modal:render_overlay:fc-1")) == "Job('modal:render_overlay:fc-1')"

@@ -19,6 +19,7 @@ def test_specs_have_the_measured_gpus_and_timeouts() -> None:
         "render_overlay": (("T4",), 600),
         "process_framing": ((), 600),
         "apply_upscale": (("A10G",), 900),
+        "assemble_reel": ((), 600),
     }
 
 
@@ -45,6 +46,7 @@ def test_image_installs_debian_ffmpeg_only_with_a_gpu() -> None:
         "render_overlay": ("ffmpeg",),
         "process_framing": (),
         "apply_upscale": ("ffmpeg",),
+        "assemble_reel": (),
     }
     changed = load_specs({"REEL_MODAL_RENDER_OVERLAY_GPU": "none", "REEL_MODAL_PROCESS_FRAMING_GPU": "L4"})
     assert (changed["render_overlay"].image.apt, changed["process_framing"].image.apt) == ((), ("ffmpeg",))

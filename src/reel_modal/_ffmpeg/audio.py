@@ -23,6 +23,7 @@ __all__ = [
     "Sound",
     "SoundSource",
     "encoded_as",
+    "encoded_codec",
     "is_taken",
     "kept_layout",
     "seconds_before_picture",
@@ -149,7 +150,7 @@ class SoundSource:
         for stream in self.media.audio:
             if formats := self.formats.get(stream.index):
                 reason = f"its format changes ({', then '.join(map(_format_text, formats))})"
-            elif stream.codec == _PCM == _encoded_codec(target):
+            elif stream.codec == _PCM == encoded_codec(target):
                 encoded.append(stream)  # its samples are the same
                 continue
             elif not is_taken(stream, target, self.media.path):
@@ -201,7 +202,7 @@ class FinishedSound:
 
     def notes(self, target: Path) -> tuple[Degradation, ...]:
         """Return the differences from the source's audio; empty if codec and channels are the same."""
-        codec = _encoded_codec(target)
+        codec = encoded_codec(target)
         notes = [
             Degradation(
                 "sound_reencoded", f"the {stream.codec} audio was encoded as {codec}, because its times change"
@@ -266,7 +267,7 @@ def encoded_as(
     # Silence fills the time before a late start, and the gaps.
     filters += ["aresample=async=1:first_pts=0"] if target.suffix.lower() in _WITHOUT_TIMES else []
     filters += [f"aformat=channel_layouts={layout.name}{rate}"]
-    codec = _encoded_codec(target)
+    codec = encoded_codec(target)
     bits = f"{max(_BITRATE_KBPS, _CHANNEL_KBPS * layout.channels)}k"
     return (
         *(f"-c:a:{number}", _ENCODERS.get(codec, codec)),
@@ -275,7 +276,7 @@ def encoded_as(
     )
 
 
-def _encoded_codec(target: Path) -> str:
+def encoded_codec(target: Path) -> str:
     """Return the codec of the audio that is encoded for `target`."""
     if target.suffix.lower() in _WITHOUT_TIMES:
         return _PCM

@@ -25,7 +25,7 @@ from reel_modal.media.open import file_url, input_arguments
 from reel_modal.schema import Piece, Timeline
 from reel_modal.settings import Settings
 
-__all__ = ["SoundReader", "retimed", "sound_for"]
+__all__ = ["SoundReader", "encode_samples", "in_one_format", "retimed", "sound_file", "sound_for"]
 
 _BLOCK: Final = 8192
 # Adjacent pieces overlap by this time: long enough to avoid a click, too short to be audible.
@@ -70,19 +70,24 @@ def sound_for(
         return None
     if timeline.untouched:
         return _source(media, target)
-    suffix = _FILES.get(target.suffix.lower(), ".m4a")
-    with _steady(media, target, settings) as steady, ExitStack() as undo:
-        names = (f"{target.stem}.sound{number}{suffix}" for number in range(len(steady.audio)))
-        result = FinishedSound(tuple(map(target.with_name, names)), steady.audio)
+    with in_one_format(media, target, settings) as steady, ExitStack() as undo:
+        files = tuple(sound_file(target, number) for number in range(len(steady.audio)))
+        result = FinishedSound(files, steady.audio)
         undo.callback(result.discard)
         for path, stream in zip(result.files, result.streams, strict=True):
-            rate, layout = _rate_of(stream, suffix), kept_layout(stream, path)
+            rate, layout = _rate_of(stream, path.suffix), kept_layout(stream, path)
             reader = SoundReader(
                 steady, stream, timeline.source_start, sample_rate_hz=rate, layout=layout, settings=settings
             )
-            _encode(retimed(reader, timeline, length_seconds), reader, path, settings, check)
+            samples = retimed(reader, timeline, length_seconds)
+            encode_samples(samples, path, stream, rate_hz=rate, layout=layout, settings=settings, check=check)
         undo.pop_all()
         return result
+
+
+def sound_file(target: Path, number: int) -> Path:
+    """Return the path of a file next to `target` for the encoded audio stream `number`."""
+    return target.with_name(f"{target.stem}.sound{number}{_FILES.get(target.suffix.lower(), '.m4a')}")
 
 
 def _source(media: MediaInfo, target: Path) -> SoundSource | None:
@@ -91,7 +96,7 @@ def _source(media: MediaInfo, target: Path) -> SoundSource | None:
 
 
 @contextmanager
-def _steady(media: MediaInfo, target: Path, settings: Settings) -> Iterator[MediaInfo]:
+def in_one_format(media: MediaInfo, target: Path, settings: Settings) -> Iterator[MediaInfo]:
     """Yield `media` with audio that has one format from start to end.
 
     Audio that changes its format is first decoded into a file next to `target`: ffmpeg sets up its filters again at
@@ -128,12 +133,32 @@ def _decode_into(path: Path, source: SoundSource, settings: Settings) -> None:
         process.kill()
 
 
-def _encode(
-    sound: Generator[Samples], reader: SoundReader, path: Path, settings: Settings, check: Callable[[], None]
+def encode_samples(
+    sound: Generator[Samples],
+    path: Path,
+    stream: AudioStream,
+    *,
+    rate_hz: int,
+    layout: ChannelLayout,
+    settings: Settings,
+    check: Callable[[], None],
 ) -> None:
-    """Encode `sound`, which comes from `reader`, into the file `path`."""
-    raw = ("-f", "f32le", "-ar", str(reader.sample_rate_hz), "-channel_layout", reader.layout.name, "-i", "pipe:0")
-    encoding = (*encoded_as(reader.stream, path), file_url(path))
+    """Encode samples into the file `path`; `sound` is closed also after an error.
+
+    Args:
+        sound: The samples, block by block.
+        path: Its suffix selects the codec.
+        stream: The stream that they belong to; its layout is kept if the encoder supports it.
+        rate_hz: Sample rate of the samples.
+        layout: Channel layout of the samples.
+        settings: Which ffmpeg to use, and the stall timeout.
+        check: Called for each block; it may raise an exception to stop.
+
+    Raises:
+        FFmpegError: The audio could not be encoded.
+    """
+    raw = ("-f", "f32le", "-ar", str(rate_hz), "-channel_layout", layout.name, "-i", "pipe:0")
+    encoding = (*encoded_as(stream, path), file_url(path))
     command = (find_ffmpeg(settings).path, *QUIET, "-y", *raw, *encoding)
     process = FFmpegProcess(command, stdin=True, stall_seconds=settings.stall_seconds)
     try:

@@ -25,7 +25,7 @@ from reel_modal._support.threads import run_in_thread
 from reel_modal.backends.base import JobStatus
 from reel_modal.errors import JobCancelledError, ReelModalError, RemoteError, RequestError
 from reel_modal.functions.catalog import AnyFunction
-from reel_modal.functions.inputs import probe_object
+from reel_modal.functions.inputs import media_of, probe_object
 from reel_modal.media import MediaInfo
 from reel_modal.progress import ProgressUpdate
 from reel_modal.schema import Degradation, Usage
@@ -324,7 +324,7 @@ def check_chain(requests: Sequence[Request[Any]]) -> None:
     made: list[str] = []
     for number, request in enumerate(requests, 1):
         source, output = request.stored_keys()
-        if made and source not in made:
+        if made and not set(made) & set(request.stored_inputs()):
             raise RequestError("input_key", f"of step {number} is {source!r}, which no earlier step makes: {made}")
         if output in made:
             raise RequestError("output_key", f"of step {number} is {output!r}, which an earlier step also makes")
@@ -352,12 +352,19 @@ def chain_seconds(
     try:
         with scratch_dir() as folder:
             storage = Storage.from_url(settings.store_url)
-            media = probe_object(storage.open(requests[0].stored_keys()[0], folder), settings)
+            made: dict[str, MediaInfo] = {}
+
+            def media_under(stored_key: str) -> MediaInfo:
+                return made.get(stored_key) or probe_object(storage.open(stored_key, folder), settings)
+
             seconds = []
             for function, request in zip(functions, requests, strict=True):
+                by_key = {key: media_under(request.stored_input(key)) for key in request.input_keys().values()}
+                media = media_of(request, by_key.__getitem__)
                 expected = estimate_of(function, request, media, settings=settings, history=history)
                 seconds.append(expected.seconds)
-                media = _media_after(media, expected, folder)
+                first = by_key[request.input_key]
+                made[request.stored_output(request.output_key)] = _media_after(first, expected, folder)
     except ReelModalError as error:
         _log.warning("the steps of a chain count alike in its progress, since there is no estimate: %s", error)
         return None

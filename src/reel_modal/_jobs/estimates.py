@@ -5,7 +5,7 @@ An estimate runs nothing. It uses only the headers of the clip, the request, rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reel_modal._costs.devices import gpu_names
@@ -19,6 +19,7 @@ from reel_modal._progress.timing_model import LOCAL
 from reel_modal._segments import segment_grid
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
+from reel_modal.functions.inputs import media_of_each
 from reel_modal.functions.rendered_format import as_rendered
 from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, FunctionSpec, spec_from_env
@@ -32,7 +33,7 @@ __all__ = ["Contributor", "Estimate", "estimate", "estimate_of", "work_of"]
 
 def estimate(
     request: object,
-    media: MediaInfo,
+    media: MediaInfo | Sequence[MediaInfo],
     *,
     settings: Settings | None = None,
     history: TimingHistory | None = None,
@@ -44,7 +45,8 @@ def estimate(
 
     Args:
         request: Request that would be submitted.
-        media: Clip stored under its `input_key`, as returned by `probe`.
+        media: Clip stored under its `input_key`, as returned by `probe`; for a request with several inputs, all of
+            them in the order of `input_keys`.
         settings: Select the place where the job would run; default: those of the environment.
         history: Timings of finished jobs; default: the file of the settings. Without any, published figures are used.
         functions: The declared functions by name; default those of this package and of installed packages.
@@ -52,7 +54,7 @@ def estimate(
         resources: Resources of the job on Modal in place of the deployed ones; see `JobOptions`.
 
     Raises:
-        RequestError: The request does not fit the clip, or no function accepts it.
+        RequestError: The request does not fit the clip, no function accepts it, or headers of inputs are missing.
         ConfigError: The price of the GPU is unknown, the function cannot have the resources, or an environment
             variable is not valid.
 
@@ -68,7 +70,7 @@ def estimate(
 def estimate_of(
     function: AnyFunction,
     request: object,
-    media: MediaInfo,
+    media: MediaInfo | Sequence[MediaInfo],
     *,
     settings: Settings,
     history: TimingHistory,
@@ -80,8 +82,13 @@ def estimate_of(
     if resources is not None and settings.modal_enabled:
         spec = resources.applied_to(spec)
     submitted = function.to_request(request)
+    media = media_of_each(submitted, media)
     if isinstance(submitted, VideoRequest):
-        media = as_rendered(media, submitted.encode)
+        encode = submitted.encode
+        if isinstance(media, MediaInfo):
+            media = as_rendered(media, encode)
+        else:
+            media = tuple(as_rendered(each, encode) for each in media)
     work = work_of(function, request, media, settings, on_gpu=settings.modal_enabled and bool(spec.gpu))
     planner = _Planner(ModelledJob.of(function, submitted, work, media, settings), settings, history, resources)
     place = spec if settings.modal_enabled else None
@@ -202,7 +209,14 @@ class _Planner:
         return price_of(place, rates, in_region=in_region)
 
 
-def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: Settings, *, on_gpu: bool) -> Work:
+def work_of(
+    function: AnyFunction,
+    request: object,
+    media: MediaInfo | Sequence[MediaInfo],
+    settings: Settings,
+    *,
+    on_gpu: bool,
+) -> Work:
     """Return the amount of work of a job, as far as this host can determine it.
 
     A function that does not estimate its work is expected to make one frame of each frame of its input, in segments
@@ -213,5 +227,6 @@ def work_of(function: AnyFunction, request: object, media: MediaInfo, settings: 
     """
     if function.estimate is not None:
         return function.estimate(request, media, settings=settings, on_gpu=on_gpu)
-    frames = media.frames_at(media.fps) or 1
-    return Work(media.size, frames, media.fps, in_segments=function.segments is not None)
+    first = media if isinstance(media, MediaInfo) else media[0]
+    frames = first.frames_at(first.fps) or 1
+    return Work(first.size, frames, first.fps, in_segments=function.segments is not None)

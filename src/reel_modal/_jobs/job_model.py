@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -55,12 +55,18 @@ class ModelledJob:
 
     @classmethod
     def of(
-        cls, function: AnyFunction, request: Request[Any], work: Work, media: MediaInfo, settings: Settings
+        cls,
+        function: AnyFunction,
+        request: Request[Any],
+        work: Work,
+        media: MediaInfo | Sequence[MediaInfo],
+        settings: Settings,
     ) -> ModelledJob:
-        """Return the job of `request`, in the form in which it is submitted: `work` on the clip `media`."""
+        """Return the job of `request`, in the form in which it is submitted: `work` on the clips `media`."""
         by_x264 = isinstance(request, VideoRequest) and request.encode.encoder == "libx264"
-        frames = media.expected_frames or work.frames
-        stored = _stored_bytes(media) or int(frames * media.size[0] * media.size[1] * _BYTES_PER_PIXEL)
+        clips = {each.path: each for each in ((media,) if isinstance(media, MediaInfo) else media)}.values()
+        frames = sum(clip.expected_frames or work.frames for clip in clips)
+        stored = sum(_stored_bytes(clip) or _usual_bytes(clip, work.frames) for clip in clips)
         rendered = work.rendered
         copied = stored * (work.frames - rendered) / max(frames, 1)
         made = rendered * work.size[0] * work.size[1] * _BYTES_PER_PIXEL
@@ -132,6 +138,11 @@ def _device(spec: FunctionSpec | None, settings: Settings, *, on_gpu: bool) -> D
     if spec is None:
         return Device(settings.cores, "a GPU of this machine" if on_gpu else None)
     return Device(spec.cpu, next(iter(spec.gpu), None))
+
+
+def _usual_bytes(media: MediaInfo, frames: int) -> int:
+    """Return the size of a clip whose file is not known, by the number of its frames or else by `frames`."""
+    return int((media.expected_frames or frames) * media.size[0] * media.size[1] * _BYTES_PER_PIXEL)
 
 
 def _stored_bytes(media: MediaInfo) -> int:

@@ -18,7 +18,7 @@ from reel_modal._support.scratch import scratch_dir
 from reel_modal.backends.base import BackendTraits
 from reel_modal.errors import ConfigError, MediaError, RequestError, StorageError
 from reel_modal.functions.catalog import AnyFunction
-from reel_modal.functions.inputs import probe_object
+from reel_modal.functions.inputs import media_of, probe_object
 from reel_modal.functions.receipts import find_published_result
 from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import spec_from_env
@@ -168,7 +168,7 @@ def _estimate(
     *,
     resources: Resources | None,
 ) -> Estimate | None:
-    """Probe the request's input in the store, and refuse a job that would be too long or too expensive.
+    """Probe the inputs of the request in the store, and refuse a job that would be too long or too expensive.
 
     A job on this machine has no timeout and no price: its estimate is used only for progress.
 
@@ -193,7 +193,9 @@ def _estimate(
     try:
         storage = Storage.from_url(settings.store_url)
         with scratch_dir() as folder:
-            media = probe_object(storage.open(request.stored_keys()[0], folder), settings)
+            media = media_of(
+                request, lambda key: probe_object(storage.open(request.stored_input(key), folder), settings)
+            )
             expected = estimate_of(
                 function,
                 function.from_request(request),

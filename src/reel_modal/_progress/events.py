@@ -24,6 +24,7 @@ class ProgressEvent:
         elapsed_seconds: Time since the function's body began.
         sequence: Strictly increasing within an attempt.
         attempt: 1 for the first attempt of the job.
+        detail: What the phase works on, such as `clip 2 of 5`; empty if there is only one thing.
     """
 
     phase: str
@@ -32,6 +33,7 @@ class ProgressEvent:
     elapsed_seconds: float
     sequence: int
     attempt: int = 1
+    detail: str = ""
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Self:
@@ -43,7 +45,7 @@ class ProgressEvent:
         read = {}
         for name, kind in _KINDS.items():
             try:
-                read[name] = kind.convert(raw.get(name, 1 if name == "attempt" else None))
+                read[name] = kind.convert(raw.get(name, _DEFAULTS.get(name)))
             except RequestError as error:
                 raise RequestError(name, error.problem) from error
         return cls(**read)
@@ -57,4 +59,6 @@ _KINDS: Final[Mapping[str, Kind[Any, Any]]] = {
     "elapsed_seconds": number(),
     "sequence": _COUNT,
     "attempt": _COUNT,
+    "detail": string(64, empty=True),
 }
+_DEFAULTS: Final[Mapping[str, object]] = {"attempt": 1, "detail": ""}

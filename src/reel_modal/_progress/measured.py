@@ -80,9 +80,10 @@ class MeasuredWork:
 
     @property
     def message(self) -> str:
-        """The plan's message for the phase."""
+        """The plan's message for the phase, and what it works on."""
         place = self._places.get(self.phase)
-        return WorkPhase(self.phase, 0.0).message if place is None else self._work[place].message
+        message = WorkPhase(self.phase, 0.0).message if place is None else self._work[place].message
+        return f"{message} ({self._last.detail})" if self._last.detail else message
 
     @property
     def counts(self) -> WorkDone:

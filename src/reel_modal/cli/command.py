@@ -21,7 +21,7 @@ from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
 from reel_modal.cli.bill import add_arguments as add_bill_arguments
-from reel_modal.cli.requests import command_of, file_help, request_from
+from reel_modal.cli.requests import command_of, file_help, files_of, request_from
 from reel_modal.cli.segments import add_arguments as add_segments_arguments
 from reel_modal.cli.segments import run as run_segments
 from reel_modal.deploy.options import add_arguments as add_deploy_arguments
@@ -40,6 +40,7 @@ from reel_modal.schema.requests import VideoRequest
 
 if TYPE_CHECKING:
     from reel_modal._jobs.parallel import Parallel
+    from reel_modal.functions.declaration import Command
     from reel_modal.schema.results import Result
 
 __all__ = ["main"]
@@ -179,7 +180,7 @@ def _add_function(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         parser.add_argument(command.file_option, dest="spec", type=Path, required=needed, help=file_help(command))
     if command.add_arguments is not None:
         command.add_arguments(parser)
-    _add_rendering(parser, is_video=issubclass(function.request, VideoRequest))
+    _add_rendering(parser, command, is_video=issubclass(function.request, VideoRequest))
     parser.set_defaults(command=partial(_run_function, function))
 
 
@@ -195,7 +196,7 @@ def _add_estimate(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], functions: Mapping[str, AnyFunction]
 ) -> None:
     parser = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
-    parser.add_argument("input", type=Path, metavar="IN", help="the clip")
+    parser.add_argument("input", type=Path, metavar="IN", help="the clip; of assemble_reel the JSON file")
     parser.add_argument("--function", required=True, choices=tuple(functions), help="with its own options")
     parser.add_argument("--spec", type=Path, help="JSON: a whole request, or its list, such as regions or crop")
     parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
@@ -206,9 +207,13 @@ def _add_estimate(
     parser.set_defaults(command=_estimate)
 
 
-def _add_rendering(parser: argparse.ArgumentParser, *, is_video: bool) -> None:
+def _add_rendering(parser: argparse.ArgumentParser, command: Command, *, is_video: bool) -> None:
     """Add the arguments shared by all functions, and those of functions that encode a video."""
-    parser.add_argument("input", type=Path, metavar="IN", help="the clip")
+    if command.inputs_in_file:
+        what = "JSON: a request; the keys of its inputs are paths relative to the folder of this file"
+        parser.add_argument("input", type=Path, metavar="SPEC", help=what)
+    else:
+        parser.add_argument("input", type=Path, metavar="IN", help="the clip")
     parser.add_argument("output", type=Path, metavar="OUT", help="the file to write; an existing one is replaced")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     if not is_video:
@@ -241,13 +246,14 @@ def _run_function(function: AnyFunction, arguments: argparse.Namespace) -> int:
     from reel_modal.cli.render import check_output, run_in_process
     from reel_modal.settings import Settings
 
-    check_output(arguments.input, arguments.output)
+    check_output([arguments.input], arguments.output)
     request, settings = request_from(function, arguments, Settings.from_env())
+    files = files_of(function, request, arguments.input)
     if isinstance(request, VideoRequest):
         request = dataclasses.replace(request, encode=_encode(arguments, request))
         if arguments.rate is not None:
             request = dataclasses.replace(request, rate=arguments.rate)
-    result, speed = run_in_process(function, request, arguments.input, arguments.output, settings)
+    result, speed = run_in_process(function, request, files, arguments.output, settings)
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:
@@ -257,6 +263,7 @@ def _run_function(function: AnyFunction, arguments: argparse.Namespace) -> int:
 
 def _estimate(arguments: argparse.Namespace, options: Sequence[str] = ()) -> int:
     from reel_modal._jobs.estimates import estimate
+    from reel_modal.functions.inputs import media_of
     from reel_modal.media import probe
     from reel_modal.settings import Settings
 
@@ -270,7 +277,9 @@ def _estimate(arguments: argparse.Namespace, options: Sequence[str] = ()) -> int
     arguments.output = Path("out.mp4")
     settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
     request, settings = request_from(function, arguments, settings)
-    expected = estimate(request, probe(arguments.input, settings=settings), settings=settings, functions=functions)
+    files = files_of(function, request, arguments.input)
+    media = media_of(function.to_request(request), lambda key: probe(files[key], settings=settings))
+    expected = estimate(request, media, settings=settings, functions=functions)
     parallel = _parallel(arguments)
     try:
         chosen = expected if parallel is None else expected.parallel(parallel, settings.budget_usd)
@@ -469,7 +478,9 @@ def _show_demo(folder: Path) -> None:
     from reel_modal.functions.catalog import function_of
 
     def run(request: VideoRequest, source: Path, output: Path) -> None:
-        _show_result(*run_in_process(function_of(request, all_functions()), request, source, output))
+        _show_result(
+            *run_in_process(function_of(request, all_functions()), request, {request.input_key: source}, output)
+        )
 
     highlight, reel, larger = folder / "highlight.mp4", folder / "reel.mp4", folder / "larger.mp4"
     with scratch_dir() as scratch:

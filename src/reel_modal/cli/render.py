@@ -9,6 +9,7 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from reel_modal.cli.progress_bar import progress_bar
 from reel_modal.errors import InvalidKeyError, ReelModalError, RequestError
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.context import JobContext, Reporter
+from reel_modal.functions.inputs import media_of
 from reel_modal.functions.runner import run_in_context
 from reel_modal.functions.video_jobs import check_encoder
 from reel_modal.media import probe
@@ -53,14 +55,14 @@ def keys_of(output: Path) -> dict[str, str]:
     return {"job_id": "cli", "user_id": "cli", "input_key": source, "output_key": name}
 
 
-def check_output(source: Path, output: Path) -> None:
-    """Check, before anything is read, that the output can be written and is not the input.
+def check_output(sources: Iterable[Path], output: Path) -> None:
+    """Check, before anything is read, that the output can be written and is not an input.
 
     Raises:
-        RequestError: The output cannot be written, or is the input; the error's path is `OUT`.
+        RequestError: The output cannot be written, or is an input; the error's path is `OUT`.
     """
     try:
-        problem = _output_problem(source, output)
+        problem = _output_problem(sources, output)
     except OSError as error:
         problem = f"cannot be written: {error.strerror or error}"
     except ValueError as error:
@@ -69,7 +71,7 @@ def check_output(source: Path, output: Path) -> None:
         raise RequestError("OUT", f"{str(output)[:200]!r} {problem}")
 
 
-def _output_problem(source: Path, output: Path) -> str | None:
+def _output_problem(sources: Iterable[Path], output: Path) -> str | None:
     if "\0" in str(output):
         return "has a null character"
     if len(os.fsencode(output.name)) > _LONGEST_NAME_BYTES:
@@ -78,8 +80,8 @@ def _output_problem(source: Path, output: Path) -> str | None:
         mode = output.stat().st_mode
         if not stat.S_ISREG(mode):
             return "is a folder; use a file name in it" if stat.S_ISDIR(mode) else "is not a regular file"
-        if source.exists() and source.samefile(output):
-            return "is the same file as IN; use another file"
+        if any(source.exists() and source.samefile(output) for source in sources):
+            return "is the same file as the input; use another file"
     if not output.parent.is_dir():
         return "is in a folder that does not exist; create it first"
     with tempfile.TemporaryFile(dir=output.parent):
@@ -87,14 +89,14 @@ def _output_problem(source: Path, output: Path) -> str | None:
 
 
 def run_in_process(
-    function: AnyFunction, request: Any, source: Path, output: Path, settings: Settings | None = None
+    function: AnyFunction, request: Any, files: Mapping[str, Path], output: Path, settings: Settings | None = None
 ) -> tuple[Result, str]:
     """Run a function for `request` on local files; return the result and a line about its speed.
 
     Args:
         function: The function.
         request: The request, with the keys of `keys_of`.
-        source: The input file.
+        files: The file of each input key.
         output: The file to write.
         settings: The settings; default `Settings.from_env()`.
 
@@ -106,12 +108,12 @@ def run_in_process(
         ReelModalError: The function failed; no file is left.
     """
     settings = settings or Settings.from_env()
-    check_output(source, output)
+    check_output(files.values(), output)
     submitted = function.to_request(request)
     if isinstance(submitted, VideoRequest):
         check_encoder(submitted.encode, settings)
     history = TimingHistory(settings.timings)
-    expected, started = _expected(function, request, history, source, settings), time.monotonic()
+    expected, started = _expected(function, request, history, files, settings), time.monotonic()
     plan = (
         expected.plan
         if expected
@@ -123,7 +125,7 @@ def run_in_process(
             workdir=workdir,
             settings=settings,
             reporter=Reporter(show),
-            input_place=lambda _key: str(source),
+            input_place=lambda key: str(files[key]),
             output_place=lambda key: str(output if key == submitted.output_key else output.with_name(Path(key).name)),
         )
         result = replace(run_in_context(function, submitted, context), output_key=str(output), stored_key=str(output))
@@ -139,11 +141,11 @@ def run_in_process(
 
 
 def _expected(
-    function: AnyFunction, request: object, history: TimingHistory, source: Path, settings: Settings
+    function: AnyFunction, request: object, history: TimingHistory, files: Mapping[str, Path], settings: Settings
 ) -> Estimate | None:
-    """Return the estimate; None if the source cannot be probed, which the function reports."""
+    """Return the estimate; None if an input cannot be probed, which the function reports."""
     try:
-        media = probe(source, settings=settings)
+        media = media_of(function.to_request(request), lambda key: probe(files[key], settings=settings))
         here = replace(settings, modal_enabled=False, store_url=None)
         return estimate_of(function, request, media, settings=here, history=history)
     except (ReelModalError, OSError):

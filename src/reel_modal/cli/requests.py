@@ -13,7 +13,7 @@ from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.declaration import Command
 from reel_modal.settings import Settings
 
-__all__ = ["command_of", "file_help", "request_from"]
+__all__ = ["command_of", "file_help", "files_of", "request_from"]
 
 
 def command_of(function: AnyFunction) -> Command:
@@ -39,6 +39,9 @@ def request_from(function: AnyFunction, arguments: argparse.Namespace, settings:
     if command.fields is not None:
         fields, settings = command.fields(arguments, settings)
     spec: Path | None = getattr(arguments, "spec", None)
+    if command.inputs_in_file:
+        spec = arguments.input
+        del keys["input_key"]
     if spec is not None:
         fields = {**_read_fields(spec, command.file_list), **fields}
     elif command.file_list:
@@ -46,6 +49,20 @@ def request_from(function: AnyFunction, arguments: argparse.Namespace, settings:
     replaced = {*keys, "jobId", "userId", "inputKey", "outputKey"}
     request = {key: value for key, value in fields.items() if key not in replaced} | keys
     return adapter_of(function.request).load(request), settings
+
+
+def files_of(function: AnyFunction, request: object, typed: Path) -> dict[str, Path]:
+    """Return the file of each input key of a request.
+
+    Args:
+        function: The function.
+        request: The request from `request_from`.
+        typed: The first argument of the command: the input, or the JSON file that names the inputs.
+    """
+    submitted = function.to_request(request)
+    if not command_of(function).inputs_in_file:
+        return {submitted.input_key: typed}
+    return {key: typed.parent / key for key in submitted.input_keys().values()}
 
 
 def _read_fields(path: Path, list_name: str) -> dict[str, object]:

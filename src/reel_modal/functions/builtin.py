@@ -18,7 +18,7 @@ from reel_modal._segments import SEGMENT_SECONDS, SLOW_SEGMENT_SECONDS
 from reel_modal.errors import InvalidMediaError
 from reel_modal.functions.declaration import Command, Work, render_function
 from reel_modal.functions.specs import ImageSpec, SegmentSpec
-from reel_modal.schema import FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, ReelRequest, RenderResult, UpscaleRequest
 from reel_modal.schema.options import ENCODER_THREADS
 from reel_modal.settings import BUNDLED_MODELS, MODEL_FAMILIES, Settings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reel_modal.functions.context import JobContext
     from reel_modal.media import MediaInfo
 
-__all__ = ["apply_upscale", "process_framing", "render_overlay"]
+__all__ = ["apply_upscale", "assemble_reel", "process_framing", "render_overlay"]
 
 _GPU_IMAGE: Final = ImageSpec(
     # ONNX Runtime with CUDA 13; its extras install CUDA and cuDNN, so an NVIDIA base image is not needed.
@@ -246,6 +246,44 @@ def _upscale_fields(arguments: argparse.Namespace, settings: Settings) -> tuple[
 def apply_upscale(request: UpscaleRequest, context: JobContext) -> RenderResult:
     """Upscale a clip with a neural network."""
     from reel_modal.functions.apply_upscale import run
+    from reel_modal.functions.video_jobs import encoding_video
+
+    with encoding_video(request.encode, context.settings):
+        return run(request, context)
+
+
+def _reel_work(request: ReelRequest, media: tuple[MediaInfo, ...], /, *, settings: Settings, on_gpu: bool) -> Work:
+    del settings, on_gpu
+    from reel_modal.functions.reel_plan import clip_lines, size_of
+
+    fps = request.rate if isinstance(request.rate, Fraction) else media[0].fps
+    timeline = request.timeline(clip_lines(request, media), fps)
+    return Work(size_of(request, media[0]), timeline.frame_count, fps)
+
+
+def _reel_trial(keys: Mapping[str, str]) -> ReelRequest:
+    fields = {name: key for name, key in keys.items() if name != "input_key"}
+    clips = [{"inputKey": keys["input_key"]}, {"inputKey": keys["input_key"], "trimStart": 0.5}]
+    return ReelRequest.parse({**fields, "clips": clips, "transitions": [{"kind": "crossfade", "duration": 0.2}]})
+
+
+@render_function(
+    name="assemble_reel",
+    request=ReelRequest,
+    result=RenderResult,
+    # No GPU, for the reason of process_framing: the same kernels and the same encoder.
+    cpu=ENCODER_THREADS,
+    memory_mb=4096,
+    timeout_seconds=600,
+    estimate=_reel_work,
+    trial=_reel_trial,
+    # Not measured yet: the frames are made like those of process_framing, whose figures these are.
+    published=PublishedTimings(Line(0.0, 0.079), Line(0.0, 0.052), (810, 1440), 180),
+    command=Command(help="make one video from several clips, with transitions", file_option="", inputs_in_file=True),
+)
+def assemble_reel(request: ReelRequest, context: JobContext) -> RenderResult:
+    """Assemble a reel from several clips."""
+    from reel_modal.functions.assemble_reel import run
     from reel_modal.functions.video_jobs import encoding_video
 
     with encoding_video(request.encode, context.settings):

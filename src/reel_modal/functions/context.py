@@ -65,6 +65,10 @@ class Reporter:
 
     Thread-safe.
 
+    Attributes:
+        seconds_by_phase: Duration of each phase that has ended.
+        detail: What the current phase works on, such as `clip 2 of 5`; a new phase clears it.
+
     Args:
         send: Called with each event, one at a time, in the reporting thread; must return quickly.
         interval_seconds: Minimum time between two events of one phase. Two per second keep a progress bar moving.
@@ -90,6 +94,7 @@ class Reporter:
         self._sending = threading.Lock()
         self._now: tuple[str, int, int | None] | None = None
         self.seconds_by_phase: dict[str, float] = {}
+        self.detail: str = ""
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -103,6 +108,7 @@ class Reporter:
             self._now = (name, done, total)
             self.pulse()
 
+        self.detail = ""
         self._emit(name, 0, total)
         yield advance
         self.seconds_by_phase[name] = self.seconds_by_phase.get(name, 0.0) + self._clock() - started_at
@@ -129,6 +135,7 @@ class Reporter:
                     elapsed_seconds=now - self._started,
                     sequence=self._sequence,
                     attempt=self._attempt,
+                    detail=self.detail,
                 )
             )
 

@@ -24,7 +24,6 @@ from reel_modal.settings import Settings
 
 if TYPE_CHECKING:
     from reel_modal.functions.context import JobContext
-    from reel_modal.media import MediaInfo
 
 __all__ = ["Command", "Effort", "RenderFunction", "Work", "render_function"]
 
@@ -62,9 +61,12 @@ class Work:
 
 
 class Estimating(Protocol):
-    """Return the amount of work of a job, from its request and the headers of its input."""
+    """Return the amount of work of a job, from its request and the headers of its input.
 
-    def __call__(self, request: Any, media: MediaInfo, /, *, settings: Settings, on_gpu: bool) -> Work:
+    A request with several inputs, whose `input_keys` is not only `input_key`, gets a tuple with the headers of each.
+    """
+
+    def __call__(self, request: Any, media: Any, /, *, settings: Settings, on_gpu: bool) -> Work:
         """Return the work of `request`; raise RequestError if the request does not fit the clip."""
         ...
 
@@ -78,6 +80,8 @@ class Command:
         file_option: Option that names a JSON file with the fields of the request; empty for none.
         file_list: Name of the field that the file may contain alone, as a list; the file is then required. Empty if
             the file has all fields.
+        inputs_in_file: Whether the first argument is that JSON file, not the input: `reel-modal assemble-reel
+            SPEC.json OUT`. The keys of the inputs in it are paths relative to its folder.
         add_arguments: Adds further options to a parser.
         fields: Returns the fields from the further options, and the settings to use.
     """
@@ -85,6 +89,7 @@ class Command:
     help: str
     file_option: str = "--spec"
     file_list: str = ""
+    inputs_in_file: bool = False
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
     fields: Callable[[argparse.Namespace, Settings], tuple[Mapping[str, object], Settings]] | None = None
 

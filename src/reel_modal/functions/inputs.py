@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from reel_modal.errors import RequestError
 from reel_modal.media import MediaInfo, probe
 from reel_modal.media.open import opened, packets_of
 from reel_modal.media.pyav import fraction, seconds_per_tick
+from reel_modal.schema.requests import Request
 from reel_modal.settings import Settings
 from reel_modal.storage.base import Ranges, StoredObject
 from reel_modal.storage.faults import disk_error
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["SeekStrategy", "fetch_range", "probe_object", "seek_strategy"]
+__all__ = ["SeekStrategy", "fetch_range", "media_of", "media_of_each", "probe_object", "seek_strategy"]
 
 SeekStrategy: TypeAlias = Literal["index", "cues", "stream", "whole"]
 """How to find a part of a source: with an index of all packets, with cues of some keyframes, by a search for
@@ -62,6 +64,35 @@ def probe_object(source: StoredObject, settings: Settings) -> MediaInfo:
     """
     with source.file() as data:
         return probe(source.path, settings=settings, data=data)
+
+
+def media_of(request: Request[Any], probe_key: Callable[[str], MediaInfo]) -> MediaInfo | tuple[MediaInfo, ...]:
+    """Return the headers of the input of a request; a tuple in the order of `input_keys` if it is not `input_key`.
+
+    Args:
+        request: The request.
+        probe_key: Probes one input by its key; called once for each key.
+    """
+    paths = request.input_keys()
+    by_key = {key: probe_key(key) for key in dict.fromkeys(paths.values())}
+    return by_key[request.input_key] if [*paths] == ["input_key"] else tuple(by_key[key] for key in paths.values())
+
+
+def media_of_each(request: Request[Any], media: MediaInfo | Sequence[MediaInfo]) -> MediaInfo | tuple[MediaInfo, ...]:
+    """Return headers in the form of `media_of`; those of a single clip are accepted if all inputs have one key.
+
+    Raises:
+        RequestError: The number of headers is not the number of inputs.
+    """
+    paths = request.input_keys()
+    given = (media,) if isinstance(media, MediaInfo) else tuple(media)
+    if len(given) == 1 and len(set(paths.values())) == 1:
+        given *= len(paths)
+    if len(given) != len(paths):
+        raise RequestError(
+            "", f"has {len(paths)} inputs, and the headers of {len(given)} were given; probe each of them"
+        )
+    return given[0] if [*paths] == ["input_key"] else given
 
 
 def seek_strategy(media: MediaInfo, trim_end_seconds: Fraction | None) -> SeekStrategy:

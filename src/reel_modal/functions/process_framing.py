@@ -55,7 +55,16 @@ from reel_modal.media.probing import picture_shown_at
 from reel_modal.schema import Degradation, FramingRequest, RenderResult
 from reel_modal.settings import MediaLimits
 
-__all__ = ["NAME", "CropTrack", "FramingRenderer", "Layout", "run"]
+__all__ = [
+    "NAME",
+    "CropTrack",
+    "FramingRenderer",
+    "Layout",
+    "constant_rate_notes",
+    "fetch_plan",
+    "framed_reader",
+    "run",
+]
 
 NAME: Final = "process_framing"
 
@@ -93,7 +102,7 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
     """
     load_cv2()  # fail before anything is fetched
     with context.reporter.phase("fetch"):
-        plan = _fetch(request, context)
+        plan = fetch_plan(request, context)
     output = output_path(request, context)
     try:
         extras = Extras.of(
@@ -121,8 +130,14 @@ def run(request: FramingRequest, context: JobContext) -> RenderResult:
         raise
 
 
-def _fetch(request: FramingRequest, context: JobContext) -> FramingPlan:
-    """Fetch the part of the source that the request shows, which may be small; return the plan."""
+def fetch_plan(request: FramingRequest, context: JobContext) -> FramingPlan:
+    """Fetch the part of the source that the request shows, which may be small; return the plan.
+
+    Raises:
+        RequestError: The request does not fit the clip.
+        InvalidMediaError: The input is not an accepted video.
+        StorageError: The input could not be fetched.
+    """
     source = context.open(request.input_key)
     media = as_rendered(probe_object(source, context.settings), request.encode)
     strategy: SeekStrategy = "whole"
@@ -250,7 +265,7 @@ def _frame_by_frame(
     if not plan.keeps_times and (segmented := _in_segments(job, pipe, advance)) is not None:
         return segmented
     job.context.begin_one_piece()
-    reader = _reader(plan, job.context)
+    reader = framed_reader(plan, job.context)
     with reader, pipe:
         pipe.count_with(advance)
         write = _write_pictures if plan.keeps_times else _write_frames
@@ -289,7 +304,10 @@ def _in_segments(
         return None
     last = source_seconds(plan.media, ticks[planned.last] * tick_seconds)
     read = planned.last + 1 - first
-    return written, DecodingReport(), _notes(job, planned.dropped, read, last, planned.filled)
+    notes = constant_rate_notes(
+        plan, job.context, dropped=planned.dropped, read=read, last_seconds=last, filled=planned.filled
+    )
+    return written, DecodingReport(), notes
 
 
 def _refuses_segments(job: _Job) -> str:
@@ -308,25 +326,34 @@ def _write_frames(job: _Job, reader: FrameReader, pipe: FramePipe) -> list[Degra
         pipe.write(frame)
     if reader.frames_read == 0:
         return []
-    return _notes(job, output.schedule.dropped, reader.frames_read, output.last_seconds, output.filled)
+    return constant_rate_notes(
+        job.plan,
+        job.context,
+        dropped=output.schedule.dropped,
+        read=reader.frames_read,
+        last_seconds=output.last_seconds,
+        filled=output.filled,
+    )
 
 
-def _notes(job: _Job, dropped: int, read: int, last_seconds: Fraction, filled: int) -> list[Degradation]:
+def constant_rate_notes(
+    plan: FramingPlan, context: JobContext, *, dropped: int, read: int, last_seconds: Fraction, filled: int
+) -> list[Degradation]:
     """Return notes on an output at a constant rate.
 
     Args:
-        job: The job.
+        plan: The plan of the request.
+        context: Context of the job.
         dropped: Number of source frames that are not shown.
         read: Number of source frames that were read.
         last_seconds: Time of the last of them.
         filled: Number of output frames that were filled before the source ended.
     """
-    plan = job.plan
     faster = any(piece.speed > 1 for piece in plan.timeline.pieces)
     notes = rate_notes(
         plan.media, plan.fps, requested=plan.fps_requested, dropped=0 if faster else dropped, pictures=read
     )
-    return [*notes, *_ends_early(plan, last_seconds, filled, job.context.settings.limits)]
+    return [*notes, *_ends_early(plan, last_seconds, filled, context.settings.limits)]
 
 
 def _write_pictures(job: _Job, reader: FrameReader, pipe: FramePipe) -> list[Degradation]:
@@ -356,7 +383,7 @@ def _write_pictures(job: _Job, reader: FrameReader, pipe: FramePipe) -> list[Deg
     return []
 
 
-def _reader(plan: FramingPlan, context: JobContext) -> FrameReader:
+def framed_reader(plan: FramingPlan, context: JobContext) -> FrameReader:
     """Return the reader of the kept frames and of the adjacent frames that may be visible."""
     start, end = _bounds(plan)
     # A render function has a separate process, so a crash of the in-process decoder ends only this job.

@@ -144,7 +144,7 @@ class _Job:
         store_url = required_store(settings.store_url)
         request = function.parse_request(payload)
         storage = Storage.from_url(store_url)
-        clip_version = storage.stat(request.stored_keys()[0]).version
+        clip_version = " ".join(storage.stat(key).version for key in dict.fromkeys(request.stored_inputs()))
         return cls(
             function, request, settings, storage, _version_of_inputs(function, request, clip_version, settings)
         )

@@ -7,6 +7,8 @@ from reel_modal.schema.framing import CropKeyframe, Fit, FramingRequest, Outside
 from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.options import EncodeOptions, Existing, Scope, StoreOptions, store_key
 from reel_modal.schema.overlay import Effect, OverlayRequest, OverlayStyle
+from reel_modal.schema.reel import ReelClip, ReelRequest, ReelTransition
+from reel_modal.schema.reel_timeline import PlacedClip, ReelTimeline, TransitionKind
 from reel_modal.schema.regions import HighlightKeyframe, HighlightRegion
 from reel_modal.schema.results import RenderResult, Usage
 from reel_modal.schema.timeline import Piece, Timeline
@@ -29,12 +31,18 @@ __all__ = [
     "OverlayRequest",
     "OverlayStyle",
     "Piece",
+    "PlacedClip",
+    "ReelClip",
+    "ReelRequest",
+    "ReelTimeline",
+    "ReelTransition",
     "RenderResult",
     "Scope",
     "SlowMotion",
     "SpeedSegment",
     "StoreOptions",
     "Timeline",
+    "TransitionKind",
     "UpscaleRequest",
     "Usage",
     "store_key",

@@ -11,12 +11,13 @@ from typing import Any, Final
 from reel_modal.schema._fields import Field, Record, fields_of
 from reel_modal.schema.framing import FramingRequest
 from reel_modal.schema.overlay import OverlayRequest
+from reel_modal.schema.reel import ReelRequest
 from reel_modal.schema.results import RenderResult
 from reel_modal.schema.upscale import UpscaleRequest
 
 __all__ = ["REQUESTS", "RESULTS", "attributes_of", "json_schema", "markdown_table", "records", "typescript"]
 
-REQUESTS: Final[tuple[type[Record], ...]] = (OverlayRequest, FramingRequest, UpscaleRequest)
+REQUESTS: Final[tuple[type[Record], ...]] = (OverlayRequest, FramingRequest, UpscaleRequest, ReelRequest)
 RESULTS: Final[tuple[type[Record], ...]] = (RenderResult,)
 _NULL: Final = {"type": "null"}
 _TYPES: Final = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}

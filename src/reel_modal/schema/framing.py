@@ -46,11 +46,12 @@ MOST_KEYFRAMES: Final = 10_000
 MOST_SEGMENTS: Final = 1000
 # Apps round coordinates, so a crop may exceed the frame by a hundredth of a pixel.
 _ROUNDING_PX: Final = 0.01
-_SIDES: Final = ("output_width", "output_height")
-_FIT: Final[Kind[Fit, Fit]] = choice(Fit)
+OUTPUT_SIDES: Final = ("output_width", "output_height")
+OUTPUT_SIZE: Final = size(OUTPUT_SIDES, 16, 8192, even=True)
+FIT: Final[Kind[Fit, Fit]] = choice(Fit)
 _SLOW_MOTION: Final[Kind[SlowMotion, SlowMotion]] = choice(SlowMotion)
 _OUTSIDE: Final[Kind[Outside, Outside]] = choice(Outside)
-_BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "use blur or #rrggbb", "`blur` or `#rrggbb`")
+BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "use blur or #rrggbb", "`blur` or `#rrggbb`")
 
 
 def _convert_turn(value: object) -> int:
@@ -193,17 +194,17 @@ class FramingRequest(VideoRequest):
         converter=list_of(nested(SpeedSegment), MOST_SEGMENTS), default=(), aliases=("segment_data.segments",)
     )
     output_size: tuple[int, int] | None = declared(
-        converter=optional(size(_SIDES, 16, 8192, even=True)),
+        converter=optional(OUTPUT_SIZE),
         default=None,
-        sides=_SIDES,
+        sides=OUTPUT_SIDES,
         aliases=("target_width", "target_height"),
     )
     aspect: Fraction | None = declared(converter=optional(RATIO), default=None, aliases=("aspect_ratio",))
     fps: Fraction | None = declared(converter=optional(RATE), default=None, aliases=("output_fps", "target_fps"))
     rotation_degrees: int = declared(converter=_TURN, default=0, aliases=("rotation",))
     audio: bool = declared(converter=boolean, default=True, aliases=("include_audio",))
-    fit: Fit = declared(converter=_FIT, default="cover")
-    background: str = declared(converter=_BACKGROUND, default="blur")
+    fit: Fit = declared(converter=FIT, default="cover")
+    background: str = declared(converter=BACKGROUND, default="blur")
     slow_motion: SlowMotion = declared(converter=_SLOW_MOTION, default="repeat")
     outside: Outside = declared(converter=_OUTSIDE, default="clamp")
 

@@ -76,8 +76,16 @@ class Request(Record, Generic[R]):
         return store_key(key, self.store.output_scope, self.user_id)
 
     def stored_keys(self) -> tuple[str, str]:
-        """Return the keys in the store of the input and of the output."""
+        """Return the keys in the store of the input and of the output; of several inputs, the first."""
         return self.stored_input(self.input_key), self.stored_output(self.output_key)
+
+    def input_keys(self) -> dict[str, str]:
+        """Return the keys of all inputs by the path of their field; `input_key` is the first of them."""
+        return {"input_key": self.input_key}
+
+    def stored_inputs(self) -> tuple[str, ...]:
+        """Return the key in the store of each input, in the order of `input_keys`."""
+        return tuple(map(self.stored_input, self.input_keys().values()))
 
     def request_hash(self) -> str:
         """Return the SHA-256 of the request, in hexadecimal, without its `job_id` and `store.existing`."""
@@ -91,17 +99,19 @@ class Request(Record, Generic[R]):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _check(self) -> None:
-        for name, scope in (("input_key", self.store.input_scope), ("output_key", self.store.output_scope)):
+        keys = [(path, key, self.store.input_scope) for path, key in self.input_keys().items()]
+        for path, key, scope in (*keys, ("output_key", self.output_key, self.store.output_scope)):
             try:
-                stored = store_key(getattr(self, name), scope, self.user_id)
-                receipt_key(stored, "0" * 64)
+                receipt_key(store_key(key, scope, self.user_id), "0" * 64)
             except InvalidKeyError as error:
-                raise RequestError(name, str(error)) from error
-        source, output = self.stored_keys()
-        if same_object(source, output):
-            raise RequestError("output_key", f"is the same as the input key, {self.input_key!r}; use another key")
-        if is_below(source, output) or is_below(output, source):
-            raise RequestError("output_key", f"and {self.input_key!r} cannot both exist in a folder; use another key")
+                raise RequestError(path, str(error)) from error
+        output = self.stored_output(self.output_key)
+        for path, key, _ in keys:
+            source, name = self.stored_input(key), "the input key" if path == "input_key" else path
+            if same_object(source, output):
+                raise RequestError("output_key", f"is the same as {name}, {key!r}; use another key")
+            if is_below(source, output) or is_below(output, source):
+                raise RequestError("output_key", f"and {key!r} cannot both exist in a folder; use another key")
         self._check_edit()
 
     def _check_edit(self) -> None:

@@ -1,0 +1,166 @@
+"""assemble_reel: make one video from several clips, with transitions and one audio stream.
+
+The same code runs on Modal and on this machine; it uses only its request and its `JobContext`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from reel_modal._ffmpeg.extra_streams import Extras
+from reel_modal._ffmpeg.reel_sound import ClipSound, reel_layout, reel_sound, reel_sound_notes
+from reel_modal._rendering.opencv import load_cv2
+from reel_modal.ffmpeg_pipe import PipeResult
+from reel_modal.functions.comparing import FinishedFile, losses
+from reel_modal.functions.context import JobContext
+from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified
+from reel_modal.functions.reel_frames import ReelFrames
+from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, plan_reel
+from reel_modal.media import MediaInfo
+from reel_modal.schema import Degradation, DegradationCode, ReelRequest, RenderResult
+
+__all__ = ["NAME", "run"]
+
+NAME: Final = "assemble_reel"
+_MOST_NAMED: Final = 3
+# Losses that a comparison of the output with a single clip finds correctly.
+_COMPARED: Final[frozenset[DegradationCode]] = frozenset(
+    {"alpha_dropped", "bit_depth_reduced", "captions_dropped", "chroma_reduced", "source_breaks_off"}
+)
+_DROPPED: Final[dict[str, DegradationCode]] = {
+    "picture": "video_dropped",
+    "subtitles": "subtitles_dropped",
+    "data": "data_dropped",
+    "attachment": "attachment_dropped",
+    "cover": "cover_dropped",
+}
+
+
+def run(request: ReelRequest, context: JobContext) -> RenderResult:
+    """Fetch the clips, render the reel with its audio, verify the output and publish it.
+
+    Args:
+        request: The clips and transitions; validated on construction.
+        context: Storage, reporter, settings, working folder and cancellation.
+
+    Returns:
+        The result with the duration of each phase; `engine` names the engine that made the frames.
+
+    Raises:
+        MissingDependencyError: OpenCV cannot be loaded; nothing is fetched.
+        RequestError: The request does not fit the clips: a trim after the end of its clip, transitions longer than
+            their clip, or HDR to keep beside SDR.
+        InvalidMediaError: A clip is not an accepted video; the message names the clip.
+        FFmpegError: Decoding or encoding failed; the message names the clip.
+        OutputMismatchError: The output does not match the request; nothing is published.
+        StorageError: A clip could not be fetched, or the output could not be published.
+
+    Cancellation:
+        Raises JobCancelledError between two clips that are fetched, two frames, or two packets while the output is
+        verified. Nothing is published, and no process or file is left.
+    """
+    load_cv2()  # fail before anything is fetched
+    context.begin_one_piece()
+    with context.reporter.phase("fetch"):
+        plan = plan_reel(request, context)
+    output = output_path(request, context)
+    try:
+        sounds = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
+        written, decoding = _render(request, context, plan, sounds, output)
+        file = verified(written, context)
+        degraded = _notes(request, context, plan, sounds=sounds, decoding=decoding, output=file.media)
+        result = result_of(file.written, request, function=NAME, engine=f"opencv-{plan.pixel_format}")
+        result = replace(
+            result, reason="a reel is rendered", degraded=tuple(dict.fromkeys((*degraded, *result.degraded)))
+        )
+        return publish_video(result, file, request, context)
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
+
+
+def _render(
+    request: ReelRequest, context: JobContext, plan: ReelPlan, sounds: list[ClipSound], output: Path
+) -> tuple[PipeResult, list[list[Degradation]]]:
+    """Render the file `output`; return it with notes on each clip."""
+    frame_count, count = plan.timeline.frame_count, len(plan.clips)
+    reel = ReelFrames(request, plan, context)
+    with context.reporter.phase("render", frame_count) as advance:
+        sound = reel_sound(sounds, output, settings=context.settings, check=context.raise_if_cancelled)
+        try:
+            first = plan.clips[0].plan.media
+            alike = all(clip.plan.media.hdr == first.hdr for clip in plan.clips)
+            pipe = output_pipe(
+                request,
+                context,
+                size=plan.size,
+                fps=plan.timeline.fps,
+                source=first,
+                sound=sound,
+                expected_frames=frame_count,
+                color=plan.color,
+                hdr=first.hdr if alike else None,
+                pixel_format=plan.pixel_format,
+            )
+
+            def enter(index: int) -> None:
+                context.reporter.detail = f"clip {index + 1} of {count}"
+
+            with pipe, closing(reel.frames(enter)) as frames:
+                for number, frame in enumerate(frames, 1):
+                    context.raise_if_cancelled()
+                    pipe.write(frame)
+                    advance(number)
+        finally:
+            if sound is not None:
+                sound.discard()
+    return pipe.result, reel.notes
+
+
+def _notes(
+    request: ReelRequest,
+    context: JobContext,
+    plan: ReelPlan,
+    *,
+    sounds: list[ClipSound],
+    decoding: list[list[Degradation]],
+    output: MediaInfo,
+) -> Iterator[Degradation]:
+    """Yield the differences between each clip and the finished file; each message names its clip."""
+    target, layout = Path(request.output_key), reel_layout(sounds)
+    named: dict[Degradation, list[str]] = {}
+    for clip, sound, found in zip(plan.clips, sounds, decoding, strict=True):
+        media, line = clip.plan.media, clip.plan.timeline
+        extras = Extras(media, line, clip.placed.frames / clip.placed.fps, target, (), None)
+        compared = losses(media, FinishedFile(output, extras, request.encode.metadata, sound=False), context)
+        notes = [
+            *clip.plan.notes,
+            *found,
+            *(note for note in compared if note.code in _COMPARED),
+            *_parts_dropped(clip, output),
+            *reel_sound_notes(sound, layout, target),
+        ]
+        for note in dict.fromkeys(notes):
+            named.setdefault(note, []).append(clip.name)
+    for note, names in named.items():
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield Degradation(note.code, f"{', '.join(names[:_MOST_NAMED])}{more}: {note.message}")
+
+
+def _parts_dropped(clip: PlannedClip, output: MediaInfo) -> Iterator[Degradation]:
+    """Yield a note on each stream of a clip besides its video and audio, and on its chapters and tags."""
+    media = clip.plan.media
+    for stream in media.contents.streams:
+        if stream.index != media.stream_index and (code := _DROPPED.get(stream.kind)) is not None:
+            message = f"stream {stream.index} ({stream.kind}) is not in the output: a reel has only video and audio"
+            yield Degradation(code, message)
+    if media.contents.chapters:
+        message = f"its {len(media.contents.chapters)} chapters are not in the output"
+        yield Degradation("chapters_dropped", message)
+    kept = {name for name, _ in output.contents.tags} if clip.placed.index == 0 else set()
+    if lost := sorted(name for name, _ in media.contents.tags if name not in kept):
+        yield Degradation("metadata_stripped", f"tags of the clip that were removed: {', '.join(lost)}")
