@@ -11,6 +11,12 @@ import pytest
 from reel_modal import ReelClip, ReelRequest, ReelTransition, RequestError, StoreOptions
 from reel_modal.schema import Timeline
 
+REGION = {
+    "id": "r",
+    "startTime": 0,
+    "endTime": 1,
+    "keyframes": [{"time": 0, "x": 9, "y": 9, "radiusX": 5, "radiusY": 5}],
+}
 KEYS = {"job_id": "j", "user_id": "u", "output_key": "reel.mp4"}
 
 
@@ -75,6 +81,30 @@ def test_transition_without_duration_takes_half_a_second() -> None:
         ),
         (["a.mp4", "b.mp4"], {"transitions": [{"kind": "wipe"}]}, "transitions[0].kind", "use one of cut, crossfade"),
         ([{"inputKey": "a.mp4", "trimStart": 2, "trimEnd": 2}], {}, "clips[0].trim_end_seconds", "must be after"),
+        (
+            ["b.mp4", {"inputKey": "a.mp4", "crop": [{"time": 1, "x": 0, "y": 0, "width": 9, "height": 9}] * 2}],
+            {},
+            "clips[1].crop[1].time_seconds",
+            "the same as the previous one",
+        ),
+        (
+            [{"inputKey": "a.mp4", "segments": [{"start": 0, "end": 2}, {"start": 1, "end": 3}]}],
+            {},
+            "clips[0].segments[1].start_seconds",
+            "remove overlaps",
+        ),
+        (
+            [{"inputKey": "a.mp4", "regions": [REGION, REGION]}],
+            {},
+            "clips[0].regions[1].id",
+            r"is also the id of regions\[0\]",
+        ),
+        (
+            [{"inputKey": "a.mp4", "trimEnd": 1, "segments": [{"start": 0, "end": 1, "speed": 4}]}, "b.mp4"],
+            {"transitions": [{"kind": "crossfade", "duration": "0.3"}]},
+            "transitions[0].duration_seconds",
+            r"clips\[0\] lasts 0.25 s",
+        ),
         ([{"inputKey": "a.mp4", "volume": 5}], {}, "clips[0].volume", "between 0 and 4"),
         (
             [{"inputKey": "a.mp4", "trimEnd": 1}, "b.mp4"],

@@ -142,6 +142,7 @@ def _notes(
             *found,
             *(note for note in compared if note.code in _COMPARED),
             *_parts_dropped(clip, output),
+            *_regions_outside(request, clip),
             *reel_sound_notes(sound, layout, target),
         ]
         for note in dict.fromkeys(notes):
@@ -149,6 +150,21 @@ def _notes(
     for note, names in named.items():
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         yield Degradation(note.code, f"{', '.join(names[:_MOST_NAMED])}{more}: {note.message}")
+
+
+def _regions_outside(request: ReelRequest, clip: PlannedClip) -> Iterator[Degradation]:
+    """Yield a note if regions are outside of the kept part of the clip."""
+    overlay, line = request.overlay(clip.placed.index), clip.plan.timeline
+    end = line.source_start if line.source_end is None else line.source_end
+    outside = [
+        region.id
+        for region in (overlay.regions if overlay is not None else ())
+        if region.enabled and (region.start_seconds >= end or region.end_seconds <= line.source_start)
+    ]
+    if outside:
+        named = ", ".join(map(repr, outside[:_MOST_NAMED]))
+        more = f" and {len(outside) - _MOST_NAMED} more" if len(outside) > _MOST_NAMED else ""
+        yield Degradation("regions_not_drawn", f"regions outside of the kept part were not drawn: {named}{more}")
 
 
 def _parts_dropped(clip: PlannedClip, output: MediaInfo) -> Iterator[Degradation]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 
+from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._rendering.transitions import ColorConversion, FrameMixer
 from reel_modal.errors import InvalidMediaError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes
-from reel_modal.functions.framing_pictures import FramedOutput
+from reel_modal.functions.framing_pictures import FramedOutput, source_seconds
 from reel_modal.functions.process_framing import constant_rate_notes, framed_reader
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, naming_clip
+from reel_modal.functions.rendered_format import planes_of
 from reel_modal.media.frames import Frame
 from reel_modal.schema import Degradation, ReelRequest
 
@@ -79,6 +81,20 @@ class ReelFrames:
         data = self._mixer.mixed(frame.data, float(share), None if other is None else other.data)
         return replace(frame, data=data, shared=None)
 
+    def _drawn(self, clip: PlannedClip, source: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield the frames of a source with the highlights of the clip, which are drawn in place."""
+        request, plan = self._request.overlay(clip.placed.index), clip.plan
+        if request is None:
+            yield from source
+            return
+        overlay = OverlayRenderer(request, plan.media.size, plan.media.color, plan.pixel_format)
+        for frame in source:
+            seconds = source_seconds(plan.media, frame.pts_seconds)
+            moment = overlay.moment(seconds, seconds + 1 / plan.media.fps)
+            if moment is not None:
+                overlay.render(planes_of(frame), moment)
+            yield frame
+
     def _of_clip(self, clip: PlannedClip) -> Generator[Frame]:
         """Yield the frames of one clip in the size and color of the reel; errors name the clip."""
         plan = clip.plan
@@ -87,7 +103,7 @@ class ReelFrames:
         if ColorConversion.needed(plan.color, self._plan.color, self._plan.size[1]):
             conversion = ColorConversion(plan.color, self._plan.color, self._plan.size, plan.pixel_format)
         with naming_clip(self._request, clip.placed.index), framed_reader(plan, self._context) as reader:
-            with closing(output.frames(reader)) as frames:
+            with closing(output.frames(self._drawn(clip, reader))) as frames:
                 for frame in frames:
                     if conversion is None:
                         yield frame

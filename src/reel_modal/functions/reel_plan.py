@@ -108,11 +108,15 @@ def plan_reel(request: ReelRequest, context: JobContext) -> ReelPlan:
 
 
 def size_of(request: ReelRequest, first: MediaInfo) -> tuple[int, int]:
-    """Return (width, height) of the output: the requested one, or that of the first clip with square pixels."""
+    """Return (width, height) of the output: the requested one, or that of the first clip or its crop."""
     framing = request.framing(0, output_size=request.output_size, rate=request.rate)
-    if request.output_size is None and request.aspect is None:
-        framing = replace(framing, aspect=Fraction(*first.display_size))
-    return output_size(framing, CropTrack(framing, first.size), first.sample_aspect_ratio)
+    turned = framing.rotation_degrees % 180 != 0
+    track = CropTrack(framing, first.size[::-1] if turned else first.size)
+    pixel_aspect = 1 / first.sample_aspect_ratio if turned else first.sample_aspect_ratio
+    if framing.output_size is None and framing.aspect is None:
+        crop = track.largest()
+        framing = replace(framing, aspect=Fraction(crop.width) * pixel_aspect / Fraction(crop.height))
+    return output_size(framing, track, pixel_aspect)
 
 
 def clip_lines(request: ReelRequest, media: tuple[MediaInfo, ...]) -> list[Timeline]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final, Literal, TypeAlias
@@ -49,7 +50,7 @@ _ROUNDING_PX: Final = 0.01
 OUTPUT_SIDES: Final = ("output_width", "output_height")
 OUTPUT_SIZE: Final = size(OUTPUT_SIDES, 16, 8192, even=True)
 FIT: Final[Kind[Fit, Fit]] = choice(Fit)
-_SLOW_MOTION: Final[Kind[SlowMotion, SlowMotion]] = choice(SlowMotion)
+SLOW_MOTION: Final[Kind[SlowMotion, SlowMotion]] = choice(SlowMotion)
 _OUTSIDE: Final[Kind[Outside, Outside]] = choice(Outside)
 BACKGROUND: Final = matching("blur|#[0-9a-fA-F]{6}", "use blur or #rrggbb", "`blur` or `#rrggbb`")
 
@@ -62,7 +63,7 @@ def _convert_turn(value: object) -> int:
 
 
 _MOST_TURNS: Final = 100
-_TURN: Final[Kind[float | Fraction, int]] = Kind(
+TURN: Final[Kind[float | Fraction, int]] = Kind(
     _convert_turn, {"type": "integer", "multipleOf": 90}, "0, 90, 180 or 270; -90 is 270"
 )
 
@@ -118,6 +119,17 @@ class SpeedSegment(Record):
             raise RequestError(
                 "end_seconds",
                 f"is {shown(self.end_seconds)}; it must be after the start, {shown(self.start_seconds)}",
+            )
+
+
+def check_segments(segments: Sequence[SpeedSegment]) -> None:
+    """Raise RequestError unless `segments` are in order and do not overlap."""
+    for index, (before, after) in enumerate(pairwise(segments), start=1):
+        if after.start_seconds < before.end_seconds:
+            raise RequestError(
+                join(join("segments", index), "start_seconds"),
+                f"is {shown(after.start_seconds)}; segments[{index - 1}] ends at"
+                f" {shown(before.end_seconds)}: sort the segments and remove overlaps",
             )
 
 
@@ -201,11 +213,11 @@ class FramingRequest(VideoRequest):
     )
     aspect: Fraction | None = declared(converter=optional(RATIO), default=None, aliases=("aspect_ratio",))
     fps: Fraction | None = declared(converter=optional(RATE), default=None, aliases=("output_fps", "target_fps"))
-    rotation_degrees: int = declared(converter=_TURN, default=0, aliases=("rotation",))
+    rotation_degrees: int = declared(converter=TURN, default=0, aliases=("rotation",))
     audio: bool = declared(converter=boolean, default=True, aliases=("include_audio",))
     fit: Fit = declared(converter=FIT, default="cover")
     background: str = declared(converter=BACKGROUND, default="blur")
-    slow_motion: SlowMotion = declared(converter=_SLOW_MOTION, default="repeat")
+    slow_motion: SlowMotion = declared(converter=SLOW_MOTION, default="repeat")
     outside: Outside = declared(converter=_OUTSIDE, default="clamp")
 
     def timeline(self, duration_seconds: Fraction | None = None) -> Timeline:
@@ -258,13 +270,7 @@ class FramingRequest(VideoRequest):
                 "trim_end_seconds",
                 f"is {shown(end)}; it must be after the start of the trim, {shown(start)}",
             )
-        for index, (before, after) in enumerate(pairwise(self.segments), start=1):
-            if after.start_seconds < before.end_seconds:
-                raise RequestError(
-                    join(join("segments", index), "start_seconds"),
-                    f"is {shown(after.start_seconds)}; segments[{index - 1}] ends at"
-                    f" {shown(before.end_seconds)}: sort the segments and remove overlaps",
-                )
+        check_segments(self.segments)
 
     def _check_length(self, duration: Fraction) -> None:
         """Check the trim and the segments against the duration of the clip in seconds."""

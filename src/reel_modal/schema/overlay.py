@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Final, Literal, Self, TypeAlias
@@ -21,7 +22,7 @@ __all__ = ["Effect", "OverlayRequest", "OverlayStyle"]
 Effect: TypeAlias = Literal["dark_overlay", "brightness_boost", "original"]
 """Effect of a highlight: darken the outside, brighten the inside, or no change."""
 
-_EFFECT: Final[Kind[Effect, Effect]] = choice(Effect)
+EFFECT: Final[Kind[Effect, Effect]] = choice(Effect)
 
 
 @record
@@ -82,7 +83,7 @@ class OverlayRequest(VideoRequest):
     """
 
     regions: tuple[HighlightRegion, ...] = declared(converter=REGIONS, aliases=("highlight_regions",))
-    effect: Effect = declared(converter=_EFFECT, default="dark_overlay", aliases=("effect_type",))
+    effect: Effect = declared(converter=EFFECT, default="dark_overlay", aliases=("effect_type",))
     style: OverlayStyle = declared(
         converter=nested(OverlayStyle), default=OverlayStyle(), aliases=("overlay_settings",)
     )
@@ -101,9 +102,14 @@ class OverlayRequest(VideoRequest):
         return replace(self, regions=regions, style=replace(self.style, interpolation=interpolation))
 
     def _check_edit(self) -> None:
-        first: dict[str, int] = {}
-        for index, region in enumerate(self.regions):
-            if (other := first.setdefault(region.id, index)) != index:
-                raise RequestError(
-                    join(join("regions", index), "id"), f"{shown(region.id)} is also the id of regions[{other}]"
-                )
+        check_region_ids(self.regions)
+
+
+def check_region_ids(regions: Sequence[HighlightRegion]) -> None:
+    """Raise RequestError unless the ids of `regions` differ."""
+    first: dict[str, int] = {}
+    for index, region in enumerate(regions):
+        if (other := first.setdefault(region.id, index)) != index:
+            raise RequestError(
+                join(join("regions", index), "id"), f"{shown(region.id)} is also the id of regions[{other}]"
+            )

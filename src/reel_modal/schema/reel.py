@@ -22,8 +22,26 @@ from reel_modal.schema._kinds import (
     optional,
 )
 from reel_modal.schema._numbers import shown
-from reel_modal.schema.framing import BACKGROUND, FIT, OUTPUT_SIDES, OUTPUT_SIZE, Fit, FramingRequest
+from reel_modal.schema.framing import (
+    BACKGROUND,
+    FIT,
+    MOST_KEYFRAMES,
+    MOST_SEGMENTS,
+    OUTPUT_SIDES,
+    OUTPUT_SIZE,
+    SLOW_MOTION,
+    TURN,
+    CropKeyframe,
+    Fit,
+    FramingRequest,
+    SlowMotion,
+    SpeedSegment,
+    check_segments,
+)
+from reel_modal.schema.interpolation import Interpolation
+from reel_modal.schema.overlay import EFFECT, Effect, OverlayRequest, OverlayStyle, check_region_ids
 from reel_modal.schema.reel_timeline import ReelTimeline, TransitionKind, check_transitions
+from reel_modal.schema.regions import INTERPOLATION, REGIONS, SPACE, SPACE_SIDES, HighlightRegion, check_order
 from reel_modal.schema.requests import VideoRequest
 from reel_modal.schema.timeline import Timeline
 
@@ -48,6 +66,19 @@ class ReelClip(Record):
         trim_start_seconds: Start of the kept part, in seconds from the first frame of the source.
         trim_end_seconds: End of the kept part, exclusive, in seconds from the first frame of the source; None means
             the end of the clip.
+        segments: Segments with another speed, in order, in the time of the untrimmed source.
+        slow_motion: How output frames between two source frames of a slowed segment are made: `repeat` repeats the
+            first frame, `blend` blends both.
+        crop: Keyframes of the crop, in order of their times in the source. Empty keeps the whole frame.
+        interpolation: Movement of the crop between its keyframes: `linear`, or `catmull_rom`, a spline that may
+            overshoot.
+        video_size: (width, height) of the coordinate space of the crop; None means the upright frame.
+        rotation_degrees: Clockwise rotation: 0, 90, 180 or 270 degrees, in addition to the rotation in the file's
+            metadata. The crop is in pixels of the rotated frame.
+        regions: Regions to highlight, in times and coordinates of the source. Their ids must differ.
+        effect: Effect of the regions: `dark_overlay` darkens the frame outside them, `brightness_boost` brightens the
+            frame inside them, `original` draws nothing.
+        style: Style of the regions.
         volume: Factor of the clip's audio, 0 to 4. Samples above full scale are clipped.
         mute: Whether the clip is silent.
     """
@@ -55,6 +86,19 @@ class ReelClip(Record):
     input_key: str = declared(converter=KEY)
     trim_start_seconds: Fraction = declared(converter=SECONDS, default=Fraction(0), aliases=("trim_start",))
     trim_end_seconds: Fraction | None = declared(converter=optional(SECONDS), default=None, aliases=("trim_end",))
+    segments: tuple[SpeedSegment, ...] = declared(converter=list_of(nested(SpeedSegment), MOST_SEGMENTS), default=())
+    slow_motion: SlowMotion = declared(converter=SLOW_MOTION, default="repeat")
+    crop: tuple[CropKeyframe, ...] = declared(
+        converter=list_of(nested(CropKeyframe), MOST_KEYFRAMES), default=(), aliases=("crop_keyframes",)
+    )
+    interpolation: Interpolation = declared(converter=INTERPOLATION, default="linear")
+    video_size: tuple[int, int] | None = declared(converter=optional(SPACE), default=None, sides=SPACE_SIDES)
+    rotation_degrees: int = declared(converter=TURN, default=0, aliases=("rotation",))
+    regions: tuple[HighlightRegion, ...] = declared(converter=REGIONS, default=(), aliases=("highlight_regions",))
+    effect: Effect = declared(converter=EFFECT, default="dark_overlay", aliases=("effect_type",))
+    style: OverlayStyle = declared(
+        converter=nested(OverlayStyle), default=OverlayStyle(), aliases=("overlay_settings",)
+    )
     volume: Fraction = declared(converter=decimal(0, _LOUDEST), default=Fraction(1))
     mute: bool = declared(converter=boolean, default=False, aliases=("muted",))
 
@@ -64,6 +108,9 @@ class ReelClip(Record):
             raise RequestError(
                 "trim_end_seconds", f"is {shown(end)}; it must be after the start of the trim, {shown(start)}"
             )
+        check_order("crop", [keyframe.time_seconds for keyframe in self.crop])
+        check_segments(self.segments)
+        check_region_ids(self.regions)
 
 
 @record
@@ -114,8 +161,8 @@ class ReelRequest(VideoRequest):
             frames per second. `source` is refused, because clips have different times.
         clips: The clips in order, 1 to 100. A key may appear several times.
         transitions: The transition after each clip except the last one, in order; empty means cuts.
-        output_size: (width, height) of the output in pixels, even; None means the size of the first clip, or the size
-            that `aspect` gives.
+        output_size: (width, height) of the output in pixels, even; None means the size of the first clip or of its
+            crop, or the size that `aspect` gives.
         aspect: Width / height of the output at the resolution of the first clip; excludes `output_size`.
         fit: How a clip with another aspect ratio than the output is fitted: `cover` crops it, `contain` shows all of
             it on a background.
@@ -169,11 +216,34 @@ class ReelRequest(VideoRequest):
             rate=rate,
             trim_start_seconds=clip.trim_start_seconds,
             trim_end_seconds=clip.trim_end_seconds,
+            segments=clip.segments,
+            slow_motion=clip.slow_motion,
+            crop=clip.crop,
+            interpolation=clip.interpolation,
+            video_size=clip.video_size,
+            rotation_degrees=clip.rotation_degrees,
             output_size=output_size,
             aspect=self.aspect if output_size is None else None,
             fit=self.fit,
             background=self.background,
             audio=not clip.mute,
+        )
+
+    def overlay(self, index: int) -> OverlayRequest | None:
+        """Return the request of `render_overlay` that draws on one clip; None if nothing is drawn."""
+        clip = self.clips[index]
+        if not clip.regions or clip.effect == "original":
+            return None
+        return OverlayRequest(
+            job_id=self.job_id,
+            user_id=self.user_id,
+            input_key=clip.input_key,
+            output_key=self.output_key,
+            store=self.store,
+            encode=self.encode,
+            regions=clip.regions,
+            effect=clip.effect,
+            style=clip.style,
         )
 
     def timeline(self, lines: Sequence[Timeline], fps: Fraction) -> ReelTimeline:
@@ -217,4 +287,7 @@ class ReelRequest(VideoRequest):
 
 def _known_length(clip: ReelClip) -> Fraction | None:
     """Return the most seconds that a clip can last; None if that depends on its file."""
-    return None if clip.trim_end_seconds is None else clip.trim_end_seconds - clip.trim_start_seconds
+    if clip.trim_end_seconds is None:
+        return None
+    speeds = [(each.start_seconds, each.end_seconds, each.speed) for each in clip.segments]
+    return Timeline.of(clip.trim_start_seconds, clip.trim_end_seconds, speeds).duration_seconds
