@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,7 +15,7 @@ from tests.clips import Clips
 from tests.jobs import GLOBAL, overlay
 from tests.media import splices
 
-from reel_modal import FramingRequest, MediaInfo, Settings, UpscaleRequest, probe
+from reel_modal import FramingRequest, MediaInfo, Resources, Settings, UpscaleRequest, probe
 from reel_modal._costs.devices import Device, gpu_names
 from reel_modal._costs.effort import Effort
 from reel_modal._costs.rates import PUBLISHED_RATES
@@ -43,8 +45,11 @@ def media(clips: Clips) -> MediaInfo:
 def expected(media: MediaInfo, tmp_path: Path) -> Make:
     history = TimingHistory(tmp_path / "timings.sqlite3")
 
-    def make(request: object, settings: Settings = MODAL, **change: object) -> Estimate:
-        return estimate(request, replace(media, **change), settings=settings, history=history)  # type: ignore[arg-type]
+    def make(
+        request: object, settings: Settings = MODAL, resources: Resources | None = None, **change: object
+    ) -> Estimate:
+        clip = replace(media, **change)  # type: ignore[arg-type]
+        return estimate(request, clip, settings=settings, history=history, resources=resources)
 
     return make
 
@@ -195,7 +200,7 @@ def test_refusal_has_no_negative_number_and_names_what_fits(refused: Estimate) -
     assert "too long for a timeout of 900 s, of which 720 s (80 %) are allowed" in refused.to_text()
 
 
-def test_refusal_every_proposed_way_fits(refused: Estimate, expected: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_every_proposed_way_fits(refused: Estimate, expected: Make) -> None:
     other = refused.other_gpu
     assert other is not None
     workers = next(row for row in refused.rows[1:] if row.call_seconds <= 720)
@@ -204,9 +209,13 @@ def test_refusal_every_proposed_way_fits(refused: Estimate, expected: Make, monk
     fitting = expected(upscale(), size=(1280, 720), duration_seconds=Fraction(frames, 30))
     fitting.check()
     assert fitting.frames > 1000
-    monkeypatch.setenv("REEL_MODAL_APPLY_UPSCALE_GPU", other.gpu)
-    elsewhere = expected(upscale(), size=(1280, 720), duration_seconds=Fraction(500))
-    elsewhere.check()
+    for proposed in re.findall(r"resources=Resources\((\w+)=([^)]+)\)", refused.to_text()):
+        resources = Resources(**{proposed[0]: ast.literal_eval(proposed[1])})
+        expected(upscale(), resources=resources, size=(1280, 720), duration_seconds=Fraction(500)).check()
+    assert f"resources=Resources(gpu={other.gpu!r})" in refused.to_text()
+    elsewhere = expected(
+        upscale(), resources=Resources(gpu=other.gpu), size=(1280, 720), duration_seconds=Fraction(500)
+    )
     assert (elsewhere.seconds, elsewhere.dollars) == (pytest.approx(other.seconds), pytest.approx(other.dollars))
 
 
@@ -230,6 +239,18 @@ def test_estimate_command_shows_parts_with_their_spread(
     for part in parts.values():
         assert part["low_seconds"] < part["seconds"] < part["high_seconds"]
         assert f"({part['low_seconds']:.1f} to {part['high_seconds']:.1f})" in text
+
+
+def test_estimate_command_with_resources_of_a_job(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REEL_MODAL_TIMINGS", str(tmp_path / "timings.sqlite3"))
+    command = ["estimate", str(clips.get("25.mp4")), "--function", "apply_upscale", "--scale", "2", "--on", "modal"]
+    assert main([*command, "--gpu", "L4", "--timeout-seconds", "3600", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["gpu"], found["timeout_seconds"]) == ("L4", 3600)
+    assert main([*command, "--gpu", "none"]) == 2
+    assert "Modal cannot take a GPU away" in capsys.readouterr().err
 
 
 EFFORT = Effort(frames=100, frame_seconds=0.01, encoder_seconds=0.04, encoder="x264 fast", threads=4, gpu_seconds=0.2)

@@ -267,7 +267,7 @@ class Estimate:
         if (other := self.other_gpu) is not None:
             ways.append(
                 f"all of it on {other.gpu} in about {other.seconds:.0f} s for ${other.dollars:.2f}"
-                f" (REEL_MODAL_{name}_GPU={other.gpu}, and deploy again)"
+                f" (resources=Resources(gpu={other.gpu!r}))"
             )
         if (row := next((row for row in self.rows[1:] if fits_timeout(row)), None)) is not None:
             ways.append(
@@ -276,7 +276,10 @@ class Estimate:
             )
         needed = math.ceil(self.work_seconds / MOST_OF_TIMEOUT)
         if needed <= LONGEST_TIMEOUT_SECONDS:
-            ways.append(f"set REEL_MODAL_{name}_TIMEOUT_SECONDS={needed} and deploy again")
+            ways.append(
+                f"resources=Resources(timeout_seconds={needed}); for all jobs, set"
+                f" REEL_MODAL_{name}_TIMEOUT_SECONDS={needed} and deploy again"
+            )
         return ways
 
     def _affordable_seconds(self, budget_usd: float) -> float:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
 from reel_modal._support.tables import text_table
 from reel_modal.cli.bill import add_arguments as add_bill_arguments
+from reel_modal.cli.estimate import add_arguments as add_estimate_arguments
+from reel_modal.cli.estimate import run as run_estimate
 from reel_modal.cli.requests import command_of, file_help, files_of, request_from
 from reel_modal.cli.segments import add_arguments as add_segments_arguments
 from reel_modal.cli.segments import run as run_segments
@@ -28,7 +30,6 @@ from reel_modal.deploy.options import add_arguments as add_deploy_arguments
 from reel_modal.errors import (
     ConfigError,
     FFmpegNotFoundError,
-    JobRefusedError,
     MissingDependencyError,
     ProviderUnavailableError,
     ReelModalError,
@@ -39,7 +40,6 @@ from reel_modal.schema import RenderResult
 from reel_modal.schema.requests import VideoRequest
 
 if TYPE_CHECKING:
-    from reel_modal._jobs.parallel import Parallel
     from reel_modal.functions.declaration import Command
     from reel_modal.schema.results import Result
 
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return _NOT_CONFIGURED
     arguments, options = parser.parse_known_args(argv)
-    if arguments.command is _estimate:
-        arguments.command = partial(_estimate, options=options)
+    if arguments.command is run_estimate:
+        arguments.command = partial(run_estimate, options=options)
     elif options:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
     with Interruption() as interruption:
@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     timings.set_defaults(command=_timings)
 
     _add_schema(commands)
-    _add_estimate(commands, functions)
+    estimate = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
+    add_estimate_arguments(estimate, functions)
+    estimate.set_defaults(command=run_estimate)
 
     rates = commands.add_parser("rates", help="print the prices per second that estimates use")
     rates.add_argument(
@@ -192,21 +194,6 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     schema.set_defaults(command=_schema)
 
 
-def _add_estimate(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], functions: Mapping[str, AnyFunction]
-) -> None:
-    parser = commands.add_parser("estimate", help="estimate the time and cost of a job; exit 1 if above a limit")
-    parser.add_argument("input", type=Path, metavar="IN", help="the clip; of assemble_reel the JSON file")
-    parser.add_argument("--function", required=True, choices=tuple(functions), help="with its own options")
-    parser.add_argument("--spec", type=Path, help="JSON: a whole request, or its list, such as regions or crop")
-    parser.add_argument("--on", choices=("modal", "local"), help="where the job would run; default by MODAL_ENABLED")
-    parser.add_argument("--max-workers", type=int, metavar="N", help="use at most N machines")
-    parser.add_argument("--deadline-seconds", type=float, metavar="S", help="end within S seconds")
-    parser.add_argument("--max-usd", type=float, metavar="USD", help="cost at most USD dollars")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=_estimate)
-
-
 def _add_rendering(parser: argparse.ArgumentParser, command: Command, *, is_video: bool) -> None:
     """Add the arguments shared by all functions, and those of functions that encode a video."""
     if command.inputs_in_file:
@@ -259,47 +246,6 @@ def _run_function(function: AnyFunction, arguments: argparse.Namespace) -> int:
     else:
         _show_result(result, speed)
     return 0
-
-
-def _estimate(arguments: argparse.Namespace, options: Sequence[str] = ()) -> int:
-    from reel_modal._jobs.estimates import estimate
-    from reel_modal.functions.inputs import media_of
-    from reel_modal.media import probe
-    from reel_modal.settings import Settings
-
-    functions = all_functions()
-    function = functions[arguments.function]
-    add_arguments = command_of(function).add_arguments
-    parser = argparse.ArgumentParser(prog=f"reel-modal estimate --function {function.name}", usage="options")
-    if add_arguments is not None:
-        add_arguments(parser)
-    parser.parse_args(options, arguments)
-    arguments.output = Path("out.mp4")
-    settings = Settings.from_env(modal_enabled=None if arguments.on is None else arguments.on == "modal")
-    request, settings = request_from(function, arguments, settings)
-    files = files_of(function, request, arguments.input)
-    media = media_of(function.to_request(request), lambda key: probe(files[key], settings=settings))
-    expected = estimate(request, media, settings=settings, functions=functions)
-    parallel = _parallel(arguments)
-    try:
-        chosen = expected if parallel is None else expected.parallel(parallel, settings.budget_usd)
-    except JobRefusedError:
-        print(json.dumps(expected.to_dict()) if arguments.json else expected.to_text())
-        raise
-    print(json.dumps(chosen.to_dict()) if arguments.json else chosen.to_text())
-    chosen.check(settings.budget_usd)
-    return 0
-
-
-def _parallel(arguments: argparse.Namespace) -> Parallel | None:
-    """Return the limits for several machines; None if no option sets one."""
-    from reel_modal._jobs.parallel import Parallel
-
-    limits = {name: getattr(arguments, name) for name in ("max_workers", "deadline_seconds", "max_usd")}
-    try:
-        return None if all(limit is None for limit in limits.values()) else Parallel(**limits)
-    except ConfigError as error:
-        raise RequestError("", str(error)) from error
 
 
 def _encode(arguments: argparse.Namespace, request: VideoRequest) -> Any:
