@@ -111,10 +111,10 @@ def _render(
                 context.reporter.detail = f"clip {index + 1} of {count}"
 
             with pipe, closing(reel.frames(enter)) as frames:
-                for number, frame in enumerate(frames, 1):
+                pipe.count_with(advance)
+                for frame in frames:
                     context.raise_if_cancelled()
                     pipe.write(frame)
-                    advance(number)
         finally:
             if sound is not None:
                 sound.discard()
