@@ -22,14 +22,23 @@ from reel_modal import FunctionRegistry, Settings
 from reel_modal._ffmpeg.binary import find_ffmpeg
 from reel_modal.functions.catalog import all_functions
 from reel_modal.functions.runner import run_job
-from reel_modal.schema import EncodeOptions, FramingRequest, OverlayRequest, RenderResult, UpscaleRequest
+from reel_modal.schema import (
+    EncodeOptions,
+    FramingRequest,
+    OverlayRequest,
+    ReelClip,
+    ReelRequest,
+    ReelTransition,
+    RenderResult,
+    UpscaleRequest,
+)
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux processes"),
     pytest.mark.timeout(300),
 ]
 
-Request = OverlayRequest | FramingRequest | UpscaleRequest
+Request = OverlayRequest | FramingRequest | UpscaleRequest | ReelRequest
 
 ENCODE = EncodeOptions(encoder="libx264", preset="fast")
 KEYS = {"job_id": "here", "user_id": "u", "input_key": "in.mp4", "store": GLOBAL, "encode": ENCODE}
@@ -63,6 +72,12 @@ def requests() -> dict[str, Request]:
         "larger": UpscaleRequest(
             **{**KEYS, "input_key": "small.mp4"}, output_key="out/larger.mp4", scale=2, provider="cpu"
         ),  # type: ignore[arg-type]
+        "reel": ReelRequest(
+            **{name: value for name, value in KEYS.items() if name != "input_key"},
+            output_key="out/reel.mp4",
+            clips=(ReelClip(input_key="in.mp4", trim_end_seconds=1), ReelClip(input_key="small.mp4")),
+            transitions=(ReelTransition(kind="crossfade", duration_seconds=Fraction(1, 5)),),
+        ),  # type: ignore[arg-type]
     }
 
 
@@ -72,6 +87,7 @@ FUNCTIONS = {
     "moved": "process_framing",
     "still": "process_framing",
     "larger": "apply_upscale",
+    "reel": "assemble_reel",
 }
 
 
