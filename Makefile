@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs test-image lint types bench bench-gpu tables lock networks docs format clean
+.PHONY: setup demo example test coverage test-fast test-failed test-pythons test-lowest test-ffmpegs test-image test-gvisor lint types bench bench-gpu tables lock networks docs format clean
 
 setup: $(READY)
 
@@ -61,6 +61,11 @@ test-ffmpegs: $(READY)
 test-image: $(READY)
 	$(BIN)/python -m tests.image.build
 	unshare --net $(BIN)/python -m pytest -q tests/image/check_containers.py
+
+# The same in gVisor, whose kernel Modal uses too; needs Debian's runsc as well.
+test-gvisor: $(READY)
+	$(BIN)/python -m tests.image.build
+	IMAGE_RUNTIME=gvisor unshare --net $(BIN)/python -m pytest -q tests/image/check_containers.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

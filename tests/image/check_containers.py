@@ -22,8 +22,10 @@ from tests.clips import Clips, made_clip
 from tests.image.build import CACHE, Built, budget_mb, built_images
 from tests.image.checks import unpinned_packages, wrong_encoder_threads
 from tests.image.conftest import NAMESERVER, NameServer
+from tests.image.gvisor import NAME as GVISOR
+from tests.image.gvisor import delete_all
 from tests.image.root import BuildError, build
-from tests.image.sandbox import Sandbox, take_peak_mb
+from tests.image.sandbox import PYTHON, Sandbox, take_peak_mb
 from tests.integration.loopback.fixtures import fresh
 from tests.integration.loopback.plane import LoopbackPlane
 from tests.integration.modal_app import deploy
@@ -49,6 +51,7 @@ IMPORT_CPU_SECONDS = 1.0
 CONTRACT_MEMORY_MB = 512
 APP = "reel-modal-test"
 CPUS = (64, 2)
+RUNTIME = os.environ.get("IMAGE_RUNTIME", "bubblewrap")
 
 
 @pytest.fixture(scope="session")
@@ -119,11 +122,13 @@ def place(request: pytest.FixtureRequest, built: Built, local: Local, visible_cp
             nameserver=NAMESERVER,
             records=str(records),
             mark={MARK: os.environ[MARK]} if MARK in os.environ else {},
+            runtime=RUNTIME,
         )
         with LoopbackPlane(folder / "plane", container_python=sandbox.write(folder)) as plane:
             plane.create_secret("reel-modal-storage", {"REEL_MODAL_STORE_URL": "file:///store"})
             deploy(plane)
             yield Place(plane, store, sandbox, records)
+        delete_all(sandbox.state)
         assert not plane.processes()
 
 
@@ -220,10 +225,10 @@ def run_in_image(place: Place, function: str, code: str, own: Mapping[str, str] 
         temporary.mkdir()
         temporary.chmod(0o1777)
         variables = {"REEL_MODAL_CONTRACT": local_contract({}).to_json(), "MODAL_IS_REMOTE": "1", **own}
-        command = place.sandbox.command(function, temporary, source, None, variables)
-        done = subprocess.run(
-            [*command, "/usr/local/bin/python", "-c", code], capture_output=True, text=True, check=False
+        command = place.sandbox.command(
+            function, [PYTHON, "-c", code], temporary=temporary, source=source, arguments=None, variables=variables
         )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
@@ -233,6 +238,7 @@ print(time.process_time())
 """
 
 
+@pytest.mark.skipif(RUNTIME == GVISOR, reason="ptrace makes each system call slow, unlike the platform of Modal")
 def test_imports_before_the_first_job_are_fast(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     # The CPU time, since other work on this machine makes the time by the clock longer; the lowest of three.
     deployed = place.plane.functions(APP)["process_framing"].variables

@@ -1,7 +1,7 @@
-"""A container of Modal as a local process in the root of an image: bubblewrap, a memory limit, and faked CPUs.
+"""A container of Modal as a local process in the root of an image: bubblewrap or gVisor, a memory limit, faked CPUs.
 
-The root is read-only, only /tmp and the store are writable, the user is 65534. Run as a script, it is the Python of the
-loopback plane's containers: it reads which function the container is for, and starts Modal's entrypoint in its image.
+The root is read-only, only /tmp and the store are writable, the user is 65534. `main` is the Python of
+the loopback plane's containers: it reads which function the container is for, and starts Modal's entrypoint in its image.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tests.image import gvisor
+
+PYTHON = "/usr/local/bin/python"
 USER = "65534"
 CGROUPS = Path("/sys/fs/cgroup")
+_PROJECT = Path(__file__).resolve().parents[2]
 _ARGUMENTS = "/__modal/arguments.pb"
 _CPUS_LIBRARY = "/__modal/visible_cpus.so"
 _PASSED_ON = ("MODAL_", "PYTHONUNBUFFERED", "LANG", "NO_PROXY", "REEL_MODAL_")
@@ -37,6 +41,7 @@ class Sandbox:
         nameserver: Address of the only name server.
         records: Folder for the cgroup names of the containers, by function.
         mark: Variables that tests use to find their processes.
+        runtime: `bubblewrap`, or `gvisor`, as on Modal.
     """
 
     roots: Mapping[str, str]
@@ -50,22 +55,37 @@ class Sandbox:
     nameserver: str
     records: str
     mark: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = "bubblewrap"
+
+    @property
+    def state(self) -> Path:
+        """Folder of the containers in gVisor."""
+        return Path(self.records).with_name("gvisor")
 
     def write(self, folder: Path) -> Path:
         """Write the executable that takes the place of the containers' Python; `folder` is readable by all users."""
         settings, executable = folder / "sandbox.json", folder / "python"
         settings.write_text(json.dumps(asdict(self)))
-        executable.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} {settings} "$@"\n')
+        start = f"import sys; sys.path.insert(0, {str(_PROJECT)!r}); from tests.image.sandbox import main; main()"
+        executable.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{start}" {settings} "$@"\n')
         executable.chmod(0o755)
         return executable
 
     def command(
-        self, function: str, temporary: Path, source: Path, arguments: Path | None, variables: Mapping[str, str]
+        self,
+        function: str,
+        process: Sequence[str],
+        *,
+        temporary: Path,
+        source: Path,
+        arguments: Path | None,
+        variables: Mapping[str, str],
     ) -> list[str]:
-        """Return the start of the command line that runs something in the image of a function.
+        """Return the command line that runs a process in the image of a function.
 
         Args:
             function: Name of the function.
+            process: Command line inside.
             temporary: Folder that is /tmp.
             source: Folder that is /root.
             arguments: File with the arguments of Modal's entrypoint.
@@ -95,17 +115,30 @@ class Sandbox:
         }
         if arguments is not None:
             bound[_ARGUMENTS] = arguments
+        writable = {"/tmp": temporary, "/store": Path(self.store)}
+        if self.runtime == gvisor.NAME:
+            return gvisor.gvisor_command(
+                self.state,
+                root,
+                process=process,
+                variables=values,
+                read_only=bound,
+                writable=writable,
+                user=int(USER),
+            )
         return [
             *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"),
             *(part for entry in _entries(root) for part in entry),
             *("--dev", "/dev", "--proc", "/proc", "--perms", "0755", "--dir", "/__modal"),
             *(part for inside, outside in bound.items() for part in ("--ro-bind", str(outside), inside)),
-            *("--bind", str(temporary), "/tmp", "--bind", self.store, "/store", "--remount-ro", "/"),
+            *(part for inside, outside in writable.items() for part in ("--bind", str(outside), inside)),
+            *("--remount-ro", "/"),
             *("--chdir", "/root", "--clearenv"),
             *(part for name, value in values.items() for part in ("--setenv", name, value)),
             # Modal's containers run as root; without its rights, a write outside /tmp fails in a second way.
             *("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--"),
             *("/usr/bin/setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--inh-caps=-all"),
+            *process,
         ]
 
 
@@ -170,10 +203,13 @@ def main() -> None:
     cgroup = f"reel-modal-{container.task_id}"
     Path(sandbox.records, cgroup).write_text(function)
     variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    command = sandbox.command(function, temporary, Path(os.environ["PYTHONPATH"]), arguments, variables)
+    command = sandbox.command(
+        function,
+        [PYTHON, *sys.argv[2:]],
+        temporary=temporary,
+        source=Path(os.environ["PYTHONPATH"]),
+        arguments=arguments,
+        variables=variables,
+    )
     join_memory_cgroup(cgroup, sandbox.memory_mb)
-    os.execvp("bwrap", [*command, "/usr/local/bin/python", *sys.argv[2:]])  # noqa: S606
-
-
-if __name__ == "__main__":
-    main()
+    os.execvp(command[0], command)  # noqa: S606
