@@ -75,21 +75,20 @@ def same_constants(trace: JobTrace) -> list[float]:
     return [payload(bar.next(now).to_dict()) for now in ticks(trace)]
 
 
-def simulated(history: TimingHistory) -> Bar:
-    """What `track` and the simulator show by the plans of `history`."""
+def simulated(history: TimingHistory, *, sized: bool = True) -> Bar:
+    """What `track` and the simulator show by the plans of `history`, with or without the size and the frames."""
 
     def bar(trace: JobTrace) -> list[float]:
-        progress = SimulatedProgress(plan_of(trace, history), asymptotic, started_at=0.0)
+        progress = SimulatedProgress(plan_of(trace, history, sized=sized), asymptotic, started_at=0.0)
         return [payload(progress.next(now).to_dict()) for now in ticks(trace)]
 
     return bar
 
 
-def plan_of(trace: JobTrace, history: TimingHistory) -> ProgressPlan:
+def plan_of(trace: JobTrace, history: TimingHistory, *, sized: bool = True) -> ProgressPlan:
+    size, frames = (trace.size, trace.frames) if sized else (None, None)
     published = all_functions()[trace.function].published
-    return history.plan(
-        trace.function, gpu=trace.gpu, size=trace.size, frames=trace.frames, cold=True, published=published
-    )
+    return history.plan(trace.function, gpu=trace.gpu, size=size, frames=frames, cold=True, published=published)
 
 
 def measured(history: TimingHistory) -> Bar:
@@ -142,6 +141,7 @@ def bars() -> Iterator[Contestants]:
             "their two constants, our curve": (same_constants, 89.9),
             "ours, simulated by published figures": (simulated(nothing), OUR_CAP),
             "ours, simulated by history": (simulated(learned), OUR_CAP),
+            "ours, by history, frames unknown": (simulated(learned, sized=False), OUR_CAP),
             "ours, measured, no history": (measured(nothing), OUR_CAP),
             "ours, measured, with history": (measured(learned), OUR_CAP),
         }

@@ -22,6 +22,12 @@ _FRESH_SECONDS: Final = 1.0
 _SPEED_WHEN_AHEAD: Final = 0.4
 """Share of the job's speed at which the bar moves while it is ahead: soon correct again, but visibly moving."""
 
+_LEAST_SPEED: Final = 0.2
+"""Percent each second: a whole percent should not stand for longer than 5 s."""
+
+_ALMOST: Final = 0.9
+"""Largest share of the job's speed for that; otherwise the real progress would never catch up."""
+
 
 class ProgressBlender:
     """Progress computed from a plan, the time, and the events received so far.
@@ -167,7 +173,8 @@ class ProgressBlender:
         """Move the bar to the share of time that is done; if it is ahead, move it slowly until that has caught up."""
         limit, total = self._plan.limit, self._elapsed + remaining
         due = limit * self._elapsed / total
-        slowed = self._progress + _SPEED_WHEN_AHEAD * limit * passed / total
+        speed = limit / total
+        slowed = self._progress + max(_SPEED_WHEN_AHEAD * speed, min(_LEAST_SPEED, _ALMOST * speed)) * passed
         # If the bar is far ahead, as in a second attempt, even that would reach the end before the job does.
         gliding = limit - (limit - self._progress) * remaining / (remaining + passed)
         self._progress = max(self._progress, min(max(due, min(slowed, gliding)), limit))

@@ -38,6 +38,13 @@ _NARROWEST_SPREAD: Final = 0.05
 _WIDEST_SPREAD: Final = 2.0
 LONGEST_SECONDS: Final = 1e7
 """Longest accepted duration (about four months); a larger figure is a mistake."""
+_LEAST_SPEED: Final = 1 / 300
+"""Share of a phase each second: a percent in 5 s if the phase has 60 points. A slower bar seems to stand still."""
+
+_STEADY_SHARE: Final = 0.5
+"""Part of the remaining share that passes at this speed; then the curve slows down, since it must not arrive."""
+
+_SHORTEST_SECONDS: Final = 1e-9
 _NEARLY_ONE: Final = math.nextafter(1.0, 0.0)
 _SENDING: Final = "Sending the video..."
 _STARTING: Final = "Starting the renderer..."
@@ -56,17 +63,26 @@ def linear_with_cap(elapsed_seconds: float, expected_seconds: float, spread: flo
 def asymptotic(elapsed_seconds: float, expected_seconds: float, spread: float) -> float:
     """Rise linearly at first, then more and more slowly, without ever stopping or reaching 1.
 
-    The speed is always (remaining share) / `expected_remaining`. Up to `expected / (1 + spread)` the curve is a line;
-    after that, the remaining share falls as `elapsed_seconds ** (-1 / spread)`.
+    The speed is (remaining share) / `expected_remaining`. Up to `expected / (1 + spread)` the curve is a line; after
+    that, the remaining share falls as `elapsed_seconds ** (-1 / spread)`. Once that is slower than a 300th each
+    second, the curve continues at this speed until half of the remaining share has passed: in a phase of 60 points,
+    no whole percent stands for longer than 5 s. If nothing is known about the job, this part begins where the line
+    ends. A phase that is expected to take 300 s or more has no such part.
 
     Example:
         >>> [round(asymptotic(seconds, 30, 0.5), 2) for seconds in (15, 30, 60, 300)]
-        [0.5, 0.85, 0.96, 1.0]
+        [0.5, 0.85, 0.97, 1.0]
     """
     knee = expected_seconds / (1 + spread)
     if elapsed_seconds <= knee:
         return elapsed_seconds / expected_seconds
-    rest: float = spread / (1 + spread) * (knee / elapsed_seconds) ** (1 / spread)
+    times_least = max(1 / (max(expected_seconds, _SHORTEST_SECONDS) * _LEAST_SPEED), 1.0)
+    slow = knee if spread >= UNKNOWN_RELATIVE_STD else knee * times_least ** (spread / (1 + spread))
+    rest: float = spread / (1 + spread) * (knee / min(elapsed_seconds, slow)) ** (1 / spread)
+    if elapsed_seconds > slow:
+        steady = _STEADY_SHARE * rest / _LEAST_SPEED if times_least > 1 else 0.0
+        rest -= _LEAST_SPEED * min(elapsed_seconds - slow, steady)
+        rest *= min((slow + steady) / elapsed_seconds, 1.0) ** (1 / spread)
     return min(1 - rest, _NEARLY_ONE)
 
 

@@ -54,6 +54,9 @@ _ASSUMED_JOBS: Final = 2
 """Number of assumed jobs with the default spread that count like real ones: three equal runs prove little."""
 
 _MAD_TO_DEVIATION: Final = 1.4826
+_UNKNOWN_SIZE_SPREAD: Final = 1.1
+"""Least uncertainty of a job whose frames are unknown; a little less than that of a job of any function."""
+
 _SHORTEST_SECONDS: Final = 0.001
 _LEAST_RATIO: Final = 1e-9
 """Smallest ratio of actual to expected time; its inverse is the largest. More extreme ones count as these."""
@@ -216,9 +219,12 @@ def work_from(timings: Sequence[JobTiming], size: tuple[int, int], frames: int) 
 
 
 def typical_work(timings: Sequence[JobTiming]) -> Estimate:
-    """Return the expected phases if only the function is known: the median of `timings`, at least one."""
+    """Return the expected phases if only the function is known: the median of `timings`, at least one.
+
+    The next clip may be much shorter or longer than theirs, so the spread is a wide one.
+    """
     middle = median([_measurable_seconds(timing) for timing in timings])
-    spread = spread_of([_measurable_seconds(timing) / middle for timing in timings])
+    spread = max(spread_of([_measurable_seconds(timing) / middle for timing in timings]), _UNKNOWN_SIZE_SPREAD)
     return Estimate(_split(middle, timings), spread, len(timings), 0)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reel_modal._progress.plan import expected_remaining
+from reel_modal._progress.plan import UNKNOWN_RELATIVE_STD, expected_remaining
 from reel_modal.errors import ConfigError
 from reel_modal.progress import Curve, PlannedPhase, ProgressPlan, WorkPhase, asymptotic, linear_with_cap
 from reel_modal.testing.strategies import curves, durations, plans, spreads
@@ -93,12 +93,41 @@ def test_asymptotic_curve_never_stands_still_or_ends(expected: float, spread: fl
         assert asymptotic(later, expected, spread) > asymptotic(now, expected, spread)
 
 
-@given(expected=st.floats(0.01, 1e5), spread=st.floats(0.05, 2), share=st.floats(0.01, 5))
-def test_asymptotic_speed_is_rest_over_expected_remaining(expected: float, spread: float, share: float) -> None:
+def speed_and_due(expected: float, spread: float, share: float) -> tuple[float, float]:
+    """Return the speed of the curve at a share of the expected time, and (remaining share) / `expected_remaining`."""
     now, step = share * expected, 1e-6 * expected
     speed = (asymptotic(now + step, expected, spread) - asymptotic(now - step, expected, spread)) / (2 * step)
-    due = (1 - asymptotic(now, expected, spread)) / expected_remaining(now, expected, spread)
-    assert speed == pytest.approx(due, rel=1e-3, abs=1e-7 / expected)
+    return speed, (1 - asymptotic(now, expected, spread)) / expected_remaining(now, expected, spread)
+
+
+@given(expected=st.floats(0.01, 1e5), spread=st.floats(0.05, 1.29), share=st.floats(0.01, 5))
+def test_asymptotic_speed_is_rest_over_expected_remaining(expected: float, spread: float, share: float) -> None:
+    speed, due = speed_and_due(expected, spread, share)
+    if expected >= 300 or due > 1.001 / 300:
+        assert speed == pytest.approx(due, rel=1e-3, abs=1e-7 / expected)
+    else:
+        assert 0 <= speed <= 1.001 / 300
+
+
+def test_asymptotic_curve_of_an_unknown_job_slows_down_where_the_line_ends() -> None:
+    knee = 1 / (1 + UNKNOWN_RELATIVE_STD)
+    assert speed_and_due(30, UNKNOWN_RELATIVE_STD, 0.99 * knee)[0] == pytest.approx(1 / 30)
+    assert speed_and_due(30, UNKNOWN_RELATIVE_STD, 1.01 * knee)[0] == pytest.approx(1 / 300)
+
+
+@pytest.mark.parametrize(
+    ("plan", "until"),
+    [
+        (DEFAULT, 100),
+        (ProgressPlan.from_benchmarks(startup_seconds=5, processing_seconds=30), 1.5 * 35),
+        (ProgressPlan.from_benchmarks(startup_seconds=20, processing_seconds=60, spread=0.3), 1.2 * 80),
+        (ProgressPlan.from_benchmarks(startup_seconds=5, processing_seconds=120), 1.1 * 125),
+    ],
+)
+def test_plan_no_whole_percent_stands_for_longer_than_five_seconds(plan: ProgressPlan, until: float) -> None:
+    shown = [math.floor(plan.at(tick / 4)[1]) for tick in range(int(4 * until))]
+    stands = [len(list(ticks)) / 4 for _, ticks in groupby(shown)]
+    assert max(stands) <= 5.25
 
 
 def test_expected_remaining_overdue_job_grows_with_elapsed_time() -> None:
