@@ -143,8 +143,10 @@ def expected(app: Deployed, clip: Path) -> str:
 async def test_workers_make_the_same_bytes(app: Deployed, start: Start, workers: int) -> None:
     expected = await asyncio.to_thread(made_here, app, FAST)
     job = await start(workers, preset=FAST)
-    counts = [event.done async for event in job.backend.events(job.call_id) if event.phase == "render"]
+    events = [event async for event in job.backend.events(job.call_id) if event.phase == "render"]
+    counts = [event.done for event in events]
     assert (counts, counts[-1]) == (sorted(counts), FRAMES)
+    assert events[-1].detail == f"segment {SEGMENTS} of {SEGMENTS}"
     result = await job.result()
     assert digest(app) == expected
     assert stored(app) == []
@@ -273,7 +275,7 @@ async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start)
     (note,) = (app.store / "users/user/segments").glob("*.call")
     note.unlink()
     app.plane.faults.clear()
-    await asyncio.to_thread(app.plane.wait_for, note.exists)
+    await job.until(0)  # the call notes its id before
     (call_id,) = job.running("render_overlay")
     assert note.read_text() == call_id
     await asyncio.to_thread(app.plane.preempt, job.call_id)

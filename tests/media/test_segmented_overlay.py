@@ -134,6 +134,16 @@ def test_segments_progress_only_moves_forward(finished: Jobs) -> None:
     assert done == sorted(done)
     assert done[-1] == FRAMES
     assert not any(0 < each < FRAMES - 160 for each in done)
+    # The number follows the finished frames; two whole segments are made, and the last one is shorter.
+    names = list(dict.fromkeys(event.detail for event in finished.events if event.phase == "render" and event.done))
+    assert names == [f"segment {number} of {SEGMENTS}" for number in range(SEGMENTS - 2, SEGMENTS + 1)]
+
+
+def test_segments_are_counted_in_events(jobs: Jobs) -> None:
+    jobs.run()
+    names = list(dict.fromkeys(event.detail for event in jobs.events if event.phase == "render" and event.detail))
+    assert names == [f"segment {number} of {SEGMENTS}" for number in range(1, SEGMENTS + 1)]
+    assert {event.detail for event in jobs.events if event.phase != "render"} == {""}
 
 
 def test_segmented_output_has_exact_times_and_sound_in_sync(jobs: Jobs, beats: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -65,6 +66,8 @@ class StoredParts:
         """
         paths = {part: folder / f"{part.first}-{part.end}.mp4" for part in self.grid}
         workers, whole = self.context.workers, self.context.part
+        if whole is None:
+            advance = self._naming_parts(advance)
         if workers is not None:
             self._have_made(workers, paths, advance)
             return list(paths.values())
@@ -76,6 +79,17 @@ class StoredParts:
         own = {part: path for part, path in paths.items() if whole.first <= part.first and part.end <= whole.end}
         self._make_missing(rendering, own, open_frames, advance)
         raise SegmentsFinished(rendering, self.known_engine())
+
+    def _naming_parts(self, advance: Callable[[int], None]) -> Callable[[int], None]:
+        """Return `advance` with the number of the part in its events, such as `segment 7 of 20`."""
+        ends, reporter = list(accumulate(part.frames for part in self.grid)), self.context.reporter
+
+        def named(frames: int) -> None:
+            number = min(bisect_right(ends, frames) + 1, len(ends))
+            reporter.detail = f"segment {number} of {len(ends)}"
+            advance(frames)
+
+        return named if len(ends) > 1 else advance
 
     def _have_made(
         self, workers: SegmentWorkers, paths: Mapping[Segment, Path], advance: Callable[[int], None]
