@@ -18,7 +18,8 @@ from reel_modal.functions.context import JobContext
 from reel_modal.schema import ReelRequest, RenderResult
 from reel_modal.storage import Storage
 
-LOSSLESS = {"encoder": "libx264", "quality": 0, "preset": "ultrafast", "threads": 1}
+# Also the frames that could be copied are rendered.
+LOSSLESS = {"encoder": "libx264", "quality": 0, "preset": "ultrafast", "threads": 1, "smart": False}
 RATE_HZ = 48000
 
 

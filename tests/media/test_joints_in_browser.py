@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import Page
 from tests.clips import Clips, made_clip
 from tests.jobs import overlay
+from tests.media.reels import assemble, reel_request
 from tests.media.segmented_jobs import Jobs
 from tests.media.splices import render
 
@@ -155,3 +156,18 @@ async def test_browser_seeks_to_joints_of_segments_and_plays_across_them(page: P
     joints = [segment.first for segment in segment_grid(result.frames, result.fps)][1:]
     assert joints == [96, 192, 288]
     await check_joints(page, jobs.output, joints)
+
+
+async def test_browser_seeks_to_joints_of_a_reel_and_plays_across_them(page: Page, tmp_path: Path) -> None:
+    """A cut between copied clips, and both edges of a rendered crossfade."""
+    encoder = ("-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-threads", "1")
+    for number, (name, seconds) in enumerate((("a", 2), ("b", 1.8), ("c", 1.6))):
+        look = ("-vf", f"hue=h={80 * number}")
+        made_clip(tmp_path / f"{name}.mp4", size=(128, 96), seconds=seconds, encoder=encoder, options=look)
+    clips = [{"input_key": f"{name}.mp4"} for name in "abc"]
+    smart = {"encoder": "libx264", "preset": "veryfast", "threads": 1}
+    fade = {"kind": "crossfade", "duration": "0.2"}
+    result = assemble(tmp_path, reel_request(clips, {"kind": "cut"}, fade, encode=smart))
+    assert (result.plan, result.frames) == ("smart", 130)
+    assert result.frames_copied > 110
+    await check_joints(page, tmp_path / "reel.mp4", [50, 90, 102])

@@ -49,6 +49,11 @@ class PacketTable:
         starts = [place for place, idr in enumerate(self.idr) if idr]
         return max(after - before for before, after in pairwise([*starts, len(self)]))
 
+    @property
+    def reorder_depth(self) -> int:
+        """The most places by which a packet is later in decoding order than its frame in output order."""
+        return _reorder_depth(sorted(range(len(self)), key=self.pts.__getitem__))
+
     def entry_points(self) -> list[int]:
         """Return the indices of the IDR packets before which there are exactly the earlier frames, increasing.
 

@@ -37,15 +37,24 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-__all__ = ["SUFFIXES", "Spliced", "splice_packets"]
+__all__ = [
+    "FORMATS",
+    "SAME_BYTES",
+    "SUFFIXES",
+    "NewPacket",
+    "Spliced",
+    "new_packets",
+    "splice_packets",
+    "with_new_sets",
+]
 
-_FORMATS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
-SUFFIXES: Final = frozenset(_FORMATS)
+FORMATS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+SUFFIXES: Final = frozenset(FORMATS)
 """Supported output containers, by suffix."""
 
 # Without these options the bytes of an output depend on the version of libavformat: it writes its version as a tag,
 # and version 63 (PyAV 19) uses a different time base for durations in the headers.
-_SAME_BYTES: Final = {"fflags": "+bitexact", "movie_timescale": "1000"}
+SAME_BYTES: Final = {"fflags": "+bitexact", "movie_timescale": "1000"}
 _NEW_LENGTH_SIZE: Final = 4
 _ROUNDED_SECONDS: Final = Fraction(2, 1000)
 
@@ -113,13 +122,13 @@ def splice_packets(
     """
     from av.error import FFmpegError
 
-    sets = picture.sets if encoded is None else _with_new_sets(picture, encoded.paths)
+    sets = picture.sets if encoded is None else with_new_sets(picture, encoded.paths)
     fresh = iter(()) if encoded is None else new_packets(encoded, picture.sets.length_size)
     splice = _Splice(plan, picture, fresh, sets, () if encoded is None else encoded.starts)
     with opened(picture.media.path) as source:
         try:
-            kind = _FORMATS[target.suffix.lower()]
-            options = _SAME_BYTES | muxer_options(target, metadata)
+            kind = FORMATS[target.suffix.lower()]
+            options = SAME_BYTES | muxer_options(target, metadata)
             with open_output(file_url(target), container_format=kind, options=options) as output:
                 output.metadata.update(metadata)
                 return splice.written(source, output, target, extras, tracks)
@@ -147,7 +156,7 @@ def new_packets(encoded: EncodedFrames, length_size: int) -> Iterator[NewPacket]
                     number += 1
 
 
-def _with_new_sets(picture: SpliceSource, encoded: Sequence[Path]) -> ParameterSets:
+def with_new_sets(picture: SpliceSource, encoded: Sequence[Path]) -> ParameterSets:
     """Return the source's parameter sets and those of the encoder.
 
     Raises:

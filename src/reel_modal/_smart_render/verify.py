@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["verify_splice"]
+__all__ = ["AFTER_JOINT", "decode_runs", "verify_splice"]
 
 # Packets to decode after a joint. No decoder delays its output by this many, so an error after the joint is detected.
-_AFTER_JOINT: Final = 24
+AFTER_JOINT: Final = 24
 
 
 def verify_splice(plan: RenderPlan, picture: SpliceSource, spliced: Spliced, settings: Settings) -> None:
@@ -41,7 +41,7 @@ def verify_splice(plan: RenderPlan, picture: SpliceSource, spliced: Spliced, set
         SpliceError: The file differs from the plan; the message names the difference.
     """
     with ThreadPoolExecutor(1, "reel_modal-joints") as executor:
-        decoding = executor.submit(_decode, spliced, _around_joints(plan, picture, spliced.starts), settings)
+        decoding = executor.submit(decode_runs, spliced, _around_joints(plan, picture, spliced.starts), settings)
         _compare(plan, picture, spliced)
         decoding.result()
 
@@ -108,14 +108,14 @@ def _around_joints(plan: RenderPlan, picture: SpliceSource, starts: Sequence[int
     runs: list[tuple[int, int]] = []
     for joint in sorted(joints):
         begin = idr.rindex(1, 0, max(1, joint))
-        stop = min(joint + _AFTER_JOINT, end - first)
+        stop = min(joint + AFTER_JOINT, end - first)
         if runs and begin <= runs[-1][1]:
             begin = runs.pop()[0]
         runs.append((begin, stop))
     return runs
 
 
-def _decode(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Settings) -> None:
+def decode_runs(spliced: Spliced, runs: Sequence[tuple[int, int]], settings: Settings) -> None:
     """Decode the packets of each run; raise SpliceError unless every packet gives one intact frame."""
     from av.error import FFmpegError
 

@@ -6,18 +6,26 @@ The same code runs on Modal and on this machine; it uses only its request and it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from reel_modal._ffmpeg.extra_streams import Extras
-from reel_modal._ffmpeg.reel_sound import ClipSound, reel_layout, reel_sound, reel_sound_notes
+from reel_modal._ffmpeg.reel_sound import ClipSound, reel_layout, reel_sound_notes
 from reel_modal._rendering.opencv import load_cv2
+from reel_modal._smart_render import RenderPlan
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
-from reel_modal.functions.outputs import output_path, output_pipe, publish_video, result_of, verified
+from reel_modal.functions.outputs import (
+    VerifiedFile,
+    output_path,
+    output_pipe,
+    publish_video,
+    result_of,
+    verified,
+)
+from reel_modal.functions.reel_copying import reel_audio, render_copied
 from reel_modal.functions.reel_frames import ReelFrames
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, plan_reel
 from reel_modal.media import MediaInfo
@@ -26,6 +34,7 @@ from reel_modal.schema import Degradation, DegradationCode, ReelRequest, RenderR
 __all__ = ["NAME", "run"]
 
 NAME: Final = "assemble_reel"
+_COPY: Final = "packet-copy"
 _MOST_NAMED: Final = 3
 # Losses that a comparison of the output with a single clip finds correctly.
 _COMPARED: Final[frozenset[DegradationCode]] = frozenset(
@@ -70,12 +79,16 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
     output = output_path(request, context)
     try:
         sounds = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
-        written, decoding = _render(request, context, plan, sounds, output)
-        file = verified(written, context)
+        copied, file, decoding = _make(request, context, plan, sounds, output)
         degraded = _notes(request, context, plan, sounds=sounds, decoding=decoding, output=file.media)
-        result = result_of(file.written, request, function=NAME, engine=f"opencv-{plan.pixel_format}")
+        engine = f"opencv-{plan.pixel_format}" if copied.kind == "full" or copied.windows else _COPY
+        result = result_of(file.written, request, function=NAME, engine=engine)
         result = replace(
-            result, reason="a reel is rendered", degraded=tuple(dict.fromkeys((*degraded, *result.degraded)))
+            result,
+            plan=copied.kind,
+            reason=copied.reason,
+            frames_copied=copied.frames_copied,
+            degraded=tuple(dict.fromkeys((*degraded, *result.degraded))),
         )
         return publish_video(result, file, request, context)
     except BaseException:
@@ -83,41 +96,41 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
         raise
 
 
+def _make(
+    request: ReelRequest, context: JobContext, plan: ReelPlan, sounds: list[ClipSound], output: Path
+) -> tuple[RenderPlan, VerifiedFile, list[list[Degradation]]]:
+    """Make the file `output`; return what was copied, the verified file, and notes on each clip."""
+    copied, file, notes = render_copied(request, context, plan, sounds, output)
+    if file is None:
+        written, notes = _render(request, context, plan, sounds, output)
+        file = verified(written, context)
+    return copied, file, notes
+
+
 def _render(
     request: ReelRequest, context: JobContext, plan: ReelPlan, sounds: list[ClipSound], output: Path
 ) -> tuple[PipeResult, list[list[Degradation]]]:
-    """Render the file `output`; return it with notes on each clip."""
-    frame_count, count = plan.timeline.frame_count, len(plan.clips)
+    """Render all frames of the file `output`; return it with notes on each clip."""
+    frame_count = plan.timeline.frame_count
     reel = ReelFrames(request, plan, context)
-    with context.reporter.phase("render", frame_count) as advance:
-        sound = reel_sound(sounds, output, settings=context.settings, check=context.raise_if_cancelled)
-        try:
-            first = plan.clips[0].plan.media
-            alike = all(clip.plan.media.hdr == first.hdr for clip in plan.clips)
-            pipe = output_pipe(
-                request,
-                context,
-                size=plan.size,
-                fps=plan.timeline.fps,
-                source=first,
-                sound=sound,
-                expected_frames=frame_count,
-                color=plan.color,
-                hdr=first.hdr if alike else None,
-                pixel_format=plan.pixel_format,
-            )
-
-            def enter(index: int) -> None:
-                context.reporter.detail = f"clip {index + 1} of {count}"
-
-            with pipe, closing(reel.frames(enter)) as frames:
-                pipe.count_with(advance)
-                for frame in frames:
-                    context.raise_if_cancelled()
-                    pipe.write(frame)
-        finally:
-            if sound is not None:
-                sound.discard()
+    with context.reporter.phase("render", frame_count) as advance, reel_audio(sounds, output, context) as sound:
+        first = plan.clips[0].plan.media
+        alike = all(clip.plan.media.hdr == first.hdr for clip in plan.clips)
+        pipe = output_pipe(
+            request,
+            context,
+            size=plan.size,
+            fps=plan.timeline.fps,
+            source=first,
+            sound=sound,
+            expected_frames=frame_count,
+            color=plan.color,
+            hdr=first.hdr if alike else None,
+            pixel_format=plan.pixel_format,
+        )
+        with pipe:
+            pipe.count_with(advance)
+            reel.write_to(pipe)
     return pipe.result, reel.notes
 
 

@@ -164,6 +164,17 @@ class FramingPlan:
         first = floor(self.timeline.source_start * self.fps + Fraction(1, 2))
         return Trim(first / self.fps, (first + self.frame_count) / self.fps)
 
+    def part(self, first: int, end: int) -> Self:
+        """Return the plan for the output frames `first` to `end`, exclusive, of a clip at its own speed."""
+        start = self.timeline.source_start + first / self.fps
+        line = Timeline.of(start, start + (end - first) / self.fps)
+        return replace(
+            self,
+            timeline=line,
+            first_seconds=_first_seconds(self.media, line),
+            frame_count=line.frame_count(self.fps),
+        )
+
     @property
     def remakes(self) -> str:
         """Reason why every frame must be re-encoded; empty if the clip is only trimmed."""

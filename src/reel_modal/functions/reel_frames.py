@@ -10,6 +10,7 @@ from fractions import Fraction
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._rendering.transitions import ColorConversion, FrameMixer
 from reel_modal.errors import InvalidMediaError
+from reel_modal.ffmpeg_pipe import FramePipe
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes
 from reel_modal.functions.framing_pictures import FramedOutput, source_seconds
@@ -35,7 +36,7 @@ class ReelFrames:
     """
 
     def __init__(self, request: ReelRequest, plan: ReelPlan, context: JobContext) -> None:
-        self.notes: list[list[Degradation]] = [[] for _ in plan.clips]
+        self.notes: list[list[Degradation]] = [[] for _ in request.clips]
         self._request = request
         self._plan = plan
         self._context = context
@@ -58,6 +59,26 @@ class ReelFrames:
                 frames = opened.enter_context(closing(self._of_clip(clip)))
                 yield from self._alone_or_mixed(clip, frames, leaving)
                 leaving = frames
+
+    def write_to(self, pipe: FramePipe) -> None:
+        """Write all frames to `pipe`; the progress of the job names the clip.
+
+        Raises:
+            FFmpegError: A clip could not be decoded, or encoding failed.
+            InvalidMediaError: A clip has no frame in its kept part.
+
+        Cancellation:
+            Raises JobCancelledError between two frames.
+        """
+        count = len(self._request.clips)
+
+        def enter(index: int) -> None:
+            self._context.reporter.detail = f"clip {index + 1} of {count}"
+
+        with closing(self.frames(enter)) as frames:
+            for frame in frames:
+                self._context.raise_if_cancelled()
+                pipe.write(frame)
 
     def _alone_or_mixed(
         self, clip: PlannedClip, frames: Iterator[Frame], leaving: Iterator[Frame] | None
@@ -119,7 +140,7 @@ class ReelFrames:
                 last_seconds=output.last_seconds,
                 filled=output.filled,
             )
-            self.notes[clip.placed.index] = [*degradation_notes(plan.media, DecodingReport.of(reader)), *notes]
+            self.notes[clip.placed.index] += [*degradation_notes(plan.media, DecodingReport.of(reader)), *notes]
 
 
 def _end(frames: Iterator[Frame]) -> None:

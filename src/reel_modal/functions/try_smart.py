@@ -23,7 +23,7 @@ from reel_modal.schema import EncodeOptions
 from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
 
-__all__ = ["frames_expected", "render_smart"]
+__all__ = ["better_in_full", "frames_expected", "render_smart"]
 
 _GPU_ENCODER: Final = "h264_nvenc"
 # With a hardware encoder, a render makes about four times as many frames per second as with x264 on two cores.
@@ -72,7 +72,7 @@ def render_smart(
         return RenderPlan.full(refused), None
     encode = request.encode
     plan = _smart_render.plan_render(media, changed, output=output, encode=encode, trim=trim)
-    if plan.kind == "smart" and (reason := _better_in_full(plan, encode, context.settings)):
+    if plan.kind == "smart" and (reason := better_in_full(plan, encode, context.settings)):
         plan = RenderPlan.full(reason)
     if not isinstance(plan, SplicePlan):
         return plan, None
@@ -142,7 +142,7 @@ def _worth_a_gpu(encode: EncodeOptions, rendered: int, frames: int) -> bool:
     return encode.encoder == "auto" and rendered > _WORTH_SHARE * frames
 
 
-def _better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings) -> str:
+def better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings) -> str:
     """Return why a GPU encoder should render the whole clip; empty if it should not."""
     rendered = plan.frames_rendered
     if not _worth_a_gpu(encode, rendered, plan.frames):
