@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from tests.clips import Clips
+from tests.clips import Clips, made_clip
 from tests.jobs import GLOBAL, overlay
 from tests.media import splices
 
@@ -23,7 +23,7 @@ from reel_modal._jobs.estimates import Estimate, estimate
 from reel_modal.cli import main
 from reel_modal.errors import JobTooLongError
 from reel_modal.progress import TimingHistory
-from reel_modal.schema import CropKeyframe, EncodeOptions, OverlayRequest
+from reel_modal.schema import CropKeyframe, EncodeOptions, OverlayRequest, ReelRequest
 
 IN_BUCKET = "s3://media/clips"
 MODAL = Settings(modal_enabled=True, store_url=IN_BUCKET)
@@ -158,6 +158,52 @@ def test_estimate_copied_frames_are_nearly_free(clips: Clips, tmp_path: Path) ->
     whole = estimate(full_overlay(), media, settings=HERE, history=history)
     assert part.frames_rendered == 18
     assert seconds_of(part, "render") < seconds_of(whole, "render")
+
+
+def reel(*clips: dict[str, object], **fields: object) -> ReelRequest:
+    """Return the request of a reel with x264, whose clips are cut."""
+    given = [{"input_key": f"{number}.mp4", **clip} for number, clip in enumerate(clips)]
+    fixed = {key: value for key, value in KEYS.items() if key != "input_key"}
+    return ReelRequest(**{**fixed, "clips": given, "encode": EncodeOptions(encoder="libx264"), **fields})  # type: ignore[arg-type]
+
+
+def test_estimate_of_a_reel_adds_up_its_clips(media: MediaInfo, tmp_path: Path) -> None:
+    """Decoding by the pixels and codec of each clip and its share of the frames; encoding by the output's pixels."""
+    history = TimingHistory(tmp_path / "timings.sqlite3")
+
+    def seconds(request: ReelRequest, *clips: MediaInfo) -> float:
+        return seconds_of(estimate(request, clips, settings=HERE, history=history), "render")
+
+    hd, large = media, replace(media, size=(3840, 2160), codec="hevc")
+    small = {"output_size": (960, 540)}
+    two = seconds(reel({}, {}, **small), hd, hd)
+    assert seconds(reel({}, **small), hd) == pytest.approx(two / 2, rel=0.05)
+    assert seconds(reel({}, {}), hd, hd) > 2 * two
+    mixed = seconds(reel({}, {}, **small), hd, large)
+    assert mixed > 1.5 * two
+    assert seconds(reel({}, {"trim_end": 1}, **small), hd, large) < (two + mixed) / 2
+    slow = {"segments": [{"start": 0, "end": 10, "speed": "0.5"}]}
+    fast = {"segments": [{"start": 0, "end": 10, "speed": 2}]}
+    assert two < seconds(reel({}, slow, **small), hd, hd) < 1.5 * two
+    assert two / 2 < seconds(reel({}, fast, **small), hd, hd) < two
+
+
+def test_estimate_of_a_reel_has_copied_frames(tmp_path: Path) -> None:
+    encoder = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "12")
+    clip = probe(made_clip(tmp_path / "clip.mp4", size=(1280, 720), seconds=2, encoder=encoder))
+    history = TimingHistory(tmp_path / "timings.sqlite3")
+
+    def expected(request: ReelRequest) -> Estimate:
+        return estimate(request, [clip, clip], settings=HERE, history=history)
+
+    fade = [{"kind": "crossfade", "duration": "0.2"}]
+    whole, faded, full = (
+        expected(reel({}, {}, **fields))
+        for fields in ({}, {"transitions": fade}, {"encode": EncodeOptions(encoder="libx264", smart=False)})
+    )
+    assert (whole.frames_rendered, full.frames_rendered) == (0, full.frames)
+    assert 5 <= faded.frames_rendered < 50
+    assert seconds_of(whole, "render") < seconds_of(faded, "render") < seconds_of(full, "render")
 
 
 def test_estimate_fetches_119_mb_within_seconds(expected: Make, tmp_path: Path) -> None:

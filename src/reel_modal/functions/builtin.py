@@ -253,12 +253,23 @@ def apply_upscale(request: UpscaleRequest, context: JobContext) -> RenderResult:
 
 
 def _reel_work(request: ReelRequest, media: tuple[MediaInfo, ...], /, *, settings: Settings, on_gpu: bool) -> Work:
-    del settings, on_gpu
-    from reel_modal.functions.reel_plan import clip_lines, size_of
+    from reel_modal.functions.efforts import ClipFrames, reel_effort
+    from reel_modal.functions.reel_copying import frames_expected
+    from reel_modal.functions.reel_plan import clip_lines, plan_files, size_of
 
     fps = request.rate if isinstance(request.rate, Fraction) else media[0].fps
-    timeline = request.timeline(clip_lines(request, media), fps)
-    return Work(size_of(request, media[0]), timeline.frame_count, fps)
+    timeline, size, spans = request.timeline(clip_lines(request, media), fps), size_of(request, media[0]), None
+    try:
+        reel = plan_files(request, media, settings)
+    except InvalidMediaError:  # a clip's data is not on this host
+        pass
+    else:
+        timeline, size, spans = reel.timeline, reel.size, frames_expected(request, reel, on_gpu=on_gpu)
+    frames = timeline.frame_count
+    rendered = None if spans is None else sum(end - start for start, end in spans)
+    shown = [ClipFrames.of(clip, each, spans) for clip, each in zip(timeline.clips, media, strict=True)]
+    effort = reel_effort(request, shown, size, frames, rendered)
+    return Work(size, frames, timeline.fps, rendered, effort=effort)
 
 
 def _reel_trial(keys: Mapping[str, str]) -> ReelRequest:

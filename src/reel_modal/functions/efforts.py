@@ -6,12 +6,14 @@ benchmarks/RESULTS.md), unless a comment names another source.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from reel_modal._costs.effort import Effort
-from reel_modal.schema import FramingRequest, OverlayRequest, UpscaleRequest
+from reel_modal.schema import FramingRequest, OverlayRequest, PlacedClip, ReelRequest, UpscaleRequest
 from reel_modal.schema.options import EncodeOptions
 from reel_modal.schema.requests import VideoRequest
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from reel_modal.media import MediaInfo
     from reel_modal.settings import Settings
 
-__all__ = ["framing_effort", "overlay_effort", "upscale_effort"]
+__all__ = ["ClipFrames", "framing_effort", "overlay_effort", "reel_effort", "upscale_effort"]
 
 _MEGA: Final = 1e6
 
@@ -120,6 +122,64 @@ def framing_effort(
     return _effort(request, media, size, frames, rendered, extra_seconds=extra)
 
 
+@dataclass(frozen=True, slots=True)
+class ClipFrames:
+    """Frames of one clip of a reel that are rendered.
+
+    Attributes:
+        media: The clip.
+        frames: Number of rendered frames of the output that show it.
+        source_frames: Number of its frames that are decoded for them.
+    """
+
+    media: MediaInfo
+    frames: int
+    source_frames: float
+
+    @classmethod
+    def of(cls, placed: PlacedClip, media: MediaInfo, spans: Sequence[tuple[int, int]] | None) -> Self:
+        """Return the frames of a clip.
+
+        Args:
+            placed: The clip on the timeline.
+            media: The clip.
+            spans: (first, end) of the rendered frames of the output; None is all.
+        """
+        frames = placed.frames
+        if spans is not None:
+            frames = sum(max(0, min(end, placed.end) - max(first, placed.first)) for first, end in spans)
+        line = placed.line
+        shown = (line.source_end or line.source_start + line.duration_seconds) - line.source_start
+        return cls(media, frames, float(frames * shown * media.fps / placed.frames))
+
+
+def reel_effort(
+    request: ReelRequest, clips: Sequence[ClipFrames], size: tuple[int, int], frames: int, rendered: int | None
+) -> Effort:
+    """Return the work of `assemble_reel`: the mean of its clips, by their frames.
+
+    Args:
+        request: The clips and transitions.
+        clips: The frames of each clip.
+        size: (width, height) of the output in pixels.
+        frames: Number of frames of the output.
+        rendered: Number of frames that are rendered; None is all.
+    """
+    count = max(1, frames if rendered is None else rendered)
+    read = sum(clip.source_frames * (_FRAME + _read_seconds(clip.media)) for clip in clips)
+    resample = _RESAMPLE * _megapixels(size) * sum(clip.frames for clip in clips)
+    alone = [(clip.frames, _effort(request, clip.media, size, frames, rendered)) for clip in clips]
+    encoding = sum(number * effort.encoder_seconds for number, effort in alone)
+    serial = sum(number * effort.serial_seconds for number, effort in alone)
+    shown = max(1, sum(number for number, _ in alone))
+    return replace(
+        alone[0][1],
+        frame_seconds=(read + resample) / count,
+        encoder_seconds=encoding / shown,
+        serial_seconds=serial / shown,
+    )
+
+
 def upscale_effort(
     request: UpscaleRequest, media: MediaInfo, frames: int, settings: Settings, *, on_gpu: bool
 ) -> Effort:
@@ -183,7 +243,6 @@ def _effort(
     """
     encode = request.encode
     deep = _DEEP if media.bit_depth > 8 else 1.0
-    read = _READ * _megapixels(media.size) * _DECODERS.get(media.codec, 1.0) * deep
     encoder, preset, quality = _encoder(encode, request.output_key), encode.preset, encode.quality
     copied = 0
     if rendered is not None:
@@ -195,7 +254,7 @@ def _effort(
     encoding = _X264.get(preset, _X264["fast"]) * _ENCODERS.get(encoder, 1.0) * better * deep
     return Effort(
         frames=frames if rendered is None else rendered,
-        frame_seconds=_FRAME + read + extra_seconds,
+        frame_seconds=_FRAME + _read_seconds(media) + extra_seconds,
         encoder_seconds=encoding * _megapixels(size),
         encoder=f"x264 {preset}" if encoder == "libx264" else encoder,
         threads=encode.threads,
@@ -206,6 +265,12 @@ def _effort(
         network=network,
         fixed_seconds=_JOB_SECONDS + load_seconds + copied * _COPIED_SECONDS,
     )
+
+
+def _read_seconds(media: MediaInfo) -> float:
+    """Return the CPU seconds to decode one frame and pass it on."""
+    deep = _DEEP if media.bit_depth > 8 else 1.0
+    return _READ * _megapixels(media.size) * _DECODERS.get(media.codec, 1.0) * deep
 
 
 def _encoder(encode: EncodeOptions, output_key: str) -> str:

@@ -23,16 +23,16 @@ from reel_modal._smart_render.source import read_picture
 from reel_modal._smart_render.splice import SUFFIXES
 from reel_modal._smart_render.x264_settings import keyframe_options
 from reel_modal._support.scratch import scratch_dir
-from reel_modal.errors import EncoderUnavailableError, MediaError, SpliceError
+from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.outputs import VerifiedFile, tags_for, verified
 from reel_modal.functions.reel_frames import ReelFrames
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan
-from reel_modal.functions.try_smart import better_in_full
+from reel_modal.functions.try_smart import better_in_full, worth_a_gpu
 from reel_modal.schema import Degradation, PlacedClip, ReelRequest
 
-__all__ = ["ReelCopy", "part_of", "plan_copy", "reel_audio", "render_copied"]
+__all__ = ["ReelCopy", "frames_expected", "part_of", "plan_copy", "reel_audio", "render_copied"]
 
 _ENCODERS: Final = frozenset({"auto", "libx264"})
 _log = logging.getLogger(__name__)
@@ -84,6 +84,23 @@ def plan_copy(request: ReelRequest, reel: ReelPlan, *, in_part: bool = False) ->
     if windows and picture.pixel_format != reel.pixel_format:
         raise SpliceError(f"its frames are {picture.pixel_format}, and new ones would be {reel.pixel_format}")
     return ReelCopy(plan, tuple(chosen))
+
+
+def frames_expected(request: ReelRequest, reel: ReelPlan, *, on_gpu: bool) -> list[tuple[int, int]] | None:
+    """Return the runs of frames that `render_copied` will render; None is all. Fetches and decodes nothing.
+
+    Args:
+        request: The request.
+        reel: The plan for the headers of the clips.
+        on_gpu: Whether the job will have a GPU that encodes.
+    """
+    try:
+        plan = plan_copy(request, reel, in_part=True).plan
+    except (InvalidMediaError, SpliceError):
+        return None
+    if on_gpu and worth_a_gpu(request.encode, plan.frames_rendered, plan.frames):
+        return None
+    return [window.kept for window in plan.windows]
 
 
 def render_copied(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,8 +22,9 @@ from reel_modal.schema import FramingRequest, PlacedClip, ReelRequest, ReelTimel
 from reel_modal.schema._fields import fields_of, join
 from reel_modal.schema._kinds import RATE
 from reel_modal.schema.reel import ReelClip
+from reel_modal.settings import Settings
 
-__all__ = ["PlannedClip", "ReelPlan", "clip_lines", "clip_name", "naming_clip", "plan_reel", "size_of"]
+__all__ = ["PlannedClip", "ReelPlan", "clip_lines", "clip_name", "naming_clip", "plan_files", "plan_reel", "size_of"]
 
 _OF_A_CLIP: Final = frozenset(field.name for field in fields_of(ReelClip))
 
@@ -74,17 +75,44 @@ def plan_reel(request: ReelRequest, context: JobContext) -> ReelPlan:
         InvalidMediaError: A clip is not an accepted video.
         StorageError: A clip could not be fetched.
     """
+
+    def probed(index: int) -> MediaInfo:
+        source = context.open(request.clips[index].input_key)
+        return as_rendered(probe_object(source, context.settings), request.encode)
+
+    def fetched(_: int, framing: FramingRequest) -> FramingPlan:
+        context.raise_if_cancelled()
+        return fetch_plan(framing, context)
+
+    context.raise_if_cancelled()
+    return _planned(request, probed, fetched)
+
+
+def plan_files(request: ReelRequest, media: Sequence[MediaInfo], settings: Settings) -> ReelPlan:
+    """Return the plan for clips whose headers are on this machine; fetch nothing.
+
+    Raises:
+        RequestError: The request does not fit the clips.
+        InvalidMediaError: A clip is not on this machine, or is not an accepted video.
+    """
+    return _planned(
+        request, media.__getitem__, lambda index, framing: FramingPlan.of(framing, media[index], settings)
+    )
+
+
+def _planned(
+    request: ReelRequest, media_of: Callable[[int], MediaInfo], plan_of: Callable[[int, FramingRequest], FramingPlan]
+) -> ReelPlan:
+    """Plan each clip in the size and rate that the first one determines."""
     size, rate = request.output_size, request.rate
     framings: list[FramingRequest] = []
     plans: list[FramingPlan] = []
-    for index, clip in enumerate(request.clips):
-        context.raise_if_cancelled()
+    for index in range(len(request.clips)):
         with naming_clip(request, index):
             if size is None:
-                media = as_rendered(probe_object(context.open(clip.input_key), context.settings), request.encode)
-                size = size_of(request, media)
+                size = size_of(request, media_of(index))
             framings.append(request.framing(index, output_size=size, rate=rate))
-            plan = fetch_plan(framings[-1], context)
+            plan = plan_of(index, framings[-1])
             fps = frame_rate(plan.fps)
             plans.append(replace(plan, fps=fps, frame_count=plan.timeline.frame_count(fps)))
         rate = _rate_of(plans[0])

@@ -23,7 +23,7 @@ from reel_modal.schema import EncodeOptions
 from reel_modal.schema.requests import VideoRequest
 from reel_modal.settings import Settings
 
-__all__ = ["better_in_full", "frames_expected", "render_smart"]
+__all__ = ["better_in_full", "frames_expected", "render_smart", "worth_a_gpu"]
 
 _GPU_ENCODER: Final = "h264_nvenc"
 # With a hardware encoder, a render makes about four times as many frames per second as with x264 on two cores.
@@ -135,17 +135,18 @@ def frames_expected(
             rendered, frames = estimate_rendered_frames(media, changed), shown
         except SpliceError:
             return None
-    return None if on_gpu and _worth_a_gpu(encode, rendered, frames) else rendered
+    return None if on_gpu and worth_a_gpu(encode, rendered, frames) else rendered
 
 
-def _worth_a_gpu(encode: EncodeOptions, rendered: int, frames: int) -> bool:
+def worth_a_gpu(encode: EncodeOptions, rendered: int, frames: int) -> bool:
+    """Return whether a GPU that encodes all `frames` takes less time than x264 with the `rendered` ones."""
     return encode.encoder == "auto" and rendered > _WORTH_SHARE * frames
 
 
 def better_in_full(plan: RenderPlan, encode: EncodeOptions, settings: Settings) -> str:
     """Return why a GPU encoder should render the whole clip; empty if it should not."""
     rendered = plan.frames_rendered
-    if not _worth_a_gpu(encode, rendered, plan.frames):
+    if not worth_a_gpu(encode, rendered, plan.frames):
         return ""
     try:
         try_encoder(settings, _GPU_ENCODER)
