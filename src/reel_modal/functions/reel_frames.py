@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._rendering.transitions import ColorConversion, FrameMixer
 from reel_modal.errors import InvalidMediaError
-from reel_modal.ffmpeg_pipe import FramePipe
+from reel_modal.ffmpeg_pipe import FramePipe, FrameReader
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes
 from reel_modal.functions.framing_pictures import FramedOutput, source_seconds
@@ -124,7 +124,7 @@ class ReelFrames:
         if ColorConversion.needed(plan.color, self._plan.color, self._plan.size[1]):
             conversion = ColorConversion(plan.color, self._plan.color, self._plan.size, plan.pixel_format)
         with naming_clip(self._request, clip.placed.index), framed_reader(plan, self._context) as reader:
-            with closing(output.frames(self._drawn(clip, reader))) as frames:
+            with _naming_frame(reader), closing(output.frames(self._drawn(clip, reader))) as frames:
                 for frame in frames:
                     if conversion is None:
                         yield frame
@@ -141,6 +141,15 @@ class ReelFrames:
                 filled=output.filled,
             )
             self.notes[clip.placed.index] += [*degradation_notes(plan.media, DecodingReport.of(reader)), *notes]
+
+
+@contextmanager
+def _naming_frame(reader: FrameReader) -> Iterator[None]:
+    """Run the block, and name the frame of the clip after which decoding failed."""
+    try:
+        yield
+    except InvalidMediaError as error:
+        raise InvalidMediaError(f"after {reader.frames_read} decoded frames: {error}") from error
 
 
 def _end(frames: Iterator[Frame]) -> None:
