@@ -120,9 +120,10 @@ class MeasuredWork:
         since = max(now - self._began_at - self._last.elapsed_seconds, 0.0)
         scale = self._observed_scale
         after = scale * sum(phase.seconds for phase in self._work[self._place + 1 :])
-        if not self._counted or (not self._rate.known and self._planned_seconds > 0):
+        if not self._counted or (not self._rate_known and self._planned_seconds > 0):
             spent = max(self._last.elapsed_seconds - self._phase_began, 0.0) + since
-            return expected_remaining(spent, scale * self._planned_seconds, DEFAULT_SPREAD) + after
+            left = self._units_left / self._last.total if self._last.total else 1.0
+            return expected_remaining(spent, scale * left * self._planned_seconds, DEFAULT_SPREAD) + after
         # Between events, the work is assumed to continue at the observed rate. Beyond the usual gap, this is less
         # and less certain: the doubtful part of the time is added to the rest, so that a stuck job hardly advances.
         believed = _damped(since, 2 * self._usual_gap)
@@ -132,6 +133,14 @@ class MeasuredWork:
     @property
     def _counted(self) -> bool:
         return self._last.total is not None and self._last.total > 0
+
+    @property
+    def _rate_known(self) -> bool:
+        """Whether the rate is measured; a first count far above the plan was made by an earlier attempt."""
+        if not self._rate.known or self._rate.counts > 1 or not self._last.total or self._units_left <= 0:
+            return self._rate.known
+        planned = self._scale * self._planned_seconds * self._rate.units / self._last.total
+        return self._rate.seconds * _MOST_SCALED >= planned
 
     @property
     def _units_left(self) -> int:
@@ -151,7 +160,7 @@ class MeasuredWork:
     @property
     def _observed_scale(self) -> float:
         """Factor by which the job's phases take longer than planned, from the phases counted so far."""
-        if not self._counted or not self._rate.known or self._planned_seconds <= 0:
+        if not self._counted or not self._rate_known or self._planned_seconds <= 0:
             return self._scale
         ratio = (self._last.total or 0) * self._seconds_per_unit / self._planned_seconds
         return min(max(math.sqrt(ratio * self._scale), 1 / _MOST_SCALED), _MOST_SCALED)
@@ -191,6 +200,11 @@ class _ObservedRate:
     def known(self) -> bool:
         """Whether there are two counts, or the first one is that of more than a few units."""
         return len(self._counts) > 1 or (bool(self._counts) and self._counts[0][1] >= self._few_units)
+
+    @property
+    def counts(self) -> int:
+        """Number of counts by which the rate is measured."""
+        return len(self._counts)
 
     @property
     def units(self) -> int:

@@ -249,6 +249,18 @@ def test_blender_second_attempt_is_shown_and_keeps_progress() -> None:
     assert all(later > earlier for earlier, later in pairwise([update.progress, *rest]))
 
 
+def test_blender_frames_of_an_earlier_attempt_are_no_measure_of_the_rate() -> None:
+    """Half of the frames are found in the store at once; the other half takes as long as planned."""
+    blender = new_blender()
+    blender.feed(ProgressEvent("render", 0, 1000, 0.0, 1), 5.0)
+    blender.feed(ProgressEvent("render", 500, 1000, 0.1, 2, detail="segment 7 of 12"), 5.1)
+    update = blender.update(5.1)
+    assert update.message == "Rendering the video... (segment 7 of 12)"
+    assert update.eta_seconds == pytest.approx(15 + 3, abs=1)  # half of the rendering, and the phases after it
+    blender.feed(ProgressEvent("render", 600, 1000, 3.1, 3), 8.1)
+    assert blender.update(8.1).eta_seconds == pytest.approx(12 + 3, abs=1)
+
+
 def test_blender_several_clips_in_one_job_do_not_go_back() -> None:
     blender, sequence, now, seen = new_blender(), 0, 5.0, []
     for _clip in range(3):
