@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from tests.clips import made_clip
@@ -173,3 +174,15 @@ def test_joints_decode_with_other_programs(camera: Path) -> None:
         stream = container.streams.video[0]
         step = 1 / F(25) / stream.time_base
         assert [frame.pts for frame in container.decode(stream)] == [number * step for number in range(180)]
+
+
+def test_layer_renders_the_frames_that_show_it(camera: Path) -> None:
+    """The layer is shown in frames 20 to 29 of the first clip, and in frame 60 of the second."""
+    cv2.imwrite(str(camera / "logo.png"), np.full((16, 16, 3), 255, np.uint8))
+    shown = ({"start": "0.8", "end": "1.2"}, {"start": "2.4", "end": "2.44"})
+    layers = [{"input_key": "logo.png", "width": 0.25, **times} for times in shown]
+    result, same = both(camera, WHOLE, layers=layers)
+    assert result.plan == "smart"
+    assert result.frames_copied == len(same) > 80
+    assert not {*range(20, 30), 60} & set(same)
+    assert {*range(12), *range(36, 50), *range(90, 135)} <= set(same)

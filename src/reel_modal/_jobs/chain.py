@@ -359,7 +359,7 @@ def chain_seconds(
 
             seconds = []
             for function, request in zip(functions, requests, strict=True):
-                by_key = {key: media_under(request.stored_input(key)) for key in request.input_keys().values()}
+                by_key = {key: media_under(request.stored_input(key)) for key in request.clip_keys().values()}
                 media = media_of(request, by_key.__getitem__)
                 expected = estimate_of(function, request, media, settings=settings, history=history)
                 seconds.append(expected.seconds)

@@ -45,8 +45,8 @@ def estimate(
 
     Args:
         request: Request that would be submitted.
-        media: Clip stored under its `input_key`, as returned by `probe`; for a request with several inputs, all of
-            them in the order of `input_keys`.
+        media: Clip stored under its `input_key`, as returned by `probe`; for a request with several clips, all of
+            them in the order of `clip_keys`.
         settings: Select the place where the job would run; default: those of the environment.
         history: Timings of finished jobs; default: the file of the settings. Without any, published figures are used.
         functions: The declared functions by name; default those of this package and of installed packages.

@@ -16,7 +16,7 @@ from reel_modal._rendering.quantization import SampleLevels
 from reel_modal._rendering.tiles import Samples
 from reel_modal.media.frames import GRAPHICS_WHITE_NITS, ColorTags
 
-__all__ = ["chroma_factor", "luma_table", "signal_of"]
+__all__ = ["chroma_factor", "luma_table", "signal_of", "signals_of"]
 
 _SDR_GAMMA: Final = 2.4  # ITU-R BT.1886
 # Peak of HLG's reference display. Nothing becomes brighter than this unless it was brighter before.
@@ -41,16 +41,26 @@ def signal_of(rgb: tuple[float, ...], tags: ColorTags) -> tuple[float, ...]:
         rgb: Gamma-encoded BT.709 color, 0 to 1.
         tags: Color tags of the HDR frame; untagged primaries are BT.2020.
     """
-    light = np.power(np.array(rgb), _SDR_GAMMA)
+    return tuple(signals_of(np.array(rgb), tags).tolist())
+
+
+def signals_of(rgb: _Light, tags: ColorTags) -> _Light:
+    """Return the PQ or HLG signals, 0 to 1, of SDR colors; see `signal_of`.
+
+    Args:
+        rgb: Gamma-encoded BT.709 colors, 0 to 1, (3, ...).
+        tags: Color tags of the HDR frame.
+    """
+    light = np.power(rgb, _SDR_GAMMA)
     if tags.primaries in {None, "bt2020"}:
-        light = _TO_BT2020 @ light
+        light = np.tensordot(_TO_BT2020, light, 1)
     nits = GRAPHICS_WHITE_NITS * light
     if tags.transfer == "smpte2084":
-        return tuple(_pq(nits).tolist())
+        return _pq(nits)
     # Invert the display's OOTF, which depends on the luminance of the scene.
-    luminance = float(_BT2020_WEIGHTS @ nits) / _BRIGHTEST_NITS
-    scene = nits / _BRIGHTEST_NITS * (luminance ** (1 / _HLG_GAMMA - 1) if luminance > 0 else 0.0)
-    return tuple(_hlg(scene).tolist())
+    luminance = np.tensordot(_BT2020_WEIGHTS, nits, 1) / _BRIGHTEST_NITS
+    factor = np.power(np.where(luminance > 0, luminance, 1), 1 / _HLG_GAMMA - 1)
+    return _hlg(nits / _BRIGHTEST_NITS * factor)
 
 
 @lru_cache(maxsize=64)

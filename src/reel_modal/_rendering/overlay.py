@@ -9,8 +9,8 @@ from functools import reduce
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from reel_modal._rendering.blending import blend, scaled
 from reel_modal._rendering.ellipse import LUMA, Box, Ellipse, Grid, Mask, ellipse_mask
 from reel_modal._rendering.hdr_light import chroma_factor, luma_table
 from reel_modal._rendering.opencv import exact_factor, load_cv2
@@ -192,7 +192,7 @@ class OverlayRenderer:
         original = plane[kept.slices].copy()
         if self._color.is_hdr and levels is self._luma:
             plane[:] = luma_table(gain, self._color, self._bits).take(plane, mode="clip")
-            _blend(original, plane[kept.slices], _lit(spots, kept, strength))
+            blend(original, plane[kept.slices], _lit(spots, kept, strength))
             return
         gain = exact_factor(chroma_factor(gain, self._color)) if self._color.is_hdr else gain
         lifted = levels.zero * (1 - gain)
@@ -200,7 +200,7 @@ class OverlayRenderer:
             cv2.convertScaleAbs(plane, plane, alpha=gain, beta=lifted)
         else:
             cv2.addWeighted(plane, gain, plane, 0, lifted, dst=plane)
-        _blend(original, plane[kept.slices], _lit(spots, kept, strength))
+        blend(original, plane[kept.slices], _lit(spots, kept, strength))
 
     def _brighten(self, plane: Samples, spots: Sequence[_Spot], levels: _Levels) -> None:
         """Brighten the inside of the ellipses; overlaps are brightened once."""
@@ -208,7 +208,7 @@ class OverlayRenderer:
         part = plane[kept.slices]
         table = self._table(1 + self._style.boost_strength, levels, plane.dtype)
         gained = load_cv2().LUT(part, table) if self._bits == 8 else table.take(part, mode="clip")
-        _blend(gained, part, _lit(spots, kept, 1.0))
+        blend(gained, part, _lit(spots, kept, 1.0))
 
     def _table(self, gain: float, levels: _Levels, samples: np.dtype[np.uint8 | np.uint16]) -> Samples:
         """Return the lookup table for a gain of the signal."""
@@ -244,43 +244,17 @@ def _union(spots: Sequence[_Spot]) -> Box:
 def _lit(spots: Sequence[_Spot], kept: Box, strongest: float) -> Mask:
     """Return the mask of the union of all ellipses on `kept`, each weighted by its fade relative to `strongest`."""
     if len(spots) == 1:
-        return _scaled(spots[0].mask, spots[0].state.strength / strongest)
+        return scaled(spots[0].mask, spots[0].state.strength / strongest)
     lit = np.zeros((kept.bottom - kept.top, kept.right - kept.left), np.uint8)
     for spot in spots:
         part = lit[spot.box.within(kept)]
-        np.maximum(part, _scaled(spot.mask, spot.state.strength / strongest), out=part)
+        np.maximum(part, scaled(spot.mask, spot.state.strength / strongest), out=part)
     return lit
-
-
-def _scaled(mask: Mask, share: float) -> Mask:
-    if share >= 1:
-        return mask
-    scaled: Mask = load_cv2().convertScaleAbs(mask, alpha=exact_factor(share))
-    return scaled
-
-
-def _blend(over: Samples, below: Samples, mask: Mask) -> None:
-    """Blend `over` onto `below`, in place, weighted by `mask`; rounded once, and exact if the mask is 0 or 255.
-
-    Computed with integers: OpenCV's scaled product differs by one level between Intel and Arm processors.
-    """
-    if mask.size == 0:
-        return
-    wide: npt.DTypeLike = np.uint16 if below.dtype == np.uint8 else np.uint32
-    kept, seen = below.astype(wide), over.astype(wide)
-    # over * mask + below * (255 - mask) with one product. Negative differences wrap around; adding `kept` wraps back.
-    seen -= kept
-    seen *= mask
-    kept *= 255
-    kept += 127
-    seen += kept
-    seen //= 255
-    below[:] = seen
 
 
 def _lay_over(plane: Samples, box: Box, mask: Mask, value: int, opacity: float) -> None:
     below = plane[box.slices]
-    _blend(np.full(below.shape, value, below.dtype), below, _scaled(mask, opacity))
+    blend(np.full(below.shape, value, below.dtype), below, scaled(mask, opacity))
 
 
 def _gain_table(gain: float, levels: _Levels, samples: np.dtype[np.uint8 | np.uint16]) -> Samples:

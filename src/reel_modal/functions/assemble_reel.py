@@ -27,6 +27,7 @@ from reel_modal.functions.outputs import (
 )
 from reel_modal.functions.reel_copying import reel_audio, render_copied
 from reel_modal.functions.reel_frames import ReelFrames
+from reel_modal.functions.reel_layers import ReelLayers
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, plan_reel
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation, DegradationCode, ReelRequest, RenderResult
@@ -62,11 +63,11 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
     Raises:
         MissingDependencyError: OpenCV cannot be loaded; nothing is fetched.
         RequestError: The request does not fit the clips: a trim after the end of its clip, transitions longer than
-            their clip, or HDR to keep beside SDR.
-        InvalidMediaError: A clip is not an accepted video; the message names the clip.
+            their clip, HDR to keep beside SDR, or a layer outside of the frame or the reel.
+        InvalidMediaError: A clip is not an accepted video, or a layer no accepted image; the message names it.
         FFmpegError: Decoding or encoding failed; the message names the clip.
         OutputMismatchError: The output does not match the request; nothing is published.
-        StorageError: A clip could not be fetched, or the output could not be published.
+        StorageError: A clip or an image could not be fetched, or the output could not be published.
 
     Cancellation:
         Raises JobCancelledError between two clips that are fetched, two frames, or two packets while the output is
@@ -76,10 +77,11 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
     context.begin_one_piece()
     with context.reporter.phase("fetch"):
         plan = plan_reel(request, context)
+        layers = ReelLayers(request, plan, context)
     output = output_path(request, context)
     try:
         sounds = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
-        copied, file, decoding = _make(request, context, plan, sounds, output)
+        copied, file, decoding = _make(request, context, plan, layers, sounds=sounds)
         degraded = _notes(request, context, plan, sounds=sounds, decoding=decoding, output=file.media)
         engine = f"opencv-{plan.pixel_format}" if copied.kind == "full" or copied.windows else _COPY
         result = result_of(file.written, request, function=NAME, engine=engine)
@@ -97,21 +99,21 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
 
 
 def _make(
-    request: ReelRequest, context: JobContext, plan: ReelPlan, sounds: list[ClipSound], output: Path
+    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, *, sounds: list[ClipSound]
 ) -> tuple[RenderPlan, VerifiedFile, list[list[Degradation]]]:
-    """Make the file `output`; return what was copied, the verified file, and notes on each clip."""
-    copied, file, notes = render_copied(request, context, plan, sounds, output)
+    """Make the output; return what was copied, the verified file, and notes on each clip."""
+    copied, file, notes = render_copied(request, context, plan, layers, sounds=sounds)
     if file is None:
-        written, notes = _render(request, context, plan, sounds, output)
+        written, notes = _render(request, context, plan, layers, sounds=sounds)
         file = verified(written, context)
     return copied, file, notes
 
 
 def _render(
-    request: ReelRequest, context: JobContext, plan: ReelPlan, sounds: list[ClipSound], output: Path
+    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, *, sounds: list[ClipSound]
 ) -> tuple[PipeResult, list[list[Degradation]]]:
-    """Render all frames of the file `output`; return it with notes on each clip."""
-    frame_count = plan.timeline.frame_count
+    """Render all frames of the output; return it with notes on each clip."""
+    frame_count, output = plan.timeline.frame_count, output_path(request, context)
     reel = ReelFrames(request, plan, context)
     with context.reporter.phase("render", frame_count) as advance, reel_audio(sounds, output, context) as sound:
         first = plan.clips[0].plan.media
@@ -130,7 +132,7 @@ def _render(
         )
         with pipe:
             pipe.count_with(advance)
-            reel.write_to(pipe)
+            reel.write_to(pipe, layers)
     return pipe.result, reel.notes
 
 

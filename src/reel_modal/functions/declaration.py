@@ -63,7 +63,7 @@ class Work:
 class Estimating(Protocol):
     """Return the amount of work of a job, from its request and the headers of its input.
 
-    A request with several inputs, whose `input_keys` is not only `input_key`, gets a tuple with the headers of each.
+    A request with several clips, whose `clip_keys` is not only `input_key`, gets a tuple with the headers of each.
     """
 
     def __call__(self, request: Any, media: Any, /, *, settings: Settings, on_gpu: bool) -> Work:

@@ -67,30 +67,30 @@ def probe_object(source: StoredObject, settings: Settings) -> MediaInfo:
 
 
 def media_of(request: Request[Any], probe_key: Callable[[str], MediaInfo]) -> MediaInfo | tuple[MediaInfo, ...]:
-    """Return the headers of the input of a request; a tuple in the order of `input_keys` if it is not `input_key`.
+    """Return the headers of the input of a request; a tuple in the order of `clip_keys` if it is not `input_key`.
 
     Args:
         request: The request.
-        probe_key: Probes one input by its key; called once for each key.
+        probe_key: Probes one clip by its key; called once for each key.
     """
-    paths = request.input_keys()
+    paths = request.clip_keys()
     by_key = {key: probe_key(key) for key in dict.fromkeys(paths.values())}
     return by_key[request.input_key] if [*paths] == ["input_key"] else tuple(by_key[key] for key in paths.values())
 
 
 def media_of_each(request: Request[Any], media: MediaInfo | Sequence[MediaInfo]) -> MediaInfo | tuple[MediaInfo, ...]:
-    """Return headers in the form of `media_of`; those of a single clip are accepted if all inputs have one key.
+    """Return headers in the form of `media_of`; those of a single clip are accepted if all clips have one key.
 
     Raises:
-        RequestError: The number of headers is not the number of inputs.
+        RequestError: The number of headers is not the number of clips.
     """
-    paths = request.input_keys()
+    paths = request.clip_keys()
     given = (media,) if isinstance(media, MediaInfo) else tuple(media)
     if len(given) == 1 and len(set(paths.values())) == 1:
         given *= len(paths)
     if len(given) != len(paths):
         raise RequestError(
-            "", f"has {len(paths)} inputs, and the headers of {len(given)} were given; probe each of them"
+            "", f"has {len(paths)} clips, and the headers of {len(given)} were given; probe each of them"
         )
     return given[0] if [*paths] == ["input_key"] else given
 

@@ -26,8 +26,9 @@ from reel_modal._support.scratch import scratch_dir
 from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaError, SpliceError
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
-from reel_modal.functions.outputs import VerifiedFile, tags_for, verified
+from reel_modal.functions.outputs import VerifiedFile, output_path, tags_for, verified
 from reel_modal.functions.reel_frames import ReelFrames
+from reel_modal.functions.reel_layers import ReelLayers, layer_frames
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan
 from reel_modal.functions.try_smart import better_in_full, worth_a_gpu
 from reel_modal.schema import Degradation, PlacedClip, ReelRequest
@@ -104,7 +105,7 @@ def frames_expected(request: ReelRequest, reel: ReelPlan, *, on_gpu: bool) -> li
 
 
 def render_copied(
-    request: ReelRequest, context: JobContext, reel: ReelPlan, sounds: Sequence[ClipSound], output: Path
+    request: ReelRequest, context: JobContext, reel: ReelPlan, layers: ReelLayers, *, sounds: Sequence[ClipSound]
 ) -> tuple[RenderPlan, VerifiedFile | None, list[list[Degradation]]]:
     """Copy what does not change and render the rest; return the plan, the file, and notes on each clip.
 
@@ -114,8 +115,8 @@ def render_copied(
         request: The request.
         context: Reporter, settings and cancellation.
         reel: The plan of the reel.
+        layers: The layers of the reel.
         sounds: The audio of each clip.
-        output: The file to write.
 
     Raises:
         InvalidMediaError: A clip cannot be read.
@@ -124,6 +125,7 @@ def render_copied(
     Cancellation:
         Raises JobCancelledError between two frames or packets.
     """
+    output = output_path(request, context)
     try:
         copy = plan_copy(request, reel)
     except SpliceError as error:
@@ -136,7 +138,7 @@ def render_copied(
             scratch_dir(context.workdir) as folder,
             reel_audio(sounds, output, context) as sound,
         ):
-            encoded, notes = _encoded(request, context, reel, copy.plan, folder, advance=advance)
+            encoded, notes = _encoded(request, context, reel, layers, copy.plan, folder=folder, advance=advance)
             written = join_runs(
                 copy.plan,
                 copy.runs,
@@ -169,9 +171,10 @@ def _encoded(
     request: ReelRequest,
     context: JobContext,
     reel: ReelPlan,
+    layers: ReelLayers,
     plan: SplicePlan,
-    folder: Path,
     *,
+    folder: Path,
     advance: Callable[[int], None],
 ) -> tuple[EncodedFrames | None, list[list[Degradation]]]:
     """Render and encode the frames that are not copied into one file, if there are any; add notes on each clip."""
@@ -184,7 +187,7 @@ def _encoded(
         pipe.count_with(advance)
         for window in plan.windows:
             frames = ReelFrames(request, part_of(reel, *window.kept), context)
-            frames.write_to(pipe)
+            frames.write_to(pipe, layers, window.kept[0])
             for index, found in enumerate(frames.notes):
                 notes[index] += found
     return EncodedFrames((pipe.path,), [window.kept[0] for window in plan.windows], pipe), notes
@@ -249,7 +252,11 @@ def _runs_of(clip: PlannedClip, request: ReelRequest, reel: ReelPlan, *, in_part
     seconds = picture.times.seconds
     if not picture.times.constant or (len(seconds) > 1 and seconds[1] - seconds[0] != 1 / fps):
         raise SpliceError("its frames are not evenly spaced at the rate of the reel")
-    changed = [*_transitions(placed, kept.start), *_drawn(request, placed.index, plan)]
+    changed = [
+        *_transitions(placed, kept.start),
+        *_drawn(request, placed.index, plan),
+        *_layered(request, reel, placed, kept.start),
+    ]
     found = plan_packets(picture.table, picture.times, changed, trim=kept)
     shift = placed.first - found.kept[0]
     return [CopiedRun(picture, first, end, first + shift) for first, end in found.copied]
@@ -262,6 +269,15 @@ def _transitions(placed: PlacedClip, start: Fraction) -> Iterator[Interval]:
         yield start, start + (placed.entry_frames - 1) / placed.fps
     if placed.exit_frames:
         yield start + (placed.frames - placed.exit_frames) / placed.fps, start + last / placed.fps
+
+
+def _layered(request: ReelRequest, reel: ReelPlan, placed: PlacedClip, start: Fraction) -> Iterator[Interval]:
+    """Yield the source times of the frames that have a layer, of a clip whose kept part begins at `start`."""
+    for layer in request.layers:
+        first, end, _ = layer_frames(layer, reel)
+        first, end = max(first, placed.first), min(end, placed.end)
+        if first < end:
+            yield start + (first - placed.first) / placed.fps, start + (end - 1 - placed.first) / placed.fps
 
 
 def _drawn(request: ReelRequest, index: int, plan: FramingPlan) -> Sequence[Interval]:

@@ -15,6 +15,7 @@ from reel_modal.functions.context import JobContext
 from reel_modal.functions.degradation_notes import DecodingReport, degradation_notes
 from reel_modal.functions.framing_pictures import FramedOutput, source_seconds
 from reel_modal.functions.process_framing import constant_rate_notes, framed_reader
+from reel_modal.functions.reel_layers import ReelLayers
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, naming_clip
 from reel_modal.functions.rendered_format import planes_of
 from reel_modal.media.frames import Frame
@@ -60,8 +61,13 @@ class ReelFrames:
                 yield from self._alone_or_mixed(clip, frames, leaving)
                 leaving = frames
 
-    def write_to(self, pipe: FramePipe) -> None:
-        """Write all frames to `pipe`; the progress of the job names the clip.
+    def write_to(self, pipe: FramePipe, layers: ReelLayers, first: int = 0) -> None:
+        """Write all frames with their layers to `pipe`; the progress of the job names the clip.
+
+        Args:
+            pipe: The pipe.
+            layers: The layers of the reel.
+            first: Number of the first frame in the reel.
 
         Raises:
             FFmpegError: A clip could not be decoded, or encoding failed.
@@ -76,9 +82,9 @@ class ReelFrames:
             self._context.reporter.detail = f"clip {index + 1} of {count}"
 
         with closing(self.frames(enter)) as frames:
-            for frame in frames:
+            for number, frame in enumerate(frames, first):
                 self._context.raise_if_cancelled()
-                pipe.write(frame)
+                pipe.write(layers.drawn(frame, number))
 
     def _alone_or_mixed(
         self, clip: PlannedClip, frames: Iterator[Frame], leaving: Iterator[Frame] | None

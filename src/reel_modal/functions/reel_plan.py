@@ -24,7 +24,17 @@ from reel_modal.schema._kinds import RATE
 from reel_modal.schema.reel import ReelClip
 from reel_modal.settings import Settings
 
-__all__ = ["PlannedClip", "ReelPlan", "clip_lines", "clip_name", "naming_clip", "plan_files", "plan_reel", "size_of"]
+__all__ = [
+    "PlannedClip",
+    "ReelPlan",
+    "clip_lines",
+    "clip_name",
+    "named_error",
+    "naming_clip",
+    "plan_files",
+    "plan_reel",
+    "size_of",
+]
 
 _OF_A_CLIP: Final = frozenset(field.name for field in fields_of(ReelClip))
 
@@ -180,11 +190,11 @@ def naming_clip(request: ReelRequest, index: int) -> Iterator[None]:
         path = join(join("clips", index), error.path) if belongs else error.path
         raise RequestError(path, error.problem) from error
     except (FFmpegError, MediaError, StorageError) as error:
-        raise _named(error, clip_name(request, index)) from error
+        raise named_error(error, clip_name(request, index)) from error
 
 
-def _named(error: ReelModalError, name: str) -> ReelModalError:
-    """Return a copy of `error` whose message begins with the name of the clip."""
+def named_error(error: ReelModalError, name: str) -> ReelModalError:
+    """Return a copy of `error` whose message begins with the name of an input."""
     named = copy.copy(error)
     if isinstance(error, FFmpegError) and isinstance(named, FFmpegError):
         named.message = f"{name}: {error.message}"

@@ -8,6 +8,7 @@ from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.options import EncodeOptions, Existing, Scope, StoreOptions, store_key
 from reel_modal.schema.overlay import Effect, OverlayRequest, OverlayStyle
 from reel_modal.schema.reel import ReelClip, ReelRequest, ReelTransition
+from reel_modal.schema.reel_layers import Anchor, ReelLayer
 from reel_modal.schema.reel_timeline import PlacedClip, ReelTimeline, TransitionKind
 from reel_modal.schema.regions import HighlightKeyframe, HighlightRegion
 from reel_modal.schema.results import RenderResult, Usage
@@ -16,6 +17,7 @@ from reel_modal.schema.upscale import UpscaleRequest
 
 __all__ = [
     "DEGRADATION_CODES",
+    "Anchor",
     "CropKeyframe",
     "Degradation",
     "DegradationCode",
@@ -33,6 +35,7 @@ __all__ = [
     "Piece",
     "PlacedClip",
     "ReelClip",
+    "ReelLayer",
     "ReelRequest",
     "ReelTimeline",
     "ReelTransition",

@@ -40,6 +40,7 @@ from reel_modal.schema.framing import (
 )
 from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.overlay import EFFECT, Effect, OverlayRequest, OverlayStyle, check_region_ids
+from reel_modal.schema.reel_layers import MOST_LAYERS, ReelLayer
 from reel_modal.schema.reel_timeline import ReelTimeline, TransitionKind, check_transitions
 from reel_modal.schema.regions import INTERPOLATION, REGIONS, SPACE, SPACE_SIDES, HighlightRegion, check_order
 from reel_modal.schema.requests import VideoRequest
@@ -167,6 +168,7 @@ class ReelRequest(VideoRequest):
         fit: How a clip with another aspect ratio than the output is fitted: `cover` crops it, `contain` shows all of
             it on a background.
         background: Background of `contain`: `blur` or `#rrggbb`.
+        layers: Images drawn over the frames, the first one below the others.
 
     Raises:
         RequestError: A field is not valid; `path` names it.
@@ -192,10 +194,18 @@ class ReelRequest(VideoRequest):
     aspect: Fraction | None = declared(converter=optional(RATIO), default=None, aliases=("aspect_ratio",))
     fit: Fit = declared(converter=FIT, default="cover")
     background: str = declared(converter=BACKGROUND, default="blur")
+    layers: tuple[ReelLayer, ...] = declared(
+        converter=list_of(nested(ReelLayer), MOST_LAYERS), default=(), added_later=True
+    )
 
-    def input_keys(self) -> dict[str, str]:
+    def clip_keys(self) -> dict[str, str]:
         """Return the key of each clip, by the path of its field."""
         return {join(join("clips", index), "input_key"): clip.input_key for index, clip in enumerate(self.clips)}
+
+    def input_keys(self) -> dict[str, str]:
+        """Return the key of each clip, then of the image of each layer, by the path of its field."""
+        images = enumerate(self.layers)
+        return self.clip_keys() | {join(join("layers", at), "input_key"): layer.input_key for at, layer in images}
 
     def framing(self, index: int, *, output_size: tuple[int, int] | None, rate: Rate) -> FramingRequest:
         """Return the request of `process_framing` that makes the frames of one clip.

@@ -83,6 +83,10 @@ class Request(Record, Generic[R]):
         """Return the keys of all inputs by the path of their field; `input_key` is the first of them."""
         return {"input_key": self.input_key}
 
+    def clip_keys(self) -> dict[str, str]:
+        """Return the keys of the inputs that are clips; an estimate needs the headers of these."""
+        return self.input_keys()
+
     def stored_inputs(self) -> tuple[str, ...]:
         """Return the key in the store of each input, in the order of `input_keys`."""
         return tuple(map(self.stored_input, self.input_keys().values()))
