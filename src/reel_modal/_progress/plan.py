@@ -73,10 +73,11 @@ def asymptotic(elapsed_seconds: float, expected_seconds: float, spread: float) -
         >>> [round(asymptotic(seconds, 30, 0.5), 2) for seconds in (15, 30, 60, 300)]
         [0.5, 0.85, 0.97, 1.0]
     """
+    expected_seconds = max(expected_seconds, _SHORTEST_SECONDS)
     knee = expected_seconds / (1 + spread)
     if elapsed_seconds <= knee:
         return elapsed_seconds / expected_seconds
-    times_least = max(1 / (max(expected_seconds, _SHORTEST_SECONDS) * _LEAST_SPEED), 1.0)
+    times_least = max(1 / (expected_seconds * _LEAST_SPEED), 1.0)
     slow = knee if spread >= UNKNOWN_RELATIVE_STD else knee * times_least ** (spread / (1 + spread))
     rest: float = spread / (1 + spread) * (knee / min(elapsed_seconds, slow)) ** (1 / spread)
     if elapsed_seconds > slow:
