@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from tests.media.reels import assemble, lumas, numbered, reel_request
 
 from reel_modal import FrameReader, estimate, probe
 from reel_modal.errors import InvalidMediaError, ObjectNotFoundError, RequestError
+from reel_modal.functions.builtin import assemble_reel
 from reel_modal.functions.inputs import media_of
+from reel_modal.functions.runner import run_job
 from reel_modal.media.frames import U8Array
 from reel_modal.schema import ReelRequest
+from reel_modal.settings import Settings
 
 SIZE = (64, 48)
 CLIPS = [{"input_key": "a.mp4"}, {"input_key": "b.mp4"}]
@@ -191,3 +195,17 @@ def test_reel_without_visible_layer_has_the_same_frames(store: Path) -> None:
 def test_moments_are_rounded_to_the_nearest_frame(store: Path) -> None:
     assemble(store, with_layers({"start": Fraction(9, 100), "end": Fraction(22, 100)}))
     assert visible(store) == [2 <= number < 6 for number in range(20)]
+
+
+def test_reuse_notices_a_change_of_an_image(store: Path) -> None:
+    request = with_layers({}, store={"input_scope": "global", "output_scope": "global", "existing": "reuse"})
+
+    def made_from(job_id: str) -> object:
+        payload = replace(request, job_id=job_id).to_dict()
+        return run_job(assemble_reel, payload, settings=Settings(store_url=store.as_uri()), send=lambda _: None)[
+            "reused_from"
+        ]
+
+    assert (made_from("j1"), made_from("j2")) == (None, "j1")
+    (store / "logo.png").write_bytes(png_of(random_image((24, 10), seed=1)))
+    assert made_from("j3") is None
