@@ -48,7 +48,7 @@ copybutton_line_continuation_character = "\\"
 
 maximum_signature_line_length = 88
 nitpicky = True
-_LITERALS = "Device|Effect|Fit|Interpolation|OnDrift|Outside|Rate|SlowMotion"
+_LITERALS = "Device|Effect|Fit|Interpolation|Loudness|OnDrift|Outside|Rate|SlowMotion"
 nitpick_ignore_regex = [
     # Type variables, and aliases of literals, which signatures show by name.
     (r"py:.*", r"(.*[.~])?(P|P2|Q|R|R2|S|T)(\.args|\.kwargs)?"),

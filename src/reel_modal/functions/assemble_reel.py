@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from reel_modal._ffmpeg.extra_streams import Extras
-from reel_modal._ffmpeg.reel_sound import ClipSound, reel_layout, reel_sound_notes
+from reel_modal._ffmpeg.reel_sound import reel_sound_notes
 from reel_modal._rendering.opencv import load_cv2
 from reel_modal._smart_render import RenderPlan
 from reel_modal.ffmpeg_pipe import PipeResult
@@ -25,7 +25,8 @@ from reel_modal.functions.outputs import (
     result_of,
     verified,
 )
-from reel_modal.functions.reel_copying import reel_audio, render_copied
+from reel_modal.functions.reel_audio import ReelAudio
+from reel_modal.functions.reel_copying import render_copied
 from reel_modal.functions.reel_frames import ReelFrames
 from reel_modal.functions.reel_layers import ReelLayers
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan, plan_reel
@@ -64,10 +65,11 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
         MissingDependencyError: OpenCV cannot be loaded; nothing is fetched.
         RequestError: The request does not fit the clips: a trim after the end of its clip, transitions longer than
             their clip, HDR to keep beside SDR, or a layer outside of the frame or the reel.
-        InvalidMediaError: A clip is not an accepted video, or a layer no accepted image; the message names it.
+        InvalidMediaError: A clip is not an accepted video, a layer no accepted image, or the music has no audio; the
+            message names it.
         FFmpegError: Decoding or encoding failed; the message names the clip.
         OutputMismatchError: The output does not match the request; nothing is published.
-        StorageError: A clip or an image could not be fetched, or the output could not be published.
+        StorageError: An input could not be fetched, or the output could not be published.
 
     Cancellation:
         Raises JobCancelledError between two clips that are fetched, two frames, or two packets while the output is
@@ -78,11 +80,14 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
     with context.reporter.phase("fetch"):
         plan = plan_reel(request, context)
         layers = ReelLayers(request, plan, context)
+        audio = ReelAudio(request, plan, context)
     output = output_path(request, context)
     try:
-        sounds = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
-        copied, file, decoding = _make(request, context, plan, layers, sounds=sounds)
-        degraded = _notes(request, context, plan, sounds=sounds, decoding=decoding, output=file.media)
+        copied, file, decoding = _make(request, context, plan, layers, audio)
+        degraded = [
+            *_notes(request, context, plan, audio=audio, decoding=decoding, output=file.media),
+            *audio.notes(),
+        ]
         engine = f"opencv-{plan.pixel_format}" if copied.kind == "full" or copied.windows else _COPY
         result = result_of(file.written, request, function=NAME, engine=engine)
         result = replace(
@@ -99,23 +104,23 @@ def run(request: ReelRequest, context: JobContext) -> RenderResult:
 
 
 def _make(
-    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, *, sounds: list[ClipSound]
+    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, audio: ReelAudio
 ) -> tuple[RenderPlan, VerifiedFile, list[list[Degradation]]]:
     """Make the output; return what was copied, the verified file, and notes on each clip."""
-    copied, file, notes = render_copied(request, context, plan, layers, sounds=sounds)
+    copied, file, notes = render_copied(request, context, plan, layers, audio)
     if file is None:
-        written, notes = _render(request, context, plan, layers, sounds=sounds)
+        written, notes = _render(request, context, plan, layers, audio)
         file = verified(written, context)
     return copied, file, notes
 
 
 def _render(
-    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, *, sounds: list[ClipSound]
+    request: ReelRequest, context: JobContext, plan: ReelPlan, layers: ReelLayers, audio: ReelAudio
 ) -> tuple[PipeResult, list[list[Degradation]]]:
     """Render all frames of the output; return it with notes on each clip."""
-    frame_count, output = plan.timeline.frame_count, output_path(request, context)
+    frame_count = plan.timeline.frame_count
     reel = ReelFrames(request, plan, context)
-    with context.reporter.phase("render", frame_count) as advance, reel_audio(sounds, output, context) as sound:
+    with context.reporter.phase("render", frame_count) as advance, audio.encoded() as sound:
         first = plan.clips[0].plan.media
         alike = all(clip.plan.media.hdr == first.hdr for clip in plan.clips)
         pipe = output_pipe(
@@ -141,14 +146,14 @@ def _notes(
     context: JobContext,
     plan: ReelPlan,
     *,
-    sounds: list[ClipSound],
+    audio: ReelAudio,
     decoding: list[list[Degradation]],
     output: MediaInfo,
 ) -> Iterator[Degradation]:
     """Yield the differences between each clip and the finished file; each message names its clip."""
-    target, layout = Path(request.output_key), reel_layout(sounds)
+    target = Path(request.output_key)
     named: dict[Degradation, list[str]] = {}
-    for clip, sound, found in zip(plan.clips, sounds, decoding, strict=True):
+    for clip, sound, found in zip(plan.clips, audio.clips, decoding, strict=True):
         media, line = clip.plan.media, clip.plan.timeline
         extras = Extras(media, line, clip.placed.frames / clip.placed.fps, target, (), None)
         compared = losses(media, FinishedFile(output, extras, request.encode.metadata, sound=False), context)
@@ -158,7 +163,7 @@ def _notes(
             *(note for note in compared if note.code in _COMPARED),
             *_parts_dropped(clip, output),
             *_regions_outside(request, clip),
-            *reel_sound_notes(sound, layout, target),
+            *reel_sound_notes(sound, audio.layout, target),
         ]
         for note in dict.fromkeys(notes):
             named.setdefault(note, []).append(clip.name)

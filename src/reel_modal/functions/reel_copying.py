@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from reel_modal._ffmpeg.audio import FinishedSound
-from reel_modal._ffmpeg.reel_sound import ClipSound, reel_sound
 from reel_modal._rendering.overlay import OverlayRenderer
 from reel_modal._smart_render import EncodedFrames, Interval, RenderPlan, RenderSpan, SplicePlan, window_pipe
 from reel_modal._smart_render.joining import CopiedRun, join_runs
@@ -27,13 +24,14 @@ from reel_modal.errors import EncoderUnavailableError, InvalidMediaError, MediaE
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.framing_plan import FramingPlan
 from reel_modal.functions.outputs import VerifiedFile, output_path, tags_for, verified
+from reel_modal.functions.reel_audio import ReelAudio
 from reel_modal.functions.reel_frames import ReelFrames
 from reel_modal.functions.reel_layers import ReelLayers, layer_frames
 from reel_modal.functions.reel_plan import PlannedClip, ReelPlan
 from reel_modal.functions.try_smart import better_in_full, worth_a_gpu
 from reel_modal.schema import Degradation, PlacedClip, ReelRequest
 
-__all__ = ["ReelCopy", "frames_expected", "part_of", "plan_copy", "reel_audio", "render_copied"]
+__all__ = ["ReelCopy", "frames_expected", "part_of", "plan_copy", "render_copied"]
 
 _ENCODERS: Final = frozenset({"auto", "libx264"})
 _log = logging.getLogger(__name__)
@@ -105,7 +103,7 @@ def frames_expected(request: ReelRequest, reel: ReelPlan, *, on_gpu: bool) -> li
 
 
 def render_copied(
-    request: ReelRequest, context: JobContext, reel: ReelPlan, layers: ReelLayers, *, sounds: Sequence[ClipSound]
+    request: ReelRequest, context: JobContext, reel: ReelPlan, layers: ReelLayers, audio: ReelAudio
 ) -> tuple[RenderPlan, VerifiedFile | None, list[list[Degradation]]]:
     """Copy what does not change and render the rest; return the plan, the file, and notes on each clip.
 
@@ -116,7 +114,7 @@ def render_copied(
         context: Reporter, settings and cancellation.
         reel: The plan of the reel.
         layers: The layers of the reel.
-        sounds: The audio of each clip.
+        audio: The audio of the reel.
 
     Raises:
         InvalidMediaError: A clip cannot be read.
@@ -136,7 +134,7 @@ def render_copied(
         with (
             context.reporter.phase("render", copy.plan.frames_rendered) as advance,
             scratch_dir(context.workdir) as folder,
-            reel_audio(sounds, output, context) as sound,
+            audio.encoded() as sound,
         ):
             encoded, notes = _encoded(request, context, reel, layers, copy.plan, folder=folder, advance=advance)
             written = join_runs(
@@ -154,17 +152,6 @@ def render_copied(
         output.unlink(missing_ok=True)
         _log.warning("%s: rendering the whole reel, since copying packets failed: %s", context.function, error)
         return RenderPlan.full(f"copying its packets failed: {error}"), None, []
-
-
-@contextmanager
-def reel_audio(sounds: Sequence[ClipSound], output: Path, context: JobContext) -> Iterator[FinishedSound | None]:
-    """Encode the audio of a reel into a file that is deleted after the block; yield None if the reel is silent."""
-    sound = reel_sound(sounds, output, settings=context.settings, check=context.raise_if_cancelled)
-    try:
-        yield sound
-    finally:
-        if sound is not None:
-            sound.discard()
 
 
 def _encoded(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+from reel_modal._ffmpeg.audio_files import probe_sound
+from reel_modal._ffmpeg.reel_music import MusicSound
 from reel_modal._rendering.framing import CropTrack, output_size
 from reel_modal.errors import FFmpegError, InvalidMediaError, MediaError, ReelModalError, RequestError, StorageError
 from reel_modal.functions.context import JobContext
@@ -32,6 +34,7 @@ __all__ = [
     "named_error",
     "naming_clip",
     "plan_files",
+    "plan_music",
     "plan_reel",
     "size_of",
 ]
@@ -143,6 +146,27 @@ def _planned(
         for index, plan in enumerate(plans)
     )
     return ReelPlan(tuple(clips), timeline, plans[0].layout.size, color, samples)
+
+
+def plan_music(request: ReelRequest, context: JobContext) -> MusicSound | None:
+    """Fetch the music and return it with its headers; None if the request has none.
+
+    Raises:
+        InvalidMediaError: The music has no audio that plays.
+        StorageError: The music could not be fetched.
+    """
+    music = request.music
+    if music is None:
+        return None
+    context.raise_if_cancelled()
+    name = f"music ({music.input_key!r})"
+    try:
+        media = probe_sound(context.fetch(music.input_key), context.settings)
+    except (FFmpegError, MediaError, StorageError) as error:
+        raise named_error(error, name) from error
+    if not media.audio:
+        raise InvalidMediaError(f"{name} has no audio stream with a known codec; use a file that plays")
+    return MusicSound(name, music, media)
 
 
 def size_of(request: ReelRequest, first: MediaInfo) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from reel_modal.schema.options import EncodeOptions, Existing, Scope, StoreOptio
 from reel_modal.schema.overlay import Effect, OverlayRequest, OverlayStyle
 from reel_modal.schema.reel import ReelClip, ReelRequest, ReelTransition
 from reel_modal.schema.reel_layers import Anchor, ReelLayer
+from reel_modal.schema.reel_music import Loudness, ReelMusic
 from reel_modal.schema.reel_timeline import PlacedClip, ReelTimeline, TransitionKind
 from reel_modal.schema.regions import HighlightKeyframe, HighlightRegion
 from reel_modal.schema.results import RenderResult, Usage
@@ -29,6 +30,7 @@ __all__ = [
     "HighlightKeyframe",
     "HighlightRegion",
     "Interpolation",
+    "Loudness",
     "Outside",
     "OverlayRequest",
     "OverlayStyle",
@@ -36,6 +38,7 @@ __all__ = [
     "PlacedClip",
     "ReelClip",
     "ReelLayer",
+    "ReelMusic",
     "ReelRequest",
     "ReelTimeline",
     "ReelTransition",

@@ -41,6 +41,7 @@ from reel_modal.schema.framing import (
 from reel_modal.schema.interpolation import Interpolation
 from reel_modal.schema.overlay import EFFECT, Effect, OverlayRequest, OverlayStyle, check_region_ids
 from reel_modal.schema.reel_layers import MOST_LAYERS, ReelLayer
+from reel_modal.schema.reel_music import LOUDNESS, STANDARD_LUFS, Loudness, ReelMusic
 from reel_modal.schema.reel_timeline import ReelTimeline, TransitionKind, check_transitions
 from reel_modal.schema.regions import INTERPOLATION, REGIONS, SPACE, SPACE_SIDES, HighlightRegion, check_order
 from reel_modal.schema.requests import VideoRequest
@@ -169,6 +170,8 @@ class ReelRequest(VideoRequest):
             it on a background.
         background: Background of `contain`: `blur` or `#rrggbb`.
         layers: Images drawn over the frames, the first one below the others.
+        music: Music under the clips.
+        loudness: Loudness of the audio (EBU R128): `off` leaves it, `on` is -14 LUFS, a number is a target in LUFS.
 
     Raises:
         RequestError: A field is not valid; `path` names it.
@@ -197,15 +200,25 @@ class ReelRequest(VideoRequest):
     layers: tuple[ReelLayer, ...] = declared(
         converter=list_of(nested(ReelLayer), MOST_LAYERS), default=(), added_later=True
     )
+    music: ReelMusic | None = declared(converter=optional(nested(ReelMusic)), default=None, added_later=True)
+    loudness: Loudness = declared(converter=LOUDNESS, default="off", added_later=True)
+
+    @property
+    def target_lufs(self) -> Fraction | None:
+        """Loudness to reach in LUFS; None leaves the audio."""
+        if isinstance(self.loudness, Fraction):
+            return self.loudness
+        return STANDARD_LUFS if self.loudness == "on" else None
 
     def clip_keys(self) -> dict[str, str]:
         """Return the key of each clip, by the path of its field."""
         return {join(join("clips", index), "input_key"): clip.input_key for index, clip in enumerate(self.clips)}
 
     def input_keys(self) -> dict[str, str]:
-        """Return the key of each clip, then of the image of each layer, by the path of its field."""
-        images = enumerate(self.layers)
-        return self.clip_keys() | {join(join("layers", at), "input_key"): layer.input_key for at, layer in images}
+        """Return the key of each clip, of the image of each layer, and of the music, by the path of its field."""
+        images = {join(join("layers", at), "input_key"): layer.input_key for at, layer in enumerate(self.layers)}
+        music = {} if self.music is None else {"music.input_key": self.music.input_key}
+        return self.clip_keys() | images | music
 
     def framing(self, index: int, *, output_size: tuple[int, int] | None, rate: Rate) -> FramingRequest:
         """Return the request of `process_framing` that makes the frames of one clip.

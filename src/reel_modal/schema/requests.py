@@ -84,7 +84,10 @@ class Request(Record, Generic[R]):
         return {"input_key": self.input_key}
 
     def clip_keys(self) -> dict[str, str]:
-        """Return the keys of the inputs that are clips; an estimate needs the headers of these."""
+        """Return the keys of the inputs that are clips; an estimate needs the headers of these.
+
+        A subclass leaves out inputs that are no videos, such as music.
+        """
         return self.input_keys()
 
     def stored_inputs(self) -> tuple[str, ...]:
