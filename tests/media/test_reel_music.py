@@ -52,17 +52,19 @@ def loudness_of(path: Path) -> tuple[float, float]:
 
 
 def test_music_begins_at_its_start_to_the_sample_and_repeats(store: Path) -> None:
-    music = {"input_key": "song.wav", "start": "0.25", "fade_out": 0}
+    played = noise(RATE_HZ, 0.9)
+    song(store / "noise.wav", played)
+    music = {"input_key": "noise.wav", "start": "0.25", "fade_out": 0}
     result = assemble(store, reel_request([{"input_key": "silent.mp4"}], output_key="reel.avi", music=music))
-    samples, ramp = samples_of(store / "reel.avi"), np.linspace(0.1, 0.9, RATE_HZ, endpoint=False)
+    samples = samples_of(store / "reel.avi")
     assert result.degraded == () or all("music" not in note.message for note in result.degraded)
     assert len(samples) == 2 * RATE_HZ
-    kept, edge = ramp[RATE_HZ // 4 :], 240
+    kept, edge = played[RATE_HZ // 4 :], 240
     for begin in (0, len(kept), 2 * len(kept)):
         part = samples[begin : begin + len(kept)]
         inside = slice(edge, len(part) - edge)
         assert np.abs(part[inside] - kept[: len(part)][inside]).max() < 1e-4
-        assert abs(part[0]) < 0.02  # each repetition fades in
+        assert np.abs(part[:3]).max() < 0.1  # each repetition fades in
 
 
 def test_music_without_loop_ends_with_its_fade(store: Path) -> None:
@@ -152,6 +154,18 @@ def test_loudness_is_reached_and_peaks_stay_below_the_limit(store: Path, output:
     assert lufs == pytest.approx(target, abs=0.5)
     assert peak <= -1
     assert "loudness_missed" not in [note.code for note in result.degraded]
+
+
+def test_peaks_that_the_codec_adds_are_lowered_before_the_loudness(store: Path) -> None:
+    """AAC raises the peaks of this chord by more than 4 dB, from below the limit to above it."""
+    moments = np.arange(2 * RATE_HZ) / RATE_HZ
+    chord = sum(np.sin(2 * np.pi * pitch * moments) for pitch in (110, 311, 517, 1303, 3011, 5003))
+    with_samples(store / "silent.mp4", store / "chord.mov", np.clip(chord, -0.95, 0.95))
+    result = assemble(store, reel_request([{"input_key": "chord.mov"}], loudness=-6))
+    lufs, peak = loudness_of(store / "reel.mp4")
+    assert peak <= -1
+    assert -8 < lufs < -6.5
+    assert "loudness_missed" in [note.code for note in result.degraded]
 
 
 def test_silent_reel_and_too_quiet_reel_say_that_the_loudness_is_missed(store: Path) -> None:

@@ -152,17 +152,22 @@ def encode_at_loudness(
         encode(limited(samples, 0, HIGHEST_PEAK_DB - _MARGIN_DB))
         return (_missed("the audio is silent or shorter than 0.4 s, so it has no loudness"),)
     gain_db, limit_db = min(MOST_GAIN_DB, target_lufs - source.lufs), HIGHEST_PEAK_DB - _MARGIN_DB
-    result, over_db = source, 0.0
+    result, missed_before = source, float("inf")
     for _ in range(_MOST_ENCODES):
         encode(limited(samples, gain_db, limit_db))
         result = measure(("-i", file_url(encoded)), settings=settings, check=check)
         missing = target_lufs - (_SILENCE_LUFS if result.lufs is None else result.lufs)
         over_db = result.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB
         wanted_db = min(MOST_GAIN_DB, gain_db + missing)
-        if over_db <= 0 and (abs(missing) <= _CLOSE_LU or wanted_db == gain_db):
+        # More gain is of no use if the limiter takes it away again.
+        stuck = wanted_db == gain_db or abs(missing) > missed_before - _ROUNDING_DB
+        if over_db <= 0 and (abs(missing) <= _CLOSE_LU or stuck):
             break
+        missed_before = abs(missing)
+        if over_db > 0:
+            # A codec also raises peaks that are far below the limit.
+            limit_db, missed_before = min(limit_db, source.peak_db + gain_db) - over_db, float("inf")
         gain_db = wanted_db
-        limit_db -= max(0.0, over_db)
     return tuple(_notes(result, target_lufs))
 
 
