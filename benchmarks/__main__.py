@@ -15,6 +15,7 @@ from benchmarks import (
     overlay_speed,
     pipe_overhead,
     progress_accuracy,
+    reel_speed,
     registry_overhead,
     segment_workers,
     segments,
@@ -31,6 +32,7 @@ from reel_modal.settings import Settings
 CONTESTS = {
     "render_overlay": overlay_speed,
     "process_framing": framing_speed,
+    "assemble_reel": reel_speed,
     "Smart rendering": smart_render,
     "Smart rendering: quality": smart_quality,
     "FramePipe": pipe_overhead,

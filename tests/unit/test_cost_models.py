@@ -22,8 +22,9 @@ from reel_modal._costs.rates import PUBLISHED_RATES
 from reel_modal._jobs.estimates import Estimate, estimate
 from reel_modal.cli import main
 from reel_modal.errors import JobTooLongError
+from reel_modal.functions.efforts import ClipFrames
 from reel_modal.progress import TimingHistory
-from reel_modal.schema import CropKeyframe, EncodeOptions, OverlayRequest, ReelRequest
+from reel_modal.schema import CropKeyframe, EncodeOptions, OverlayRequest, ReelRequest, ReelTimeline, Timeline
 
 IN_BUCKET = "s3://media/clips"
 MODAL = Settings(modal_enabled=True, store_url=IN_BUCKET)
@@ -186,6 +187,17 @@ def test_estimate_of_a_reel_adds_up_its_clips(media: MediaInfo, tmp_path: Path) 
     fast = {"segments": [{"start": 0, "end": 10, "speed": 2}]}
     assert two < seconds(reel({}, slow, **small), hd, hd) < 1.5 * two
     assert two / 2 < seconds(reel({}, fast, **small), hd, hd) < two
+
+
+def test_rendered_frames_of_a_clip_and_those_that_are_decoded(media: MediaInfo) -> None:
+    lines = [Timeline.of(end=Fraction(10)), Timeline.of(end=Fraction(10), speeds=[(Fraction(0), Fraction(10), 2)])]
+    placed = ReelTimeline.of(lines, [("crossfade", Fraction(1))], Fraction(30)).clips
+    spans = [(0, 100), (250, 280)]
+    found = [(each.frames, each.source_frames) for each in (ClipFrames.of(clip, media, None) for clip in placed)]
+    assert found == [(300, 300), (150, 300)]
+    found = [(each.frames, each.source_frames) for each in (ClipFrames.of(clip, media, spans) for clip in placed)]
+    assert found == [(130, 130), (10, 20)]
+    assert ClipFrames.of(placed[0], media, []).frames == 0
 
 
 def test_estimate_of_a_reel_has_copied_frames(tmp_path: Path) -> None:
