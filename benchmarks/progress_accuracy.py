@@ -18,6 +18,7 @@ from reel_modal.functions.catalog import all_functions
 from reel_modal.progress import ProgressBlender, ProgressPlan, TimingHistory, asymptotic, linear_with_cap
 
 TICK_SECONDS = 0.5
+PERCENT_SECONDS = 5.0
 EVENT_SECONDS = 2.0
 MADE_JOBS, LEARNED_JOBS = 200, 60
 SEED_CAP, OUR_CAP = 87.0, 98.9
@@ -29,6 +30,8 @@ COLUMNS = (
     "published runs alone",
     "made jobs alone",
     "longest stand-still, s",
+    "longest of a whole percent, s",
+    "jobs with more than 5 s of it",
     "at the cap, s a job",
     "steps back",
 )
@@ -55,6 +58,7 @@ class Score:
 
     error: float
     stand_seconds: float
+    percent_seconds: float
     cap_seconds: float
     steps_back: int
 
@@ -117,16 +121,21 @@ def payload(update: dict[str, object]) -> float:
 def score(bar: Bar, trace: JobTrace, cap: float) -> Score:
     shown = bar(trace)
     truth = [100 * now / trace.seconds for now in ticks(trace)]
+    return Score(
+        error=statistics.fmean(abs(one - other) for one, other in zip(shown, truth, strict=True)),
+        stand_seconds=longest_stand(shown),
+        percent_seconds=longest_stand([float(int(value)) for value in shown]),
+        cap_seconds=TICK_SECONDS * sum(value >= cap for value in shown),
+        steps_back=sum(after < before for before, after in pairwise(shown)),
+    )
+
+
+def longest_stand(shown: list[float]) -> float:
     stand = longest = 0.0
     for before, after in pairwise(shown):
         stand = stand + TICK_SECONDS if after <= before else 0.0
         longest = max(longest, stand)
-    return Score(
-        error=statistics.fmean(abs(one - other) for one, other in zip(shown, truth, strict=True)),
-        stand_seconds=longest,
-        cap_seconds=TICK_SECONDS * sum(value >= cap for value in shown),
-        steps_back=sum(after < before for before, after in pairwise(shown)),
-    )
+    return longest
 
 
 @contextmanager
@@ -205,9 +214,14 @@ def table(contestants: Contestants, real: list[JobTrace], invented: list[JobTrac
         first = first or errors
         ratios = " | ".join(f"{one / other:.2f}" for one, other in zip(errors, first, strict=True))
         stand = max(one.stand_seconds for one in scores)
+        percent = max(one.percent_seconds for one in scores)
+        slow = sum(one.percent_seconds > PERCENT_SECONDS for one in scores)
         cap_seconds = statistics.fmean(one.cap_seconds for one in scores)
         back = sum(one.steps_back for one in scores)
-        lines.append(f"| {name} | {errors[0]:.1f} | {ratios} | {stand:.1f} | {cap_seconds:.1f} | {back} |")
+        lines.append(
+            f"| {name} | {errors[0]:.1f} | {ratios} | {stand:.1f} | {percent:.1f}"
+            f" | {slow} | {cap_seconds:.1f} | {back} |"
+        )
     return lines
 
 

@@ -170,6 +170,28 @@ async def test_page_stuck_job_shows_message_and_failure_keeps_bar(page: Page) ->
         await check_forward(page)
 
 
+async def test_page_resumed_job_names_its_segment_and_does_not_run_ahead(page: Page) -> None:
+    """300 of 600 frames are found in the store; the others take 40 s."""
+    counts = [0, *range(300, 601, 15)]
+    events = [
+        ProgressEvent("render", done, 600, 2.0 * beat, beat + 1, detail=f"segment {min(done // 60 + 1, 10)} of 10")
+        for beat, done in enumerate(counts)
+    ]
+    message = page.locator("#message")
+    async with hosting(events=events) as host:
+        await page.add_init_script(RECORD)
+        await page.goto(host.url)
+        await host.wire.stream(1)
+        await host.advance(6.5)
+        await expect(message).to_have_text("Rendering the video... (segment 6 of 10)")
+        assert await bar(page) < 50  # a seventh of the time is over
+        await host.advance(20.0)
+        await expect(message).to_have_text("Rendering the video... (segment 8 of 10)")
+        await host.advance(60.0)
+        await expect(page.locator("body")).to_have_attribute("data-status", "complete")
+        assert (await check_forward(page))[-1] == 100
+
+
 async def test_page_unknown_job_shows_a_message(page: Page, page_errors: list[str]) -> None:
     async with hosting() as host:
         await page.goto(host.url.rpartition("/")[0] + "/nonsense")
