@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reel_modal._ffmpeg.audio import FinishedSound
+from reel_modal._ffmpeg.audio_tempo import ChannelLayout
 from reel_modal._ffmpeg.reel_sound import ClipSound, music_notes, reel_layout, reel_sound
 from reel_modal.functions.context import JobContext
 from reel_modal.functions.outputs import output_path
@@ -37,8 +38,8 @@ class ReelAudio:
         self._context = context
         self._music = plan_music(request, context)
         self._missed: tuple[Degradation, ...] = ()
-        self.clips = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
-        self.layout = reel_layout(self.clips, self._music)
+        self.clips: list[ClipSound] = [ClipSound(clip.placed, clip.plan.media, clip.volume) for clip in plan.clips]
+        self.layout: ChannelLayout = reel_layout(self.clips, self._music)
 
     @contextmanager
     def encoded(self) -> Iterator[FinishedSound | None]:
