@@ -112,7 +112,10 @@ async def most_at_once(backend: LocalBackend, call_id: str) -> tuple[int, list[i
     async for event in backend.events(call_id):
         if event.phase == "render":
             counts.append(event.done)
-            seen = max(seen, len(workers_of(coordinator())))
+            # Between its fork and its start, an ffmpeg has the command line of the worker.
+            first = workers_of(coordinator())
+            await asyncio.sleep(0.02)
+            seen = max(seen, len(set(first).intersection(workers_of(coordinator()))))
     return seen, counts
 
 

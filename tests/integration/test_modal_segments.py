@@ -118,6 +118,13 @@ def rendered_here(app: Deployed, function: AnyFunction, request: Any) -> str:
     return made
 
 
+async def exists(path: Path) -> None:
+    """Wait until a file exists."""
+    async with asyncio.timeout(60):
+        while not path.exists():
+            await asyncio.sleep(0.02)
+
+
 def stored(app: Deployed) -> list[str]:
     """Return the kinds of the objects that are stored for segments."""
     return sorted(path.suffix for path in (app.store / "users/user/segments").glob("*"))
@@ -275,7 +282,7 @@ async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start)
     (note,) = (app.store / "users/user/segments").glob("*.call")
     note.unlink()
     app.plane.faults.clear()
-    await job.until(0)  # the call notes its id before
+    await exists(note)
     (call_id,) = job.running("render_overlay")
     assert note.read_text() == call_id
     await asyncio.to_thread(app.plane.preempt, job.call_id)

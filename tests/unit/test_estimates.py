@@ -306,5 +306,5 @@ def test_reel_is_estimated_from_the_headers_of_all_clips(clips: Clips, tmp_path:
     expected = estimate(reel, [first, second], settings=Settings(), history=history)
     assert (expected.frames, expected.size, expected.fps) == (50 + 75 - 20, (180, 180), 50)
     assert expected.frames_rendered == expected.frames
-    with pytest.raises(RequestError, match="has 2 inputs, and the headers of 1 were given"):
+    with pytest.raises(RequestError, match="has 2 clips, and the headers of 1 were given"):
         estimate(reel, first, settings=Settings(), history=history)
