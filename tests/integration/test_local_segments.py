@@ -89,8 +89,11 @@ async def until(backend: LocalBackend, call_id: str, frames: int) -> None:
 
 
 def workers_of(coordinator: int) -> list[int]:
-    """Return the processes that the worker process `coordinator` has started to render segments."""
-    return [pid for pid in family(coordinator) if pid != coordinator and "functions.worker" in command(pid)]
+    """Return the processes that the worker process `coordinator` has started to render segments.
+
+    Only its children: between its fork and its start, an ffmpeg of a child has the child's command line.
+    """
+    return [pid for pid in children(coordinator) if "functions.worker" in command(pid)]
 
 
 def coordinator() -> int:
@@ -112,10 +115,7 @@ async def most_at_once(backend: LocalBackend, call_id: str) -> tuple[int, list[i
     async for event in backend.events(call_id):
         if event.phase == "render":
             counts.append(event.done)
-            # Between its fork and its start, an ffmpeg has the command line of the worker.
-            first = workers_of(coordinator())
-            await asyncio.sleep(0.02)
-            seen = max(seen, len(set(first).intersection(workers_of(coordinator()))))
+            seen = max(seen, len(workers_of(coordinator())))
     return seen, counts
 
 

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,11 +119,12 @@ def rendered_here(app: Deployed, function: AnyFunction, request: Any) -> str:
     return made
 
 
-async def exists(path: Path) -> None:
+def await_file(path: Path) -> None:
     """Wait until a file exists."""
-    async with asyncio.timeout(60):
-        while not path.exists():
-            await asyncio.sleep(0.02)
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
 
 
 def stored(app: Deployed) -> list[str]:
@@ -282,7 +284,7 @@ async def test_handed_over_job_is_noted_by_its_call(app: Deployed, start: Start)
     (note,) = (app.store / "users/user/segments").glob("*.call")
     note.unlink()
     app.plane.faults.clear()
-    await exists(note)
+    await asyncio.to_thread(await_file, note)
     (call_id,) = job.running("render_overlay")
     assert note.read_text() == call_id
     await asyncio.to_thread(app.plane.preempt, job.call_id)
