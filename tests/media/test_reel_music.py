@@ -156,16 +156,27 @@ def test_loudness_is_reached_and_peaks_stay_below_the_limit(store: Path, output:
     assert "loudness_missed" not in [note.code for note in result.degraded]
 
 
-def test_peaks_that_the_codec_adds_are_lowered_before_the_loudness(store: Path) -> None:
-    """AAC raises the peaks of this chord by more than 4 dB, from below the limit to above it."""
+def chord(store: Path) -> None:
+    """Write a chord whose peaks AAC raises by more than 4 dB, from below the limit to above it."""
     moments = np.arange(2 * RATE_HZ) / RATE_HZ
-    chord = sum(np.sin(2 * np.pi * pitch * moments) for pitch in (110, 311, 517, 1303, 3011, 5003))
-    with_samples(store / "silent.mp4", store / "chord.mov", np.clip(chord, -0.95, 0.95))
+    sines = sum(np.sin(2 * np.pi * pitch * moments) for pitch in (110, 311, 517, 1303, 3011, 5003))
+    with_samples(store / "silent.mp4", store / "chord.mov", np.clip(sines, -0.95, 0.95))
+
+
+def test_peaks_that_the_codec_adds_are_lowered_before_the_loudness(store: Path) -> None:
+    chord(store)
     result = assemble(store, reel_request([{"input_key": "chord.mov"}], loudness=-6))
     lufs, peak = loudness_of(store / "reel.mp4")
     assert peak <= -1
     assert -8 < lufs < -6.5
     assert "loudness_missed" in [note.code for note in result.degraded]
+
+
+def test_peaks_come_before_the_loudness_if_attempts_run_out(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reel_modal._ffmpeg.loudness._MOST_ENCODES", 1)
+    chord(store)
+    assemble(store, reel_request([{"input_key": "chord.mov"}], loudness=-6))
+    assert loudness_of(store / "reel.mp4")[1] <= -1
 
 
 def test_silent_reel_and_too_quiet_reel_say_that_the_loudness_is_missed(store: Path) -> None:

@@ -37,6 +37,7 @@ _CLOSE_LU: Final = 0.25
 _MARGIN_DB: Final = 0.3
 _ROUNDING_DB: Final = 0.1
 _MOST_ENCODES: Final = 6
+_MOST_LOWERED: Final = 3
 _READ_BYTES: Final = 1 << 18
 _BLOCK: Final = 48000
 _HALF_WINDOW: Final = 240
@@ -153,9 +154,15 @@ def encode_at_loudness(
         return (_missed("the audio is silent or shorter than 0.4 s, so it has no loudness"),)
     gain_db, limit_db = min(MOST_GAIN_DB, target_lufs - source.lufs), HIGHEST_PEAK_DB - _MARGIN_DB
     result, missed_before = source, float("inf")
-    for _ in range(_MOST_ENCODES):
+
+    def made(gain_db: float, limit_db: float) -> Measured:
         encode(limited(samples, gain_db, limit_db))
-        result = measure(("-i", file_url(encoded)), settings=settings, check=check)
+        return measure(("-i", file_url(encoded)), settings=settings, check=check)
+
+    last = gain_db, limit_db
+    for _ in range(_MOST_ENCODES):
+        last = gain_db, limit_db
+        result = made(*last)
         missing = target_lufs - (_SILENCE_LUFS if result.lufs is None else result.lufs)
         over_db = result.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB
         wanted_db = min(MOST_GAIN_DB, gain_db + missing)
@@ -168,6 +175,12 @@ def encode_at_loudness(
             # A codec also raises peaks that are far below the limit.
             limit_db, missed_before = min(limit_db, source.peak_db + gain_db) - over_db, float("inf")
         gain_db = wanted_db
+    else:
+        # The peaks come first. With both lower, the samples are the same, but softer, and so are their peaks.
+        for _ in range(_MOST_LOWERED):
+            if (over_db := result.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB) > 0:
+                last = last[0] - over_db, last[1] - over_db
+                result = made(*last)
     return tuple(_notes(result, target_lufs))
 
 
