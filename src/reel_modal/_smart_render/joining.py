@@ -30,7 +30,7 @@ from reel_modal._smart_render.splice import (
     new_packets,
     with_new_sets,
 )
-from reel_modal._smart_render.verify import AFTER_JOINT, decode_runs
+from reel_modal._smart_render.verify import decode_runs, runs_around
 from reel_modal.errors import SpliceError
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.media.open import file_url, opened, packets_of
@@ -251,12 +251,12 @@ class _Joining:
             if next(planned, None) is not None or heard != self._sound_packets:
                 raise SpliceError("the output does not have the planned number of packets")
         spliced = Spliced(path, 0, self._sets, (), ())
-        decode_runs(spliced, _around(self._joints(), idr), settings)
+        decode_runs(spliced, runs_around(self._joints(), idr), settings)
 
-    def _joints(self) -> list[int]:
+    def _joints(self) -> set[int]:
         """Return the frames at which a run or a re-encoded part begins, except the first one."""
         starts = {run.at for run in self._runs} | {window.kept[0] for window in self._plan.windows}
-        return sorted(starts - {0})
+        return starts - {0}
 
 
 def _packets_of(run: CopiedRun) -> Generator[tuple[Packet[Stream], int, bool]]:
@@ -276,14 +276,3 @@ def _packets_of(run: CopiedRun) -> Generator[tuple[Packet[Stream], int, bool]]:
             count += 1
     if count != run.end - run.first:
         raise SpliceError("the source does not have the planned packets")
-
-
-def _around(joints: Sequence[int], idr: bytearray) -> list[tuple[int, int]]:
-    """Return (first, end) of the packets to decode: from the last IDR before each joint to well after the joint."""
-    runs: list[tuple[int, int]] = []
-    for joint in joints:
-        begin, stop = idr.rindex(1, 0, joint), min(joint + AFTER_JOINT, len(idr))
-        if runs and begin <= runs[-1][1]:
-            begin = runs.pop()[0]
-        runs.append((begin, stop))
-    return runs

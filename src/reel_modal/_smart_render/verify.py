@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["AFTER_JOINT", "decode_runs", "verify_splice"]
+__all__ = ["decode_runs", "runs_around", "verify_splice"]
 
 # Packets to decode after a joint. No decoder delays its output by this many, so an error after the joint is detected.
-AFTER_JOINT: Final = 24
+_AFTER_JOINT: Final = 24
 
 
 def verify_splice(plan: RenderPlan, picture: SpliceSource, spliced: Spliced, settings: Settings) -> None:
@@ -93,7 +93,7 @@ def _compare(plan: RenderPlan, picture: SpliceSource, spliced: Spliced) -> None:
 
 
 def _around_joints(plan: RenderPlan, picture: SpliceSource, starts: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (first, end) of the packets to decode: from the last IDR before each joint to well after the joint.
+    """Return (first, end) of the packets to decode; see `runs_around`.
 
     A joint is between copied and re-encoded packets. The `starts` of re-encoded parts are only IDR access units.
     """
@@ -104,11 +104,19 @@ def _around_joints(plan: RenderPlan, picture: SpliceSource, starts: Sequence[int
         idr[start:stop] = bytes(stop - start)
     for rank in starts:
         idr[rank - first] = 1
-    joints = {edge - first for window in plan.windows for edge in window.kept} - {end - first}
+    return runs_around({edge - first for window in plan.windows for edge in window.kept} - {end - first}, idr)
+
+
+def runs_around(joints: Iterable[int], idr: bytearray) -> list[tuple[int, int]]:
+    """Return (first, end) of the packets to decode: from the last IDR before each joint to well after the joint.
+
+    Args:
+        joints: Number of the first packet after each joint.
+        idr: For each packet of the output, 1 if it is an IDR access unit; the first one is.
+    """
     runs: list[tuple[int, int]] = []
     for joint in sorted(joints):
-        begin = idr.rindex(1, 0, max(1, joint))
-        stop = min(joint + AFTER_JOINT, end - first)
+        begin, stop = idr.rindex(1, 0, max(1, joint)), min(joint + _AFTER_JOINT, len(idr))
         if runs and begin <= runs[-1][1]:
             begin = runs.pop()[0]
         runs.append((begin, stop))
