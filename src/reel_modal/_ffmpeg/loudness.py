@@ -63,6 +63,15 @@ class Measured:
     lufs: float | None
     peak_db: float
 
+    @property
+    def over_db(self) -> float:
+        """How far the true peak may be above its limit in decibels; it is within it if this is 0 or less."""
+        return self.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB
+
+    def missing(self, target_lufs: float) -> float:
+        """Return how many LU louder it should be; silence counts as the gate of the measurement."""
+        return target_lufs - (_SILENCE_LUFS if self.lufs is None else self.lufs)
+
 
 class _Summary:
     """Reads the summary that `ebur128` writes to stderr."""
@@ -153,18 +162,16 @@ def encode_at_loudness(
         encode(limited(samples, 0, HIGHEST_PEAK_DB - _MARGIN_DB))
         return (_missed("the audio is silent or shorter than 0.4 s, so it has no loudness"),)
     gain_db, limit_db = min(MOST_GAIN_DB, target_lufs - source.lufs), HIGHEST_PEAK_DB - _MARGIN_DB
-    result, missed_before = source, float("inf")
+    missed_before = float("inf")
 
     def made(gain_db: float, limit_db: float) -> Measured:
         encode(limited(samples, gain_db, limit_db))
         return measure(("-i", file_url(encoded)), settings=settings, check=check)
 
-    last = gain_db, limit_db
     for _ in range(_MOST_ENCODES):
         last = gain_db, limit_db
         result = made(*last)
-        missing = target_lufs - (_SILENCE_LUFS if result.lufs is None else result.lufs)
-        over_db = result.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB
+        missing, over_db = result.missing(target_lufs), result.over_db
         wanted_db = min(MOST_GAIN_DB, gain_db + missing)
         # More gain is of no use if the limiter takes it away again.
         stuck = wanted_db == gain_db or abs(missing) > missed_before - _ROUNDING_DB
@@ -175,21 +182,21 @@ def encode_at_loudness(
             # A codec also raises peaks that are far below the limit.
             limit_db, missed_before = min(limit_db, source.peak_db + gain_db) - over_db, float("inf")
         gain_db = wanted_db
-    else:
+    for _ in range(_MOST_LOWERED):
+        if result.over_db <= 0:
+            break
         # The peaks come first. With both lower, the samples are the same, but softer, and so are their peaks.
-        for _ in range(_MOST_LOWERED):
-            if (over_db := result.peak_db + _ROUNDING_DB - HIGHEST_PEAK_DB) > 0:
-                last = last[0] - over_db, last[1] - over_db
-                result = made(*last)
+        last = last[0] - result.over_db, last[1] - result.over_db
+        result = made(*last)
     return tuple(_notes(result, target_lufs))
 
 
 def _notes(result: Measured, target_lufs: float) -> Iterator[Degradation]:
     """Yield a note if a file misses the loudness or the limit of its peaks."""
-    lufs = _SILENCE_LUFS if result.lufs is None else result.lufs
-    if abs(lufs - target_lufs) > _TOLERANCE_LU:
+    missing = result.missing(target_lufs)
+    if abs(missing) > _TOLERANCE_LU:
         yield _missed(
-            f"the loudness is {lufs:.1f} LUFS in place of {target_lufs:g}, with a gain of at most"
+            f"the loudness is {target_lufs - missing:.1f} LUFS in place of {target_lufs:g}, with a gain of at most"
             f" {MOST_GAIN_DB:g} dB and true peaks of at most {HIGHEST_PEAK_DB:g} dBTP"
         )
     if result.peak_db > HIGHEST_PEAK_DB:

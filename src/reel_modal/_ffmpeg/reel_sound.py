@@ -162,8 +162,7 @@ def reel_sound_notes(clip: ClipSound, layout: ChannelLayout, target: Path) -> It
         message = f"the {stream.codec} audio was encoded as {codec}, because its times change"
         yield Degradation("sound_reencoded", message)
     if stream.channels > layout.channels:
-        message = f"the {stream.channels} audio channels ({stream.layout}) were reduced to {layout.channels}"
-        yield Degradation("channels_reduced", message)
+        yield Degradation("channels_reduced", _reduced(stream, layout))
     for other in clip.media.audio[1:]:
         message = f"audio stream {other.index} is not in the output: a reel has the first one of each clip"
         yield Degradation("sound_dropped", message)
@@ -173,11 +172,14 @@ def music_notes(music: MusicSound, layout: ChannelLayout) -> Iterator[Degradatio
     """Yield the differences between the audio of the music and that of the reel."""
     stream = music.stream
     if stream.channels > layout.channels:
-        message = f"the {stream.channels} audio channels ({stream.layout}) were reduced to {layout.channels}"
-        yield Degradation("channels_reduced", f"{music.name}: {message}")
+        yield Degradation("channels_reduced", f"{music.name}: {_reduced(stream, layout)}")
     for other in music.media.audio[1:]:
         message = f"audio stream {other.index} is not in the output: the first one is the music"
         yield Degradation("sound_dropped", f"{music.name}: {message}")
+
+
+def _reduced(stream: AudioStream, layout: ChannelLayout) -> str:
+    return f"the {stream.channels} audio channels ({stream.layout}) were reduced to {layout.channels}"
 
 
 def reel_samples(
