@@ -21,6 +21,7 @@ from reel_modal.media.frames import Frame, U8Array
 from reel_modal.schema import ReelLayer, ReelRequest
 from reel_modal.schema._fields import join
 from reel_modal.schema._numbers import shown
+from reel_modal.schema.reel_timeline import faded_share
 
 __all__ = ["ReelLayers", "layer_frames"]
 
@@ -44,11 +45,7 @@ class _PlacedLayer:
 
     def strength(self, frame: int) -> float:
         """Return the opacity of the layer in a frame, 0 to 1; it is above 0 during the fades."""
-        if not self.first <= frame < self.end:
-            return 0.0
-        entered = Fraction(frame - self.first + 1, self.fade_in + 1)
-        left = Fraction(self.end - frame, self.fade_out + 1)
-        return self.opacity * float(min(Fraction(1), entered, left))
+        return self.opacity * float(faded_share(frame, (self.first, self.end), self.fade_in, self.fade_out))
 
 
 class ReelLayers:

@@ -122,6 +122,12 @@ class SpeedSegment(Record):
             )
 
 
+def check_one_size(output_size: tuple[int, int] | None, aspect: Fraction | None) -> None:
+    """Raise RequestError if a request has both an output size and an aspect ratio."""
+    if output_size is not None and aspect is not None:
+        raise RequestError("aspect", f"is given together with the output size {output_size}; send one of them")
+
+
 def check_segments(segments: Sequence[SpeedSegment]) -> None:
     """Raise RequestError unless `segments` are in order and do not overlap."""
     for index, (before, after) in enumerate(pairwise(segments), start=1):
@@ -257,10 +263,7 @@ class FramingRequest(VideoRequest):
     def _check_edit(self) -> None:
         if self.fps is not None and self.rate not in {"constant", self.fps}:
             raise RequestError("rate", f"is {self.rate}, but fps is {self.fps}; send one of them")
-        if self.output_size is not None and self.aspect is not None:
-            raise RequestError(
-                "aspect", f"is given together with the output size {self.output_size}; send one of them"
-            )
+        check_one_size(self.output_size, self.aspect)
         check_order("crop", [keyframe.time_seconds for keyframe in self.crop])
         if self.outside == "refuse" and self.video_size is not None:
             self.check_crops(self.video_size)

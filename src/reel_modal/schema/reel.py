@@ -36,6 +36,7 @@ from reel_modal.schema.framing import (
     FramingRequest,
     SlowMotion,
     SpeedSegment,
+    check_one_size,
     check_segments,
 )
 from reel_modal.schema.interpolation import Interpolation
@@ -296,10 +297,7 @@ class ReelRequest(VideoRequest):
         object.__setattr__(self, "input_key", self.clips[0].input_key)
         if self.rate == "source":
             raise RequestError("rate", "is source; the clips of a reel get one rate: use constant or a number")
-        if self.output_size is not None and self.aspect is not None:
-            raise RequestError(
-                "aspect", f"is given together with the output size {self.output_size}; send one of them"
-            )
+        check_one_size(self.output_size, self.aspect)
         if self.transitions and len(self.transitions) != len(self.clips) - 1:
             raise RequestError(
                 "transitions",

@@ -83,11 +83,7 @@ class PlacedClip:
 
         The weights of the two clips of a `crossfade` add up to 1. No frame is completely black.
         """
-        if not self.first <= frame < self.end:
-            return Fraction(0)
-        entered = Fraction(frame - self.first + 1, self.entry_frames + 1)
-        left = Fraction(self.end - frame, self.exit_frames + 1)
-        return min(_WHOLE, entered, left)
+        return faded_share(frame, (self.first, self.end), self.entry_frames, self.exit_frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +161,19 @@ class ReelTimeline:
     def to_output(self, index: int, source_seconds: Fraction) -> Fraction:
         """Return the output time of a source time of the clip `index`."""
         return self.clips[index].to_output(source_seconds)
+
+
+def faded_share(frame: int, span: tuple[int, int], entry_frames: int, exit_frames: int) -> Fraction:
+    """Return the weight in a frame of what is shown from `span[0]` to `span[1]`, exclusive, 0 to 1.
+
+    It is above 0 in each of these frames, rises during the first `entry_frames`, and falls during the last
+    `exit_frames`.
+    """
+    first, end = span
+    if not first <= frame < end:
+        return Fraction(0)
+    entered, left = Fraction(frame - first + 1, entry_frames + 1), Fraction(end - frame, exit_frames + 1)
+    return min(_WHOLE, entered, left)
 
 
 def check_transitions(lengths: Sequence[Fraction | None], changes: Sequence[Change]) -> None:
