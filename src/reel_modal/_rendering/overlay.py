@@ -140,6 +140,15 @@ class OverlayRenderer:
                 yield moment
             moment += step
 
+    def draw(self, planes: AnyPlanes, seconds: Fraction, frame_seconds: Fraction) -> None:
+        """Draw the highlights of a frame that is shown from `seconds` on for `frame_seconds`, in place.
+
+        Raises:
+            FrameError: See `render`.
+        """
+        if (moment := self.moment(seconds, seconds + frame_seconds)) is not None:
+            self.render(planes, moment)
+
     def render(self, planes: AnyPlanes, seconds: Fraction) -> None:
         """Draw the highlights at `seconds` on `planes`, in place.
 

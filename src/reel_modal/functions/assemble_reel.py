@@ -17,6 +17,7 @@ from reel_modal._smart_render import RenderPlan
 from reel_modal.ffmpeg_pipe import PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
+from reel_modal.functions.degradation_notes import listed
 from reel_modal.functions.outputs import (
     VerifiedFile,
     output_path,
@@ -168,8 +169,7 @@ def _notes(
         for note in dict.fromkeys(notes):
             named.setdefault(note, []).append(clip.name)
     for note, names in named.items():
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield Degradation(note.code, f"{', '.join(names[:_MOST_NAMED])}{more}: {note.message}")
+        yield Degradation(note.code, f"{listed(names, _MOST_NAMED)}: {note.message}")
 
 
 def _regions_outside(request: ReelRequest, clip: PlannedClip) -> Iterator[Degradation]:
@@ -177,14 +177,13 @@ def _regions_outside(request: ReelRequest, clip: PlannedClip) -> Iterator[Degrad
     overlay, line = request.overlay(clip.placed.index), clip.plan.timeline
     end = line.source_start if line.source_end is None else line.source_end
     outside = [
-        region.id
+        repr(region.id)
         for region in (overlay.regions if overlay is not None else ())
         if region.enabled and (region.start_seconds >= end or region.end_seconds <= line.source_start)
     ]
     if outside:
-        named = ", ".join(map(repr, outside[:_MOST_NAMED]))
-        more = f" and {len(outside) - _MOST_NAMED} more" if len(outside) > _MOST_NAMED else ""
-        yield Degradation("regions_not_drawn", f"regions outside of the kept part were not drawn: {named}{more}")
+        named = listed(outside, _MOST_NAMED)
+        yield Degradation("regions_not_drawn", f"regions outside of the kept part were not drawn: {named}")
 
 
 def _parts_dropped(clip: PlannedClip, output: MediaInfo) -> Iterator[Degradation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
@@ -11,7 +11,13 @@ from reel_modal.ffmpeg_pipe import FrameReader
 from reel_modal.media import MediaInfo
 from reel_modal.schema import Degradation
 
-__all__ = ["DecodingReport", "degradation_notes", "rate_notes"]
+__all__ = ["DecodingReport", "degradation_notes", "listed", "rate_notes"]
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,7 @@ class ReelFrames:
         overlay = OverlayRenderer(request, plan.media.size, plan.media.color, plan.pixel_format)
         for frame in source:
             seconds = source_seconds(plan.media, frame.pts_seconds)
-            moment = overlay.moment(seconds, seconds + 1 / plan.media.fps)
-            if moment is not None:
-                overlay.render(planes_of(frame), moment)
+            overlay.draw(planes_of(frame), seconds, 1 / plan.media.fps)
             yield frame
 
     def _of_clip(self, clip: PlannedClip) -> Generator[Frame]:

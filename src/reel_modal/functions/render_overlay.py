@@ -16,13 +16,14 @@ from reel_modal._smart_render import Draw, RenderPlan, RenderSpan, SplicePlan, T
 from reel_modal.ffmpeg_pipe import FramePipe, PipeResult
 from reel_modal.functions.comparing import FinishedFile, losses
 from reel_modal.functions.context import JobContext
+from reel_modal.functions.degradation_notes import listed
 from reel_modal.functions.each_frame import render_each_frame
 from reel_modal.functions.outputs import output_path, publish_video, result_of, verified, with_extras
 from reel_modal.functions.rendered_format import as_rendered, planes_of, rendered_format
 from reel_modal.functions.rendered_rate import PictureTimes, refuses_copying, rendered_rate
 from reel_modal.functions.try_smart import render_smart
 from reel_modal.media import MediaInfo, probe, rated
-from reel_modal.media.frames import AnyPlanes, Frame, PixelFormat
+from reel_modal.media.frames import Frame, PixelFormat
 from reel_modal.schema import Degradation, OverlayRequest, RenderResult
 
 __all__ = ["NAME", "OverlayRenderer", "RenderPlan", "RenderSpan", "Trim", "plan_for", "run"]
@@ -61,7 +62,8 @@ def run(request: OverlayRequest, context: JobContext) -> RenderResult:
     overlay = OverlayRenderer(request, media.size, media.color)
 
     def painter(pixel_format: PixelFormat) -> Draw:
-        return partial(_draw, OverlayRenderer(request, media.size, media.color, pixel_format), 1 / media.fps)
+        renderer = OverlayRenderer(request, media.size, media.color, pixel_format)
+        return partial(renderer.draw, frame_seconds=1 / media.fps)
 
     extras = Extras.of(media, output_path(request, context), request.encode.metadata)
     plan, file = render_smart(
@@ -114,18 +116,9 @@ def _after_the_end(request: OverlayRequest, duration_seconds: Fraction) -> list[
     late = [each for each in request.regions if each.enabled and each.start_seconds >= duration_seconds]
     if not late:
         return []
-    named = ", ".join(f"{each.id!r} at {float(each.start_seconds):g} s" for each in late[:_MOST_NAMED])
-    more = f" and {len(late) - _MOST_NAMED} more" if len(late) > _MOST_NAMED else ""
-    message = (
-        f"the clip ends at {float(duration_seconds):g} s; regions that start later were not drawn: {named}{more}"
-    )
+    named = listed([f"{each.id!r} at {float(each.start_seconds):g} s" for each in late], _MOST_NAMED)
+    message = f"the clip ends at {float(duration_seconds):g} s; regions that start later were not drawn: {named}"
     return [Degradation("regions_not_drawn", message)]
-
-
-def _draw(overlay: OverlayRenderer, frame_seconds: Fraction, planes: AnyPlanes, seconds: Fraction) -> None:
-    moment = overlay.moment(seconds, seconds + frame_seconds)
-    if moment is not None:
-        overlay.render(planes, moment)
 
 
 def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> tuple[PipeResult, list[Degradation]]:
@@ -135,7 +128,7 @@ def _render(request: OverlayRequest, context: JobContext, media: MediaInfo) -> t
     frame_seconds = 1 / (rendered_rate(request, media) or media.fps)
 
     def draw(frame: Frame, seconds: Fraction) -> None:
-        _draw(overlay, frame_seconds, planes_of(frame), seconds)
+        overlay.draw(planes_of(frame), seconds, frame_seconds)
 
     return render_each_frame(
         request, context, media, draw, write_timed=partial(_write_picture, overlay), engine=f"opencv-{layout}"
