@@ -19,7 +19,7 @@ from reel_modal._progress.timing_model import LOCAL
 from reel_modal._segments import segment_grid
 from reel_modal.functions.catalog import AnyFunction, all_functions, function_of
 from reel_modal.functions.declaration import Work
-from reel_modal.functions.inputs import media_of_each
+from reel_modal.functions.inputs import each_clip, media_of_each
 from reel_modal.functions.rendered_format import as_rendered
 from reel_modal.functions.resources import Resources
 from reel_modal.functions.specs import COORDINATOR_SUFFIX, SEGMENTS_SUFFIX, FunctionSpec, spec_from_env
@@ -227,6 +227,6 @@ def work_of(
     """
     if function.estimate is not None:
         return function.estimate(request, media, settings=settings, on_gpu=on_gpu)
-    first = media if isinstance(media, MediaInfo) else media[0]
+    first = each_clip(media)[0]
     frames = first.frames_at(first.fps) or 1
     return Work(first.size, frames, first.fps, in_segments=function.segments is not None)

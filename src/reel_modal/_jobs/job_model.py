@@ -14,6 +14,7 @@ from reel_modal._progress.timing_model import JobModel, units_of
 from reel_modal._segments import segment_grid
 from reel_modal.functions.catalog import AnyFunction
 from reel_modal.functions.declaration import Work
+from reel_modal.functions.inputs import each_clip
 from reel_modal.functions.segment_processes import segments_at_once
 from reel_modal.functions.specs import FunctionSpec
 from reel_modal.media import MediaInfo
@@ -64,7 +65,7 @@ class ModelledJob:
     ) -> ModelledJob:
         """Return the job of `request`, in the form in which it is submitted: `work` on the clips `media`."""
         by_x264 = isinstance(request, VideoRequest) and request.encode.encoder == "libx264"
-        clips = {each.path: each for each in ((media,) if isinstance(media, MediaInfo) else media)}.values()
+        clips = {each.path: each for each in each_clip(media)}.values()
         frames = sum(clip.expected_frames or work.frames for clip in clips)
         stored = sum(_stored_bytes(clip) or _usual_bytes(clip, work.frames) for clip in clips)
         rendered = work.rendered

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["SeekStrategy", "fetch_range", "media_of", "media_of_each", "probe_object", "seek_strategy"]
+__all__ = ["SeekStrategy", "each_clip", "fetch_range", "media_of", "media_of_each", "probe_object", "seek_strategy"]
 
 SeekStrategy: TypeAlias = Literal["index", "cues", "stream", "whole"]
 """How to find a part of a source: with an index of all packets, with cues of some keyframes, by a search for
@@ -78,6 +78,11 @@ def media_of(request: Request[Any], probe_key: Callable[[str], MediaInfo]) -> Me
     return by_key[request.input_key] if [*paths] == ["input_key"] else tuple(by_key[key] for key in paths.values())
 
 
+def each_clip(media: MediaInfo | Sequence[MediaInfo]) -> tuple[MediaInfo, ...]:
+    """Return the headers of each clip, also of a single one."""
+    return (media,) if isinstance(media, MediaInfo) else tuple(media)
+
+
 def media_of_each(request: Request[Any], media: MediaInfo | Sequence[MediaInfo]) -> MediaInfo | tuple[MediaInfo, ...]:
     """Return headers in the form of `media_of`; those of a single clip are accepted if all clips have one key.
 
@@ -85,7 +90,7 @@ def media_of_each(request: Request[Any], media: MediaInfo | Sequence[MediaInfo])
         RequestError: The number of headers is not the number of clips.
     """
     paths = request.clip_keys()
-    given = (media,) if isinstance(media, MediaInfo) else tuple(media)
+    given = each_clip(media)
     if len(given) == 1 and len(set(paths.values())) == 1:
         given *= len(paths)
     if len(given) != len(paths):
