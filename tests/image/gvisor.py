@@ -71,14 +71,12 @@ def _mount(inside: str, kind: str, source: str, *options: str) -> dict[str, obje
 def _bind(top: Path, inside: str, path: Path, mode: str) -> dict[str, object]:
     """Return a mount, and make its place in the root if the image has none."""
     place = top / inside.lstrip("/")
-    if len(place.relative_to(top).parts) == 1 or place.parent.is_dir():
+    if place.parent in {top, top / "__modal"}:
+        place.parent.mkdir(exist_ok=True)
         if path.is_dir():
             place.mkdir(exist_ok=True)
         else:
             place.touch()
-    elif place.parent == top / "__modal":
-        place.parent.mkdir()
-        return _bind(top, inside, path, mode)
     return _mount(inside, "bind", str(path), mode, "rbind")
 
 
