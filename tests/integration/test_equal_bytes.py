@@ -49,6 +49,12 @@ def requests() -> dict[str, Request]:
     highlight = replace(overlay("here", output="out/overlay.mp4"), encode=ENCODE)
     moving = crops((0, 10, 0, 90, 160), (2, 150.5, 0, 90, 160))
     slowed = speeds((Fraction(1, 2), 1, Fraction(1, 2)))
+    reel = ReelRequest(
+        **{name: value for name, value in KEYS.items() if name != "input_key"},
+        output_key="out/reel.mp4",
+        clips=(ReelClip(input_key="in.mp4", trim_end_seconds=1), ReelClip(input_key="small.mp4")),
+        transitions=(ReelTransition(kind="crossfade", duration_seconds=Fraction(1, 5)),),
+    )  # type: ignore[arg-type]
     return {
         "overlay": highlight,
         "smart": replace(
@@ -72,12 +78,13 @@ def requests() -> dict[str, Request]:
         "larger": UpscaleRequest(
             **{**KEYS, "input_key": "small.mp4"}, output_key="out/larger.mp4", scale=2, provider="cpu"
         ),  # type: ignore[arg-type]
-        "reel": ReelRequest(
-            **{name: value for name, value in KEYS.items() if name != "input_key"},
-            output_key="out/reel.mp4",
-            clips=(ReelClip(input_key="in.mp4", trim_end_seconds=1), ReelClip(input_key="small.mp4")),
-            transitions=(ReelTransition(kind="crossfade", duration_seconds=Fraction(1, 5)),),
-        ),  # type: ignore[arg-type]
+        "reel": replace(reel, encode=replace(ENCODE, smart=False)),
+        # Its first frames are rendered: those of the clip name the threads of its own encoder.
+        "copied reel": replace(
+            reel,
+            output_key="out/copied-reel.mp4",
+            clips=(ReelClip(input_key="in.mp4", trim_start_seconds=Fraction(1, 5)), reel.clips[1]),
+        ),
     }
 
 
@@ -88,6 +95,7 @@ FUNCTIONS = {
     "still": "process_framing",
     "larger": "apply_upscale",
     "reel": "assemble_reel",
+    "copied reel": "assemble_reel",
 }
 
 
