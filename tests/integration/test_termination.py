@@ -198,9 +198,11 @@ def test_command_terminal_closed_leaves_nothing(clips: Clips, tmp_path: Path, ou
         *map(str, overlay_arguments(clips.get("bigbuckbunny.mp4"), tmp_path, output)),
         *SLOW,
     ]
+    variables = {**os.environ, "TMPDIR": str(scratch), "TERM": "xterm-256color"}
+    variables.pop("PYTHONUNBUFFERED", None)  # what is buffered cannot be written at exit either
     pid, screen = pty.fork()
     if pid == 0:
-        os.execve(arguments[0], arguments, {**os.environ, "TMPDIR": str(scratch), "TERM": "xterm-256color"})  # noqa: S606
+        os.execve(arguments[0], arguments, variables)  # noqa: S606
     deadline = time.monotonic() + 60
     while not list(scratch.glob("reel_modal-*/.*.part.mp4")):
         assert time.monotonic() < deadline

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from reel_modal import __version__
 from reel_modal._support.interruption import Interruption
@@ -69,13 +69,14 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
         status = int(arguments.command(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of stdout has closed it, as `head` does. Without this, Python reports an error when it flushes
-        # the buffer at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of stdout has closed it, as `head` does.
+        _discard_output(sys.stdout)
         return _FAILED
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # the terminal may be closed, which sends SIGHUP
+        try:
             _say("interrupted; no partial files were left")
+        except OSError:  # the terminal is closed, which sends SIGHUP
+            _discard_output(sys.stdout, sys.stderr)
         return interruption.exit_status
     except ReelModalError as error:
         _say(f"error: {_as_typed(error, arguments)}")
@@ -83,8 +84,15 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
     except OSError:
         if interruption.received is None:
             raise
-        return interruption.exit_status  # the bar could not be drawn because the terminal was closed
+        _discard_output(sys.stdout, sys.stderr)  # the bar could not be drawn because the terminal was closed
+        return interruption.exit_status
     return status
+
+
+def _discard_output(*streams: TextIO) -> None:
+    """Discard what is still buffered: otherwise, Python reports an error at exit, and changes the exit status."""
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _as_typed(error: ReelModalError, arguments: argparse.Namespace) -> ReelModalError:
